@@ -1,0 +1,9 @@
+//! `Version, info, events, disk usage.`
+
+use axum::Router;
+
+use crate::daemon::App;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+}

@@ -1,0 +1,52 @@
+//! Why something with an image failed, in the words that docker's users know.
+
+use std::io;
+use std::path::PathBuf;
+
+use axum::http::StatusCode;
+
+/// A failed attempt on the image store.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("No such image: {reference}")]
+    NotFound { reference: String },
+    #[error("invalid reference format: `{reference}`")]
+    InvalidReference { reference: String },
+    #[error("conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {image}")]
+    ReferenceInUse { reference: String, container: String, image: String },
+    #[error("conflict: unable to delete {image} ({}) - {reason}", if *.forcible { "must be forced" } else { "cannot be forced" })]
+    InUse { image: String, forcible: bool, reason: String },
+    #[error("invalid archive: {reason}")]
+    InvalidArchive { reason: String },
+    #[error("Could not read the archive")]
+    ReadArchive { source: io::Error },
+    #[error("Could not unpack `{entry}`")]
+    Unpack { entry: String, source: io::Error },
+    #[error("Could not use `{}`", path.display())]
+    Store { path: PathBuf, source: io::Error },
+    #[error("`{}` is damaged", path.display())]
+    Damaged { path: PathBuf, source: serde_json::Error },
+}
+
+impl ImageError {
+    /// The HTTP status that says the same.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::InvalidReference { .. } | Self::InvalidArchive { .. } => StatusCode::BAD_REQUEST,
+            Self::ReferenceInUse { .. } | Self::InUse { .. } => StatusCode::CONFLICT,
+            Self::ReadArchive { .. } | Self::Unpack { .. } | Self::Store { .. } | Self::Damaged { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    pub(super) fn store(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Store { path, source }
+    }
+
+    pub(super) fn invalid(reason: impl Into<String>) -> Self {
+        Self::InvalidArchive { reason: reason.into() }
+    }
+}

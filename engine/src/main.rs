@@ -1,0 +1,32 @@
+//! The container engine in one binary: the daemon, the command line and the process that supervises a container.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+mod api;
+mod cli;
+mod config;
+mod containers;
+mod daemon;
+mod events;
+mod images;
+mod network;
+mod runtime;
+mod shim;
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let called_as = arguments.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
+    let called_as_swarm = called_as == "swarm";
+    let called_as_docker = called_as == "docker";
+    let first = arguments.get(1).cloned().unwrap_or_default();
+    if called_as_swarm {
+        arguments.splice(..1, ["docker".into(), "swarm".into()]);
+    } else if !called_as_docker && first == "daemon" {
+        return daemon::main(arguments);
+    } else if !called_as_docker && first == "shim" {
+        return shim::main(&arguments[2..]);
+    }
+    cli::main(&arguments)
+}

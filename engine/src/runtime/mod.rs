@@ -1,0 +1,1 @@
+//! From a create request to a running container.
