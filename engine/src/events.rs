@@ -51,7 +51,9 @@ pub struct EventFilters(pub BTreeMap<String, Vec<String>>);
 impl EventFilters {
     /// Whether an event passes every given key.
     pub fn accept(&self, event: &Event) -> bool {
-        self.0.iter().all(|(key, wanted)| wanted.is_empty() || wanted.iter().any(|value| matches(event, key, value)))
+        self.0
+            .iter()
+            .all(|(key, wanted)| wanted.is_empty() || wanted.iter().any(|value| matches(event, key, value)))
     }
 }
 
@@ -59,7 +61,8 @@ fn matches(event: &Event, key: &str, wanted: &str) -> bool {
     let attributes = &event.actor.attributes;
     let named = |kind: &str| {
         let name = attributes.get("name").map(String::as_str);
-        event.kind == kind && (event.actor.id == wanted || event.actor.id.starts_with(wanted) || name == Some(wanted))
+        event.kind == kind
+            && (event.actor.id == wanted || event.actor.id.starts_with(wanted) || name == Some(wanted))
     };
     match key {
         // `exec_start: sh` is asked for as `exec_start`.
@@ -145,17 +148,20 @@ impl EventBus {
             let left = u64::try_from(until.duration_since(Timestamp::now()).as_millis()).unwrap_or(0);
             tokio::time::Instant::now() + std::time::Duration::from_millis(left)
         });
-        futures_util::stream::unfold((receiver, past, filters), move |(mut receiver, mut past, filters)| async move {
-            loop {
-                let event = match past.pop_front() {
-                    Some(event) => event,
-                    None => next(&mut receiver, deadline).await?,
-                };
-                if event.time_nano <= last && filters.accept(&event) {
-                    return Some((event, (receiver, past, filters)));
+        futures_util::stream::unfold(
+            (receiver, past, filters),
+            move |(mut receiver, mut past, filters)| async move {
+                loop {
+                    let event = match past.pop_front() {
+                        Some(event) => event,
+                        None => next(&mut receiver, deadline).await?,
+                    };
+                    if event.time_nano <= last && filters.accept(&event) {
+                        return Some((event, (receiver, past, filters)));
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -170,7 +176,9 @@ async fn next(
         };
         match received {
             Ok(event) => return Some(event),
-            Err(broadcast::error::RecvError::Lagged(lost)) => tracing::warn!(lost, "A reader of events is too slow"),
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                tracing::warn!(lost, "A reader of events is too slow")
+            }
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }

@@ -12,7 +12,9 @@ pub enum ImageError {
     NotFound { reference: String },
     #[error("invalid reference format: `{reference}`")]
     InvalidReference { reference: String },
-    #[error("conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {image}")]
+    #[error(
+        "conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {image}"
+    )]
     ReferenceInUse { reference: String, container: String, image: String },
     #[error("conflict: unable to delete {image} ({}) - {reason}", if *.forcible { "must be forced" } else { "cannot be forced" })]
     InUse { image: String, forcible: bool, reason: String },

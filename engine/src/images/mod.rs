@@ -17,7 +17,11 @@ impl ImageStore {
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         todo!("{root:?}")
     }
-    pub fn load(&self, reader: impl Read, progress: &mut dyn FnMut(LoadEvent)) -> Result<Vec<Loaded>, ImageError> {
+    pub fn load(
+        &self,
+        reader: impl Read,
+        progress: &mut dyn FnMut(LoadEvent),
+    ) -> Result<Vec<Loaded>, ImageError> {
         todo!()
     }
     pub fn list(&self) -> Vec<Image> {
@@ -29,7 +33,12 @@ impl ImageStore {
     pub fn tag(&self, source: &str, repository_and_tag: &str) -> Result<(), ImageError> {
         todo!()
     }
-    pub fn remove(&self, reference: &str, force: bool, users: &[ImageUser]) -> Result<Vec<Removed>, ImageError> {
+    pub fn remove(
+        &self,
+        reference: &str,
+        force: bool,
+        users: &[ImageUser],
+    ) -> Result<Vec<Removed>, ImageError> {
         todo!()
     }
     /// The directories for overlayfs, top layer first.

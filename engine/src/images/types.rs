@@ -96,7 +96,9 @@ mod keys_of_empty_objects {
         serializer.collect_map(set.iter().map(|key| (key, serde_json::json!({}))))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeSet<String>, D::Error> {
         let map = Option::<BTreeMap<String, serde_json::Value>>::deserialize(deserializer)?;
         Ok(map.unwrap_or_default().into_keys().collect())
     }

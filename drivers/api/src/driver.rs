@@ -1,0 +1,161 @@
+//! The trait that every driver implements, with its contract.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{Description, DriverError, Endpoint, Flag, HostView, Journal, Options, Progress, State};
+
+/// What a driver is and what it can do. Callers ask this, never the driver's name.
+#[derive(Debug, Clone)]
+pub struct DriverInfo {
+    /// The word after `-d`, which is also the stored `DriverName`.
+    pub name: &'static str,
+    /// Other words accepted after `-d`.
+    pub aliases: &'static [&'static str],
+    /// One line for the help.
+    pub summary: &'static str,
+    pub features: Features,
+}
+
+/// The abilities of a driver that its callers have to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// The host runs an engine that `machine` installs over SSH. `false`: only its URL is recorded.
+    pub provisioned: bool,
+    /// `start`, `stop` and `kill` mean something here.
+    pub power: bool,
+    /// Where the key for the login comes from.
+    pub login: LoginSource,
+    /// Where the host's SSH host key comes from.
+    pub host_key: HostKeySource,
+    /// Hosts may only be changed as far as `create` was told to: no change of host name.
+    pub adopted: bool,
+}
+
+/// Where the key that `machine` logs in with comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginSource {
+    /// `machine` makes a key pair for the host and hands the public half to `create`.
+    Generated,
+    /// The user's own key or agent, named by [`Endpoint`].
+    User,
+    /// No login at all.
+    None,
+}
+
+/// How the host's SSH host key is known before the first connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKeySource {
+    /// `machine` makes the host key and the driver delivers it with the first boot.
+    Delivered,
+    /// Nobody knows it: the user is asked, or names it with `--ssh-host-key`.
+    User,
+    /// There is no SSH.
+    None,
+}
+
+/// One kind of place where hosts come from. Cheap to build, holds no connection.
+///
+/// Order of calls for a new host: `configure`, `check`, `create`, then `state` and `endpoint`.
+///
+/// * Every method may be repeated after a crash at any point. `create` finds what the journal says was intended
+///   or made and goes on from there, making nothing twice; `remove` succeeds when there is nothing left.
+/// * Before anything is made at the provider its name is written with [`Journal::intend`], after it exists its id
+///   is written with [`Journal::made`]. Nothing exists that the journal does not name.
+/// * Methods for different hosts may run at once; for one host the store's lock keeps them apart, except for
+///   `state`, `endpoint`, `describe_many` and `console`, which take no lock and change nothing.
+/// * A method that is dropped (Ctrl-C) leaves a state from which it can be called again.
+/// * What is stored through the journal and `configure` holds no secret.
+#[async_trait]
+pub trait Driver: Send + Sync + Debug {
+    fn info(&self) -> DriverInfo;
+
+    /// The driver's own options, as data: the command line, the help and the documentation show these.
+    fn flags(&self) -> Vec<Flag>;
+
+    /// Turns options into the driver's configuration, which is stored in the record and given back in
+    /// [`HostView::config`]. Pure: looks at nothing but its argument. Refuses values that can never work.
+    fn configure(&self, options: &Options) -> Result<Value, DriverError>;
+
+    /// Refuses what cannot work here and now. Changes nothing; called before anything is recorded.
+    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError>;
+
+    /// Makes the host and starts it. Returns when the provider says it runs; SSH need not answer yet.
+    async fn create(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Starts a stopped host; running already is success.
+    async fn start(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Stops it in an orderly way and waits for that, within a bound; stopped already is success.
+    async fn stop(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Stops it at once, as if the power was cut; stopped already is success.
+    async fn kill(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Restarts it; a stopped host is started.
+    async fn restart(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        self.stop(host, journal, progress).await?;
+        self.start(host, journal, progress).await
+    }
+
+    /// Removes everything that the journal names, running or not; gone already is success. The host's folder
+    /// itself belongs to the store, which deletes it afterwards.
+    async fn remove(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError>;
+
+    /// The state now. `state` is what the journal holds for this host ([`Journal::state`]).
+    async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError>;
+
+    /// Where the host is reached, as far as known. Asks the provider only if it must.
+    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError>;
+
+    /// State and endpoint of many hosts, in the order given. Drivers with a provider's API override this with
+    /// one call for all.
+    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
+        let mut answers = Vec::with_capacity(hosts.len());
+        for (host, state) in hosts {
+            answers.push(match self.state(host, state).await {
+                Ok(now) => Ok(Description { state: now, endpoint: self.endpoint(host, state).await.ok() }),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// The end of the host's serial console log (at most `lines` lines), where the provider keeps one.
+    async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
+        let _ = (host, state, lines);
+        None
+    }
+}

@@ -1,0 +1,25 @@
+//! The `Driver` contract: all that the author of a driver needs, and nothing of engines or of the command line.
+//!
+//! A driver knows one provider. It is handed a [`HostView`] (who the host is and where its folder is), a
+//! [`Journal`] (what has been made for it so far) and a [`Progress`] (where to say what is going on), and makes,
+//! runs and removes the host. See [`Driver`] for the rules that every driver keeps, and [`conformance`] for the
+//! suite that checks them.
+
+pub mod conformance;
+mod driver;
+mod error;
+mod flags;
+mod host;
+mod journal;
+mod progress;
+pub mod seed;
+
+pub use driver::{Driver, DriverInfo, Features, HostKeySource, LoginSource};
+pub use error::{DriverError, ErrorKind};
+pub use flags::{Flag, FlagKind, OptionValue, Options, OptionsError};
+pub use host::{
+    Description, Endpoint, HostId, HostKey, HostName, HostView, InvalidHostName, InvalidState, LoginKey,
+    SshEndpoint, SshKey, State,
+};
+pub use journal::{Entry, EntryStatus, Journal, JournalError, MemoryJournal};
+pub use progress::{Progress, Silent};

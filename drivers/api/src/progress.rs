@@ -1,0 +1,20 @@
+//! Where a driver says what it is doing.
+
+/// Receives what a driver says while it works. Nothing here fails.
+pub trait Progress: Send + Sync {
+    /// The step that begins now, such as `Creating the disk`.
+    fn step(&self, text: &str);
+
+    /// Something that the user should know and that is no failure.
+    fn note(&self, text: &str);
+}
+
+/// Says nothing to anybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _: &str) {}
+
+    fn note(&self, _: &str) {}
+}

@@ -1,0 +1,1 @@
+//! The NoCloud seed: a small image that configures a host at its first boot.

@@ -1,0 +1,1 @@
+//! Turns a reachable Linux host into an engine host, over one SSH session.
