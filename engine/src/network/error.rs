@@ -1,0 +1,75 @@
+//! What can go wrong with networks.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use axum::http::StatusCode;
+
+/// Why a network could not be set up, used or taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("`{value}` is not an address with a prefix length, such as `172.17.0.1/16`")]
+    BridgeAddress { value: String },
+    #[error("An MTU of {value} is out of range (68 to 65535)")]
+    Mtu { value: u32 },
+    #[error("Could not {attempt}")]
+    Kernel { attempt: String, source: io::Error },
+    #[error("Could not enter the network namespace `{}`", path.display())]
+    Namespace { path: PathBuf, source: io::Error },
+    #[error("Could not read the state of the networks, `{}`", path.display())]
+    ReadState { path: PathBuf, source: io::Error },
+    #[error("The state of the networks, `{}`, is damaged", path.display())]
+    DamagedState { path: PathBuf, source: serde_json::Error },
+    #[error("Could not write the state of the networks, `{}`", path.display())]
+    WriteState { path: PathBuf, source: io::Error },
+    #[error("network {name} not found")]
+    NoSuchNetwork { name: String },
+    #[error("network {name} is ambiguous ({matches} matches found based on ID prefix)")]
+    Ambiguous { name: String, matches: usize },
+    #[error("no available IPv4 addresses on this network's address pools: {network}")]
+    Exhausted { network: String },
+    #[error("Address already in use")]
+    AddressTaken { address: Ipv4Addr },
+    #[error("Invalid address {address}: It does not belong to any of this network's subnets")]
+    AddressOutside { address: Ipv4Addr },
+    #[error("invalid MAC address: {value}")]
+    MacAddress { value: String },
+    #[error(
+        "driver failed programming external connectivity on endpoint {endpoint}: Bind for {address}:{port} failed: port is already allocated"
+    )]
+    PortTaken { endpoint: String, address: IpAddr, port: u16 },
+    #[error("driver failed programming external connectivity on endpoint {endpoint}: listen {protocol} {address}:{port}")]
+    Listen { endpoint: String, protocol: super::Protocol, address: IpAddr, port: u16, source: io::Error },
+    #[error("driver failed programming external connectivity on endpoint {endpoint}: all ports are allocated")]
+    NoPortLeft { endpoint: String },
+    #[error("container {container} is not attached to network {network}")]
+    NotAttached { container: String, network: String },
+    #[error("The work on the networks was cut short")]
+    Interrupted { source: tokio::task::JoinError },
+    #[error("{message}")]
+    Refused { status: StatusCode, message: String },
+}
+
+impl NetworkError {
+    /// What the API answers with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoSuchNetwork { .. } => StatusCode::NOT_FOUND,
+            Self::Ambiguous { .. }
+            | Self::BridgeAddress { .. }
+            | Self::Mtu { .. }
+            | Self::AddressOutside { .. }
+            | Self::MacAddress { .. } => StatusCode::BAD_REQUEST,
+            Self::AddressTaken { .. } | Self::NotAttached { .. } => StatusCode::FORBIDDEN,
+            Self::Refused { status, .. } => *status,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<NetworkError> for crate::api::ApiError {
+    fn from(error: NetworkError) -> Self {
+        Self::new(error.status(), crate::api::error::chain(&error))
+    }
+}
