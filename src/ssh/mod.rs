@@ -1,1 +1,27 @@
-//! SSH to hosts: one session with a known host key, and what runs over it.
+//! The way to a host: one SSH session with a known host key, and everything that is done over it.
+//!
+//! A [`Session`] is one login. Commands, copies and forwards are channels on it and may run side by side. All waiting is
+//! bounded: each layer has its own time limit ([`Timeouts`]) and its own error ([`SshError`]), so that a failure says how
+//! far the connection came.
+
+mod banner;
+mod command;
+mod copy;
+mod error;
+mod forward;
+mod host_key;
+mod interactive;
+mod key;
+mod session;
+mod target;
+mod terminal;
+
+pub use banner::wait_for_banner;
+pub use command::{ExitStatus, Output, Stream};
+pub use copy::{CopyError, CopyEvent, CopyOptions, Place, copy};
+pub use error::SshError;
+pub use forward::ForwardedStream;
+pub use host_key::OfferedKey;
+pub use key::{KeyPair, generate_key_pair};
+pub use session::Session;
+pub use target::{HostKeyPolicy, Key, Target, Timeouts};

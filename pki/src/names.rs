@@ -1,0 +1,1 @@
+//! Turns what users write into subject alternative names.
