@@ -37,6 +37,9 @@ pub enum PkiError {
     /// The certificate was signed by somebody else.
     #[error("The certificate of `{subject}` was not issued by `{authority}`")]
     NotIssuedBy { subject: String, authority: String },
+    /// The name of the authority would read otherwise in the certificates that it signs.
+    #[error("The authority `{subject}` has a name of an unusual form, under which nothing can be issued")]
+    UnusualName { subject: String },
     /// The certificate may not be used so.
     #[error("The certificate of `{subject}` may not be used as that of a {usage}")]
     WrongUsage { subject: String, usage: &'static str },

@@ -4,6 +4,7 @@ mod authority;
 mod error;
 mod inspect;
 mod names;
+mod pem;
 mod verify;
 
 pub use authority::{Authority, Issued};
