@@ -12,6 +12,18 @@ pub enum ImageError {
     NotFound { reference: String },
     #[error("invalid reference format: `{reference}`")]
     InvalidReference { reference: String },
+    #[error("invalid reference format: repository name ({path}) must be lowercase")]
+    UpperCaseReference { path: String },
+    #[error("refusing to create a tag with a digest reference")]
+    TagWithDigest,
+    #[error("`{prefix}` is the beginning of more than one image id")]
+    Ambiguous { prefix: String },
+    #[error("Another engine uses `{}`", path.display())]
+    Locked { path: PathBuf },
+    #[error("`{}` was written by a newer engine (format {found}, this one reads up to {known})", path.display())]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("The layer {diff_id} cannot be written out again as it was")]
+    NotReproducible { diff_id: String },
     #[error(
         "conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {image}"
     )]
@@ -22,6 +34,8 @@ pub enum ImageError {
     InvalidArchive { reason: String },
     #[error("Could not read the archive")]
     ReadArchive { source: io::Error },
+    #[error("Could not write the archive")]
+    WriteArchive { source: io::Error },
     #[error("Could not unpack `{entry}`")]
     Unpack { entry: String, source: io::Error },
     #[error("Could not use `{}`", path.display())]
@@ -35,11 +49,20 @@ impl ImageError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
-            Self::InvalidReference { .. } | Self::InvalidArchive { .. } => StatusCode::BAD_REQUEST,
+            Self::InvalidReference { .. }
+            | Self::UpperCaseReference { .. }
+            | Self::TagWithDigest
+            | Self::Ambiguous { .. }
+            | Self::InvalidArchive { .. } => StatusCode::BAD_REQUEST,
             Self::ReferenceInUse { .. } | Self::InUse { .. } => StatusCode::CONFLICT,
-            Self::ReadArchive { .. } | Self::Unpack { .. } | Self::Store { .. } | Self::Damaged { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::ReadArchive { .. }
+            | Self::WriteArchive { .. }
+            | Self::Unpack { .. }
+            | Self::Store { .. }
+            | Self::Damaged { .. }
+            | Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::NotReproducible { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

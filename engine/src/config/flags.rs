@@ -1,0 +1,111 @@
+//! The flags of `engine daemon`, and the keys of `daemon.json` that say the same.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde_json::{Map, Value, json};
+
+/// Runs the container engine's daemon.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "engine daemon", disable_version_flag = true)]
+pub struct Flags {
+    /// Configuration file; need not exist unless it is named here
+    #[arg(long, value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Check the configuration and do nothing else
+    #[arg(long)]
+    pub validate: bool,
+    /// Socket to listen on: `unix:///path` or `tcp://address:port`
+    #[arg(short = 'H', long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Directory of images and containers
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_root: Option<PathBuf>,
+    /// Directory of what a reboot may lose
+    #[arg(long, value_name = "DIRECTORY")]
+    pub exec_root: Option<PathBuf>,
+    /// Serve TCP with TLS and only to clients with a certificate of our CA
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub tlsverify: Option<bool>,
+    /// Certificate of the CA that signs clients
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
+    /// Certificate of this server
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Private key of this server
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+    /// Label of this engine, `key=value`
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Least severe messages to log: debug, info, warn, error or fatal
+    #[arg(short = 'l', long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Log everything
+    #[arg(short = 'D', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub debug: Option<bool>,
+    /// Address and prefix of the default bridge
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub bip: Option<String>,
+    /// MTU of container networks
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// Group that may use the unix socket
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// File for the process id
+    #[arg(short = 'p', long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Registry to ask first
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    pub registry_mirrors: Vec<String>,
+    /// Registry that may be used without TLS
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    pub insecure_registries: Vec<String>,
+    /// Storage driver; there is one, `overlay2`
+    #[arg(short = 's', long, value_name = "NAME")]
+    pub storage_driver: Option<String>,
+    /// Log driver of containers that do not name one
+    #[arg(long, value_name = "NAME")]
+    pub log_driver: Option<String>,
+    /// Option of the log driver, such as `max-size=10m`
+    #[arg(long = "log-opt", value_name = "KEY=VALUE")]
+    pub log_opts: Vec<String>,
+}
+
+impl Flags {
+    /// The given flags as keys of `daemon.json`.
+    pub(super) fn as_keys(&self) -> Map<String, Value> {
+        let log_opts: Map<String, Value> = self
+            .log_opts
+            .iter()
+            .map(|option| option.split_once('=').unwrap_or((option, "")))
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect();
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path.to_string_lossy()));
+        let list = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+        let given = [
+            ("hosts", list(&self.hosts)),
+            ("data-root", path(&self.data_root)),
+            ("exec-root", path(&self.exec_root)),
+            ("tlsverify", self.tlsverify.map(Value::from)),
+            ("tlscacert", path(&self.tlscacert)),
+            ("tlscert", path(&self.tlscert)),
+            ("tlskey", path(&self.tlskey)),
+            ("labels", list(&self.labels)),
+            ("log-level", self.log_level.clone().map(Value::from)),
+            ("debug", self.debug.map(Value::from)),
+            ("bip", self.bip.clone().map(Value::from)),
+            ("mtu", self.mtu.map(Value::from)),
+            ("group", self.group.clone().map(Value::from)),
+            ("pidfile", path(&self.pidfile)),
+            ("registry-mirrors", list(&self.registry_mirrors)),
+            ("insecure-registries", list(&self.insecure_registries)),
+            ("storage-driver", self.storage_driver.clone().map(Value::from)),
+            ("log-driver", self.log_driver.clone().map(Value::from)),
+            ("log-opts", (!log_opts.is_empty()).then_some(Value::Object(log_opts))),
+        ];
+        given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+}

@@ -1,0 +1,398 @@
+//! The daemon's configuration: `daemon.json` and flags, checked, with defaults for the rest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+mod error;
+mod flags;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use error::ConfigError;
+pub use flags::Flags;
+use values::Keys;
+pub use values::{duration, size};
+
+const DEFAULT_FILE: &str = "/etc/engine/daemon.json";
+const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
+/// A configuration of a megabyte is a mistake.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Everything the daemon was told, checked.
+#[derive(Debug)]
+pub struct Config {
+    pub hosts: Vec<Host>,
+    pub tls: Option<Tls>,
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    pub pidfile: PathBuf,
+    /// Who may use the unix socket; `None` means `docker`, if there is such a group.
+    pub group: Option<String>,
+    /// Address and prefix of the default bridge, such as `172.17.0.1/16`.
+    pub bip: Option<String>,
+    pub mtu: Option<u32>,
+    /// `nofile` and so on.
+    pub default_ulimits: BTreeMap<String, Ulimit>,
+    live: RwLock<Arc<Live>>,
+}
+
+/// The part that SIGHUP reads again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    pub labels: Vec<String>,
+    /// The log driver of containers that do not name one: `json-file` or `none`.
+    pub log_driver: String,
+    /// `max-size`, `max-file`.
+    pub log_options: BTreeMap<String, String>,
+    pub registry_mirrors: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    pub prune: Prune,
+    pub log_level: Level,
+}
+
+/// Where the API is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
+            Self::Tcp(address) => write!(formatter, "tcp://{address}"),
+        }
+    }
+}
+
+/// Files for serving TCP with mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A default resource limit for containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+/// What is cleaned away without being asked. Never volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prune {
+    pub enabled: bool,
+    pub schedule: Duration,
+    /// Clean when the data root's filesystem is fuller than this, in percent.
+    pub disk_watermark: u8,
+    /// Only what has not been used for so long.
+    pub until: Duration,
+}
+
+/// How much the daemon logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file that the flags name, or the usual one if it is there, and joins both.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let path = flags.config_file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let mut keys = match read(path) {
+            Ok(keys) => keys,
+            Err(ConfigError::Read { source, .. })
+                if flags.config_file.is_none() && source.kind() == io::ErrorKind::NotFound =>
+            {
+                Map::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let from_flags = flags.as_keys();
+        let twice: Vec<String> = from_flags
+            .iter()
+            .filter_map(|(key, flag)| {
+                keys.get(key).map(|file| format!("{key}: (from flag: {flag}, from file: {file})"))
+            })
+            .collect();
+        if !twice.is_empty() {
+            return Err(ConfigError::Twice { keys: twice });
+        }
+        keys.extend(from_flags);
+        Self::from_keys(keys)
+    }
+
+    /// The reloadable part as it is now.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over the reloadable part of a configuration that was read again. Tells which other keys differ.
+    pub fn reload(&self, other: &Self) -> Vec<&'static str> {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = other.live();
+        let differing = [
+            ("hosts", self.hosts != other.hosts),
+            ("data-root", self.data_root != other.data_root),
+            ("exec-root", self.exec_root != other.exec_root),
+            ("pidfile", self.pidfile != other.pidfile),
+            ("group", self.group != other.group),
+            ("bip", self.bip != other.bip),
+            ("mtu", self.mtu != other.mtu),
+            ("default-ulimits", self.default_ulimits != other.default_ulimits),
+        ];
+        differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    fn from_keys(map: Map<String, Value>) -> Result<Self, ConfigError> {
+        let mut keys = Keys::new("", map);
+        let path = |keys: &mut Keys, key: &str, default: &str| -> Result<PathBuf, ConfigError> {
+            let path = PathBuf::from(keys.string(key)?.unwrap_or_else(|| default.to_owned()));
+            if !path.is_absolute() {
+                return Err(ConfigError::value(key, format!("`{}` is not an absolute path", path.display())));
+            }
+            Ok(path)
+        };
+        let tls = Tls {
+            ca: path(&mut keys, "tlscacert", "/etc/engine/tls/ca.pem")?,
+            certificate: path(&mut keys, "tlscert", "/etc/engine/tls/server.pem")?,
+            key: path(&mut keys, "tlskey", "/etc/engine/tls/server-key.pem")?,
+        };
+        let verify = keys.boolean("tlsverify")?;
+        let mut hosts = keys.list("hosts")?;
+        if hosts.is_empty() {
+            hosts.push(DEFAULT_SOCKET.to_owned());
+        }
+        let hosts = hosts.iter().map(|host| parse_host(host, verify)).collect::<Result<_, _>>()?;
+        one_of(&mut keys, "storage-driver", &["overlay2"])?;
+        if keys.boolean("live-restore")? == Some(false) {
+            return Err(ConfigError::value("live-restore", "containers always survive the daemon here"));
+        }
+        let bip = keys.string("bip")?;
+        if let Some(bip) = &bip {
+            check_bip(bip)?;
+        }
+        let config = Self {
+            hosts,
+            tls: (verify == Some(true)).then_some(tls),
+            data_root: path(&mut keys, "data-root", "/var/lib/engine")?,
+            exec_root: path(&mut keys, "exec-root", "/run/engine")?,
+            pidfile: path(&mut keys, "pidfile", "/run/engine.pid")?,
+            group: keys.string("group")?,
+            bip,
+            mtu: mtu(&mut keys)?,
+            default_ulimits: ulimits(&mut keys)?,
+            live: RwLock::new(Arc::new(live(&mut keys)?)),
+        };
+        keys.finish()?;
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    use io::Read;
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    fs::File::open(path).map_err(failed)?.take(LARGEST_FILE).read_to_string(&mut text).map_err(failed)?;
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(&text).map_err(|source| ConfigError::NotJson { path: path.to_owned(), source })
+}
+
+fn live(keys: &mut Keys) -> Result<Live, ConfigError> {
+    let labels = keys.list("labels")?;
+    if let Some(bad) = labels.iter().find(|label| label.split_once('=').is_none_or(|(key, _)| key.is_empty()))
+    {
+        return Err(ConfigError::value("labels", format!("`{bad}` is not of the form `key=value`")));
+    }
+    let debug = keys.boolean("debug")?.unwrap_or(false);
+    let level = match keys.string("log-level")?.as_deref() {
+        None | Some("info" | "") => Level::Info,
+        Some("debug" | "trace") => Level::Debug,
+        Some("warn" | "warning") => Level::Warn,
+        Some("error" | "fatal" | "panic") => Level::Error,
+        Some(other) => {
+            let reason = format!("`{other}` is none of debug, info, warn, error, fatal");
+            return Err(ConfigError::value("log-level", reason));
+        }
+    };
+    let log_driver = one_of(keys, "log-driver", &["json-file", "none"])?;
+    Ok(Live {
+        labels,
+        log_options: log_options(keys, &log_driver)?,
+        log_driver,
+        registry_mirrors: keys.list("registry-mirrors")?,
+        insecure_registries: keys.list("insecure-registries")?,
+        prune: prune(keys)?,
+        log_level: if debug { Level::Debug } else { level },
+    })
+}
+
+/// One of the known names; the first is the default.
+fn one_of(keys: &mut Keys, key: &str, known: &[&str]) -> Result<String, ConfigError> {
+    match keys.string(key)? {
+        None => Ok(known[0].to_owned()),
+        Some(name) if known.contains(&name.as_str()) => Ok(name),
+        Some(other) => Err(ConfigError::value(key, format!("`{other}` is none of {}", known.join(", ")))),
+    }
+}
+
+/// Logs are rotated unless one says otherwise: `max-size` 10m, `max-file` 3.
+fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut given = Keys::new("log-opts.", keys.object("log-opts")?.unwrap_or_default());
+    let mut options = BTreeMap::new();
+    let max_size = given.string("max-size")?;
+    let max_file = given.string("max-file")?;
+    given.finish()?;
+    if let Some(text) = &max_size
+        && text != "-1"
+        && size(text).is_none_or(|bytes| bytes == 0)
+    {
+        return Err(ConfigError::value("log-opts.max-size", format!("`{text}` is not a size such as `10m`")));
+    }
+    if let Some(text) = &max_file
+        && text.parse::<u16>().map_or(true, |count| count == 0)
+    {
+        return Err(ConfigError::value("log-opts.max-file", format!("`{text}` is not a number of files")));
+    }
+    if driver == "json-file" {
+        options.insert("max-size".to_owned(), max_size.unwrap_or_else(|| "10m".to_owned()));
+        options.insert("max-file".to_owned(), max_file.unwrap_or_else(|| "3".to_owned()));
+    }
+    Ok(options)
+}
+
+fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
+    let mut given = Keys::new("prune.", keys.object("prune")?.unwrap_or_default());
+    let mut period = |key: &str| -> Result<Duration, ConfigError> {
+        let text = given.string(key)?.unwrap_or_else(|| "24h".to_owned());
+        duration(&text).ok_or_else(|| {
+            ConfigError::value(&format!("prune.{key}"), format!("`{text}` is not a time such as `24h`"))
+        })
+    };
+    let (schedule, until) = (period("schedule")?, period("until")?);
+    if schedule < Duration::from_secs(60) {
+        return Err(ConfigError::value("prune.schedule", "it is less than a minute"));
+    }
+    let watermark = given.string("disk-watermark")?.unwrap_or_else(|| "85%".to_owned());
+    let disk_watermark =
+        watermark.trim_end_matches('%').parse().ok().filter(|percent| (1..=100).contains(percent));
+    let disk_watermark = disk_watermark.ok_or_else(|| {
+        ConfigError::value("prune.disk-watermark", format!("`{watermark}` is not a share such as `85%`"))
+    })?;
+    let enabled = given.boolean("enabled")?.unwrap_or(true);
+    given.finish()?;
+    Ok(Prune { enabled, schedule, disk_watermark, until })
+}
+
+fn mtu(keys: &mut Keys) -> Result<Option<u32>, ConfigError> {
+    let Some(number) = keys.integer("mtu")? else { return Ok(None) };
+    match u32::try_from(number) {
+        Ok(0) => Ok(None),
+        Ok(mtu @ 68..=65535) => Ok(Some(mtu)),
+        _ => Err(ConfigError::value("mtu", format!("`{number}` is not between 68 and 65535"))),
+    }
+}
+
+fn ulimits(keys: &mut Keys) -> Result<BTreeMap<String, Ulimit>, ConfigError> {
+    let mut limits = BTreeMap::new();
+    for (name, value) in keys.object("default-ulimits")?.unwrap_or_default() {
+        let key = format!("default-ulimits.{name}");
+        let Value::Object(fields) = value else {
+            return Err(ConfigError::value(&key, "expected an object with `Soft` and `Hard`"));
+        };
+        let mut fields = Keys::new("default-ulimits.", fields);
+        fields.string("Name")?;
+        let (soft, hard) = (fields.integer("Soft")?, fields.integer("Hard")?);
+        fields.finish()?;
+        let (Some(soft), Some(hard)) = (soft.or(hard), hard.or(soft)) else {
+            return Err(ConfigError::value(&key, "it has neither `Soft` nor `Hard`"));
+        };
+        if soft > hard && hard != -1 {
+            return Err(ConfigError::value(&key, "the soft limit is above the hard limit"));
+        }
+        limits.insert(name.clone(), Ulimit { name, soft, hard });
+    }
+    Ok(limits)
+}
+
+fn check_bip(text: &str) -> Result<(), ConfigError> {
+    let parsed = text.split_once('/').and_then(|(address, prefix)| {
+        Some((
+            address.parse::<Ipv4Addr>().ok()?,
+            prefix.parse::<u8>().ok().filter(|prefix| (8..=30).contains(prefix))?,
+        ))
+    });
+    match parsed {
+        Some(_) => Ok(()),
+        None => Err(ConfigError::value("bip", format!("`{text}` is not an address such as `172.17.0.1/16`"))),
+    }
+}
+
+fn parse_host(text: &str, verify: Option<bool>) -> Result<Host, ConfigError> {
+    let refuse = |reason: &str| Err(ConfigError::Host { host: text.to_owned(), reason: reason.to_owned() });
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse("it does not begin with a protocol");
+    };
+    match scheme {
+        "unix" => {
+            let path = if rest.is_empty() { DEFAULT_SOCKET.trim_start_matches("unix://") } else { rest };
+            if !path.starts_with('/') {
+                return refuse("the path is not absolute");
+            }
+            Ok(Host::Unix(PathBuf::from(path)))
+        }
+        "tcp" => {
+            let default_port = if verify == Some(true) { 2376 } else { 2375 };
+            let Some(address) = parse_address(rest.trim_end_matches('/'), default_port) else {
+                return refuse("it is not an IP address with a port");
+            };
+            if verify != Some(true) && !(verify == Some(false) && address.ip().is_loopback()) {
+                return Err(ConfigError::Plain { host: text.to_owned() });
+            }
+            Ok(Host::Tcp(address))
+        }
+        "fd" => refuse("sockets handed over by systemd are not supported"),
+        _ => refuse("the protocol is neither `unix` nor `tcp`"),
+    }
+}
+
+/// Like dockerd, an address that is left out is the loopback one.
+fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address);
+    }
+    if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, default_port));
+    }
+    let (host, port) = text.split_once(':').unwrap_or((text, ""));
+    let port = if port.is_empty() { default_port } else { port.parse().ok()? };
+    matches!(host, "" | "localhost").then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
