@@ -110,9 +110,8 @@ fn parse(flag: &Flag, texts: &[String]) -> Result<Option<OptionValue>, OptionsEr
             })?)),
         },
         FlagKind::Switch => match last.map(String::as_str) {
-            None => Some(OptionValue::Switch(false)),
             Some("" | "true" | "1") => Some(OptionValue::Switch(true)),
-            Some("false" | "0") => Some(OptionValue::Switch(false)),
+            None | Some("false" | "0") => Some(OptionValue::Switch(false)),
             Some(other) => {
                 return Err(OptionsError::NotASwitch { name: flag.name.to_owned(), value: other.to_owned() });
             }

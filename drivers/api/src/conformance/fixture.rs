@@ -1,0 +1,239 @@
+//! One host of the suite: its folder, its journal, and the calls on it.
+
+use std::{future::Future, path::PathBuf, pin::pin, task::Poll};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Resource, Suite, Violation, chain, violated};
+use crate::{
+    DriverError, Endpoint, Entry, HostId, HostName, HostView, Journal, JournalError, MemoryJournal, Options,
+    Silent, State,
+};
+
+const CALL: &str = "A call that can work does, within its time";
+
+/// The calls that the suite makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Check,
+    Create,
+    Start,
+    Stop,
+    Kill,
+    Restart,
+    Remove,
+}
+
+/// A host that exists for one test.
+pub(super) struct Host<'a> {
+    suite: &'a Suite<'a>,
+    pub(super) name: HostName,
+    pub(super) id: HostId,
+    _root: TempDir,
+    pub(super) folder: PathBuf,
+    cache: PathBuf,
+    config: Value,
+    pub(super) journal: CrashingJournal,
+}
+
+impl<'a> Suite<'a> {
+    /// A new host, of which nothing exists but its record. `cache` is shared, as the hosts of one store do.
+    pub(super) fn host(&'a self, cache: &TempDir) -> Result<Host<'a>, Violation> {
+        let made = || -> Result<Host<'a>, Box<dyn std::error::Error>> {
+            let root = tempfile::tempdir()?;
+            let options = Options::resolve(&self.driver.flags(), &self.options)?;
+            Ok(Host {
+                suite: self,
+                name: "conformance-1".parse()?,
+                id: HostId::random(),
+                folder: root.path().join("conformance-1"),
+                cache: cache.path().to_owned(),
+                config: self.driver.configure(&options)?,
+                journal: CrashingJournal::default(),
+                _root: root,
+            })
+        };
+        made().or_else(|error| violated("The suite can set up a host", error.to_string()))
+    }
+}
+
+impl Host<'_> {
+    pub(super) fn view(&self) -> HostView<'_> {
+        HostView {
+            name: &self.name,
+            id: &self.id,
+            folder: &self.folder,
+            cache: &self.cache,
+            config: &self.config,
+            login: Some(&self.suite.login),
+            host_key: Some(&self.suite.host_key),
+        }
+    }
+
+    /// The folder that the store makes before `create`.
+    pub(super) fn make_folder(&self) -> Result<(), Violation> {
+        std::fs::create_dir_all(&self.folder)
+            .or_else(|error| violated("The suite can set up a host", error.to_string()))
+    }
+
+    /// One call, within the suite's limit. `polls`: drop it after so many, which gives `None`.
+    pub(super) async fn attempt(
+        &mut self,
+        call: Call,
+        polls: Option<usize>,
+    ) -> Result<Option<Result<(), DriverError>>, Violation> {
+        let Self { suite, name, id, folder, cache, config, journal, .. } = self;
+        let view = HostView {
+            name,
+            id,
+            folder,
+            cache,
+            config,
+            login: Some(&suite.login),
+            host_key: Some(&suite.host_key),
+        };
+        let driver = suite.driver;
+        let future = async {
+            match call {
+                Call::Check => driver.check(&view).await,
+                Call::Create => driver.create(&view, journal, &Silent).await,
+                Call::Start => driver.start(&view, journal, &Silent).await,
+                Call::Stop => driver.stop(&view, journal, &Silent).await,
+                Call::Kill => driver.kill(&view, journal, &Silent).await,
+                Call::Restart => driver.restart(&view, journal, &Silent).await,
+                Call::Remove => driver.remove(&view, journal, &Silent).await,
+            }
+        };
+        let limit = suite.limit;
+        match tokio::time::timeout(limit, at_most(polls, future)).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => violated(CALL, format!("`{call:?}` did not come back within {limit:?}")),
+        }
+    }
+
+    /// A call that has to work.
+    pub(super) async fn call(&mut self, call: Call) -> Result<(), Violation> {
+        match self.attempt(call, None).await? {
+            Some(Err(error)) => violated(CALL, format!("`{call:?}`: {}", chain(&error))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn state(&self) -> Result<State, Violation> {
+        let state = self.journal.state();
+        self.suite
+            .driver
+            .state(&self.view(), &state)
+            .await
+            .or_else(|error| violated(CALL, format!("`state`: {}", chain(&error))))
+    }
+
+    pub(super) async fn endpoint(&self) -> Result<Endpoint, Violation> {
+        let state = self.journal.state();
+        self.suite
+            .driver
+            .endpoint(&self.view(), &state)
+            .await
+            .or_else(|error| violated(CALL, format!("`endpoint`: {}", chain(&error))))
+    }
+
+    pub(super) async fn resources(&self) -> Vec<Resource> {
+        let mut resources = self.suite.inventory.resources(&self.id, &self.folder).await;
+        resources.sort();
+        resources
+    }
+
+    /// The kinds of what exists, each as often as it exists.
+    pub(super) async fn kinds(&self) -> Vec<String> {
+        self.resources().await.into_iter().map(|resource| resource.kind).collect()
+    }
+}
+
+/// Polls a future at most so many times, then drops it, as Ctrl-C does.
+async fn at_most<F: Future>(polls: Option<usize>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == Some(0) {
+            return Poll::Ready(None);
+        }
+        if let Some(left) = &mut left {
+            *left -= 1;
+        }
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == Some(0) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// When a journal stops, as if the process had been killed there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plug {
+    /// The given write never reaches the disk.
+    Before(usize),
+    /// The given write is on disk, and nothing is done after it.
+    After(usize),
+}
+
+/// A journal that is cut off at a given write, and at every one after it.
+#[derive(Debug, Default)]
+pub(super) struct CrashingJournal {
+    inner: MemoryJournal,
+    writes: usize,
+    pub(super) plug: Option<Plug>,
+}
+
+impl CrashingJournal {
+    /// Puts the plug back in.
+    pub(super) fn plug_in(&mut self, plug: Option<Plug>) {
+        self.plug = plug;
+        self.writes = 0;
+    }
+
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut MemoryJournal) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let number = self.writes;
+        self.writes += 1;
+        let (written, alive) = match self.plug {
+            None => (true, true),
+            Some(Plug::Before(at)) => (number < at, number < at),
+            Some(Plug::After(at)) => (number <= at, number < at),
+        };
+        if written {
+            write(&mut self.inner)?;
+        }
+        if alive { Ok(()) } else { Err(JournalError("The process was killed here".into())) }
+    }
+}
+
+impl Journal for CrashingJournal {
+    fn entries(&self) -> Vec<Entry> {
+        self.inner.entries()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn intend(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+        self.write(|journal| journal.intend(kind, name))
+    }
+
+    fn made(&mut self, kind: &str, name: &str, id: Option<&str>, state: Value) -> Result<(), JournalError> {
+        self.write(|journal| journal.made(kind, name, id, state))
+    }
+
+    fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+        self.write(|journal| journal.gone(kind, name))
+    }
+
+    fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
+        self.write(|journal| journal.set_state(state))
+    }
+}
