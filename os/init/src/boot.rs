@@ -1,0 +1,247 @@
+//! The way from process 1 to `machineos: ready`: disks, seed, network, sshd, services. Runs as a process of its own,
+//! so that nothing in a seed can take the supervisor down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::console;
+use crate::data;
+use crate::devices::{SETTLED, entries};
+use crate::disks::{self, Disk};
+use crate::error::{BootError, replace_file};
+use crate::instance;
+use crate::kernel::Modules;
+use crate::network;
+use crate::seed::{self, Files, Seed};
+use crate::supervisor::protocol;
+
+const POLL: Duration = Duration::from_millis(10);
+/// Buses answer a little after their drivers say that they are done.
+const LATE_DISKS: Duration = Duration::from_millis(300);
+/// Without any seed there is nothing to lose by waiting for a slow bus.
+const LATE_SEED: Duration = Duration::from_secs(3);
+/// More than any driver takes; a driver that hangs must not keep the system from starting.
+const DEVICES_DEADLINE: Duration = Duration::from_secs(30);
+const SSHD_DEADLINE: Duration = Duration::from_secs(60);
+const NETWORK_DEADLINE: Duration = Duration::from_secs(15);
+const COMMAND_LOG: &str = "/var/log/runcmd.log";
+const SSH_PORT: u16 = 22;
+
+/// What the data disk and the seed are mounted with. The checksums come first: ext4 would call for them otherwise.
+const FILE_SYSTEMS: [&str; 3] = ["crc32c_intel", "crc32c_generic", "ext4"];
+const SEED_FILE_SYSTEMS: [&str; 4] = ["nls_cp437", "nls_ascii", "vfat", "isofs"];
+/// What the engine asks for with its first container; the rest comes when it is asked for.
+const ENGINE_MODULES: [&str; 9] = [
+    "bridge",
+    "br_netfilter",
+    "veth",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_masq",
+    "nft_nat",
+    "nft_fib_inet",
+];
+
+/// Everything up to the last command of the seed.
+pub(crate) fn run() -> ExitCode {
+    let mut modules = Modules::of_this_kernel().unwrap_or_default();
+    report(network::loopback());
+    load(&mut modules, &FILE_SYSTEMS);
+    let found = find_disks();
+    prepare_data(&found);
+    let (seed, is_new) = read_seed(&found, &mut modules);
+    seed.complaints.iter().for_each(|complaint| console::report(complaint));
+
+    let (host_name, named) = instance::name_host(seed.host_name.as_deref());
+    report(named);
+    let mut up = BTreeSet::new();
+    bring_up_network(&seed, &host_name, &mut up);
+    complain(&instance::make_accounts(seed.config.accounts(), is_new));
+    complain(&instance::provide_host_keys(&seed.config.ssh_keys));
+    complain(&instance::write_files(&seed.config.write_files, is_new));
+    let mark = Path::new(data::STATE).join("instance");
+    report(replace_file(&mark, seed.instance.as_bytes(), 0o600, None));
+
+    report(start("sshd"));
+    if wait(SSHD_DEADLINE, || network::is_listening(SSH_PORT)) {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let seconds = uptime.split(' ').next().unwrap_or_default();
+        console::say(&format!("sshd listens {seconds} s after the kernel started"));
+        console::say("ready");
+    } else {
+        console::say(&format!(
+            "sshd does not listen, see `/var/log/sshd.log`; keys are in `{}`",
+            instance::HOST_KEY_FOLDER
+        ));
+    }
+
+    wait(DEVICES_DEADLINE, || Path::new(SETTLED).exists());
+    bring_up_network(&seed, &host_name, &mut up);
+    if up.is_empty() {
+        console::say("There is no network interface");
+    }
+    load(&mut modules, &ENGINE_MODULES);
+    for service in entries("/etc/services") {
+        if let Some(name) = service.file_name().and_then(|name| name.to_str())
+            && service.join("run").exists()
+        {
+            report(start(name));
+        }
+    }
+    run_commands(&seed);
+    ExitCode::SUCCESS
+}
+
+/// The disks that are there when seed and data are found, or when no more can come.
+fn find_disks() -> Vec<Disk> {
+    let began = Instant::now();
+    let mut settled: Option<Instant> = None;
+    let mut known: BTreeMap<String, Option<Disk>> = BTreeMap::new();
+    loop {
+        for name in disks::names() {
+            if !matches!(known.get(&name), Some(Some(_))) {
+                let disk = disks::look(&name);
+                known.insert(name, disk);
+            }
+        }
+        let found: Vec<Disk> = known.values().flatten().cloned().collect();
+        let has_seed = seed::choose(&found).is_some();
+        if has_seed && data::choose(&found).is_some_and(data::is_settled) {
+            return found;
+        }
+        if settled.is_none() && Path::new(SETTLED).exists() {
+            settled = Some(Instant::now());
+        }
+        let patience = if has_seed { LATE_DISKS } else { LATE_SEED };
+        if settled.is_some_and(|since| since.elapsed() >= patience) || began.elapsed() >= DEVICES_DEADLINE {
+            return found;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn prepare_data(found: &[Disk]) {
+    let outcome = match data::choose(found) {
+        Some(disk) => data::mount_disk(disk),
+        None => {
+            console::say("There is no data disk: everything is in memory and lost at power-off");
+            data::mount_memory()
+        }
+    };
+    if let Err(failure) = outcome {
+        console::report(&failure);
+        console::say("The data disk cannot be used: everything is in memory and lost at power-off");
+        report(data::mount_memory());
+    }
+}
+
+/// The seed, and whether it is for an instance that was not set up yet.
+fn read_seed(found: &[Disk], modules: &mut Modules) -> (Seed, bool) {
+    let kept = Path::new(data::STATE).join("seed");
+    let files = match seed::choose(found) {
+        Some(disk) => {
+            load(modules, &SEED_FILE_SYSTEMS);
+            match Files::read_from(disk) {
+                Ok(files) => {
+                    report(files.keep(&kept));
+                    Some(files)
+                }
+                Err(failure) => {
+                    console::report(&failure);
+                    None
+                }
+            }
+        }
+        None => None,
+    };
+    let Some(files) = files.or_else(|| Files::read(&kept).ok()) else {
+        console::say("There is no seed: nobody can log in. Attach a disk labelled `cidata` with `user-data`");
+        return (Seed::default(), true);
+    };
+    let seed = files.parse();
+    let before = fs::read_to_string(Path::new(data::STATE).join("instance"));
+    let is_new = before.map_or(true, |before| before != seed.instance);
+    (seed, is_new)
+}
+
+fn bring_up_network(seed: &Seed, host_name: &str, up: &mut BTreeSet<String>) {
+    for interface in network::interfaces() {
+        if up.insert(interface.clone()) {
+            report(network::bring_up(&interface, seed.network.as_ref(), host_name, start));
+        }
+    }
+}
+
+/// The seed's commands, once for each instance: those that were begun are not begun again.
+fn run_commands(seed: &Seed) {
+    let commands = seed.config.commands();
+    let mark = Path::new(data::STATE).join("commands");
+    if commands.is_empty() || fs::read_to_string(&mark).is_ok_and(|before| before == seed.instance) {
+        return;
+    }
+    report(replace_file(&mark, seed.instance.as_bytes(), 0o600, None));
+    wait(NETWORK_DEADLINE, network::has_route);
+    for words in commands {
+        if let Err(failure) = run_logged(&words) {
+            console::say(&format!("A command of the seed failed, see `{COMMAND_LOG}`: {failure}"));
+        }
+    }
+}
+
+/// The output goes straight to the file: what a command leaves running must not hold up the next one.
+fn run_logged(words: &[String]) -> io::Result<()> {
+    let log = fs::OpenOptions::new().append(true).create(true).open(COMMAND_LOG)?;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let status =
+        command.env("PATH", crate::supervisor::PATH).env("HOME", "/root").current_dir("/").status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
+}
+
+fn load(modules: &mut Modules, names: &[&str]) {
+    for name in names {
+        if let Err(failure) = modules.load(name) {
+            console::say(&format!("Could not load the kernel module `{name}`: {failure}"));
+        }
+    }
+}
+
+/// Asks the supervisor to start a service; its socket may be a moment away.
+fn start(name: &str) -> Result<(), BootError> {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match protocol::ask(&format!("start {name}")) {
+            Ok(reply) if reply.code == 0 => return Ok(()),
+            Ok(reply) => return Err(BootError::Supervisor { source: io::Error::other(reply.text) }),
+            Err(_) if Instant::now() < until => thread::sleep(POLL),
+            Err(source) => return Err(BootError::Supervisor { source }),
+        }
+    }
+}
+
+fn wait(deadline: Duration, done: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + deadline;
+    while !done() {
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+    true
+}
+
+fn report<E: std::error::Error>(outcome: Result<(), E>) {
+    if let Err(failure) = outcome {
+        console::report(&failure);
+    }
+}
+
+fn complain(failures: &[instance::InstanceError]) {
+    failures.iter().for_each(|failure| console::report(failure));
+}

@@ -1,0 +1,295 @@
+//! The NoCloud seed: found on a disk labelled `cidata`, read with bounds, kept for boots without it.
+
+pub(crate) mod cloud_config;
+pub(crate) mod network_config;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde::Deserialize;
+
+use crate::disks::{Content, Disk};
+use crate::error::{BootError, make_folder, replace_file};
+use cloud_config::CloudConfig;
+use network_config::NetworkConfig;
+
+const LABEL: &str = "cidata";
+const MOUNT_POINT: &str = "/run/seed";
+/// What cloud providers allow is 16 to 64 KiB; a seed with a file or two in it is still far below.
+const FILE_BOUND: u64 = 1024 * 1024;
+const META_DATA: &str = "meta-data";
+const USER_DATA: &str = "user-data";
+const NETWORK_CONFIG: &str = "network-config";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeedError {
+    #[error("Could not mount the seed on `{}`", node.display())]
+    Mount { node: PathBuf, source: io::Error },
+    #[error("Could not read `{name}` of the seed")]
+    Read { name: &'static str, source: io::Error },
+    #[error("`{name}` of the seed is larger than {FILE_BOUND} bytes")]
+    Large { name: &'static str },
+    #[error("`{name}` of the seed is not text in UTF-8")]
+    Encoding { name: &'static str },
+    #[error("`{name}` of the seed is not understood: {reason}")]
+    Syntax { name: &'static str, reason: String },
+    #[error("`user-data` does not start with `#cloud-config`, which is the only kind that is read")]
+    Kind,
+    #[error("The network configuration has version {0}, only version 2 is read")]
+    NetworkVersion(u64),
+}
+
+/// The files of a seed as they came.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Files {
+    meta_data: String,
+    user_data: String,
+    network_config: Option<String>,
+}
+
+/// A seed, understood.
+#[derive(Debug, Default)]
+pub(crate) struct Seed {
+    pub(crate) instance: String,
+    pub(crate) host_name: Option<String>,
+    pub(crate) config: CloudConfig,
+    pub(crate) network: Option<NetworkConfig>,
+    /// Parts that could not be used; the rest is.
+    pub(crate) complaints: Vec<SeedError>,
+}
+
+/// The disk that carries the seed, of those that are there.
+pub(crate) fn choose(disks: &[Disk]) -> Option<&Disk> {
+    disks.iter().find(|disk| match &disk.content {
+        Content::Fat { label } | Content::Iso { label } => label.eq_ignore_ascii_case(LABEL),
+        _ => false,
+    })
+}
+
+impl Files {
+    /// Mounts the disk, read-only, for just as long as reading takes.
+    pub(crate) fn read_from(disk: &Disk) -> Result<Files, SeedError> {
+        let failed = |source| SeedError::Mount { node: disk.node.clone(), source };
+        let kind = if matches!(disk.content, Content::Iso { .. }) { "iso9660" } else { "vfat" };
+        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        fs::create_dir_all(MOUNT_POINT).map_err(failed)?;
+        mount(&disk.node, MOUNT_POINT, kind, flags, c"").map_err(|source| failed(source.into()))?;
+        let files = Files::read(Path::new(MOUNT_POINT));
+        let _ = unmount(MOUNT_POINT, UnmountFlags::DETACH);
+        files
+    }
+
+    /// Reads a seed's folder: `user-data` and `meta-data` may be absent, but not both at once by accident of a typo.
+    pub(crate) fn read(folder: &Path) -> Result<Files, SeedError> {
+        let meta_data = read_bounded(folder, META_DATA)?;
+        let user_data = read_bounded(folder, USER_DATA)?;
+        if meta_data.is_none() && user_data.is_none() {
+            return Err(SeedError::Read { name: META_DATA, source: io::ErrorKind::NotFound.into() });
+        }
+        Ok(Files {
+            meta_data: meta_data.unwrap_or_default(),
+            user_data: user_data.unwrap_or_default(),
+            network_config: read_bounded(folder, NETWORK_CONFIG)?,
+        })
+    }
+
+    /// Keeps them for a boot without the seed disk. It carries host keys, so it is nobody's but root's.
+    pub(crate) fn keep(&self, folder: &Path) -> Result<(), BootError> {
+        make_folder(folder)?;
+        for (name, content) in [
+            (META_DATA, Some(&self.meta_data)),
+            (USER_DATA, Some(&self.user_data)),
+            (NETWORK_CONFIG, self.network_config.as_ref()),
+        ] {
+            let path = folder.join(name);
+            match content {
+                Some(content) => replace_file(&path, content.as_bytes(), 0o600, None)?,
+                None => drop(fs::remove_file(path)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Understands what can be understood: a mistake in one file is no reason to ignore the others.
+    pub(crate) fn parse(&self) -> Seed {
+        let mut seed = Seed { instance: "nocloud".to_owned(), ..Seed::default() };
+        match parse_meta_data(&self.meta_data) {
+            Ok((instance, host_name)) => {
+                seed.instance = instance.unwrap_or(seed.instance);
+                seed.host_name = host_name;
+            }
+            Err(complaint) => seed.complaints.push(complaint),
+        }
+        match CloudConfig::parse(&self.user_data) {
+            Ok(config) => seed.config = config,
+            Err(complaint) => seed.complaints.push(complaint),
+        }
+        if let Some(name) = seed.config.host_name() {
+            seed.host_name = Some(name.to_owned());
+        }
+        match self.network_config.as_deref().map(NetworkConfig::parse) {
+            Some(Ok(network)) => seed.network = Some(network),
+            Some(Err(complaint)) => seed.complaints.push(complaint),
+            None => {}
+        }
+        seed
+    }
+}
+
+fn read_bounded(folder: &Path, name: &'static str) -> Result<Option<String>, SeedError> {
+    let failed = |source| SeedError::Read { name, source };
+    // A link on the seed must not make us read something else.
+    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let file = match fs::OpenOptions::new().read(true).custom_flags(no_follow).open(folder.join(name)) {
+        Ok(file) => file,
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(failure) => return Err(failed(failure)),
+    };
+    let mut content = Vec::new();
+    file.take(FILE_BOUND + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > FILE_BOUND {
+        return Err(SeedError::Large { name });
+    }
+    String::from_utf8(content).map(Some).map_err(|_| SeedError::Encoding { name })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct MetaData {
+    instance_id: Option<String>,
+    local_hostname: Option<String>,
+    hostname: Option<String>,
+}
+
+fn parse_meta_data(text: &str) -> Result<(Option<String>, Option<String>), SeedError> {
+    let data: MetaData = parse_yaml(META_DATA, text)?;
+    Ok((data.instance_id, data.local_hostname.or(data.hostname)))
+}
+
+/// YAML where a document without content means that nothing is set.
+fn parse_yaml<T: Default + serde::de::DeserializeOwned>(
+    name: &'static str,
+    text: &str,
+) -> Result<T, SeedError> {
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---")
+    {
+        return Ok(T::default());
+    }
+    serde_yaml::from_str(text).map_err(|failure| {
+        // The first line carries the position; what follows is a picture for terminals.
+        let reason = failure.to_string();
+        SeedError::Syntax { name, reason: reason.lines().next().unwrap_or_default().to_owned() }
+    })
+}
+
+/// A map whose keys do not matter to the reader.
+pub(crate) type Table<T> = BTreeMap<String, T>;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn files(meta_data: &str, user_data: &str, network_config: Option<&str>) -> Files {
+        Files {
+            meta_data: meta_data.to_owned(),
+            user_data: user_data.to_owned(),
+            network_config: network_config.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_seed_is_read_and_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("meta-data"), "instance-id: i-1\nlocal-hostname: mc1\n").unwrap();
+        fs::write(folder.path().join("user-data"), "#cloud-config\nusers: [{name: jo}]\n").unwrap();
+        let seed = Files::read(folder.path()).unwrap().parse();
+        assert_eq!((seed.instance.as_str(), seed.host_name.as_deref()), ("i-1", Some("mc1")));
+        assert_eq!(seed.complaints.len(), 0);
+        assert_eq!(seed.config.accounts().len(), 1);
+        assert!(seed.network.is_none());
+    }
+
+    #[test]
+    fn the_host_name_of_user_data_wins() {
+        let seed = files("local-hostname: a", "#cloud-config\nhostname: b\n", None).parse();
+        assert_eq!(seed.host_name.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_broken_part_leaves_the_rest() {
+        let seed =
+            files("instance-id: [", "#cloud-config\nhostname: b\n", Some("version: 1\nconfig: []")).parse();
+        assert_eq!(seed.host_name.as_deref(), Some("b"));
+        assert_eq!(seed.complaints.len(), 2, "{:?}", seed.complaints);
+    }
+
+    #[test]
+    fn a_folder_without_a_seed_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Files::read(folder.path()), Err(SeedError::Read { name: META_DATA, .. })));
+    }
+
+    #[test]
+    fn hostile_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("meta-data"), "").unwrap();
+        let user_data = folder.path().join("user-data");
+        std::os::unix::fs::symlink("/etc/passwd", &user_data).unwrap();
+        assert!(matches!(Files::read(folder.path()), Err(SeedError::Read { name: USER_DATA, .. })));
+        fs::remove_file(&user_data).unwrap();
+        fs::File::create(&user_data).unwrap().set_len(FILE_BOUND + 1).unwrap();
+        assert!(matches!(Files::read(folder.path()), Err(SeedError::Large { name: USER_DATA })));
+        fs::write(&user_data, [0xff, 0xfe]).unwrap();
+        assert!(matches!(Files::read(folder.path()), Err(SeedError::Encoding { name: USER_DATA })));
+    }
+
+    #[test]
+    fn a_kept_seed_is_the_same_and_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("seed");
+        let first = files("instance-id: i-1", "#cloud-config\n", Some("version: 2"));
+        first.keep(&kept).unwrap();
+        assert_eq!(Files::read(&kept).unwrap(), first);
+        assert_eq!(fs::metadata(kept.join("user-data")).unwrap().permissions().mode() & 0o777, 0o600);
+        let second = files("instance-id: i-2", "#cloud-config\n", None);
+        second.keep(&kept).unwrap();
+        assert_eq!(Files::read(&kept).unwrap(), second);
+    }
+
+    #[test]
+    fn the_label_may_be_in_either_case() {
+        let disk = |content| Disk {
+            node: PathBuf::from("/dev/vdb"),
+            size: 1,
+            is_partition: false,
+            is_writable: true,
+            content,
+        };
+        assert!(choose(&[disk(Content::Fat { label: "CIDATA".to_owned() })]).is_some());
+        assert!(choose(&[disk(Content::Iso { label: "cidata".to_owned() })]).is_some());
+        assert!(
+            choose(&[disk(Content::Ext4 { label: "cidata".to_owned(), size: 1 }), disk(Content::Blank)])
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_document_that_explodes_is_refused() {
+        let mut bomb = String::from("#cloud-config\na: &a [x, x, x, x, x, x, x, x, x, x]\n");
+        for (name, before) in
+            [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"), ("f", "e"), ("g", "f"), ("h", "g")]
+        {
+            bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 10].join(", ")));
+        }
+        bomb.push_str("ssh_authorized_keys: *h\n");
+        assert_eq!(files("", &bomb, None).parse().complaints.len(), 1);
+    }
+}

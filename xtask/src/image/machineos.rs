@@ -1,0 +1,253 @@
+//! MachineOS: kernel and initrd, from packages and `os/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::archive::Archive;
+use super::kernel::{self, Modules};
+use super::packages::{Package, Repository, epoch};
+use super::tools::{Toolbox, digest_file, digest_text, make_folder, output, remove_folder};
+use super::{cache, manifest, root, say, workspace};
+
+const FILES: [&str; 3] = ["vmlinuz", "vmlinux", "initrd.img"];
+/// The stock kernel: the cloud flavour lacks the drivers of VirtualBox.
+const KERNEL: &str = "linux-image-amd64";
+/// What is in the image; the libraries are those that the programs name, checked when they are unpacked.
+const PACKAGES: [&str; 56] = [
+    "bash",
+    "busybox-static",
+    "ca-certificates",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "nftables",
+    "openssh-client",
+    "openssh-server",
+    "openssh-sftp-server",
+    "sudo",
+    "libaudit1",
+    "libblkid1",
+    "libbpf1",
+    "libbsd0",
+    "libc6",
+    "libcap-ng0",
+    "libcap2",
+    "libcbor0.8",
+    "libcom-err2",
+    "libcrypt1",
+    "libedit2",
+    "libelf1",
+    "libext2fs2",
+    "libfido2-1",
+    "libgcrypt20",
+    "libgmp10",
+    "libgpg-error0",
+    "libgssapi-krb5-2",
+    "libjansson4",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libkrb5-3",
+    "libkrb5support0",
+    "liblz4-1",
+    "liblzma5",
+    "libmd0",
+    "libmnl0",
+    "libnftables1",
+    "libnftnl11",
+    "libnsl2",
+    "libxtables12",
+    "libpam-modules",
+    "libpam0g",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libss2",
+    "libssl3",
+    "libsystemd0",
+    "libtinfo6",
+    "libtirpc3",
+    "libudev1",
+    "libuuid1",
+    "libwrap0",
+    "libzstd1",
+    "zlib1g",
+];
+/// Programs that must be what they were in their packages, owner and all.
+const SET_USER: [&str; 1] = ["usr/bin/sudo"];
+/// Files that are not for everybody.
+const PRIVATE: [(&str, &str); 4] =
+    [("etc/shadow", "600"), ("etc/sudoers", "440"), ("etc/sudoers.d", "750"), ("root", "700")];
+/// The console is the serial port; the rest keeps the kernel from waiting and talking:
+/// `no_timer_check` and `tsc=reliable` trust the hypervisor's clocks, `cryptomgr.notests` leaves out the self-tests of
+/// ciphers, `rcu_expedited` prefers a fast boot to a quiet one.
+const COMMAND_LINE: &str = "console=tty0 console=ttyS0 quiet panic=10 no_timer_check tsc=reliable cryptomgr.notests \
+                            rcupdate.rcu_expedited=1 apparmor=0";
+/// The modules that the early stage loads, in this order.
+const EARLY_MODULES: [&str; 3] = ["loop", "squashfs", "overlay"];
+/// A change of any of these is a change of the image.
+const RECIPE: [&str; 4] = [
+    include_str!("machineos.rs"),
+    include_str!("root.rs"),
+    include_str!("kernel.rs"),
+    include_str!("archive.rs"),
+];
+
+pub(super) fn build(out_dir: &Path) -> Result<()> {
+    let began = Instant::now();
+    let os = workspace().join("os");
+    let repository = Repository::open()?;
+    let kernel_package = repository.behind(KERNEL)?;
+    let mut names = PACKAGES.to_vec();
+    names.push(&kernel_package);
+    let packages = repository.resolve(&names)?;
+    let init = build_init()?;
+    let inputs = inputs(&packages, &os, &init)?;
+    if manifest::is_current(out_dir, &inputs, &FILES) {
+        say(&format!("MachineOS in `{}` is up to date", out_dir.display()));
+        return Ok(());
+    }
+    let kernel =
+        packages.iter().find(|package| package.name() == kernel_package).context("The kernel is missing")?;
+    // A version is what it was made of: the release of the sources and the first digits of all inputs.
+    let version = format!("{}-{}", env!("CARGO_PKG_VERSION"), &inputs[..8]);
+    say(&format!("building MachineOS {version} with Linux {}", kernel.version()));
+    let tools = Toolbox::unpack(&repository)?;
+    let files = repository.fetch(&packages)?;
+
+    let work = cache().join("machineos");
+    remove_folder(&work)?;
+    let (root_folder, kernel_folder) = (work.join("root"), work.join("kernel"));
+    let is_kernel = |file: &PathBuf| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&kernel_package))
+    };
+    let (kernel_file, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_kernel);
+    make_folder(&kernel_folder)?;
+    for file in kernel_file {
+        output(Command::new("dpkg-deb").arg("-x").arg(file).arg(&kernel_folder))?;
+    }
+    root::unpack(&others, &root_folder)?;
+    root::assemble(&root_folder, &os.join("rootfs"), &init, &release_file(&version))?;
+
+    let release = kernel_package.trim_start_matches("linux-image-");
+    let modules = Modules::list(&kernel_folder, release, &tools)?;
+    let wanted = fs::read_to_string(os.join("modules.txt"))?;
+    kernel::copy(&kernel_folder, &root_folder, release, &modules.select(&wanted)?, &tools)?;
+
+    make_folder(out_dir)?;
+    manifest::remove(out_dir);
+    let vmlinuz = kernel_folder.join("boot").join(format!("vmlinuz-{release}"));
+    let time = epoch(&vmlinuz)?;
+    fs::copy(&vmlinuz, out_dir.join("vmlinuz"))?;
+    kernel::uncompress(&vmlinuz, &out_dir.join("vmlinux"), &tools)?;
+    let squashfs = work.join("root.squashfs");
+    squash(&root_folder, &squashfs, time, &tools)?;
+
+    let mut archive = Archive::create(&out_dir.join("initrd.img"), time)?;
+    archive.file("init", &init, true)?;
+    archive.folder("modules")?;
+    for (place, module) in EARLY_MODULES.iter().enumerate() {
+        let file = kernel_folder.join("lib/modules").join(release).join(modules.file(module)?);
+        archive.file(&format!("modules/{place}-{module}.ko"), &file, false)?;
+    }
+    archive.file("root.squashfs", &squashfs, false)?;
+    archive.finish()?;
+
+    let facts = [
+        ("name", "machineos"),
+        ("version", version.as_str()),
+        ("kernel", release),
+        ("boot", "direct"),
+        ("cmdline", COMMAND_LINE),
+        ("inputs", &inputs),
+    ];
+    manifest::write(out_dir, &facts, &FILES)?;
+    remove_folder(&work)?;
+    let size = |file: &str| fs::metadata(out_dir.join(file)).map_or(0, |facts| facts.len() / 1_000_000);
+    say(&format!(
+        "MachineOS {version} is in `{}` after {} s: vmlinuz {} MB, initrd.img {} MB",
+        out_dir.display(),
+        began.elapsed().as_secs(),
+        size("vmlinuz"),
+        size("initrd.img")
+    ));
+    Ok(())
+}
+
+/// Builds init as the engine is built, so that the crates which both use are built once.
+fn build_init() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--profile", "bundle", "--target", TARGET, "--package", "machineos-init"])
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(workspace())
+        .status()
+        .context("Could not run `cargo`")?;
+    if !status.success() {
+        bail!("machineos-init could not be built");
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    Ok(target.join(TARGET).join("bundle/machineos-init"))
+}
+
+/// The digest of everything that decides what the image is.
+fn inputs(packages: &[Package], os: &Path, init: &Path) -> Result<String> {
+    let mut text: String = packages.iter().map(|package| package.line.clone() + "\n").collect();
+    let mut files = vec![os.join("modules.txt")];
+    list(&os.join("rootfs"), &mut files)?;
+    files.sort();
+    for file in &files {
+        text.push_str(&format!("{} {}\n", file.strip_prefix(os)?.display(), digest_file(file)?));
+    }
+    text.push_str(&digest_file(init)?);
+    for source in RECIPE {
+        text.push_str(source);
+    }
+    text.push_str(&std::env::var("SOURCE_DATE_EPOCH").unwrap_or_default());
+    digest_text(&text)
+}
+
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("Could not read `{}`", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            list(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn release_file(version: &str) -> String {
+    format!(
+        "NAME=\"MachineOS\"\nID=machineos\nID_LIKE=debian\nVERSION_ID={version}\nPRETTY_NAME=\"MachineOS {version}\"\n"
+    )
+}
+
+fn squash(root: &Path, to: &Path, time: u64, tools: &Toolbox) -> Result<()> {
+    let mut command = tools.command("usr/bin/mksquashfs", "mksquashfs");
+    command.arg(root).arg(to).args([
+        "-noappend",
+        "-all-root",
+        "-no-xattrs",
+        "-no-exports",
+        "-quiet",
+        "-no-progress",
+    ]);
+    command.args(["-comp", "zstd", "-Xcompression-level", "19", "-b", "128K"]);
+    // It takes the time from one place only.
+    let time = time.to_string();
+    command.env_remove("SOURCE_DATE_EPOCH").args(["-mkfs-time", &time, "-all-time", &time]);
+    for program in SET_USER {
+        command.args(["-p", &format!("{program} m 4755 0 0")]);
+    }
+    for (path, mode) in PRIVATE {
+        command.args(["-p", &format!("{path} m {mode} 0 0")]);
+    }
+    output(&mut command).map(drop)
+}
