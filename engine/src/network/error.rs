@@ -21,6 +21,8 @@ pub enum NetworkError {
     ReadState { path: PathBuf, source: io::Error },
     #[error("The state of the networks, `{}`, is damaged", path.display())]
     DamagedState { path: PathBuf, source: serde_json::Error },
+    #[error("`{}` was written by a newer version (format {found}, this one reads up to {known})", path.display())]
+    NewerState { path: PathBuf, found: u32, known: u32 },
     #[error("Could not write the state of the networks, `{}`", path.display())]
     WriteState { path: PathBuf, source: io::Error },
     #[error("network {name} not found")]
@@ -39,10 +41,16 @@ pub enum NetworkError {
         "driver failed programming external connectivity on endpoint {endpoint}: Bind for {address}:{port} failed: port is already allocated"
     )]
     PortTaken { endpoint: String, address: IpAddr, port: u16 },
-    #[error("driver failed programming external connectivity on endpoint {endpoint}: listen {protocol} {address}:{port}")]
+    #[error(
+        "driver failed programming external connectivity on endpoint {endpoint}: listen {protocol} {address}:{port}"
+    )]
     Listen { endpoint: String, protocol: super::Protocol, address: IpAddr, port: u16, source: io::Error },
-    #[error("driver failed programming external connectivity on endpoint {endpoint}: all ports are allocated")]
+    #[error(
+        "driver failed programming external connectivity on endpoint {endpoint}: all ports are allocated"
+    )]
     NoPortLeft { endpoint: String },
+    #[error("network {network} has no addresses to give")]
+    NotForContainers { network: String },
     #[error("container {container} is not attached to network {network}")]
     NotAttached { container: String, network: String },
     #[error("The work on the networks was cut short")]
@@ -61,7 +69,9 @@ impl NetworkError {
             | Self::Mtu { .. }
             | Self::AddressOutside { .. }
             | Self::MacAddress { .. } => StatusCode::BAD_REQUEST,
-            Self::AddressTaken { .. } | Self::NotAttached { .. } => StatusCode::FORBIDDEN,
+            Self::AddressTaken { .. } | Self::NotAttached { .. } | Self::NotForContainers { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::Refused { status, .. } => *status,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
