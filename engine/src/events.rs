@@ -101,6 +101,11 @@ impl EventBus {
         Self { sender: broadcast::channel(BACKLOG).0, history: Arc::default() }
     }
 
+    /// How many read events at the moment.
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
     /// Tells that `action` happened to the `kind` of object with this `id`.
     pub fn publish(&self, kind: &'static str, action: &str, id: &str, attributes: &[(&str, &str)]) {
         let now = Timestamp::now();

@@ -1,9 +1,566 @@
-//! `/images/…`
+//! `/images/…`: list, inspect, history, load, save, tag, remove, prune.
 
-use axum::Router;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::ApiError;
+use super::error::chain;
+use super::filters::Filters;
 use crate::daemon::App;
+use crate::daemon::prune::{self, ImagePrune};
+use crate::images::{Image, ImageError, ImageId, LoadEvent, Loaded, Reference, Removed};
+
+/// Pieces of an archive on their way to a client.
+const PIECE: usize = 64 * 1024;
 
 pub fn routes() -> Router<App> {
     Router::new()
+        .route("/images/json", get(list))
+        .route("/images/load", post(load))
+        .route("/images/get", get(save_several))
+        .route("/images/prune", post(prune_images))
+        .route("/images/create", post(create))
+        .route("/images/search", get(search))
+        // Names have slashes, so what is asked of an image is at the end.
+        .route("/images/{*name}", any(one))
+}
+
+async fn one(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let (name, what) = match path.rsplit_once('/') {
+        Some((name, what @ ("json" | "history" | "get" | "tag" | "push")))
+            if request.method() != Method::DELETE =>
+        {
+            (name, what)
+        }
+        _ => (path.as_str(), ""),
+    };
+    match (request.method(), what) {
+        (&Method::GET, "json") => inspect(&app, name).await,
+        (&Method::GET, "history") => history(&app, name).await,
+        (&Method::GET, "get") => save(&app, vec![name.to_owned()]).await,
+        (&Method::POST, "tag") => tag(&app, name, &query).await,
+        (&Method::POST, "push") => Err(ApiError::not_implemented("Pushing images to a registry")),
+        (&Method::DELETE, "") => remove(&app, name, &query).await,
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// Runs work on the store away from the asynchronous threads.
+async fn blocking<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(App) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let app = app.clone();
+    Ok(tokio::task::spawn_blocking(move || work(app)).await??)
+}
+
+async fn find(app: &App, name: &str) -> Result<Image, ApiError> {
+    let name = name.to_owned();
+    blocking(app, move |app| app.images.find(&name)).await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ListQuery {
+    filters: Option<String>,
+    #[serde(rename = "shared-size")]
+    shared_size: Option<String>,
+    digests: Option<String>,
+}
+
+fn is_true(text: Option<&str>) -> bool {
+    text.is_some_and(|text| !matches!(text, "" | "0" | "no" | "false" | "none"))
+}
+
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref())?;
+    filters.only(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
+    let _ = query.digests;
+    let dangling = filters.boolean("dangling")?;
+    let until = filters.until()?;
+    let before = bounds(&app, filters.values("before")).await?;
+    let since = bounds(&app, filters.values("since")).await?;
+    let references = filters.values("reference").to_vec();
+    let shared = is_true(query.shared_size.as_deref());
+    let images = blocking(&app, move |app| {
+        let mut summaries = Vec::new();
+        for mut image in app.images.list() {
+            let named = !image.repo_tags.is_empty();
+            let fits = dangling.is_none_or(|dangling| dangling != named)
+                && filters.labels_fit(&image.config.labels)
+                && until.is_none_or(|until| image.created.is_none_or(|created| created < until))
+                && before.iter().all(|bound| image.created < *bound)
+                && since.iter().all(|bound| image.created > *bound);
+            if !fits {
+                continue;
+            }
+            if !references.is_empty() {
+                let wanted = |name: &String| references.iter().any(|pattern| name_fits(pattern, name));
+                image.repo_tags.retain(wanted);
+                image.repo_digests.retain(wanted);
+                if image.repo_tags.is_empty() && image.repo_digests.is_empty() {
+                    continue;
+                }
+            }
+            let shared = if shared { json!(app.images.shared_size(&image.id)) } else { json!(-1) };
+            summaries.push(summary(&image, shared, json!(-1)));
+        }
+        Ok(summaries)
+    })
+    .await?;
+    Ok(Json(Value::Array(images)))
+}
+
+async fn bounds(app: &App, names: &[String]) -> Result<Vec<Option<Timestamp>>, ApiError> {
+    let mut bounds = Vec::new();
+    for name in names {
+        bounds.push(find(app, name).await?.created);
+    }
+    Ok(bounds)
+}
+
+/// `busy*`, `busybox`, `busybox:1.*`: against the whole name, or the name without its tag.
+fn name_fits(pattern: &str, name: &str) -> bool {
+    let Ok(reference) = Reference::parse(name) else { return false };
+    let full = reference.repository();
+    let without_domain = full.split_once('/').map_or(full.as_str(), |(_, path)| path).to_owned();
+    let repositories = [reference.familiar_repository(), full, without_domain];
+    let tag = reference.tag().unwrap_or_default();
+    repositories.iter().any(|repository| {
+        glob(pattern.as_bytes(), repository.as_bytes())
+            || glob(pattern.as_bytes(), format!("{repository}:{tag}").as_bytes())
+    })
+}
+
+/// `*` and `?`, neither of which stands for a slash.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut position) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while position < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, position));
+                at += 1;
+                continue;
+            }
+            Some(b'?') if text[position] != b'/' => {}
+            Some(byte) if *byte == text[position] => {}
+            _ => match star {
+                Some((star_at, taken)) if text[taken] != b'/' => {
+                    star = Some((star_at, taken + 1));
+                    at = star_at + 1;
+                    position = taken + 1;
+                    continue;
+                }
+                _ => return false,
+            },
+        }
+        at += 1;
+        position += 1;
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+fn summary(image: &Image, shared: Value, containers: Value) -> Value {
+    json!({
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Created": image.created.map_or(0, Timestamp::as_second),
+        "Size": image.size,
+        "SharedSize": shared,
+        "VirtualSize": image.size,
+        "Labels": if image.config.labels.is_empty() { Value::Null } else { json!(image.config.labels) },
+        "Containers": containers,
+    })
+}
+
+/// For `docker system df`.
+pub(super) async fn summaries_with_usage(app: &App) -> Result<Vec<Value>, ApiError> {
+    blocking(app, |app| {
+        let images = app.images.list();
+        Ok(images
+            .iter()
+            .map(|image| {
+                let shared = json!(app.images.shared_size(&image.id));
+                summary(image, shared, json!(app.containers.image_users(&image.id).len()))
+            })
+            .collect())
+    })
+    .await
+}
+
+async fn inspect(app: &App, name: &str) -> Result<Response, ApiError> {
+    let image = find(app, name).await?;
+    let id = image.id.clone();
+    let lower = blocking(app, move |app| app.images.lower_dirs(&id)).await?;
+    let lower: Vec<String> = lower.iter().map(|path| path.display().to_string()).collect();
+    let (upper, below) =
+        lower.split_first().map_or((String::new(), &[][..]), |(top, rest)| (top.clone(), rest));
+    let mut graph = json!({"MergedDir": "", "UpperDir": upper, "WorkDir": ""});
+    if !below.is_empty() {
+        graph["LowerDir"] = json!(below.join(":"));
+    }
+    let config = &image.config;
+    let map_or_null = |set: &std::collections::BTreeSet<String>| {
+        if set.is_empty() {
+            return Value::Null;
+        }
+        Value::Object(set.iter().map(|key| (key.clone(), json!({}))).collect())
+    };
+    let mut shown_config = json!({
+        "Hostname": "",
+        "Domainname": "",
+        "User": config.user,
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "ExposedPorts": map_or_null(&config.exposed_ports),
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
+        "Env": if config.env.is_empty() { Value::Null } else { json!(config.env) },
+        "Cmd": config.cmd,
+        "Image": "",
+        "Volumes": map_or_null(&config.volumes),
+        "WorkingDir": config.working_dir,
+        "Entrypoint": config.entrypoint,
+        "OnBuild": config.on_build,
+        "Labels": if config.labels.is_empty() { Value::Null } else { json!(config.labels) },
+    });
+    // What is mostly unset is left out, as docker does.
+    let optional = [
+        ("StopSignal", json!(config.stop_signal)),
+        ("StopTimeout", json!(config.stop_timeout)),
+        ("Shell", json!(config.shell)),
+        ("Healthcheck", json!(config.healthcheck)),
+    ];
+    for (key, value) in optional.into_iter().filter(|(_, value)| !value.is_null()) {
+        shown_config[key] = value;
+    }
+    let mut shown = json!({
+        "Id": image.id,
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": image.comment,
+        "Created": image.created,
+        "DockerVersion": "",
+        "Author": image.author,
+        "Config": shown_config,
+        "Architecture": image.architecture,
+        "Os": if image.os.is_empty() { "linux" } else { &image.os },
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": {"Data": graph, "Name": "overlay2"},
+        "RootFS": {"Type": "layers", "Layers": image.diff_ids},
+        "Metadata": {
+            "LastTagTime": image.last_tagged.map_or_else(|| json!("0001-01-01T00:00:00Z"), |time| json!(time)),
+        },
+    });
+    if !image.variant.is_empty() {
+        shown["Variant"] = json!(image.variant);
+    }
+    Ok(Json(shown).into_response())
+}
+
+async fn history(app: &App, name: &str) -> Result<Response, ApiError> {
+    let image = find(app, name).await?;
+    let mut sizes = image.layer_sizes.iter();
+    let mut steps: Vec<Value> = image
+        .history
+        .iter()
+        .map(|step| {
+            let size = if step.empty_layer { 0 } else { sizes.next().copied().unwrap_or(0) };
+            json!({
+                "Id": "<missing>",
+                "Created": step.created.map_or(0, Timestamp::as_second),
+                "CreatedBy": step.created_by,
+                "Tags": null,
+                "Size": size,
+                "Comment": step.comment,
+            })
+        })
+        .collect();
+    // Layers that the history forgot.
+    for size in sizes {
+        steps.push(json!({
+            "Id": "<missing>", "Created": 0, "CreatedBy": "", "Tags": null, "Size": size, "Comment": "",
+        }));
+    }
+    steps.reverse();
+    if let Some(newest) = steps.first_mut() {
+        newest["Id"] = json!(image.id);
+        if !image.repo_tags.is_empty() {
+            newest["Tags"] = json!(image.repo_tags);
+        }
+    }
+    Ok(Json(steps).into_response())
+}
+
+async fn tag(app: &App, name: &str, query: &str) -> Result<Response, ApiError> {
+    let query = parse_query(query);
+    let repository = query.get("repo").filter(|repository| !repository.is_empty());
+    let repository = repository
+        .ok_or_else(|| ApiError::bad_request("repository name must have at least one component"))?;
+    let target = match query.get("tag").filter(|tag| !tag.is_empty()) {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.clone(),
+    };
+    let (source, new_name) = (name.to_owned(), target.clone());
+    let id = blocking(app, move |app| {
+        app.images.tag(&source, &new_name)?;
+        Ok(app.images.find(&new_name)?.id)
+    })
+    .await?;
+    let shown = Reference::parse(&target)?.with_default_tag().familiar();
+    app.events.publish("image", "tag", id.as_str(), &[("name", &shown)]);
+    Ok(StatusCode::CREATED.into_response())
+}
+
+async fn remove(app: &App, name: &str, query: &str) -> Result<Response, ApiError> {
+    let force = is_true(parse_query(query).get("force").map(String::as_str));
+    let name = name.to_owned();
+    let (id, removed) = blocking(app, move |app| {
+        let image = app.images.find(&name)?;
+        let users = app.containers.image_users(&image.id);
+        Ok((image.id, app.images.remove(&name, force, &users)?))
+    })
+    .await?;
+    publish_removal(app, &id, &removed);
+    Ok(Json(removed).into_response())
+}
+
+/// The events that dockerd tells for a removal.
+pub(crate) fn publish_removal(app: &App, id: &ImageId, removed: &[Removed]) {
+    for step in removed {
+        match step {
+            Removed::Untagged(name) => app.events.publish("image", "untag", id.as_str(), &[("name", name)]),
+            Removed::Deleted(deleted) if deleted == id.as_str() => {
+                app.events.publish("image", "delete", id.as_str(), &[("name", id.as_str())]);
+            }
+            Removed::Deleted(_) => {}
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct PruneQuery {
+    filters: Option<String>,
+}
+
+async fn prune_images(
+    State(app): State<App>,
+    Query(query): Query<PruneQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref())?;
+    filters.only(&["dangling", "label", "label!", "until"])?;
+    let dangling_only = filters.boolean("dangling")?.unwrap_or(true);
+    let until = filters.until()?;
+    let fits = move |image: &Image| {
+        until.is_none_or(|until| image.created.is_none_or(|created| created < until))
+            && filters.labels_fit(&image.config.labels)
+    };
+    let worker = app.clone();
+    let ImagePrune { removed, bytes } =
+        tokio::task::spawn_blocking(move || prune::images(&worker, dangling_only, &fits)).await?;
+    app.events.publish("image", "prune", "", &[("reclaimed", &bytes.to_string())]);
+    let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
+    Ok(Json(json!({"ImagesDeleted": removed, "SpaceReclaimed": bytes})))
+}
+
+/// Pulling comes later; what works today is said instead.
+async fn create(Query(query): Query<BTreeMap<String, String>>) -> ApiError {
+    let what = match (query.get("fromSrc"), query.get("fromImage")) {
+        (Some(_), _) => "Importing a filesystem".to_owned(),
+        (_, Some(image)) => format!("Pulling `{image}`"),
+        _ => return ApiError::bad_request("`fromImage` or `fromSrc` is needed"),
+    };
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!("{what} is not supported by this engine yet: bring images in with `docker load`"),
+    )
+}
+
+async fn search() -> ApiError {
+    ApiError::not_implemented("Searching a registry")
+}
+
+#[derive(Deserialize)]
+struct LoadQuery {
+    quiet: Option<String>,
+}
+
+/// The body is an archive of any size; the answer is a stream of JSON lines that starts before the body has ended.
+async fn load(State(app): State<App>, Query(query): Query<LoadQuery>, body: Body) -> Response {
+    let quiet = is_true(query.quiet.as_deref());
+    let (lines, receiver) = mpsc::channel::<Value>(64);
+    let stream = body.into_data_stream().map_err(io::Error::other);
+    let reader = StreamReader::new(stream);
+    tokio::task::spawn_blocking(move || {
+        let reader = SyncIoBridge::new(reader);
+        let mut progress = |event: LoadEvent| {
+            if let (false, LoadEvent::Layer { id, current, total }) = (quiet, event) {
+                let line = json!({
+                    "status": "Loading layer",
+                    "progressDetail": {"current": current, "total": total},
+                    "progress": progress_bar(current, total),
+                    "id": id,
+                });
+                // A client that went away does not stop the load, as with dockerd.
+                let _ = lines.blocking_send(line);
+            }
+        };
+        let result = app.images.load(reader, &mut progress);
+        for line in load_result(&app, result) {
+            let _ = lines.blocking_send(line);
+        }
+    });
+    json_lines(receiver)
+}
+
+fn load_result(app: &App, result: Result<Vec<Loaded>, ImageError>) -> Vec<Value> {
+    match result {
+        Ok(images) => images
+            .iter()
+            .flat_map(|image| {
+                app.events.publish("image", "load", image.id.as_str(), &[("name", image.id.as_str())]);
+                let texts: Vec<String> = match image.tags.as_slice() {
+                    [] => vec![format!("Loaded image ID: {}\n", image.id)],
+                    tags => tags.iter().map(|tag| format!("Loaded image: {tag}\n")).collect(),
+                };
+                texts.into_iter().map(|text| json!({"stream": text}))
+            })
+            .collect(),
+        Err(error) => {
+            let message = chain(&error);
+            tracing::warn!(error = message, "An image could not be loaded");
+            vec![json!({"errorDetail": {"message": message}, "error": message})]
+        }
+    }
+}
+
+fn progress_bar(current: u64, total: u64) -> String {
+    const WIDTH: u64 = 50;
+    let total = total.max(1);
+    let done = usize::try_from((current.min(total) * WIDTH) / total).unwrap_or(0);
+    format!("[{:<50}] {current}B/{total}B", format!("{}>", "=".repeat(done.saturating_sub(1))))
+}
+
+fn json_lines(receiver: mpsc::Receiver<Value>) -> Response {
+    let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let line = receiver.recv().await?;
+        Some((Ok::<_, io::Error>(format!("{line}\r\n")), receiver))
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response()
+}
+
+/// `names` may be given several times.
+async fn save_several(
+    State(app): State<App>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let names = query.into_iter().filter(|(key, _)| key == "names").map(|(_, name)| name).collect();
+    save(&app, names).await
+}
+
+async fn save(app: &App, names: Vec<String>) -> Result<Response, ApiError> {
+    for name in &names {
+        find(app, name).await?;
+    }
+    let (pieces, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(4);
+    let images = app.images.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut output = Pieces { channel: pieces, gathered: Vec::with_capacity(PIECE) };
+        let result = images.save(&names, &mut output).map_err(|error| chain(&error));
+        let result = result.and_then(|()| output.flush().map_err(|error| error.to_string()));
+        if let Err(error) = result {
+            tracing::warn!(error, "Saving images was cut short");
+            // Breaks the stream, so that the client does not take it for a whole archive.
+            let _ = output.channel.blocking_send(Err(io::Error::other(error)));
+        }
+    });
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let piece = receiver.recv().await?;
+        Some((piece, receiver))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(stream.boxed())).into_response())
+}
+
+/// Hands written bytes to the response in pieces.
+struct Pieces {
+    channel: mpsc::Sender<Result<Bytes, io::Error>>,
+    gathered: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(std::mem::replace(&mut self.gathered, Vec::with_capacity(PIECE)));
+        self.channel.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn parse_query(query: &str) -> BTreeMap<String, String> {
+    let uri = format!("/?{query}").parse().unwrap_or_default();
+    Query::<BTreeMap<String, String>>::try_from_uri(&uri).map(|Query(map)| map).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_names_with_and_without_tag() {
+        for (pattern, name, fits) in [
+            ("busybox", "busybox:latest", true),
+            ("busy*", "busybox:latest", true),
+            ("busybox:l*", "busybox:latest", true),
+            ("library/busybox", "busybox:1", true),
+            ("docker.io/library/busybox", "busybox:1", true),
+            ("*/app", "me/app:1", true),
+            ("*", "me/app:1", false),
+            ("busybox:2", "busybox:1", false),
+            ("busy", "busybox:1", false),
+            ("b?sybox:?", "busybox:1", true),
+        ] {
+            assert_eq!(name_fits(pattern, name), fits, "{pattern} {name}");
+        }
+        assert!(glob(b"a*b*c", b"aXbYbc") && !glob(b"a*b*c", b"aXbYb"));
+    }
+
+    #[test]
+    fn the_bar_of_a_load_is_as_wide_as_dockers() {
+        assert_eq!(progress_bar(0, 10), format!("[>{}] 0B/10B", " ".repeat(49)));
+        assert_eq!(progress_bar(10, 10), format!("[{}>] 10B/10B", "=".repeat(49)));
+    }
 }

@@ -1,11 +1,92 @@
 //! The Docker Engine API over HTTP: versions, routes and the shape of errors.
 
+use std::convert::Infallible;
+
 use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tower_service::Service;
 
 use crate::daemon::App;
 
+pub mod containers;
 pub mod error;
+pub mod filters;
 pub mod images;
+mod info;
+pub mod networks;
 pub mod system;
+pub mod version;
 
 pub use error::ApiError;
+
+/// Where JSON is expected; real requests have some kilobytes.
+const LARGEST_JSON: usize = 4 << 20;
+
+const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                             connect this node to swarm and try again.";
+
+/// All routes, without version prefixes.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .merge(system::routes())
+        .merge(images::routes())
+        .merge(containers::routes())
+        .merge(networks::routes())
+        .fallback(elsewhere)
+        .method_not_allowed_fallback(elsewhere)
+        .layer(DefaultBodyLimit::max(LARGEST_JSON))
+        .with_state(app)
+}
+
+/// Serves one request: version off, route, the headers that every answer has.
+pub async fn respond(
+    mut router: Router,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    tracing::debug!(method = %parts.method, uri = %parts.uri, "Request");
+    let mut response = match version::strip(&parts.uri) {
+        Ok((uri, version)) => {
+            parts.uri = uri;
+            parts.extensions.insert(version);
+            router.call(Request::from_parts(parts, Body::new(body))).await?
+        }
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    let newest = HeaderValue::from_str(&version::NEWEST.to_string());
+    headers.insert("api-version", newest.unwrap_or(HeaderValue::from_static("1.24")));
+    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert("ostype", HeaderValue::from_static("linux"));
+    headers
+        .insert(header::SERVER, HeaderValue::from_static(concat!("Engine/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    Ok(response)
+}
+
+/// What no route serves: a part of the API that is yet to come, or nothing known.
+async fn elsewhere(request: Request<Body>) -> ApiError {
+    let path = request.uri().path();
+    let mut parts = path.trim_matches('/').split('/');
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    let not_a_manager = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NOT_A_MANAGER);
+    match (first, second) {
+        ("swarm", Some("init" | "join")) => ApiError::not_implemented("Swarm mode"),
+        ("swarm", Some("leave")) => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
+        }
+        ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => not_a_manager(),
+        ("build" | "commit" | "session" | "grpc", _) => ApiError::not_implemented("Building images"),
+        ("plugins", _) => ApiError::not_implemented("Installing plugins"),
+        ("volumes", _) => ApiError::not_implemented("Managing volumes"),
+        ("distribution", _) => ApiError::not_implemented("Asking a registry"),
+        ("containers" | "exec" | "images" | "networks", Some(_))
+            if matches!(*request.method(), Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD) =>
+        {
+            ApiError::not_implemented(&format!("`{} {path}`", request.method()))
+        }
+        _ => ApiError::not_found("page not found"),
+    }
+}

@@ -134,6 +134,7 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
     for image in planned {
         if let Some(stored) = changed.images.get_mut(&image.id) {
             stored.record.hidden = false;
+            stored.record.added = Some(Timestamp::now());
         } else {
             let path = paths.config(&image.id);
             state::write_durably(&path, &paths.temporary(), &image.config)
@@ -144,7 +145,10 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
                     layer.users += 1;
                 }
             }
-            let (config, record) = (image.parsed.clone(), ImageRecord::default());
+            let (config, record) = (
+                image.parsed.clone(),
+                ImageRecord { added: Some(Timestamp::now()), ..ImageRecord::default() },
+            );
             changed.images.insert(image.id.clone(), StoredImage { record, config, chains });
         }
         for tag in &image.tags {

@@ -82,6 +82,8 @@ pub(super) struct LayerState {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ImageRecord {
     pub(super) last_tagged: Option<Timestamp>,
+    #[serde(default)]
+    pub(super) added: Option<Timestamp>,
     /// Removed by force while a stopped container needed it: shown to nobody, collected later.
     #[serde(default)]
     pub(super) hidden: bool,
@@ -249,6 +251,7 @@ impl State {
             layer_sizes,
             history: config.history,
             last_tagged: stored.record.last_tagged,
+            added: stored.record.added,
         })
     }
 

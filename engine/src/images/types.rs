@@ -143,6 +143,15 @@ pub struct Image {
     pub history: Vec<HistoryEntry>,
     /// When a tag was last put on it here.
     pub last_tagged: Option<Timestamp>,
+    /// When it came in.
+    pub added: Option<Timestamp>,
+}
+
+impl Image {
+    /// The last time that somebody did something with it, as far as is known.
+    pub fn last_used(&self) -> Option<Timestamp> {
+        [self.created, self.last_tagged, self.added].into_iter().flatten().max()
+    }
 }
 
 /// A container that needs an image.

@@ -1,0 +1,176 @@
+//! What `docker info` shows.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::ApiError;
+use crate::config::{Config, Host, Level, Live};
+use crate::daemon::App;
+use crate::daemon::host::{self, Facts};
+
+pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    let worker = app.clone();
+    let (images, facts) = tokio::task::spawn_blocking(move || {
+        (worker.images.list().len(), Facts::gather(&worker.config.data_root))
+    })
+    .await?;
+    let live = app.config.live();
+    let mut all = Map::new();
+    for part in [
+        contents(&app, images),
+        limits(&facts),
+        system(&app, &facts, &live),
+        engine(&app.config, &facts, &live),
+    ] {
+        if let Value::Object(part) = part {
+            all.extend(part);
+        }
+    }
+    Ok(Json(Value::Object(all)))
+}
+
+fn contents(app: &App, images: usize) -> Value {
+    let counts = app.containers.counts();
+    json!({
+        "Containers": counts.running + counts.paused + counts.stopped,
+        "ContainersRunning": counts.running,
+        "ContainersPaused": counts.paused,
+        "ContainersStopped": counts.stopped,
+        "Images": images,
+    })
+}
+
+fn limits(facts: &Facts) -> Value {
+    let controllers = facts.controllers;
+    json!({
+        "MemoryLimit": controllers.memory,
+        "SwapLimit": controllers.swap,
+        "KernelMemoryTCP": false,
+        "KernelMemory": false,
+        "CpuCfsPeriod": controllers.cpu,
+        "CpuCfsQuota": controllers.cpu,
+        "CPUShares": controllers.cpu,
+        "CPUSet": controllers.cpuset,
+        "PidsLimit": controllers.pids,
+        "OomKillDisable": facts.cgroup_version == 1,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": facts.cgroup_version.to_string(),
+    })
+}
+
+fn system(app: &App, facts: &Facts, live: &Live) -> Value {
+    json!({
+        "ID": facts.id,
+        "Name": facts.host_name,
+        "IPv4Forwarding": facts.ip_forwarding,
+        "BridgeNfIptables": false,
+        "BridgeNfIp6tables": false,
+        "Debug": live.log_level == Level::Debug,
+        "NFd": facts.open_files,
+        "NGoroutines": facts.threads,
+        "NEventsListener": app.events.listeners(),
+        "SystemTime": Timestamp::now(),
+        "KernelVersion": host::kernel_version(),
+        "OperatingSystem": facts.operating_system,
+        "OSVersion": facts.operating_system_version,
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "NCPU": facts.processors,
+        "MemTotal": facts.memory,
+    })
+}
+
+fn engine(config: &Config, facts: &Facts, live: &Live) -> Value {
+    // With the first generation of cgroups, containers share the host's view of them.
+    let security = if facts.cgroup_version == 2 {
+        json!(["name=seccomp,profile=builtin", "name=cgroupns"])
+    } else {
+        json!(["name=seccomp,profile=builtin"])
+    };
+    json!({
+        "Driver": "overlay2",
+        "DriverStatus": [
+            ["Backing Filesystem", facts.backing_filesystem],
+            ["Supports d_type", "true"],
+            ["Using metacopy", "false"],
+            ["Native Overlay Diff", "true"],
+            ["userxattr", "false"],
+        ],
+        "SystemStatus": null,
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": null,
+            "Log": ["json-file", "none"],
+        },
+        "LoggingDriver": live.log_driver,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": registries(&live.registry_mirrors, &live.insecure_registries),
+        "GenericResources": null,
+        "DockerRootDir": config.data_root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Labels": live.labels,
+        "ExperimentalBuild": false,
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Runtimes": {"engine": {"path": "engine", "status": {}}},
+        "DefaultRuntime": "engine",
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": false,
+            "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": "", "Expected": ""},
+        "RuncCommit": {"ID": "", "Expected": ""},
+        "InitCommit": {"ID": "", "Expected": ""},
+        "SecurityOptions": security,
+        "ProductLicense": "",
+        "DefaultAddressPools": [],
+        "CDISpecDirs": [],
+        "Warnings": warnings(config),
+    })
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    if config.tls.is_some() {
+        return Vec::new();
+    }
+    let open = config.hosts.iter().filter(|host| matches!(host, Host::Tcp(_)));
+    open.map(|host| {
+        format!(
+            "WARNING: API is accessible on {host} without encryption.\n         Access to the remote API is equivalent \
+             to root access on the host."
+        )
+    })
+    .collect()
+}
+
+fn registries(mirrors: &[String], insecure: &[String]) -> Value {
+    let official = json!({"Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true});
+    let mut indexes = Map::from_iter([("docker.io".to_owned(), official)]);
+    let mut networks = vec!["127.0.0.0/8"];
+    for registry in insecure {
+        if registry.contains('/') {
+            networks.push(registry);
+        } else {
+            let entry = json!({"Name": registry, "Mirrors": [], "Secure": false, "Official": false});
+            indexes.insert(registry.clone(), entry);
+        }
+    }
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": networks,
+        "IndexConfigs": indexes,
+        "Mirrors": mirrors,
+    })
+}
