@@ -1,4 +1,7 @@
 //! The library behind the `machine` command: a host's record, its login, its provisioning and its engine.
 
+pub mod bundle;
+pub mod engine_api;
 pub mod provision;
 pub mod ssh;
+pub mod store;

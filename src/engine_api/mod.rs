@@ -1,0 +1,232 @@
+//! The engine's API, as far as `machine` itself speaks it: over TCP, with our certificates on both sides.
+//!
+//! The server must show a certificate of the given authority that is valid for the address in the URL; the system's
+//! authorities count for nothing. Every layer has its own time limit and its own error.
+
+mod connection;
+mod error;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::header::{HOST, HeaderMap};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+pub use error::EngineError;
+
+use connection::Address;
+
+/// The answers that are asked for here have some hundred bytes.
+const ANSWER_AT_MOST: usize = 1024 * 1024;
+
+/// How long each layer may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Looking up the name and connecting to the port.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub handshake: Duration,
+    /// From the request to the end of the answer.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(15),
+            answer: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What the engine says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Version {
+    /// The engine's version, such as `0.1.0`.
+    pub version: String,
+    /// The newest version of the API that it speaks.
+    pub api_version: String,
+    /// The oldest one.
+    #[serde(rename = "MinAPIVersion")]
+    pub min_api_version: String,
+    pub os: String,
+    pub arch: String,
+    pub kernel_version: String,
+}
+
+/// Asks one engine. Cheap to build; every question is a connection of its own.
+#[derive(Clone)]
+pub struct EngineClient {
+    address: Address,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for EngineClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EngineClient")
+            .field("address", &self.address)
+            .field("tls", &self.tls.is_some())
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+impl EngineClient {
+    /// A client for `tcp://HOST:PORT` with mutual TLS.
+    pub fn new(url: &str, ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<Self, EngineError> {
+        let address = Address::parse(url)?;
+        let tls = connection::client_config(ca_pem, certificate_pem, key_pem)?;
+        let name = ServerName::try_from(address.host.clone())
+            .map_err(|_| EngineError::Url { url: url.to_owned() })?;
+        Ok(Self { address, tls: Some((Arc::new(tls), name)), limits: Limits::default() })
+    }
+
+    /// A client for an engine that speaks plain HTTP.
+    pub fn plain(url: &str) -> Result<Self, EngineError> {
+        Ok(Self { address: Address::parse(url)?, tls: None, limits: Limits::default() })
+    }
+
+    /// The same client with other time limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Whether the engine answers; returns the version of its API.
+    pub async fn ping(&self) -> Result<String, EngineError> {
+        let (headers, _) = self.get("/_ping").await?;
+        let version = headers.get("api-version").and_then(|value| value.to_str().ok());
+        Ok(version.unwrap_or_default().to_owned())
+    }
+
+    /// What the engine says of itself.
+    pub async fn version(&self) -> Result<Version, EngineError> {
+        self.get_json("/version").await
+    }
+
+    /// A TLS handshake and nothing more: whether each side accepts the other's certificate.
+    pub async fn check_tls(&self) -> Result<(), EngineError> {
+        let stream = self.connect().await?;
+        match &self.tls {
+            Some(_) => {
+                connection::finish_handshake(&self.address, self.handshake(stream).await?, &self.limits).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn connect(&self) -> Result<tokio::net::TcpStream, EngineError> {
+        connection::connect(&self.address, self.limits.connect).await
+    }
+
+    async fn handshake(
+        &self,
+        stream: tokio::net::TcpStream,
+    ) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, EngineError> {
+        match &self.tls {
+            Some((config, name)) => {
+                connection::handshake(&self.address, config, name, stream, self.limits.handshake).await
+            }
+            None => Err(EngineError::Url { url: self.address.to_string() }),
+        }
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let (_, body) = self.get(path).await?;
+        serde_json::from_slice(&body)
+            .map_err(|source| EngineError::Answer { address: self.address.to_string(), source })
+    }
+
+    async fn get(&self, path: &str) -> Result<(HeaderMap, Bytes), EngineError> {
+        let stream = self.connect().await?;
+        let exchange = async {
+            if self.tls.is_some() {
+                let stream = self.handshake(stream).await?;
+                timeout(self.limits.answer, self.exchange(stream, path)).await
+            } else {
+                timeout(self.limits.answer, self.exchange(stream, path)).await
+            }
+            .unwrap_or_else(|_| {
+                Err(EngineError::AnswerTimeout {
+                    address: self.address.to_string(),
+                    after: self.limits.answer,
+                })
+            })
+        };
+        exchange.await
+    }
+
+    async fn exchange<S>(&self, stream: S, path: &str) -> Result<(HeaderMap, Bytes), EngineError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |error: hyper::Error| self.broken(error);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let request = Request::get(path)
+            .header(HOST, self.address.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(|_| EngineError::Url { url: self.address.to_string() })?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_AT_MOST).collect().await.map_err(|error| match error
+                .downcast::<hyper::Error>(
+            ) {
+                Ok(error) => self.broken(*error),
+                Err(error) => {
+                    debug_assert!(error.is::<LengthLimitError>());
+                    EngineError::TooLong { address: self.address.to_string(), limit: ANSWER_AT_MOST }
+                }
+            })?;
+            Ok((head, body.to_bytes()))
+        };
+        // The connection has to be driven while the answer is awaited; its own error comes back with the answer.
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        let (head, body) = tokio::select! {
+            answer = answer => answer?,
+            () = driven => unreachable!("it never ends"),
+        };
+        if head.status == StatusCode::OK {
+            return Ok((head.headers, body));
+        }
+        Err(EngineError::Status {
+            address: self.address.to_string(),
+            status: head.status.as_u16(),
+            message: error_message(&body),
+        })
+    }
+
+    fn broken(&self, error: hyper::Error) -> EngineError {
+        connection::from_hyper(&self.address, error, self.tls.is_some())
+    }
+}
+
+/// `{"message": …}`, else the beginning of whatever was said.
+fn error_message(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Said {
+        message: String,
+    }
+    let text = match serde_json::from_slice::<Said>(body) {
+        Ok(said) => said.message,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(300).collect()
+}

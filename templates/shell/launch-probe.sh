@@ -1,0 +1,2 @@
+{#- One line without single quotes, to be handed to any login shell. Becomes root if the login allows it without a question, says how, and runs what comes on standard input. -#}
+export LC_ALL=C; if [ "$(id -u)" = 0 ]; then echo root=login; exec /bin/sh -s; fi; if command -v sudo >/dev/null 2>&1; then if said=$(sudo -n /bin/sh -c : 2>&1 </dev/null); then echo root=sudo; exec sudo -n /bin/sh -s; fi; fi; if command -v doas >/dev/null 2>&1 && doas -n /bin/sh -c : </dev/null 2>/dev/null; then echo root=doas; exec doas -n /bin/sh -s; fi; printf "root=%s\n" "$said"; exec /bin/sh -s
