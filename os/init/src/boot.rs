@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::console;
 use crate::data;
 use crate::devices::{SETTLED, entries};
-use crate::disks::{self, Disk};
+use crate::disks::{self, Content, Disk};
 use crate::error::{BootError, replace_file};
 use crate::instance;
 use crate::kernel::Modules;
@@ -22,19 +22,20 @@ use crate::supervisor::protocol;
 
 const POLL: Duration = Duration::from_millis(10);
 /// Buses answer a little after their drivers say that they are done.
-const LATE_DISKS: Duration = Duration::from_millis(300);
+const LATE_DISKS: Duration = Duration::from_millis(150);
 /// Without any seed there is nothing to lose by waiting for a slow bus.
 const LATE_SEED: Duration = Duration::from_secs(3);
 /// More than any driver takes; a driver that hangs must not keep the system from starting.
 const DEVICES_DEADLINE: Duration = Duration::from_secs(30);
-const SSHD_DEADLINE: Duration = Duration::from_secs(60);
+const SSHD_DEADLINE: Duration = Duration::from_mins(1);
 const NETWORK_DEADLINE: Duration = Duration::from_secs(15);
 const COMMAND_LOG: &str = "/var/log/runcmd.log";
 const SSH_PORT: u16 = 22;
 
 /// What the data disk and the seed are mounted with. The checksums come first: ext4 would call for them otherwise.
 const FILE_SYSTEMS: [&str; 3] = ["crc32c_intel", "crc32c_generic", "ext4"];
-const SEED_FILE_SYSTEMS: [&str; 4] = ["nls_cp437", "nls_ascii", "vfat", "isofs"];
+const FAT_MODULES: [&str; 3] = ["nls_cp437", "nls_ascii", "vfat"];
+const ISO_MODULES: [&str; 1] = ["isofs"];
 /// What the engine asks for with its first container; the rest comes when it is asked for.
 const ENGINE_MODULES: [&str; 9] = [
     "bridge",
@@ -56,7 +57,9 @@ pub(crate) fn run() -> ExitCode {
     let found = find_disks();
     prepare_data(&found);
     let (seed, is_new) = read_seed(&found, &mut modules);
-    seed.complaints.iter().for_each(|complaint| console::report(complaint));
+    for complaint in &seed.complaints {
+        console::report(complaint);
+    }
 
     let (host_name, named) = instance::name_host(seed.host_name.as_deref());
     report(named);
@@ -127,12 +130,11 @@ fn find_disks() -> Vec<Disk> {
 }
 
 fn prepare_data(found: &[Disk]) {
-    let outcome = match data::choose(found) {
-        Some(disk) => data::mount_disk(disk),
-        None => {
-            console::say("There is no data disk: everything is in memory and lost at power-off");
-            data::mount_memory()
-        }
+    let outcome = if let Some(disk) = data::choose(found) {
+        data::mount_disk(disk)
+    } else {
+        console::say("There is no data disk: everything is in memory and lost at power-off");
+        data::mount_memory()
     };
     if let Err(failure) = outcome {
         console::report(&failure);
@@ -144,22 +146,13 @@ fn prepare_data(found: &[Disk]) {
 /// The seed, and whether it is for an instance that was not set up yet.
 fn read_seed(found: &[Disk], modules: &mut Modules) -> (Seed, bool) {
     let kept = Path::new(data::STATE).join("seed");
-    let files = match seed::choose(found) {
-        Some(disk) => {
-            load(modules, &SEED_FILE_SYSTEMS);
-            match Files::read_from(disk) {
-                Ok(files) => {
-                    report(files.keep(&kept));
-                    Some(files)
-                }
-                Err(failure) => {
-                    console::report(&failure);
-                    None
-                }
-            }
-        }
-        None => None,
-    };
+    let files = seed::choose(found).and_then(|disk| {
+        let is_disc = matches!(disk.content, Content::Iso { .. });
+        load(modules, if is_disc { &ISO_MODULES } else { &FAT_MODULES });
+        let files = Files::read_from(disk).map_err(|failure| console::report(&failure)).ok()?;
+        report(files.keep(&kept));
+        Some(files)
+    });
     let Some(files) = files.or_else(|| Files::read(&kept).ok()) else {
         console::say("There is no seed: nobody can log in. Attach a disk labelled `cidata` with `user-data`");
         return (Seed::default(), true);
@@ -243,5 +236,7 @@ fn report<E: std::error::Error>(outcome: Result<(), E>) {
 }
 
 fn complain(failures: &[instance::InstanceError]) {
-    failures.iter().for_each(|failure| console::report(failure));
+    for failure in failures {
+        console::report(failure);
+    }
 }

@@ -53,7 +53,7 @@ fn stop(name: &str) -> std::io::Result<Reply> {
         return Ok(asked);
     }
     let last = poll(name, |reply| reply.code == 3)?;
-    let code = if last.code == 3 { 0 } else { 1 };
+    let code = u8::from(last.code != 3);
     Ok(Reply { code, text: last.text })
 }
 

@@ -139,15 +139,15 @@ fn fat(head: &[u8]) -> Option<Content> {
 
 /// Some tools write a FAT label only as an entry of the root folder.
 fn label_in_root(file: &fs::File, boot: &[u8]) -> io::Result<String> {
-    let short = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
-    let long =
+    let narrow = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    let wide =
         |at: usize| u64::from(u32::from_le_bytes([boot[at], boot[at + 1], boot[at + 2], boot[at + 3]]));
     let (sector, cluster, reserved, copies) =
-        (short(11), u64::from(boot[13]), short(14), u64::from(boot[16]));
-    let table = if short(22) == 0 { long(36) } else { short(22) };
+        (narrow(11), u64::from(boot[13]), narrow(14), u64::from(boot[16]));
+    let table = if narrow(22) == 0 { wide(36) } else { narrow(22) };
     let mut at = reserved + copies * table;
-    if short(22) == 0 {
-        at += long(44).saturating_sub(2).saturating_mul(cluster);
+    if narrow(22) == 0 {
+        at += wide(44).saturating_sub(2).saturating_mul(cluster);
     }
     let mut folder = vec![0; ROOT_ENTRIES * 32];
     let read = at.checked_mul(sector).map_or(Ok(0), |offset| file.read_at(&mut folder, offset))?;
@@ -172,10 +172,10 @@ mod tests {
 
     const SIZE: u64 = 4 * 1024 * 1024;
 
-    fn inspected(fill: impl FnOnce(&fs::File)) -> Content {
+    fn inspected(write: impl FnOnce(&fs::File)) -> Content {
         let file = tempfile::tempfile().unwrap();
         file.set_len(SIZE).unwrap();
-        fill(&file);
+        write(&file);
         inspect(&file, SIZE).unwrap()
     }
 

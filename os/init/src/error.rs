@@ -28,8 +28,6 @@ pub(crate) enum BootError {
     HostName { name: String, source: io::Error },
     #[error("Could not switch to the root file system")]
     SwitchRoot { source: io::Error },
-    #[error("`{}` has not appeared within {seconds} s", path.display())]
-    Late { path: PathBuf, seconds: u64 },
 }
 
 /// Runs a program to its end and gives what it printed.

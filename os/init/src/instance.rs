@@ -40,7 +40,7 @@ pub(crate) fn name_host(wanted: Option<&str>) -> (String, Result<(), InstanceErr
         Some(name) => (DEFAULT_HOST_NAME, Err(InstanceError::HostName(name.to_owned()))),
         None => (DEFAULT_HOST_NAME, Ok(())),
     };
-    (name.to_owned(), verdict.and(set_host_name(name)))
+    (name.to_owned(), set_host_name(name).and(verdict))
 }
 
 fn set_host_name(name: &str) -> Result<(), InstanceError> {

@@ -100,9 +100,9 @@ fn module_name(file: &str) -> String {
     name.split('.').next().unwrap_or(name).replace('-', "_")
 }
 
-/// The part of an alias that no pattern leaves open: up to the first colon.
+/// The part of an alias that no pattern leaves open: `pci` of `pci:v*`, `acpi` of `acpi*:PNP0C0C:*`.
 fn kind(alias: &str) -> &str {
-    alias.split_once(':').map_or("", |(kind, _)| kind)
+    alias.split([':', '*', '?', '[']).next().unwrap_or_default()
 }
 
 /// Shell-like matching as `modules.alias` uses it: `*`, `?` and sets in brackets.
@@ -167,6 +167,7 @@ mod tests {
         alias virtio:d00000001v* virtio_net\n\
         alias pci:v00008086d00007010sv*sd*bc*sc*i* ata_piix\n\
         alias pci:v*d*sv*sd*bc01sc06i01* ahci\n\
+        alias acpi*:LNXPWRBN:* button\n\
         alias fs-ext4 ext4\n";
 
     #[test]
@@ -175,6 +176,7 @@ mod tests {
         assert_eq!(modules.matching("virtio:d00000001v00001AF4"), ["virtio_net"]);
         assert_eq!(modules.matching("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01"), ["ahci"]);
         assert_eq!(modules.matching("pci:v00001234d00001111sv00001AF4sd00001100bc03sc00i00"), [""; 0]);
+        assert_eq!(modules.matching("acpi:LNXPWRBN:"), ["button"]);
         assert_eq!(modules.matching("acpi:PNP0C0C:"), [""; 0]);
     }
 

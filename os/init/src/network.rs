@@ -75,11 +75,12 @@ pub(crate) fn bring_up(
 }
 
 fn resolver(plan: &Plan) -> String {
-    let mut text: String = plan.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut lines: Vec<String> =
+        plan.name_servers.iter().map(|server| format!("nameserver {server}")).collect();
     if !plan.search.is_empty() {
-        text.push_str(&format!("search {}\n", plan.search.join(" ")));
+        lines.push(format!("search {}", plan.search.join(" ")));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 /// Asks at once and often: the first question may be lost while the link comes up.

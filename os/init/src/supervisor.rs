@@ -120,7 +120,7 @@ impl Supervisor {
                 Some(service) => service.restart(),
                 None => Reply::unknown(name),
             },
-            Request::Reload(name) => self.existing(name, |service| service.reload()),
+            Request::Reload(name) => self.existing(name, Service::reload),
             Request::Status(name) => match self.find(name) {
                 Some(service) => service.status(),
                 None => Reply::unknown(name),

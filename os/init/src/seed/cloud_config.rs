@@ -112,7 +112,7 @@ impl CloudConfig {
         if text.trim().is_empty() {
             return Ok(CloudConfig::default());
         }
-        if !text.lines().next().is_some_and(|line| line.trim_end() == HEADER) {
+        if text.lines().next().is_none_or(|line| line.trim_end() != HEADER) {
             return Err(SeedError::Kind);
         }
         parse_yaml(USER_DATA, text)
