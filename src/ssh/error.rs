@@ -1,11 +1,16 @@
 //! How far a connection came, and what stopped it there.
 
+use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A cause whose type nobody needs to know.
+pub type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why there is no connection, no login, no channel, or no answer; one variant for each layer and cause.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SshError {
     /// The name has no address.
     #[error("The address `{host}` does not resolve")]
@@ -17,25 +22,30 @@ pub enum SshError {
     #[error("Port {port} of `{host}` did not answer within {}", seconds(*after))]
     ConnectTimeout { host: String, port: u16, after: Duration },
     /// The connection is there, and the server says nothing.
-    #[error("Port {port} of `{host}` accepts connections, but the server did not introduce itself within {}", seconds(*after))]
+    #[error(
+        "Port {port} of `{host}` accepts connections, but no server introduced itself there within {}",
+        seconds(*after)
+    )]
     BannerTimeout { host: String, port: u16, after: Duration },
     /// The connection was closed before the server said anything.
-    #[error("Port {port} of `{host}` accepted the connection and closed it again")]
+    #[error(
+        "Port {port} of `{host}` accepted the connection and closed it before a server introduced itself"
+    )]
     BannerClosed { host: String, port: u16, source: io::Error },
     /// The server speaks, but another protocol.
-    #[error("Port {port} of `{host}` does not speak SSH, but says `{said}`")]
+    #[error("Port {port} of `{host}` does not speak SSH, it says `{said}`")]
     NotSsh { host: String, port: u16, said: String },
     /// No agreement on keys in time.
     #[error("`{host}` did not finish the key exchange within {}", seconds(*after))]
     KeyExchangeTimeout { host: String, after: Duration },
     /// No agreement on keys.
     #[error("The key exchange with `{host}` failed")]
-    KeyExchange { host: String, source: Box<dyn std::error::Error + Send + Sync> },
+    KeyExchange { host: String, source: Cause },
     /// The person or rule that was asked did not accept the key.
-    #[error("The host key of `{host}` is unknown and was not accepted: {offered}")]
+    #[error("The host key of `{host}` is unknown and was not accepted: it is {offered}")]
     HostKeyUnknown { host: String, offered: String },
     /// The host has another key than the recorded one.
-    #[error("The host key of `{host}` has changed: expected {}, the server shows {offered}", expected.join(" or "))]
+    #[error("The host key of `{host}` has changed: recorded is {}, the server shows {offered}", expected.join(" or "))]
     HostKeyChanged { host: String, offered: String, expected: Vec<String> },
     /// The record of the host key is unreadable.
     #[error("The recorded host key `{line}` cannot be read")]
@@ -46,7 +56,7 @@ pub enum SshError {
     /// The key file cannot be read.
     #[error("Could not read the key file `{}`", path.display())]
     KeyUnreadable { path: PathBuf, source: io::Error },
-    /// Others than the owner can read the key file.
+    /// Others than the owner can use the key file. Scripts know this message from elsewhere.
     #[error("permissions {mode:04o} for '{}' are too open", path.display())]
     KeyTooOpen { path: PathBuf, mode: u32 },
     /// The key file is encrypted, and nobody gave the passphrase.
@@ -56,23 +66,29 @@ pub enum SshError {
     #[error("The passphrase does not open the key file `{}`", path.display())]
     KeyPassphrase { path: PathBuf },
     /// The file holds something else.
-    #[error("`{}` is not a private key: {reason}", path.display())]
+    #[error("`{}` is not a private key that can be used: {reason}", path.display())]
     KeyInvalid { path: PathBuf, reason: String },
     /// A key pair could not be made.
     #[error("Could not make a key pair")]
-    KeyGeneration { source: Box<dyn std::error::Error + Send + Sync> },
+    KeyGeneration { source: Cause },
     /// There is neither an agent nor a key in the usual places.
-    #[error("There is no key to log in with: {reason}")]
-    NoKey { reason: String },
+    #[error("There is no key to log in to `{host}` with: {reason}")]
+    NoKey { host: String, reason: String },
     /// The login took too long.
     #[error("`{host}` did not finish the login of `{user}` within {}", seconds(*after))]
     AuthenticationTimeout { host: String, user: String, after: Duration },
     /// The server does not want the key.
-    #[error("`{host}` refused the login of `{user}` with {tried}; it offers {}", methods.join(", "))]
+    #[error("`{host}` refused the login of `{user}` with {tried}; it offers {}", offered_methods(methods))]
     Authentication { host: String, user: String, tried: String, methods: Vec<String> },
+    /// The server took the key and wants a password or the like on top.
+    #[error("`{host}` accepted {tried} of `{user}`, but wants {} as well", methods.join(" or "))]
+    AuthenticationPartial { host: String, user: String, tried: String, methods: Vec<String> },
     /// A channel could not be opened.
     #[error("`{host}` did not open a channel for {what}")]
-    Channel { host: String, what: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Channel { host: String, what: String, source: Cause },
+    /// The server did not say whether it opened the channel.
+    #[error("`{host}` did not open a channel for {what} within {}", seconds(*after))]
+    ChannelTimeout { host: String, what: String, after: Duration },
     /// The connection broke.
     #[error("The connection to `{host}` was lost while running {what}: {reason}")]
     Lost { host: String, what: String, reason: String },
@@ -85,18 +101,135 @@ pub enum SshError {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f32().round())
+    if duration < Duration::from_secs(2) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{} s", duration.as_secs())
+    }
+}
+
+fn offered_methods(methods: &[String]) -> String {
+    if methods.is_empty() { "nothing that is known here".to_owned() } else { methods.join(", ") }
 }
 
 impl SshError {
     /// How far the connection came: `address`, `port`, `banner`, `key exchange`, `host key`, `key file`,
-    /// `authentication`, `channel` or `connection`.
+    /// `authentication`, `channel`, `connection` or, when it is about our own side, `terminal`.
     pub fn layer(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Address { .. } => "address",
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => "port",
+            Self::BannerTimeout { .. } | Self::BannerClosed { .. } | Self::NotSsh { .. } => "banner",
+            Self::KeyExchangeTimeout { .. } | Self::KeyExchange { .. } => "key exchange",
+            Self::HostKeyUnknown { .. } | Self::HostKeyChanged { .. } | Self::HostKeyRecord { .. } => {
+                "host key"
+            }
+            Self::KeyMissing { .. }
+            | Self::KeyUnreadable { .. }
+            | Self::KeyTooOpen { .. }
+            | Self::KeyEncrypted { .. }
+            | Self::KeyPassphrase { .. }
+            | Self::KeyInvalid { .. }
+            | Self::KeyGeneration { .. } => "key file",
+            Self::NoKey { .. }
+            | Self::AuthenticationTimeout { .. }
+            | Self::Authentication { .. }
+            | Self::AuthenticationPartial { .. } => "authentication",
+            Self::Channel { .. } | Self::ChannelTimeout { .. } | Self::TooMuchOutput { .. } => "channel",
+            Self::Lost { .. } => "connection",
+            Self::OwnStream { .. } => "terminal",
+        }
     }
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
-        todo!()
+        Some(match self {
+            Self::Address { host, .. } => format!("Is `{host}` spelled right, and does the DNS of this machine work?"),
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                "Nothing listens there: is the SSH server running, and is the port right?".to_owned()
+            }
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => {
+                "Is the host running, and do the firewalls between here and there let the port through?".to_owned()
+            }
+            Self::BannerTimeout { .. } | Self::BannerClosed { .. } => {
+                "The host may still be starting, or its SSH server has too many connections".to_owned()
+            }
+            Self::NotSsh { port, .. } => format!("Is {port} the port of the SSH server?"),
+            Self::HostKeyUnknown { .. } => {
+                "Compare the fingerprint with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says on the host"
+                    .to_owned()
+            }
+            Self::HostKeyChanged { .. } => "Somebody may be reading along. If the host was installed anew, replace the \
+                 host key in its record"
+                .to_owned(),
+            Self::HostKeyRecord { .. } => "A host key is recorded as `ssh-ed25519 AAAA…`".to_owned(),
+            Self::KeyTooOpen { path, .. } => format!("Run `chmod 600 {}`", path.display()),
+            Self::KeyEncrypted { path } | Self::KeyPassphrase { path } => encrypted_hint(path),
+            Self::KeyInvalid { path, .. } if path.extension().is_some_and(|extension| extension == "pub") => {
+                format!("Give the private key, probably `{}`", path.with_extension("").display())
+            }
+            Self::NoKey { .. } => "Name a key file, or start an agent with `eval \"$(ssh-agent)\"; ssh-add`".to_owned(),
+            Self::Authentication { user, methods, .. } if methods.iter().any(|method| method == "publickey") => {
+                format!(
+                    "Is the public key in `~/.ssh/authorized_keys` of `{user}` on the host, and is `{user}` the right name?"
+                )
+            }
+            Self::Authentication { .. } => "The server would have to allow logins with a key".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+fn encrypted_hint(path: &Path) -> String {
+    format!(
+        "Load it into an agent with `ssh-add {}`, or run this in a terminal, where you are asked",
+        path.display()
+    )
+}
+
+/// Makes what a server says fit to be shown: one line of bounded length, without control characters.
+pub(super) fn printable(text: &str) -> String {
+    const LIMIT: usize = 200;
+    let mut shown: String =
+        text.trim().chars().take(LIMIT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.trim().chars().nth(LIMIT).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// How errors name a command: its first line, shortened.
+pub(super) fn abbreviated(command: &str) -> String {
+    const LIMIT: usize = 60;
+    let first = command.trim().lines().next().unwrap_or_default();
+    let mut shown: String = first.chars().take(LIMIT).filter(|c| !c.is_control()).collect();
+    if shown.len() < command.trim().len() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_say_cannot_play_with_the_terminal() {
+        assert_eq!(printable("\x1b[31mHTTP/1.1 400\r\n"), "\u{fffd}[31mHTTP/1.1 400");
+        assert_eq!(printable(&"é".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn commands_are_named_by_their_beginning() {
+        assert_eq!(abbreviated("true"), "`true`");
+        assert_eq!(abbreviated("set -e\nrm x\n"), "`set -e…`");
+        assert_eq!(abbreviated(&"x".repeat(100)), format!("`{}…`", "x".repeat(60)));
+    }
+
+    #[test]
+    fn too_open_keys_are_reported_as_scripts_expect() {
+        let error = SshError::KeyTooOpen { path: "K".into(), mode: 0o644 };
+        assert_eq!(error.to_string(), "permissions 0644 for 'K' are too open");
+        assert_eq!(error.hint().as_deref(), Some("Run `chmod 600 K`"));
     }
 }

@@ -4,6 +4,7 @@
 //! bounded: each layer has its own time limit ([`Timeouts`]) and its own error ([`SshError`]), so that a failure says how
 //! far the connection came.
 
+mod authentication;
 mod banner;
 mod command;
 mod copy;
@@ -13,13 +14,14 @@ mod host_key;
 mod interactive;
 mod key;
 mod session;
+mod standard_input;
 mod target;
 mod terminal;
 
 pub use banner::wait_for_banner;
 pub use command::{ExitStatus, Output, Stream};
 pub use copy::{CopyError, CopyEvent, CopyOptions, Place, copy};
-pub use error::SshError;
+pub use error::{Cause, SshError};
 pub use forward::ForwardedStream;
 pub use host_key::OfferedKey;
 pub use key::{KeyPair, generate_key_pair};
