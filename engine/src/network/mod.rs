@@ -275,7 +275,12 @@ impl Network {
     }
 
     /// Takes a running container off one network. Was this its way out, the next of its networks becomes that.
-    pub async fn detach(&self, container: &str, netns: &Path, network: &str) -> Result<(), NetworkError> {
+    pub async fn detach(
+        &self,
+        container: &str,
+        netns: Option<&Path>,
+        network: &str,
+    ) -> Result<(), NetworkError> {
         let id = self.running().await.find(network)?.id.clone();
         self.take_off(container, Some(id)).await?;
         let running = self.running().await;
@@ -283,8 +288,8 @@ impl Network {
             running.state.attachments.iter().find(|attachment| {
                 attachment.container == container && attachment.endpoint.gateway.is_some()
             });
-        let Some(endpoint) = remaining.map(|attachment| attachment.endpoint.clone()) else { return Ok(()) };
-        let netns = netns.to_owned();
+        let remaining = remaining.map(|attachment| attachment.endpoint.clone());
+        let (Some(endpoint), Some(netns)) = (remaining, netns.map(Path::to_owned)) else { return Ok(()) };
         blocking(move || bridge::set_way_out(&netns, &endpoint)).await
     }
 

@@ -620,7 +620,7 @@ fn networks_of_users_are_apart_and_know_names() {
             read("app").contains("172.18.0.2\tweb web-alias\n")
                 && read("app").contains("172.19.0.2\tdb db-alias\n")
         );
-        host.block_on(network.detach("app", &both.path, "front")).unwrap();
+        host.block_on(network.detach("app", Some(&both.path), "front")).unwrap();
         assert!(!read("web").contains("app"));
         assert!(!read("app").contains("web") && read("app").contains("db"));
         assert_eq!(both.ask("172.19.0.2:80").unwrap(), "172.19.0.3");

@@ -1,0 +1,253 @@
+//! `/networks/…`
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::ApiError;
+use super::filters::Filters;
+use crate::daemon::App;
+use crate::network::{Attachment, NetworkRecord, NewNetwork};
+
+mod membership;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/networks", get(list))
+        .route("/networks/create", post(create))
+        .route("/networks/prune", post(prune))
+        .route("/networks/{id}", get(inspect).delete(remove))
+        .route("/networks/{id}/connect", post(membership::connect))
+        .route("/networks/{id}/disconnect", post(membership::disconnect))
+}
+
+#[derive(Deserialize)]
+struct FilterQuery {
+    filters: Option<String>,
+}
+
+/// What the body says, whatever the client calls its type.
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+}
+
+/// A network as every answer shows it; containers are shown by `inspect` only.
+fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
+    let pools = network.bridge().map(|bridge| {
+        let mut pool = Map::new();
+        pool.insert("Subnet".to_owned(), bridge.subnet.to_string().into());
+        if let Some(range) = bridge.range {
+            pool.insert("IPRange".to_owned(), range.to_string().into());
+        }
+        pool.insert("Gateway".to_owned(), bridge.gateway.to_string().into());
+        if !bridge.auxiliary.is_empty() {
+            pool.insert("AuxiliaryAddresses".to_owned(), json!(bridge.auxiliary));
+        }
+        Value::Object(pool)
+    });
+    let containers: Map<String, Value> = attachments
+        .iter()
+        .map(|Attachment { container, endpoint, .. }| {
+            let shown = json!({
+                "Name": endpoint.container_name,
+                "EndpointID": endpoint.endpoint_id,
+                "MacAddress": endpoint.mac_address,
+                "IPv4Address": format!("{}/{}", endpoint.address, endpoint.prefix),
+                "IPv6Address": "",
+            });
+            (container.clone(), shown)
+        })
+        .collect();
+    json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": network.created.to_string(),
+        "Scope": "local",
+        "Driver": network.driver(),
+        "EnableIPv4": true,
+        "EnableIPv6": false,
+        "IPAM": {
+            "Driver": "default",
+            "Options": if network.is_built_in() { Value::Null } else { json!({}) },
+            "Config": pools.map_or(Value::Null, |pool| json!([pool])),
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": containers,
+        "Options": network.options,
+        "Labels": network.labels,
+    })
+}
+
+fn fits(filters: &Filters, network: &NetworkRecord, is_used: bool) -> Result<bool, ApiError> {
+    let any = |key: &str, test: &dyn Fn(&str) -> bool| {
+        let values = filters.values(key);
+        values.is_empty() || values.iter().any(|value| test(value))
+    };
+    let kinds = filters.values("type");
+    if let Some(odd) = kinds.iter().find(|kind| !matches!(kind.as_str(), "custom" | "builtin")) {
+        return Err(ApiError::bad_request(format!("invalid filter: 'type'='{odd}'")));
+    }
+    let kind = if network.is_built_in() { "builtin" } else { "custom" };
+    let dangling = filters.boolean("dangling")?;
+    Ok(any("id", &|value| network.id.starts_with(value))
+        && any("name", &|value| network.name.contains(value))
+        && any("driver", &|value| network.driver() == value)
+        && any("scope", &|value| value == "local")
+        && any("type", &|value| kind == value)
+        && filters.labels_fit(&network.labels)
+        && dangling.is_none_or(|wanted| wanted == (!is_used && !network.is_built_in())))
+}
+
+async fn list(State(app): State<App>, Query(query): Query<FilterQuery>) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref())?;
+    filters.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    let mut shown = Vec::new();
+    for network in app.network.networks().await {
+        let is_used = !app.network.attachments(&network.id).await.is_empty();
+        if fits(&filters, &network, is_used)? {
+            shown.push(describe(&network, &[]));
+        }
+    }
+    Ok(Json(shown.into()))
+}
+
+async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let network = app.network.find(&id).await?;
+    let attachments = app.network.attachments(&network.id).await;
+    Ok(Json(describe(&network, &attachments)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CreateBody {
+    name: String,
+    driver: Option<String>,
+    scope: Option<String>,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    attachable: bool,
+    #[serde(default)]
+    ingress: bool,
+    #[serde(default)]
+    config_only: bool,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: Option<bool>,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
+    #[serde(rename = "IPAM")]
+    ipam: Option<Ipam>,
+    options: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipam {
+    driver: Option<String>,
+    config: Option<Vec<IpamPool>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct IpamPool {
+    subnet: Option<String>,
+    #[serde(rename = "IPRange")]
+    ip_range: Option<String>,
+    gateway: Option<String>,
+    auxiliary_addresses: Option<BTreeMap<String, String>>,
+}
+
+impl CreateBody {
+    /// Refuses what this engine does not do, by name.
+    fn into_wish(self) -> Result<NewNetwork, ApiError> {
+        let ipam = self.ipam.unwrap_or_default();
+        let mut pools = ipam.config.unwrap_or_default();
+        let unsupported = [
+            (self.scope.is_some_and(|scope| scope == "swarm"), "A network of scope `swarm`"),
+            (self.driver.as_deref() == Some("overlay"), "The network driver `overlay`"),
+            (
+                matches!(self.driver.as_deref(), Some("macvlan" | "ipvlan")),
+                "The network drivers `macvlan` and `ipvlan`",
+            ),
+            (self.ingress, "An ingress network"),
+            (self.config_only, "A network that is configuration only"),
+            (self.enable_ipv6 == Some(true), "IPv6 on networks"),
+            (self.enable_ipv4 == Some(false), "A network without IPv4"),
+            (
+                ipam.driver.is_some_and(|driver| !matches!(driver.as_str(), "" | "default")),
+                "Another IPAM driver",
+            ),
+            (pools.len() > 1, "More than one subnet on a network"),
+        ];
+        if let Some((_, what)) = unsupported.into_iter().find(|(is_wished, _)| *is_wished) {
+            return Err(ApiError::not_implemented(what));
+        }
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let pool = pools.pop().unwrap_or_default();
+        Ok(NewNetwork {
+            name: self.name,
+            driver: self.driver.unwrap_or_default(),
+            internal: self.internal,
+            attachable: self.attachable,
+            labels: self.labels.unwrap_or_default(),
+            options: self.options.unwrap_or_default(),
+            subnet: given(pool.subnet),
+            range: given(pool.ip_range),
+            gateway: given(pool.gateway),
+            auxiliary: pool.auxiliary_addresses.unwrap_or_default(),
+        })
+    }
+}
+
+/// Tells what happened to a network.
+fn publish(app: &App, action: &str, network: &NetworkRecord, more: &[(&str, &str)]) {
+    let mut attributes = vec![("name", network.name.as_str()), ("type", network.driver())];
+    attributes.extend_from_slice(more);
+    app.events.publish("network", action, &network.id, &attributes);
+}
+
+async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
+    let wish = body::<CreateBody>(&bytes)?.into_wish()?;
+    let network = app.network.create(wish).await?;
+    publish(&app, "create", &network, &[]);
+    Ok((StatusCode::CREATED, Json(json!({ "Id": network.id, "Warning": "" }))).into_response())
+}
+
+async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let network = app.network.remove(&id).await?;
+    publish(&app, "destroy", &network, &[]);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<App>, Query(query): Query<FilterQuery>) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref())?;
+    filters.only(&["label", "label!", "until"])?;
+    let until = filters.until()?;
+    let mut deleted = Vec::new();
+    for network in app.network.networks().await {
+        let is_old_enough = until.is_none_or(|until| network.created < until);
+        if network.is_built_in() || !is_old_enough || !filters.labels_fit(&network.labels) {
+            continue;
+        }
+        // One that is in use, or has just been removed, is left.
+        if let Ok(network) = app.network.remove(&network.id).await {
+            publish(&app, "destroy", &network, &[]);
+            deleted.push(network.name);
+        }
+    }
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    Ok(Json(json!({ "NetworksDeleted": deleted })))
+}

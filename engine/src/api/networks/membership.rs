@@ -1,0 +1,189 @@
+//! `docker network connect` and `disconnect`.
+
+use std::path::PathBuf;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::{body, publish};
+use crate::api::ApiError;
+use crate::containers::Container;
+use crate::containers::config::EndpointConfig;
+use crate::daemon::App;
+use crate::network::{EndpointRequest, NetworkKind, NetworkRecord, PortRequest, PublishedPort};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ConnectBody {
+    container: String,
+    endpoint_config: Option<EndpointConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DisconnectBody {
+    container: String,
+    #[serde(default)]
+    force: bool,
+}
+
+fn forbidden(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, message)
+}
+
+fn is_this(network: &NetworkRecord, name: &str) -> bool {
+    name == network.name || name == network.id || (network.name == "bridge" && matches!(name, "default" | ""))
+}
+
+fn namespace(container: &Container) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/ns/net", container.state().pid))
+}
+
+/// Refuses containers whose network is not their own.
+fn check(container: &Container, network: &NetworkRecord) -> Result<(), ApiError> {
+    if network.kind != NetworkKind::Null && network.bridge().is_none() {
+        return Err(forbidden(
+            "cannot connect container to host network - container must be created in host network mode",
+        ));
+    }
+    let identity = container.identity();
+    let mode = identity.host.network_mode.as_str();
+    if mode == "host" || mode.starts_with("container:") {
+        return Err(forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    if mode == "none" || network.kind == NetworkKind::Null {
+        return Err(forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    Ok(())
+}
+
+fn request(
+    container: &Container,
+    network: &NetworkRecord,
+    wish: &EndpointConfig,
+) -> Result<EndpointRequest, ApiError> {
+    let address =
+        wish.ipam_config.as_ref().map(|ipam| ipam.ipv4_address.as_str()).filter(|text| !text.is_empty());
+    let address = address
+        .map(|text| {
+            text.parse().map_err(|_| ApiError::bad_request(format!("invalid IPv4 address: {text:.50}")))
+        })
+        .transpose()?;
+    Ok(EndpointRequest {
+        network: network.id.clone(),
+        container_name: container.identity().name.clone(),
+        address,
+        mac_address: Some(wish.mac_address.clone()).filter(|text| !text.is_empty()),
+        aliases: wish.aliases.clone().unwrap_or_default(),
+        hosts_file: Some(container.directory.join("hosts")),
+    })
+}
+
+pub(super) async fn connect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let ConnectBody { container, endpoint_config } = body(&bytes)?;
+    let wish = endpoint_config.unwrap_or_default();
+    let network = app.network.find(&id).await?;
+    let container = app.containers.find(&container)?;
+    let _operation = container.operation.lock().await;
+    check(&container, &network)?;
+    let identity = container.identity();
+    let state = container.state();
+    let is_member = if state.status.is_alive() {
+        state.endpoints.iter().any(|endpoint| endpoint.network_id == network.id)
+    } else {
+        identity.networks.keys().any(|name| is_this(&network, name))
+            || is_this(&network, &identity.host.network_mode)
+    };
+    if is_member {
+        let message =
+            format!("endpoint with name {} already exists in network {}", identity.name, network.name);
+        return Err(forbidden(message));
+    }
+    let request = request(&container, &network, &wish)?;
+    if state.status.is_alive() {
+        let endpoint = app.network.attach(&container.id, &namespace(&container), &request).await?;
+        container.change_state(|state| state.endpoints.push(endpoint));
+    }
+    container.change_identity(|identity| {
+        identity.networks.insert(network.name.clone(), wish);
+    })?;
+    publish(&app, "connect", &network, &[("container", &container.id)]);
+    Ok(StatusCode::OK)
+}
+
+pub(super) async fn disconnect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let DisconnectBody { container, force } = body(&bytes)?;
+    let network = app.network.find(&id).await?;
+    let container = match app.containers.find(&container) {
+        Ok(container) => container,
+        // What is left of a container that is gone.
+        Err(_) if force => {
+            app.network.detach(&container, None, &network.id).await?;
+            return Ok(StatusCode::OK);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let _operation = container.operation.lock().await;
+    let identity = container.identity();
+    if identity.host.network_mode == "host" && network.kind == NetworkKind::Host {
+        return Err(forbidden(
+            "container cannot be disconnected from host network or connected to host network",
+        ));
+    }
+    let state = container.state();
+    let endpoint = state.endpoints.iter().find(|endpoint| endpoint.network_id == network.id);
+    let is_planned = identity.networks.keys().any(|name| is_this(&network, name));
+    if endpoint.is_none() && !is_planned {
+        let message = format!("container {} is not connected to network {}", container.id, network.name);
+        return Err(forbidden(message));
+    }
+    if endpoint.is_some() {
+        let members = app.network.attachments(&network.id).await;
+        let had_ports =
+            members.iter().any(|member| member.container == container.id && !member.ports.is_empty());
+        app.network.detach(&container.id, Some(&namespace(&container)), &network.id).await?;
+        let mut state = state;
+        state.endpoints.retain(|endpoint| endpoint.network_id != network.id);
+        if had_ports {
+            // They stay published, by the next network the container is on.
+            state.ports = match state.endpoints.first() {
+                Some(next) => app.network.publish(&container.id, next, &again(&state.ports)).await?,
+                None => Vec::new(),
+            };
+        }
+        container.change_state(|current| {
+            current.endpoints = state.endpoints;
+            current.ports = state.ports;
+        });
+    }
+    container.change_identity(|identity| identity.networks.retain(|name, _| !is_this(&network, name)))?;
+    publish(&app, "disconnect", &network, &[("container", &container.id)]);
+    Ok(StatusCode::OK)
+}
+
+/// The requests that lead to these very ports.
+fn again(ports: &[PublishedPort]) -> Vec<PortRequest> {
+    ports
+        .iter()
+        .map(|port| PortRequest {
+            protocol: port.protocol,
+            container_port: port.container_port,
+            host_ip: Some(port.host_ip),
+            host_port: Some(port.host_port),
+        })
+        .collect()
+}
