@@ -203,16 +203,18 @@ impl<'a> Destination<'a> {
         }
     }
 
+    /// Sets the mode of a directory below the root, or of the root itself when the path to it is empty.
     pub(super) async fn finish_folder(
         &self,
-        folder: Folder,
+        root: &Folder,
+        below: &Path,
         meta: Meta,
         times: bool,
     ) -> Result<(), CopyError> {
-        let Folder { path, local } = folder;
-        let outcome = match (self, local) {
+        let path = root.path.join(below);
+        let outcome = match (self, &root.local) {
             (Self::Remote(remote), _) => remote.finish_directory(&path, meta, times).await,
-            (Self::Local, Some(folder)) => folder.finish(meta, times).await,
+            (Self::Local, Some(folder)) => folder.finish(below, meta, times).await,
             (Self::Local, None) => Ok(()),
         };
         outcome.map_err(|source| self.write_error(&path, source))
