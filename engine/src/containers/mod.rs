@@ -1,5 +1,174 @@
-//! Containers: records and their life.
+//! Containers: what they are, and their life from create to remove.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+pub mod config;
+pub mod container;
+mod create;
+pub mod error;
+pub mod exec;
+mod exit;
+pub mod inspect;
+pub mod list;
+pub mod logs;
+mod mounts;
+mod names;
+pub mod record;
+mod remove;
+mod restore;
+pub mod shim;
+pub mod signals;
+mod start;
+pub mod stats;
+mod stop;
+mod update;
+
+pub use container::Container;
+pub use error::ContainerError;
+pub use update::UpdateRequest;
+
+use crate::config::Config;
+use crate::events::EventBus;
+use crate::images::{ImageId, ImageStore, ImageUser};
+use crate::network::Network;
+use exec::Exec;
+use record::Status;
 
 /// Containers of this engine. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Containers;
+pub struct Containers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    images: ImageStore,
+    network: Network,
+    events: EventBus,
+    cgroup_parent: PathBuf,
+    index: Mutex<Index>,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    containers: BTreeMap<String, Arc<Container>>,
+    /// Taken names, to ids; a name is taken before its container is there.
+    names: HashMap<String, String>,
+}
+
+/// How many containers are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+}
+
+impl Containers {
+    /// Loads all records and finds the containers that are still running.
+    pub async fn open(
+        config: Arc<Config>,
+        images: ImageStore,
+        network: Network,
+        events: EventBus,
+    ) -> Result<Self, ContainerError> {
+        for directory in [config.data_root.join("containers"), config.exec_root.join("containers")] {
+            std::fs::create_dir_all(&directory)
+                .map_err(|source| ContainerError::Write { path: directory, source })?;
+        }
+        let cgroup_parent = cgroup_parent(&config.exec_root);
+        let (index, execs) = (Mutex::default(), Mutex::default());
+        let containers = Self(Arc::new(Inner { config, images, network, events, cgroup_parent, index, execs }));
+        containers.restore().await?;
+        Ok(containers)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        self.0.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a container by id, name or a unique beginning of the id.
+    pub fn find(&self, reference: &str) -> Result<Arc<Container>, ContainerError> {
+        let index = self.index();
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let known = index.containers.get(reference).or_else(|| index.containers.get(index.names.get(name)?));
+        if let Some(container) = known {
+            return Ok(Arc::clone(container));
+        }
+        let is_prefix = !reference.is_empty() && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut matches = index
+            .containers
+            .range(reference.to_owned()..)
+            .take_while(|(id, _)| is_prefix && id.starts_with(reference))
+            .map(|(_, container)| container);
+        match (matches.next(), matches.next()) {
+            (Some(container), None) => Ok(Arc::clone(container)),
+            (Some(_), Some(_)) => Err(ContainerError::Ambiguous(reference.to_owned())),
+            (None, _) => Err(ContainerError::NoSuchContainer(reference.to_owned())),
+        }
+    }
+
+    /// All containers, the newest first.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.index().containers.values().cloned().collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.identity().created));
+        all
+    }
+
+    /// Which containers are made from an image.
+    pub fn image_users(&self, image: &ImageId) -> Vec<ImageUser> {
+        self.all()
+            .into_iter()
+            .filter(|container| container.identity().image_id == *image)
+            .map(|container| ImageUser { container: container.id.clone(), running: container.status().is_alive() })
+            .collect()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for container in self.all() {
+            match container.status() {
+                Status::Running | Status::Restarting => counts.running += 1,
+                Status::Paused => counts.paused += 1,
+                _ => counts.stopped += 1,
+            }
+        }
+        counts
+    }
+
+    /// Runs something that waits for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ContainerError> + Send + 'static,
+    ) -> Result<T, ContainerError> {
+        let containers = self.clone();
+        tokio::task::spawn_blocking(move || work(&containers)).await?
+    }
+}
+
+/// Containers of engines with other directories have another parent, so that they do not remove each other's.
+fn cgroup_parent(exec_root: &Path) -> PathBuf {
+    if exec_root == Path::new("/run/engine") {
+        return PathBuf::from("/engine");
+    }
+    let digest = Sha256::digest(exec_root.as_os_str().as_encoded_bytes());
+    let digits: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    PathBuf::from(format!("/engine-{digits}"))
+}
+
+/// Succeeds when the thing to remove is not there.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,263 @@
+//! `/containers/…` and `/exec/…`
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use futures_util::stream;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::ApiError;
+use super::filters::Filters;
+use crate::containers::config::CreateRequest;
+use crate::containers::container::Life;
+use crate::containers::list::ListRequest;
+use crate::containers::record::Status;
+use crate::containers::{Container, ContainerError, UpdateRequest, signals};
+use crate::daemon::App;
+use crate::shim::protocol::Request as ShimRequest;
+
+mod exec;
+mod hijack;
+mod streams;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/containers/json", get(list))
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/json", get(inspect))
+        .route("/containers/{id}/top", get(top))
+        .route("/containers/{id}/logs", get(streams::logs))
+        .route("/containers/{id}/stats", get(streams::stats))
+        .route("/containers/{id}/start", post(start))
+        .route("/containers/{id}/stop", post(stop))
+        .route("/containers/{id}/restart", post(restart))
+        .route("/containers/{id}/kill", post(kill))
+        .route("/containers/{id}/pause", post(pause))
+        .route("/containers/{id}/unpause", post(unpause))
+        .route("/containers/{id}/rename", post(rename))
+        .route("/containers/{id}/update", post(update))
+        .route("/containers/{id}/wait", post(wait))
+        .route("/containers/{id}/resize", post(resize))
+        .route("/containers/{id}/attach", post(streams::attach))
+        .merge(exec::routes())
+}
+
+/// The query of a request, as texts.
+#[derive(Debug)]
+struct Options(HashMap<String, String>);
+
+impl Options {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// As Go's clients write it: everything but nothing, `0`, `no`, `false` and `none` is true.
+    fn is(&self, key: &str) -> bool {
+        self.text(key)
+            .is_some_and(|text| !matches!(text.to_ascii_lowercase().as_str(), "0" | "no" | "false" | "none"))
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| ApiError::bad_request(format!("strconv.Atoi: parsing \"{text}\": invalid syntax")))
+        };
+        self.text(key).map(parse).transpose()
+    }
+
+    fn signal(&self, key: &str) -> Result<Option<i32>, ApiError> {
+        let parse =
+            |text: &str| signals::parse(text).ok_or_else(|| ApiError::bad_request(format!("invalid signal: {text}")));
+        self.text(key).map(parse).transpose()
+    }
+}
+
+type QueryMap = Query<HashMap<String, String>>;
+
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+}
+
+fn find(app: &App, id: &str) -> Result<Arc<Container>, ApiError> {
+    Ok(app.containers.find(id)?)
+}
+
+async fn list(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Value>, ApiError> {
+    let options = Options(query);
+    let limit = options.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|&limit| limit > 0);
+    let request = ListRequest {
+        all: options.is("all"),
+        limit,
+        size: options.is("size"),
+        filters: Filters::parse(options.text("filters"))?.into_map(),
+    };
+    let listed = tokio::task::spawn_blocking(move || app.containers.list(&request)).await??;
+    Ok(Json(listed.into()))
+}
+
+async fn create(
+    State(app): State<App>,
+    Query(query): QueryMap,
+    bytes: Bytes,
+) -> Result<impl IntoResponse, ApiError> {
+    let request: CreateRequest = body(&bytes)?;
+    let created = app.containers.create(Options(query).text("name").map(str::to_owned), request).await?;
+    let answer = json!({ "Id": created.container.id, "Warnings": created.warnings });
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<Json<Value>, ApiError> {
+    let container = find(&app, &id)?;
+    let size = Options(query).is("size");
+    Ok(Json(tokio::task::spawn_blocking(move || app.containers.inspect(&container, size)).await?))
+}
+
+async fn start(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let container = find(&app, &id)?;
+    // Goes on when the client leaves: half a start would be nothing that anyone wants.
+    tokio::spawn(async move { app.containers.start(&container).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn stop(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let (container, options) = (find(&app, &id)?, Options(query));
+    let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
+    app.containers.stop(&container, timeout, signal).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn restart(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let (container, options) = (find(&app, &id)?, Options(query));
+    let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
+    tokio::spawn(async move { app.containers.restart(&container, timeout, signal).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn kill(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let signal = Options(query).signal("signal")?.unwrap_or(signals::KILL);
+    app.containers.kill(&find(&app, &id)?, signal).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn pause(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    app.containers.pause(&find(&app, &id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn unpause(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    app.containers.unpause(&find(&app, &id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rename(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let options = Options(query);
+    app.containers.rename(&find(&app, &id)?, options.text("name").unwrap_or_default()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn update(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let request: UpdateRequest = body(&bytes)?;
+    app.containers.update(&find(&app, &id)?, request).await?;
+    Ok(Json(json!({ "Warnings": null })))
+}
+
+async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let (container, options) = (find(&app, &id)?, Options(query));
+    if options.is("link") {
+        return Err(ApiError::not_implemented("Removing a link"));
+    }
+    let (force, volumes) = (options.is("force"), options.is("v"));
+    tokio::spawn(async move { app.containers.remove(&container, force, volumes).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(Options(query).text("filters"))?;
+    filters.only(&["label", "label!", "until"])?;
+    let until = filters.until()?;
+    let wanted = |container: &Container| filters.labels_fit(&container.identity().config.labels);
+    let pruned = app.containers.prune_stopped(until, wanted).await;
+    Ok(Json(json!({ "ContainersDeleted": pruned.containers, "SpaceReclaimed": pruned.bytes })))
+}
+
+async fn top(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(app.containers.top(&find(&app, &id)?).await?))
+}
+
+async fn resize(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let (container, options) = (find(&app, &id)?, Options(query));
+    let (rows, columns) = (options.number("h")?.unwrap_or(0), options.number("w")?.unwrap_or(0));
+    if !container.status().is_alive() {
+        return Err(ContainerError::Conflict(format!("container {} is not running", container.id)).into());
+    }
+    container.shim().ask(&ShimRequest::Resize { rows, columns }).await.map_err(ContainerError::from)?;
+    Ok(StatusCode::OK)
+}
+
+/// The header goes out at once, so that a client knows that its wait has begun; the body follows when it is over.
+async fn wait(State(app): State<App>, Path(id): Path<String>, Query(query): QueryMap) -> Result<Response, ApiError> {
+    let container = find(&app, &id)?;
+    let options = Options(query);
+    let mut life = container.life.subscribe();
+    let exits = life.borrow().exits;
+    let over: Box<dyn Fn(&Life) -> bool + Send + Sync> = match options.text("condition").unwrap_or("not-running") {
+        "not-running" => {
+            let waiting_for_restart = container.status() == Status::Restarting;
+            Box::new(move |life| life.removed || (!life.alive && (!waiting_for_restart || life.exits > exits)))
+        }
+        "next-exit" => Box::new(move |life| life.removed || life.exits > exits),
+        "removed" => Box::new(|life| life.removed),
+        other => return Err(ApiError::bad_request(format!("invalid condition: \"{other}\""))),
+    };
+    let end = async move {
+        let life = life.wait_for(|life| over(life)).await.map(|life| life.clone()).unwrap_or_default();
+        drop(container);
+        let mut answer = json!({ "StatusCode": life.exit_code });
+        if !life.error.is_empty() {
+            answer["Error"] = json!({ "Message": life.error });
+        }
+        Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))
+    };
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    Ok((headers, Body::from_stream(stream::once(end))).into_response())
+}

@@ -1,0 +1,114 @@
+//! `/containers/{id}/exec` and `/exec/…`
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+use super::hijack::{self, Takeover};
+use super::{Options, QueryMap, body, find};
+use crate::api::ApiError;
+use crate::api::error::chain;
+use crate::containers::exec::ExecRequest;
+use crate::daemon::App;
+
+/// The body of a start request is a few words.
+const LARGEST_BODY: usize = 64 * 1024;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/containers/{id}/exec", post(create))
+        .route("/exec/{id}/start", post(start))
+        .route("/exec/{id}/json", get(inspect))
+        .route("/exec/{id}/resize", post(resize))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StartRequest {
+    detach: bool,
+    console_size: Option<[u32; 2]>,
+}
+
+async fn create(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<impl IntoResponse, ApiError> {
+    let request: ExecRequest = body(&bytes)?;
+    if hijack::parse_keys(request.detach_keys.as_deref().filter(|keys| !keys.is_empty())).is_none() {
+        return Err(ApiError::bad_request("Invalid detach keys provided"));
+    }
+    let exec = app.containers.create_exec(&find(&app, &id)?, request)?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": exec.id }))))
+}
+
+async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(app.containers.find_exec(&id)?.describe()))
+}
+
+async fn resize(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let options = Options(query);
+    let (rows, columns) = (options.number("h")?.unwrap_or(0), options.number("w")?.unwrap_or(0));
+    app.containers.find_exec(&id)?.resize(rows, columns).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn start(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    mut request: Request<Body>,
+) -> Result<Response, ApiError> {
+    let exec = app.containers.find_exec(&id)?;
+    let takeover = Takeover::of(&mut request);
+    let bytes = axum::body::to_bytes(request.into_body(), LARGEST_BODY)
+        .await
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let wanted: StartRequest = if bytes.is_empty() { StartRequest::default() } else { body(&bytes)? };
+    let terminal = exec.is_terminal();
+    let (connection, stream) =
+        app.containers.prepare_exec(&exec, wanted.detach, wanted.console_size).await?.into_parts();
+    let Some(process) = stream else {
+        app.containers.begin_exec(&exec, connection).await?;
+        return Ok(StatusCode::OK.into_response());
+    };
+    let Some(takeover) = takeover else {
+        app.containers.begin_exec(&exec, connection).await?;
+        let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
+        return Ok((headers, Body::from_stream(ReaderStream::new(process))).into_response());
+    };
+    let keys = exec.request.detach_keys.as_deref().filter(|keys| !keys.is_empty());
+    let keys = hijack::parse_keys(keys).filter(|_| terminal && exec.request.attach_stdin == Some(true));
+    tokio::spawn(async move {
+        let Ok(mut client) = takeover.stream().await else { return };
+        if let Err(error) = app.containers.begin_exec(&exec, connection).await {
+            // The status has been sent, so this is the only place left to say it.
+            let _ = client.write_all(&on_stdout(&chain(&error), terminal)).await;
+            let _ = client.shutdown().await;
+            return;
+        }
+        hijack::carry(client, process, keys).await;
+    });
+    Ok(Takeover::response(terminal))
+}
+
+fn on_stdout(message: &str, terminal: bool) -> Vec<u8> {
+    let text = format!("{message}\r\n");
+    let mut bytes = Vec::new();
+    if !terminal {
+        bytes.extend_from_slice(&[1, 0, 0, 0]);
+        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}

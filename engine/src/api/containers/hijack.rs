@@ -1,0 +1,212 @@
+//! A connection that stops being HTTP and carries the streams of a process instead.
+
+use std::io;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What docker's clients detach with.
+const DEFAULT_KEYS: &[u8] = &[16, 17];
+const BUFFER: usize = 32 * 1024;
+
+/// The client's wish to take the connection over.
+#[derive(Debug)]
+pub struct Takeover {
+    upgrade: OnUpgrade,
+}
+
+/// How the output is framed.
+pub fn content_type(terminal: bool) -> &'static str {
+    if terminal { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
+}
+
+impl Takeover {
+    /// From a request that asks for an upgrade; `None` if it does not.
+    pub fn of(request: &mut Request<Body>) -> Option<Self> {
+        if !wants_upgrade(request.headers()) {
+            return None;
+        }
+        Some(Self { upgrade: request.extensions_mut().remove::<OnUpgrade>()? })
+    }
+
+    /// The answer that makes the connection a stream.
+    pub fn response(terminal: bool) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, content_type(terminal)),
+            (header::CONNECTION, "Upgrade"),
+            (header::UPGRADE, "tcp"),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+
+    /// The bare connection, once the answer has been sent.
+    pub async fn stream(self) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send> {
+        Ok(TokioIo::new(self.upgrade.await.map_err(io::Error::other)?))
+    }
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let has = |name: header::HeaderName, word: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    has(header::CONNECTION, "upgrade") && headers.contains_key(header::UPGRADE)
+}
+
+/// Carries bytes both ways until the process's side ends. The client may close its own side before that. With `keys`,
+/// typing them ends it too; then the answer is true.
+pub async fn carry(
+    client: impl AsyncRead + AsyncWrite,
+    process: impl AsyncRead + AsyncWrite,
+    keys: Option<Vec<u8>>,
+) -> bool {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_process, mut to_process) = tokio::io::split(process);
+    let input = async {
+        let mut keys = keys.map(Keys::new);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let count = match from_client.read(&mut buffer).await {
+                Ok(count) if count > 0 => count,
+                _ => break,
+            };
+            let typed = match &mut keys {
+                Some(keys) => keys.look_for(&buffer[..count]),
+                None => Typed::Pass(buffer[..count].to_vec()),
+            };
+            match typed {
+                Typed::Pass(bytes) => {
+                    if to_process.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Typed::Detach => return true,
+            }
+        }
+        let _ = to_process.shutdown().await;
+        false
+    };
+    let output = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match from_process.read(&mut buffer).await {
+                Ok(count) if count > 0 => {
+                    if to_client.write_all(&buffer[..count]).await.is_err() || to_client.flush().await.is_err() {
+                        return;
+                    }
+                }
+                _ => break,
+            }
+        }
+        let _ = to_client.shutdown().await;
+    };
+    tokio::pin!(output);
+    tokio::select! {
+        () = &mut output => false,
+        detached = input => {
+            if !detached {
+                output.await;
+            }
+            detached
+        }
+    }
+}
+
+/// Reads `ctrl-p,ctrl-q` or `a,b`.
+pub fn parse_keys(text: Option<&str>) -> Option<Vec<u8>> {
+    let Some(text) = text else { return Some(DEFAULT_KEYS.to_vec()) };
+    text.split(',')
+        .map(|key| match key.as_bytes() {
+            [single] => Some(*single),
+            [b'c', b't', b'r', b'l', b'-', letter] => match letter {
+                b'a'..=b'z' => Some(letter - b'a' + 1),
+                b'@' => Some(0),
+                b'[' => Some(27),
+                b'\\' => Some(28),
+                b']' => Some(29),
+                b'^' => Some(30),
+                b'_' => Some(31),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+enum Typed {
+    Pass(Vec<u8>),
+    Detach,
+}
+
+/// Looks for a sequence of keys in what is typed.
+struct Keys {
+    sequence: Vec<u8>,
+    seen: usize,
+}
+
+impl Keys {
+    fn new(sequence: Vec<u8>) -> Self {
+        Self { sequence, seen: 0 }
+    }
+
+    /// Keys that may be the beginning of the sequence are held back until the next one tells.
+    fn look_for(&mut self, typed: &[u8]) -> Typed {
+        let mut pass = Vec::with_capacity(typed.len());
+        for &byte in typed {
+            if self.sequence.get(self.seen) == Some(&byte) {
+                self.seen += 1;
+                if self.seen == self.sequence.len() {
+                    return Typed::Detach;
+                }
+                continue;
+            }
+            pass.extend_from_slice(&self.sequence[..self.seen]);
+            self.seen = 0;
+            if self.sequence.first() == Some(&byte) && self.sequence.len() > 1 {
+                self.seen = 1;
+            } else {
+                pass.push(byte);
+            }
+        }
+        Typed::Pass(pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn both_sides_end_on_their_own() {
+        let (client, mut other_client) = tokio::io::duplex(64);
+        let (process, mut other_process) = tokio::io::duplex(64);
+        let carrying = tokio::spawn(carry(client, process, None));
+        other_client.write_all(b"question").await.unwrap();
+        other_client.shutdown().await.unwrap();
+        let mut question = Vec::new();
+        other_process.read_to_end(&mut question).await.unwrap();
+        assert_eq!(question, b"question");
+        other_process.write_all(b"answer").await.unwrap();
+        drop(other_process);
+        let mut answer = Vec::new();
+        other_client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        assert!(!carrying.await.unwrap());
+    }
+
+    #[test]
+    fn keys_detach_and_others_pass() {
+        let mut keys = Keys::new(parse_keys(None).unwrap());
+        assert!(matches!(keys.look_for(b"ab\x10"), Typed::Pass(bytes) if bytes == b"ab"));
+        assert!(matches!(keys.look_for(b"x"), Typed::Pass(bytes) if bytes == b"\x10x"));
+        assert!(matches!(keys.look_for(b"\x10\x10\x11"), Typed::Detach));
+        assert_eq!(parse_keys(Some("ctrl-a,x,ctrl-]")), Some(vec![1, b'x', 29]));
+        assert_eq!(parse_keys(Some("ctrl-1")), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong with containers, in docker's words where clients read them.
+
+use std::io;
+use std::path::PathBuf;
+
+use axum::http::StatusCode;
+
+use super::mounts::MountError;
+use super::shim::ShimError;
+use crate::api::ApiError;
+use crate::api::error::chain;
+use crate::images::ImageError;
+use crate::network::NetworkError;
+use crate::runtime::spec::SpecError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("No such container: {0}")]
+    NoSuchContainer(String),
+    #[error("No such exec instance: {0}")]
+    NoSuchExec(String),
+    #[error("Multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken { name: String, id: String },
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    InvalidName(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("already so")]
+    NotModified,
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    #[error("Could not write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("Could not read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("Could not remove `{}`", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("Could not change the cgroup of the container")]
+    Cgroup { source: io::Error },
+    #[error("The work on the container was cut short")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl ContainerError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoSuchContainer(_) | Self::NoSuchExec(_) => StatusCode::NOT_FOUND,
+            Self::InvalidName(_) | Self::Invalid(_) | Self::Ambiguous(_) | Self::Spec(_) | Self::Mount(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NameTaken { .. } | Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::NotModified => StatusCode::NOT_MODIFIED,
+            Self::Image(error) => error.status(),
+            Self::Network(error) => error.status(),
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<ContainerError> for ApiError {
+    fn from(error: ContainerError) -> Self {
+        Self::new(error.status(), chain(&error))
+    }
+}

@@ -1,0 +1,137 @@
+//! A container's cgroup, from the outside: both the unified hierarchy and the older one with a tree for each controller.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libcgroups::common::{
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, FreezerState, create_cgroup_manager,
+    get_cgroup_setup,
+};
+use libcontainer::oci_spec::runtime::LinuxResources;
+use serde_json::Value;
+
+use super::devices::{Access, DeviceKind, DeviceRule, attach_device_program};
+
+/// Where the hierarchies are mounted.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Whether there is one hierarchy for all controllers.
+pub fn is_unified() -> bool {
+    matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified))
+}
+
+fn manager(cgroup: &Path) -> io::Result<AnyCgroupManager> {
+    let config =
+        CgroupConfig { cgroup_path: cgroup.to_owned(), systemd_cgroup: false, container_name: String::new() };
+    create_cgroup_manager(config).map_err(io::Error::other)
+}
+
+/// Stops or continues everything in the cgroup.
+pub fn freeze(cgroup: &Path, frozen: bool) -> io::Result<()> {
+    let state = if frozen { FreezerState::Frozen } else { FreezerState::Thawed };
+    manager(cgroup)?.freeze(state).map_err(io::Error::other)
+}
+
+/// Changes limits while the container runs.
+pub fn update(cgroup: &Path, resources: &LinuxResources) -> io::Result<()> {
+    let options =
+        ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
+    manager(cgroup)?.apply(&options).map_err(io::Error::other)
+}
+
+/// What the container has used.
+pub fn stats(cgroup: &Path) -> io::Result<libcgroups::stats::Stats> {
+    manager(cgroup)?.stats().map_err(io::Error::other)
+}
+
+/// All processes of the container.
+pub fn processes(cgroup: &Path) -> io::Result<Vec<i32>> {
+    let pids = manager(cgroup)?.get_all_pids().map_err(io::Error::other)?;
+    Ok(pids.into_iter().map(|pid| pid.as_raw()).collect())
+}
+
+/// The cgroup's directory in the hierarchy of a controller.
+fn directory(controller: &str, cgroup: &Path) -> PathBuf {
+    let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
+    if is_unified() { Path::new(MOUNT).join(relative) } else { Path::new(MOUNT).join(controller).join(relative) }
+}
+
+/// Whether the kernel killed a process of the container for want of memory.
+pub fn ran_out_of_memory(cgroup: &Path) -> bool {
+    let file = if is_unified() { "memory.events" } else { "memory.oom_control" };
+    let content = std::fs::read_to_string(directory("memory", cgroup).join(file)).unwrap_or_default();
+    content.lines().any(|line| {
+        line.strip_prefix("oom_kill ").is_some_and(|count| count.trim().parse::<u64>().is_ok_and(|count| count > 0))
+    })
+}
+
+/// Kills everything in the cgroup.
+pub fn kill_all(cgroup: &Path) {
+    for _ in 0..20 {
+        let Ok(pids) = processes(cgroup) else { return };
+        if pids.is_empty() {
+            return;
+        }
+        // A frozen process of the older hierarchy does not die.
+        let _ = freeze(cgroup, false);
+        for pid in pids {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes the cgroup, if it is there, with everything in it.
+pub fn remove(cgroup: &Path) {
+    kill_all(cgroup);
+    if let Err(error) = manager(cgroup).and_then(|manager| manager.remove().map_err(io::Error::other)) {
+        tracing::debug!(%error, cgroup = %cgroup.display(), "Could not remove a cgroup");
+    }
+}
+
+/// Removes a cgroup that holds only others, if it holds none any more.
+pub fn remove_parent(cgroup: &Path) {
+    let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
+    if is_unified() {
+        let _ = std::fs::remove_dir(Path::new(MOUNT).join(relative));
+        return;
+    }
+    for hierarchy in std::fs::read_dir(MOUNT).into_iter().flatten().flatten() {
+        let _ = std::fs::remove_dir(hierarchy.path().join(relative));
+    }
+}
+
+/// Loads the device rules (in the OCI form) where libcontainer does not: on the unified hierarchy.
+pub fn apply_devices(cgroup: &Path, rules: &Value) -> io::Result<()> {
+    if !is_unified() {
+        return Ok(());
+    }
+    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let rules: Vec<DeviceRule> = rules
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|rule| {
+            let access = rule["access"].as_str().unwrap_or("rwm");
+            DeviceRule {
+                allow: rule["allow"] == true,
+                kind: match rule["type"].as_str() {
+                    Some("b") => DeviceKind::Block,
+                    Some("c" | "u") => DeviceKind::Character,
+                    _ => DeviceKind::All,
+                },
+                major: number(&rule["major"]),
+                minor: number(&rule["minor"]),
+                access: Access {
+                    read: access.contains('r'),
+                    write: access.contains('w'),
+                    make: access.contains('m'),
+                },
+            }
+        })
+        .collect();
+    attach_device_program(&directory("devices", cgroup), &rules).map_err(io::Error::other)
+}

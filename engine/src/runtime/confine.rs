@@ -1,0 +1,232 @@
+//! Paths inside a container's root file system, followed without ever leaving it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// A directory that symbolic links cannot lead out of.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+impl Root {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// Opens a path as the container would see it.
+    pub fn get(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        self.create(path, flags, Mode::empty())
+    }
+
+    /// The same, with the mode of a file that may be created.
+    pub fn create(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let relative = relative(path);
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // The kernel asks to try again when something was renamed meanwhile.
+        for _ in 0..16 {
+            match rustix::fs::openat2(&self.0, &relative, flags | OFlags::CLOEXEC, mode, resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// Reads a regular file of at most `limit` bytes.
+    pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        // Without O_NONBLOCK, opening a pipe would wait for its other end.
+        let file = File::from(self.get(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > limit {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file of a sensible size"));
+        }
+        let mut content = Vec::new();
+        file.take(limit).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Makes a directory and those above it where they are missing; says whether it made the last one.
+    pub fn create_directories(&self, path: &Path) -> io::Result<bool> {
+        let relative = relative(path);
+        let mut so_far = PathBuf::new();
+        let mut parent = self.0.try_clone()?;
+        let mut made = false;
+        for component in relative.components() {
+            let Component::Normal(name) = component else { continue };
+            so_far.push(name);
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            (parent, made) = match self.get(&so_far, flags) {
+                Ok(found) => (found, false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                    (self.get(&so_far, flags)?, true)
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(made)
+    }
+
+    /// The directory that holds the last component of a path, and that component's name.
+    pub fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        Ok((self.get(parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
+    }
+}
+
+/// Without a leading slash, as `openat2` resolves it from the root; `.` for the root itself.
+fn relative(path: &Path) -> PathBuf {
+    let relative: PathBuf = path.components().filter(|part| !matches!(part, Component::RootDir)).collect();
+    if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative }
+}
+
+/// Removes `.`, `..` and doubled slashes by the letters alone; the result is absolute.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            _ => {}
+        }
+    }
+    cleaned
+}
+
+/// Copies a directory's content into another, with owners, modes and times; both must exist. Links are copied as links.
+pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    copy_level(from.as_fd().try_clone_to_owned()?, &to.as_fd().try_clone_to_owned()?, 0)
+}
+
+/// Deeper trees are refused: each level holds two open directories.
+const DEEPEST: usize = 200;
+
+fn copy_level(from: OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
+    if depth > DEEPEST {
+        return Err(Errno::LOOP.into());
+    }
+    let from = rustix::fs::openat(&from, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = rustix::fs::statat(&from, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        match kind {
+            FileType::Directory => {
+                match rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
+                    Err(Errno::EXIST) | Ok(()) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner_from = rustix::fs::openat(&from, name, flags, Mode::empty())?;
+                let inner_to = rustix::fs::openat(to, name, flags, Mode::empty())?;
+                copy_level(inner_from, &inner_to, depth + 1)?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&from, name, Vec::new())?;
+                rustix::fs::symlinkat(&target, to, name)?;
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut source = File::from(rustix::fs::openat(&from, name, flags, Mode::empty())?);
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut copy = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
+                io::copy(&mut source, &mut copy)?;
+            }
+            _ => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
+        }
+        copy_attributes(to, name, &stat, kind, mode)?;
+    }
+    Ok(())
+}
+
+fn copy_attributes(
+    to: &OwnedFd,
+    name: &std::ffi::CStr,
+    stat: &rustix::fs::Stat,
+    kind: FileType,
+    mode: Mode,
+) -> io::Result<()> {
+    use rustix::fs::{AtFlags, Timespec, Timestamps};
+    let (user, group) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::chownat(to, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    if kind != FileType::Symlink {
+        rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
+    }
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: i64::try_from(stat.st_atime_nsec).unwrap_or(0) },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        },
+    };
+    Ok(rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn symbolic_links_stay_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("secret");
+        fs::write(&outside, "secret").unwrap();
+        let root_path = folder.path().join("root");
+        fs::create_dir_all(root_path.join("etc")).unwrap();
+        fs::write(root_path.join("etc/passwd"), "inside").unwrap();
+        symlink("../../../../../../etc", root_path.join("up")).unwrap();
+        symlink(&outside, root_path.join("absolute")).unwrap();
+        symlink("/etc", root_path.join("inner")).unwrap();
+        let root = Root::open(&root_path).unwrap();
+        assert_eq!(root.read(Path::new("/up/passwd"), 100).unwrap(), b"inside");
+        assert_eq!(root.read(Path::new("/inner/passwd"), 100).unwrap(), b"inside");
+        assert_eq!(root.read(Path::new("/../../etc/passwd"), 100).unwrap(), b"inside");
+        assert!(root.read(Path::new("/absolute"), 100).is_err());
+        assert!(root.read(Path::new("/etc/passwd"), 3).is_err());
+        assert!(root.create_directories(Path::new("/inner/a/b")).unwrap());
+        assert!(!root.create_directories(Path::new("/inner/a/b")).unwrap());
+        assert!(root_path.join("etc/a/b").is_dir());
+        assert!(root.create_directories(Path::new("/etc/passwd/x")).is_err());
+    }
+
+    #[test]
+    fn a_tree_is_copied_with_its_attributes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("sub")).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(from.join("sub/file"), "content").unwrap();
+        fs::set_permissions(from.join("sub/file"), fs::Permissions::from_mode(0o4750)).unwrap();
+        std::os::unix::fs::chown(from.join("sub"), Some(70), Some(71)).unwrap();
+        symlink("/nowhere", from.join("link")).unwrap();
+        copy_tree(Root::open(&from).unwrap().0, Root::open(&to).unwrap().0).unwrap();
+        assert_eq!(fs::read_to_string(to.join("sub/file")).unwrap(), "content");
+        assert_eq!(fs::metadata(to.join("sub/file")).unwrap().mode() & 0o7777, 0o4750);
+        assert_eq!(fs::metadata(to.join("sub")).unwrap().uid(), 70);
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("/nowhere"));
+    }
+
+    #[test]
+    fn cleaning_goes_by_the_letters() {
+        assert_eq!(clean(Path::new("a//b/../c/./")), Path::new("/a/c"));
+        assert_eq!(clean(Path::new("/../..")), Path::new("/"));
+    }
+}

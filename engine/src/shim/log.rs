@@ -1,0 +1,208 @@
+//! The `json-file` log: one JSON object a line, rotated by size.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::protocol::LogConfig;
+
+/// A longer line is logged in pieces, as docker does.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// One line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LogLine<'a> {
+    #[serde(borrow)]
+    pub log: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    pub stream: std::borrow::Cow<'a, str>,
+    pub time: Timestamp,
+}
+
+/// Which of the two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout = 1,
+    Stderr = 2,
+}
+
+impl Stream {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The log file that is being written.
+#[derive(Debug)]
+pub struct LogFile {
+    config: LogConfig,
+    file: File,
+    size: u64,
+    /// The unfinished lines of standard output and standard error.
+    unfinished: [Vec<u8>; 2],
+    batch: Vec<u8>,
+}
+
+impl LogFile {
+    pub fn open(config: LogConfig) -> io::Result<Self> {
+        let file = open(&config.path, false)?;
+        let size = file.metadata()?.len();
+        Ok(Self { config, file, size, unfinished: [Vec::new(), Vec::new()], batch: Vec::new() })
+    }
+
+    /// Takes output as it comes; whole lines reach the file.
+    pub fn write(&mut self, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
+        let now = Timestamp::now();
+        let slot = stream as usize - 1;
+        while !bytes.is_empty() {
+            let room = LONGEST_LINE - self.unfinished[slot].len();
+            let window = &bytes[..bytes.len().min(room)];
+            let (taken, complete) = match window.iter().position(|&byte| byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (window.len(), window.len() == room),
+            };
+            self.unfinished[slot].extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if complete {
+                self.finish_line(stream, now)?;
+            }
+        }
+        self.flush()
+    }
+
+    /// Writes what has no end of line yet.
+    pub fn finish(&mut self) -> io::Result<()> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if !self.unfinished[stream as usize - 1].is_empty() {
+                self.finish_line(stream, Timestamp::now())?;
+            }
+        }
+        self.flush()
+    }
+
+    fn finish_line(&mut self, stream: Stream, time: Timestamp) -> io::Result<()> {
+        let mut line = std::mem::take(&mut self.unfinished[stream as usize - 1]);
+        let entry = LogLine { log: String::from_utf8_lossy(&line), stream: stream.name().into(), time };
+        serde_json::to_writer(&mut self.batch, &entry)?;
+        self.batch.push(b'\n');
+        line.clear();
+        self.unfinished[stream as usize - 1] = line;
+        let full = self.config.max_size.is_some_and(|limit| self.size + self.batch.len() as u64 >= limit);
+        if full || self.batch.len() > 256 * 1024 {
+            self.flush()?;
+        }
+        if full { self.rotate() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.file.write_all(&self.batch);
+        self.size += self.batch.len() as u64;
+        self.batch.clear();
+        result
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (1..self.config.max_files).rev() {
+            let from =
+                if number == 1 { self.config.path.clone() } else { numbered(&self.config.path, number - 1) };
+            match fs::rename(from, numbered(&self.config.path, number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if self.config.max_files < 2 {
+            fs::remove_file(&self.config.path)?;
+        }
+        self.file = open(&self.config.path, true)?;
+        self.size = 0;
+        Ok(())
+    }
+}
+
+fn open(path: &Path, fresh: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o640);
+    if fresh {
+        options.create_new(true)
+    } else {
+        options.create(true)
+    };
+    options.open(path)
+}
+
+/// The name of the `number`th older file.
+pub fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(folder: &Path, max_size: Option<u64>, max_files: u32) -> LogConfig {
+        LogConfig { path: folder.join("x.log"), max_size, max_files }
+    }
+
+    fn texts(path: &Path) -> Vec<String> {
+        let content = fs::read_to_string(path).unwrap();
+        content.lines().map(|line| serde_json::from_str::<LogLine>(line).unwrap().log.into_owned()).collect()
+    }
+
+    #[test]
+    fn lines_are_joined_and_long_ones_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), None, 1);
+        let mut log = LogFile::open(config.clone()).unwrap();
+        log.write(Stream::Stdout, b"one\ntw").unwrap();
+        log.write(Stream::Stderr, b"other\n").unwrap();
+        log.write(Stream::Stdout, b"o\n").unwrap();
+        log.write(Stream::Stdout, &vec![b'x'; LONGEST_LINE + 10]).unwrap();
+        log.write(Stream::Stdout, b"\xff\"").unwrap();
+        log.finish().unwrap();
+        let lines = texts(&config.path);
+        assert_eq!(lines[..3], ["one\n", "other\n", "two\n"]);
+        assert_eq!(lines[3].len(), LONGEST_LINE);
+        assert_eq!(lines[4], format!("{}\u{fffd}\"", "x".repeat(10)));
+    }
+
+    #[test]
+    fn old_files_are_renamed_and_the_oldest_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), Some(200), 3);
+        let mut log = LogFile::open(config.clone()).unwrap();
+        for number in 0..40 {
+            log.write(Stream::Stdout, format!("line {number}\n").as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        let older = texts(&numbered(&config.path, 1));
+        let oldest = texts(&numbered(&config.path, 2));
+        let current = texts(&config.path);
+        let all: Vec<String> = oldest.into_iter().chain(older).chain(current).collect();
+        assert_eq!(all.last().unwrap(), "line 39\n");
+        let numbers: Vec<u32> = all.iter().map(|line| line.trim()[5..].parse().unwrap()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    }
+
+    #[test]
+    fn a_single_file_starts_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), Some(100), 1);
+        let mut log = LogFile::open(config.clone()).unwrap();
+        for _ in 0..20 {
+            log.write(Stream::Stdout, b"some words\n").unwrap();
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(fs::metadata(&config.path).unwrap().len() <= 200);
+    }
+}
