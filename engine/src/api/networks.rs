@@ -131,6 +131,7 @@ async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Json<
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_excessive_bools, reason = "so the API has it")]
 struct CreateBody {
     name: String,
     driver: Option<String>,

@@ -204,17 +204,6 @@ pub(super) fn set_way_out(namespace: &Path, endpoint: &Endpoint) -> Result<(), N
     .map_err(failed("set the container's default route"))
 }
 
-/// Makes the container's loopback work, for containers without any other network.
-pub(super) fn raise_loopback(namespace: &Path) -> Result<(), NetworkError> {
-    let namespace = namespace::open(namespace)?;
-    namespace::inside(&namespace, || {
-        let mut socket = Socket::route()?;
-        let loopback = links::find(&mut socket, "lo")?.ok_or(io::ErrorKind::NotFound)?;
-        links::set_up(&mut socket, loopback.index)
-    })
-    .map_err(failed("start the container's loopback interface"))
-}
-
 /// After the daemon was away: puts the cables that are wanted back on their bridge and removes the others.
 /// Gives back the wanted ones that are gone.
 pub(super) fn sweep(bridge: &BridgeRecord, wanted: &[String]) -> Result<Vec<String>, NetworkError> {

@@ -63,6 +63,10 @@ const POSTROUTING: u32 = 4;
 const REGISTER: [u32; 3] = [8, 9, 10];
 const VERDICT_REGISTER: u32 = 0;
 
+const INCOMING_INTERFACE: u32 = 6;
+const OUTGOING_INTERFACE: u32 = 7;
+const PROTOCOL_KEY: u32 = 16;
+
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
@@ -141,15 +145,15 @@ impl Rule<'_> {
     }
 
     fn comes_from(&mut self, interface: &str) -> &mut Self {
-        self.interface(6, interface, true)
+        self.interface(INCOMING_INTERFACE, interface, true)
     }
 
     fn goes_to(&mut self, interface: &str) -> &mut Self {
-        self.interface(7, interface, true)
+        self.interface(OUTGOING_INTERFACE, interface, true)
     }
 
     fn goes_elsewhere_than(&mut self, interface: &str) -> &mut Self {
-        self.interface(7, interface, false)
+        self.interface(OUTGOING_INTERFACE, interface, false)
     }
 
     /// `base`: 1 the IP header, 2 the transport header.
@@ -184,16 +188,16 @@ impl Rule<'_> {
         )
     }
 
-    fn from_subnet(&mut self, subnet: Subnet) -> &mut Self {
+    fn comes_from_subnet(&mut self, subnet: Subnet) -> &mut Self {
         self.address_in(12, subnet)
     }
 
-    fn to_subnet(&mut self, subnet: Subnet) -> &mut Self {
+    fn goes_to_subnet(&mut self, subnet: Subnet) -> &mut Self {
         self.address_in(16, subnet)
     }
 
     /// The destination is an address of this host.
-    fn to_this_host(&mut self) -> &mut Self {
+    fn goes_to_this_host(&mut self) -> &mut Self {
         const RESULT_KIND: u32 = 3;
         const BY_DESTINATION: u32 = 2;
         const KIND_LOCAL: u32 = 2;
@@ -341,7 +345,6 @@ fn compile(bridges: &[Bridge], redirections: &[Redirection]) -> Vec<Message> {
         messages.extend(list.chunks(ELEMENTS_AT_ONCE).map(|part| elements(name, part)));
     }
 
-    const PROTOCOL_KEY: u32 = 16;
     messages.push(rule("published", |rule| {
         rule.payload(REGISTER[0], 1, 16, 4)
             .meta(PROTOCOL_KEY, REGISTER[1])
@@ -355,15 +358,15 @@ fn compile(bridges: &[Bridge], redirections: &[Redirection]) -> Vec<Message> {
     for bridge in bridges {
         messages.push(rule("prerouting", |rule| rule.comes_from(&bridge.interface).verdict(RETURN, None)));
     }
-    messages.push(rule("prerouting", |rule| rule.to_this_host().verdict(JUMP, Some("published"))));
+    messages.push(rule("prerouting", |rule| rule.goes_to_this_host().verdict(JUMP, Some("published"))));
     if let Some(loopback) = Subnet::of(Ipv4Addr::LOCALHOST, 8) {
-        messages.push(rule("output", |rule| rule.to_subnet(loopback).verdict(RETURN, None)));
+        messages.push(rule("output", |rule| rule.goes_to_subnet(loopback).verdict(RETURN, None)));
     }
-    messages.push(rule("output", |rule| rule.to_this_host().verdict(JUMP, Some("published"))));
+    messages.push(rule("output", |rule| rule.goes_to_this_host().verdict(JUMP, Some("published"))));
 
     for bridge in bridges.iter().filter(|bridge| bridge.masquerade && !bridge.internal) {
         messages.push(rule("postrouting", |rule| {
-            rule.from_subnet(bridge.subnet).goes_elsewhere_than(&bridge.interface).masquerade();
+            rule.comes_from_subnet(bridge.subnet).goes_elsewhere_than(&bridge.interface).masquerade();
         }));
     }
 

@@ -10,18 +10,16 @@
 //!
 //! The packet filter's table is written anew from what is wanted, after every change. What is wanted is kept in one file.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
 mod addresses;
 mod bridge;
+mod built_in;
 mod conntrack;
 mod error;
 pub mod files;
@@ -33,21 +31,20 @@ mod netlink;
 mod networks;
 mod ports;
 mod proxy;
+mod running;
 mod state;
 #[cfg(test)]
 mod tests;
 mod types;
 
-use addresses::{NoAddress, Pool, Subnet};
-use ports::{Ephemeral, Publication};
+use ports::Publication;
+use running::{Running, Waiting};
 use state::State;
 
 pub use error::NetworkError;
 pub use networks::NewNetwork;
 pub use state::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
-pub use types::{
-    Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort, UnknownProtocol,
-};
+pub use types::{Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort};
 
 /// The default network and its bridge.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -66,26 +63,6 @@ pub struct Network {
 struct Inner {
     folder: PathBuf,
     running: Mutex<Running>,
-}
-
-/// What is kept, and what runs because of it.
-#[derive(Debug)]
-struct Running {
-    state: State,
-    /// By the network's id.
-    pools: HashMap<String, Pool>,
-    /// By the container's id.
-    publications: HashMap<String, Vec<Publication>>,
-    waiting: Vec<Waiting>,
-    ephemeral: Ephemeral,
-}
-
-/// A published port that somebody else holds.
-#[derive(Debug)]
-struct Waiting {
-    container: String,
-    endpoint: Endpoint,
-    port: PublishedPort,
 }
 
 /// Work with the kernel, away from the threads that serve requests.
@@ -107,11 +84,11 @@ impl Network {
         if !(68..=65_535).contains(&mtu) {
             return Err(NetworkError::Mtu { value: mtu });
         }
-        let wish = config.bip.as_deref().map(bridge_address).transpose()?;
+        let wish = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
         let folder = state_dir.to_owned();
         let (folder, state) = blocking(move || {
             let mut state = State::load(&folder)?;
-            built_in(&mut state, wish, mtu)?;
+            built_in::ensure(&mut state, wish, mtu)?;
             bridge::enable_forwarding()?;
             for bridge in state.networks.iter().filter_map(NetworkRecord::bridge) {
                 bridge::ensure(bridge)?;
@@ -121,41 +98,9 @@ impl Network {
         })
         .await?;
 
-        let mut running = Running {
-            pools: state
-                .networks
-                .iter()
-                .filter_map(|network| Some((network.id.clone(), pool(network)?)))
-                .collect(),
-            state,
-            publications: HashMap::new(),
-            waiting: Vec::new(),
-            ephemeral: Ephemeral::default(),
-        };
-        let Running { state, pools, .. } = &mut running;
-        state.attachments.retain(|attachment| {
-            let endpoint = &attachment.endpoint;
-            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pool| pool.take(endpoint.address).is_ok());
-            if !kept {
-                warn!(container = %attachment.container, address = %endpoint.address, network = %endpoint.network_name,
-                    "A container's address is not of its network any more");
-            }
-            kept
-        });
-        let network = Self { inner: Arc::new(Inner { folder, running: Mutex::new(running) }) };
-        // Ports lead to their containers from the first moment on, although nobody listens on them yet.
-        let running = network.running().await;
-        let redirections = running
-            .state
-            .attachments
-            .iter()
-            .flat_map(|attachment| {
-                attachment.ports.iter().filter_map(|port| redirection(*port, attachment.endpoint.address))
-            })
-            .collect();
-        running.filter(redirections).await?;
-        drop(running);
-        Ok(network)
+        let running = Running::new(state);
+        running.apply_what_was().await?;
+        Ok(Self { inner: Arc::new(Inner { folder, running: Mutex::new(running) }) })
     }
 
     async fn running(&self) -> MutexGuard<'_, Running> {
@@ -212,12 +157,6 @@ impl Network {
         }
         running.renew_names(&network.id, None).await;
         Ok(endpoint)
-    }
-
-    /// Starts the loopback of a container that is on no network.
-    pub async fn isolate(&self, netns: &Path) -> Result<(), NetworkError> {
-        let netns = netns.to_owned();
-        blocking(move || bridge::raise_loopback(&netns)).await
     }
 
     /// Makes ports of a container reachable on the host, in place of those published for it before.
@@ -374,232 +313,6 @@ impl Network {
         }
         Ok(())
     }
-}
-
-impl Running {
-    fn position(&self, container: &str, network_id: &str) -> Option<usize> {
-        self.state.attachments.iter().position(|attachment| {
-            attachment.container == container && attachment.endpoint.network_id == network_id
-        })
-    }
-
-    fn new_endpoint(
-        &mut self,
-        container: &str,
-        network: &NetworkRecord,
-        bridge: &BridgeRecord,
-        request: &EndpointRequest,
-    ) -> Result<Endpoint, NetworkError> {
-        let wished_hardware_address = request
-            .mac_address
-            .as_deref()
-            .filter(|text| !text.is_empty())
-            .map(bridge::parse_hardware_address)
-            .transpose()?;
-        let exhausted = || NetworkError::Exhausted { network: network.name.clone() };
-        let pool = self.pools.get_mut(&network.id).ok_or_else(exhausted)?;
-        let taken = match request.address {
-            Some(address) => pool.take(address).map(|()| address),
-            None => pool.take_any(),
-        };
-        let address = taken.map_err(|reason| match reason {
-            NoAddress::Exhausted => exhausted(),
-            NoAddress::Taken(address) => NetworkError::AddressTaken { address },
-            NoAddress::Outside(address) => NetworkError::AddressOutside { address },
-        })?;
-        let used: Vec<&str> = self
-            .state
-            .attachments
-            .iter()
-            .filter(|attachment| attachment.container == container)
-            .map(|attachment| attachment.endpoint.interface.as_str())
-            .collect();
-        let interface =
-            (0..=used.len()).map(|number| format!("eth{number}")).find(|name| !used.contains(&name.as_str()));
-        let hardware_address =
-            wished_hardware_address.unwrap_or_else(|| bridge::derive_hardware_address(address));
-        let endpoint_id = new_identifier();
-        Ok(Endpoint {
-            host_interface: bridge::host_interface(&endpoint_id),
-            endpoint_id,
-            network_id: network.id.clone(),
-            network_name: network.name.clone(),
-            container_name: request.container_name.clone(),
-            interface: interface.unwrap_or_else(|| "eth0".to_owned()),
-            address,
-            prefix: bridge.subnet.prefix(),
-            gateway: (!network.internal).then_some(bridge.gateway),
-            mac_address: bridge::format_hardware_address(hardware_address),
-            mtu: bridge.mtu,
-            aliases: request.aliases.clone(),
-            hosts_file: request.hosts_file.clone(),
-        })
-    }
-
-    fn give_back(&mut self, endpoint: &Endpoint) {
-        if let Some(pool) = self.pools.get_mut(&endpoint.network_id) {
-            pool.give_back(endpoint.address);
-        }
-    }
-
-    /// Closes a container's ports; the caller renews the packet filter.
-    async fn withdraw(&mut self, container: &str) -> Vec<PublishedPort> {
-        self.waiting.retain(|waiting| waiting.container != container);
-        let mut ports = Vec::new();
-        for publication in self.publications.remove(container).unwrap_or_default() {
-            ports.push(publication.port);
-            publication.stop().await;
-        }
-        ports
-    }
-
-    /// Renews the packet filter.
-    async fn apply(&self) -> Result<(), NetworkError> {
-        let redirections = self
-            .publications
-            .values()
-            .flatten()
-            .filter_map(|publication| redirection(publication.port, *publication.target.ip()))
-            .collect();
-        self.filter(redirections).await
-    }
-
-    async fn filter(&self, redirections: Vec<filter::Redirection>) -> Result<(), NetworkError> {
-        let bridges: Vec<filter::Bridge> = self
-            .state
-            .networks
-            .iter()
-            .filter_map(|network| Some((network, network.bridge()?)))
-            .map(|(network, bridge)| filter::Bridge {
-                interface: bridge.interface.clone(),
-                subnet: bridge.subnet,
-                internal: network.internal,
-                masquerade: bridge.masquerade,
-                among_themselves: bridge.among_themselves,
-            })
-            .collect();
-        blocking(move || {
-            filter::apply(&bridges, &redirections)
-                .map_err(bridge::failed("set up the packet filter (nf_tables)"))
-        })
-        .await
-    }
-
-    /// Makes the attachments those of `live`.
-    fn keep_only(&mut self, live: &[(String, Endpoint, Vec<PublishedPort>)]) {
-        let is_live = |attachment: &Attachment| {
-            live.iter().any(|(container, endpoint, _)| {
-                *container == attachment.container && endpoint.endpoint_id == attachment.endpoint.endpoint_id
-            })
-        };
-        let (kept, stale): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.state.attachments).into_iter().partition(is_live);
-        self.state.attachments = kept;
-        for attachment in stale {
-            debug!(container = %attachment.container, "An endpoint without a container is removed");
-            self.give_back(&attachment.endpoint);
-        }
-        for (container, endpoint, ports) in live {
-            match self.position(container, &endpoint.network_id) {
-                Some(at) => self.state.attachments[at].ports.clone_from(ports),
-                None => {
-                    match self.pools.get_mut(&endpoint.network_id).map(|pool| pool.take(endpoint.address)) {
-                        Some(Ok(())) => self.state.attachments.push(Attachment {
-                            container: container.clone(),
-                            endpoint: endpoint.clone(),
-                            ports: ports.clone(),
-                        }),
-                        _ => warn!(%container, address = %endpoint.address, network = %endpoint.network_name,
-                        "A container's place on its network is not free any more"),
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Reads `bip`: the bridge's own address.
-fn bridge_address(text: &str) -> Result<(Ipv4Addr, Subnet), NetworkError> {
-    Subnet::with_address(text)
-        .ok()
-        .filter(|(address, subnet)| *address != subnet.first() && *address != subnet.broadcast())
-        .ok_or_else(|| NetworkError::BridgeAddress { value: text.chars().take(50).collect() })
-}
-
-/// Adds the three networks that are always there, and gives the default bridge what the configuration says.
-fn built_in(state: &mut State, wish: Option<(Ipv4Addr, Subnet)>, mtu: u32) -> Result<(), NetworkError> {
-    let known = state.networks.iter().find(|network| network.name == DEFAULT_NETWORK).cloned();
-    let before = known.as_ref().and_then(NetworkRecord::bridge).map(|bridge| (bridge.gateway, bridge.subnet));
-    let (gateway, subnet) = match wish.or(before) {
-        Some(address) => address,
-        None => {
-            let subnet = networks::free_subnet(state, &[DEFAULT_BRIDGE])?;
-            (subnet.nth(1), subnet)
-        }
-    };
-    let option = |name: &str, value: &str| (format!("com.docker.network.{name}"), value.to_owned());
-    let record = |name: &str, kind: NetworkKind, options: BTreeMap<String, String>| NetworkRecord {
-        id: new_identifier(),
-        name: name.to_owned(),
-        created: Timestamp::now(),
-        internal: false,
-        attachable: false,
-        labels: BTreeMap::new(),
-        options,
-        kind,
-    };
-    let options = BTreeMap::from([
-        option("bridge.default_bridge", "true"),
-        option("bridge.enable_icc", "true"),
-        option("bridge.enable_ip_masquerade", "true"),
-        option("bridge.host_binding_ipv4", "0.0.0.0"),
-        option("bridge.name", DEFAULT_BRIDGE),
-        option("driver.mtu", &mtu.to_string()),
-    ]);
-    let kind = NetworkKind::Bridge(BridgeRecord {
-        interface: DEFAULT_BRIDGE.to_owned(),
-        subnet,
-        gateway,
-        range: None,
-        mtu,
-        masquerade: true,
-        among_themselves: true,
-        auxiliary: BTreeMap::new(),
-    });
-    match state.networks.iter_mut().find(|network| network.name == DEFAULT_NETWORK) {
-        Some(network) => {
-            network.kind = kind;
-            network.options = options;
-        }
-        None => state.networks.push(record(DEFAULT_NETWORK, kind, options)),
-    }
-    for (name, kind) in [("host", NetworkKind::Host), ("none", NetworkKind::Null)] {
-        if !state.networks.iter().any(|network| network.name == name) {
-            state.networks.push(record(name, kind, BTreeMap::new()));
-        }
-    }
-    Ok(())
-}
-
-/// A network's addresses, with the gateway's taken.
-fn pool(network: &NetworkRecord) -> Option<Pool> {
-    let bridge = network.bridge()?;
-    let mut pool = Pool::new(bridge.subnet, bridge.range);
-    for address in bridge.auxiliary.values().copied().chain([bridge.gateway]) {
-        let _ = pool.take(address);
-    }
-    Some(pool)
-}
-
-/// How the packet filter leads to a published port; what it does not is left to the proxy.
-fn redirection(port: PublishedPort, container: Ipv4Addr) -> Option<filter::Redirection> {
-    let IpAddr::V4(address) = port.host_ip else { return None };
-    (!address.is_loopback()).then(|| filter::Redirection {
-        protocol: port.protocol,
-        address: (!address.is_unspecified()).then_some(address),
-        port: port.host_port,
-        target: SocketAddrV4::new(container, port.container_port),
-    })
 }
 
 async fn forget_datagrams(ports: impl Iterator<Item = PublishedPort>) {

@@ -11,6 +11,9 @@ use tracing::warn;
 
 use super::{Attachment, Running, files};
 
+/// Addresses, each with its names.
+type Names = Vec<(IpAddr, Vec<String>)>;
+
 /// A hosts file that has grown beyond this inside its container is left alone.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
@@ -22,7 +25,7 @@ impl Running {
         }
         let members: BTreeSet<&str> =
             self.members(network_id).map(|member| member.container.as_str()).chain(left).collect();
-        let work: Vec<(PathBuf, Vec<(IpAddr, Vec<String>)>)> = members
+        let work: Vec<(PathBuf, Names)> = members
             .into_iter()
             .filter_map(|container| Some((self.hosts_file(container)?, self.seen_by(container))))
             .collect();
@@ -54,7 +57,7 @@ impl Running {
     }
 
     /// Everybody with a name on the networks of this container, itself included.
-    fn seen_by(&self, container: &str) -> Vec<(IpAddr, Vec<String>)> {
+    fn seen_by(&self, container: &str) -> Names {
         self.state
             .attachments
             .iter()

@@ -10,7 +10,7 @@ use super::addresses::Subnet;
 use super::state::State;
 use super::{
     Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
-    NetworkRecord, Running, blocking, bridge, new_identifier, pool,
+    NetworkRecord, Running, blocking, bridge, new_identifier, running::pool,
 };
 
 /// Every bridge is an interface of the host and some rules; nobody needs more.

@@ -82,17 +82,17 @@ fn hold_port(request: &PortRequest, host_port: u16) -> Result<Vec<Held>, (Publis
         host_ip,
         host_port,
     };
-    let hold = |host_ip: IpAddr| open(port(host_ip)).map_err(|error| (port(host_ip), error));
+    let on = |host_ip: IpAddr| open(port(host_ip)).map_err(|error| (port(host_ip), error));
     let Some(address) = request.host_ip else {
-        let mut held = vec![hold(Ipv4Addr::UNSPECIFIED.into())?];
-        match hold(Ipv6Addr::UNSPECIFIED.into()) {
+        let mut held = vec![on(Ipv4Addr::UNSPECIFIED.into())?];
+        match on(Ipv6Addr::UNSPECIFIED.into()) {
             Ok(second) => held.push(second),
             Err((_, error)) if is_absent_family(&error) => {}
             Err(failure) => return Err(failure),
         }
         return Ok(held);
     };
-    Ok(vec![hold(address)?])
+    Ok(vec![on(address)?])
 }
 
 /// Takes hold of the port that is wished for, or of any. `endpoint` is who it is for, as errors show it.

@@ -21,7 +21,7 @@ const MOST_SENDERS: usize = 1024;
 /// A container that does not answer by then is taken for absent.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// As long as connection tracking remembers a UDP exchange.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_mins(2);
 /// Out of file descriptors, say: nothing gets better by trying again at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 const LARGEST_DATAGRAM: usize = 65_535;

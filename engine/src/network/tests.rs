@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -42,7 +42,9 @@ impl Place {
             unshare_network();
             let thread = fs::read_link("/proc/thread-self").unwrap();
             report.send(thread).unwrap();
-            work.into_iter().for_each(|job| job());
+            for job in work {
+                job();
+            }
         });
         let thread = ready.recv().unwrap();
         let path = PathBuf::from("/proc").join(&thread).join("ns/net");
@@ -184,10 +186,10 @@ impl Host {
     ) -> Vec<PublishedPort> {
         self.block_on(network.publish(name, endpoint, ports)).unwrap()
     }
+}
 
-    fn links(&self) -> Vec<String> {
-        command("ip -o link | sed 's/^[0-9]*: //; s/[@:].*//'").lines().map(str::to_owned).collect()
-    }
+fn links() -> Vec<String> {
+    command("ip -o link | sed 's/^[0-9]*: //; s/[@:].*//'").lines().map(str::to_owned).collect()
 }
 
 fn port(protocol: Protocol, host_port: u16) -> PortRequest {
@@ -400,7 +402,7 @@ fn wishes_for_addresses_are_honoured_or_refused() {
         assert!(no_namespace.is_err());
         // The failures have not cost an address or left an interface.
         host.block_on(network.attach("two", &Place::new().path, &wish("172.17.9.10"))).unwrap();
-        assert_eq!(host.links().iter().filter(|name| name.starts_with("veth")).count(), 2);
+        assert_eq!(links().iter().filter(|name| name.starts_with("veth")).count(), 2);
     });
 }
 
@@ -417,7 +419,7 @@ fn attaching_again_changes_nothing_and_a_new_namespace_keeps_the_address() {
         assert_eq!(moved, endpoint);
         next.serve(80);
         assert_eq!(ask("172.17.0.2:80".parse().unwrap()).unwrap(), "172.17.0.1");
-        assert_eq!(host.links().iter().filter(|name| name.starts_with("veth")).count(), 1);
+        assert_eq!(links().iter().filter(|name| name.starts_with("veth")).count(), 1);
     });
 }
 
@@ -455,8 +457,8 @@ fn everything_survives_the_daemon() {
         });
 
         // What was left over is gone: the stray cable, the container that ended meanwhile and its address.
-        let cables: Vec<String> = host.links().into_iter().filter(|name| name.starts_with("veth")).collect();
-        assert_eq!(cables, [endpoint.host_interface.clone()]);
+        let cables: Vec<String> = links().into_iter().filter(|name| name.starts_with("veth")).collect();
+        assert_eq!(cables, std::slice::from_ref(&endpoint.host_interface));
         let (_next, next) = host.attach(&network, "next");
         assert_eq!(next.address, Ipv4Addr::new(172, 17, 0, 3));
         assert_eq!(host.block_on(network.attachments(&bridge.id)).len(), 2);
@@ -487,7 +489,7 @@ fn containers_come_back_although_the_bridge_and_the_state_are_lost() {
 fn two_hundred_containers_leave_nothing_behind() {
     Host::run(|host| {
         let network = host.network();
-        let (links, rules) = (host.links(), command("nft list table ip engine"));
+        let (links, rules) = (links(), command("nft list table ip engine"));
         for round in 0..4 {
             let mut places = Vec::new();
             for number in 0..50 {
@@ -505,7 +507,7 @@ fn two_hundred_containers_leave_nothing_behind() {
                 host.block_on(network.release(&name)).unwrap();
             }
         }
-        eventually("all interfaces are gone", || host.links() == links);
+        eventually("all interfaces are gone", || links() == links);
         assert_eq!(command("nft list table ip engine"), rules);
         drop(TcpListener::bind("0.0.0.0:10000").unwrap());
     });
@@ -703,7 +705,7 @@ fn networks_are_made_once_and_removed_when_empty() {
         );
         host.block_on(network.release("web")).unwrap();
         host.block_on(network.remove("mine")).unwrap();
-        assert!(!host.links().iter().any(|name| name.starts_with("br-")));
+        assert!(!links().iter().any(|name| name.starts_with("br-")));
         assert!(!command("nft list table ip engine").contains("10.50"));
         assert_eq!(
             refused(host.block_on(network.remove("mine"))),

@@ -47,6 +47,7 @@ impl Default for EndpointRequest {
 }
 
 /// A container's place on a network.
+#[expect(clippy::struct_field_names, reason = "it has an id of its own beside those of others")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub endpoint_id: String,

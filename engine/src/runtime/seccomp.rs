@@ -162,8 +162,8 @@ pub fn parse_profile(json: &str, capabilities: &HashSet<Capability>) -> Result<L
 fn resolve(profile: Profile, host: &Host<'_>) -> Result<LinuxSeccomp, SeccompError> {
     let invalid = |what: String| SeccompError::Invalid { what };
     let rules = profile.syscalls.unwrap_or_default();
-    let names: usize = rules.iter().map(|rule| rule.names.as_ref().map_or(1, Vec::len)).sum();
-    if rules.len() > MOST_RULES || names > MOST_NAMES {
+    let count: usize = rules.iter().map(|rule| rule.names.as_ref().map_or(1, Vec::len)).sum();
+    if rules.len() > MOST_RULES || count > MOST_NAMES {
         return Err(SeccompError::TooManyRules);
     }
     if profile.listener_path.is_some_and(|path| !path.is_empty())
@@ -193,6 +193,7 @@ fn resolve(profile: Profile, host: &Host<'_>) -> Result<LinuxSeccomp, SeccompErr
     if let Some(architectures) = architectures {
         builder = builder.architectures(architectures);
     }
+    let nothing = Filter::default();
     let mut calls = Vec::with_capacity(rules.len());
     for rule in rules {
         let named =
@@ -208,7 +209,7 @@ fn resolve(profile: Profile, host: &Host<'_>) -> Result<LinuxSeccomp, SeccompErr
             return Err(invalid(format!("{odd:.50?} is not the name of a system call")));
         }
         if rule.excludes.as_ref().is_some_and(|filter| host.excludes(filter))
-            || !host.includes(rule.includes.as_ref().unwrap_or(&Filter::default()))?
+            || !host.includes(rule.includes.as_ref().unwrap_or(&nothing))?
         {
             continue;
         }

@@ -15,7 +15,7 @@ fn action(profile: &LinuxSeccomp, name: &str) -> LinuxSeccompAction {
         .iter()
         .flatten()
         .find(|call| call.args().is_none() && call.names().iter().any(|known| known == name))
-        .map_or(profile.default_action(), LinuxSyscall::action)
+        .map_or_else(|| profile.default_action(), LinuxSyscall::action)
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_profile_is_read_with_its_conditions() {
             { "names": ["set_tls"], "action": "SCMP_ACT_ALLOW", "includes": { "arches": ["arm"] } },
             { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "excludes": { "caps": ["CAP_SYS_ADMIN"] } },
             { "names": ["clone"], "action": "SCMP_ACT_ALLOW",
-              "args": [{ "index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] },
+              "args": [{ "index": 0, "value": 2_114_060_288_u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] },
         ],
     });
     let names = |profile: &LinuxSeccomp| -> Vec<String> {
