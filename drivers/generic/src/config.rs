@@ -9,12 +9,13 @@ use serde_json::Value;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// An IP address or a DNS name.
-    pub(crate) ip_address: String,
+    pub(crate) address: String,
+    pub(crate) user: String,
+    pub(crate) port: u16,
     pub(crate) engine_port: u16,
-    pub(crate) ssh_port: u16,
-    pub(crate) ssh_user: String,
     /// As given: relative paths belong to the folder that `create` ran in.
-    pub(crate) ssh_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
 }
 
 impl Config {
@@ -28,11 +29,11 @@ impl Config {
             return Err(DriverError::invalid(format!("`{}` is no name of a user", user.escape_debug())));
         }
         Ok(Self {
-            ip_address: host_address(address)?,
+            address: host_address(address)?,
+            user: user.to_owned(),
+            port: port(options, "generic-ssh-port")?,
             engine_port: port(options, "generic-engine-port")?,
-            ssh_port: port(options, "generic-ssh-port")?,
-            ssh_user: user.to_owned(),
-            ssh_key: options.text("generic-ssh-key").map(str::to_owned),
+            key: options.text("generic-ssh-key").map(str::to_owned),
         })
     }
 

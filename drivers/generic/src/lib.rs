@@ -106,10 +106,10 @@ impl Driver for Generic {
 
     async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
         let config = Config::of(host)?;
-        if let Some(key) = &config.ssh_key {
+        if let Some(key) = &config.key {
             reach::key_file(key)?;
         }
-        reach::banner(&config.ip_address, config.ssh_port).await
+        reach::banner(&config.address, config.port).await
     }
 
     /// Remembers where the key is, in full, so that later calls work from any folder.
@@ -120,16 +120,16 @@ impl Driver for Generic {
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         let config = Config::of(host)?;
-        let Some(key) = &config.ssh_key else {
+        let Some(key) = &config.key else {
             progress.note("No SSH key specified. Assuming an existing key at the default location.");
             return Ok(());
         };
-        if journal.state().get("ssh_key").is_some() {
+        if journal.state().get("key").is_some() {
             return Ok(());
         }
         let absolute = std::path::absolute(key)
             .map_err(|error| DriverError::refused(format!("Could not find `{key}`")).with_source(error))?;
-        journal.set_state(json!({ "ssh_key": absolute }))?;
+        journal.set_state(json!({ "key": absolute }))?;
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Driver for Generic {
 
     async fn state(&self, host: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
         let config = Config::of(host)?;
-        Ok(if reach::answers(&config.ip_address, config.ssh_port).await {
+        Ok(if reach::answers(&config.address, config.port).await {
             State::Running
         } else {
             State::Stopped
@@ -181,19 +181,19 @@ impl Driver for Generic {
 
     async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
         let config = Config::of(host)?;
-        let key = match (state.get("ssh_key").and_then(Value::as_str), &config.ssh_key) {
+        let key = match (state.get("key").and_then(Value::as_str), &config.key) {
             (Some(absolute), _) => SshKey::File(absolute.into()),
             (None, Some(given)) => SshKey::File(given.into()),
             (None, None) => SshKey::Agent,
         };
         Ok(Endpoint {
-            address: config.ip_address.clone(),
+            address: config.address.clone(),
             engine_port: config.engine_port,
             url: None,
             ssh: Some(SshEndpoint {
-                host: config.ip_address,
-                port: config.ssh_port,
-                user: config.ssh_user,
+                host: config.address,
+                port: config.port,
+                user: config.user,
                 key,
             }),
         })

@@ -139,7 +139,7 @@ impl Host<'_> {
     }
 
     pub(super) async fn resources(&self) -> Vec<Resource> {
-        let mut resources = self.suite.inventory.resources(&self.id, &self.folder).await;
+        let mut resources = self.suite.inventory.resources(&self.view()).await;
         resources.sort();
         resources
     }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{Driver, HostId, HostKey, LoginKey};
+use crate::{Driver, HostKey, HostView, LoginKey};
 
 mod crashes;
 mod fixture;
@@ -29,9 +29,9 @@ mod words;
 /// What exists at the provider, found by other means than the driver.
 #[async_trait]
 pub trait Inventory: Send + Sync {
-    /// Everything that exists for this host outside its folder, and in it if the driver put it there. Empty when
-    /// nothing was made.
-    async fn resources(&self, host: &HostId, folder: &std::path::Path) -> Vec<Resource>;
+    /// Everything that the driver made for this host and that still exists, be it at the provider or in the host's
+    /// folder. Empty when nothing was made.
+    async fn resources(&self, host: &HostView<'_>) -> Vec<Resource>;
 }
 
 /// One thing that exists.
@@ -47,7 +47,7 @@ pub struct MakesNothing;
 
 #[async_trait]
 impl Inventory for MakesNothing {
-    async fn resources(&self, _: &HostId, _: &std::path::Path) -> Vec<Resource> {
+    async fn resources(&self, _: &HostView<'_>) -> Vec<Resource> {
         Vec::new()
     }
 }

@@ -1,0 +1,248 @@
+//! Which accelerator works: found out by really running a guest.
+//!
+//! `/dev/kvm` being there says little: under nested virtualisation a guest may abort, or never get past its
+//! first instructions. So a boot sector is run which does what a kernel does first, and says when it is done.
+
+use std::{
+    fs::{self, File},
+    io::{Seek, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use machine_driver::DriverError;
+use serde::{Deserialize, Serialize};
+use tokio::{process::Command, time::timeout};
+
+use crate::config::Wanted;
+
+/// A guest that works needs a tenth of a second.
+const PROBE: Duration = Duration::from_secs(2);
+/// What the boot sector writes to the exit port, as QEMU's exit code: twice the value and one.
+const DONE: i32 = 0x10 << 1 | 1;
+const KVM: &str = "/dev/kvm";
+
+/// From real mode to 64-bit mode with paging, then a thousand `cpuid`s, each of which leaves the guest, then the
+/// exit port:
+///
+/// ```text
+///         cli; xor ax, ax; mov ds, ax; mov es, ax; mov ss, ax; mov sp, 0x7c00
+///         mov di, 0x1000; mov cx, 0x1800; cld; rep stosw                    three empty tables
+///         mov word [0x1000], 0x2003; mov word [0x2000], 0x3003; mov word [0x3000], 0x0083
+///         lgdt [gdtr]
+///         mov eax, cr4; or eax, 0x20; mov cr4, eax                          PAE
+///         mov eax, 0x1000; mov cr3, eax
+///         mov ecx, 0xc0000080; rdmsr; or eax, 0x100; wrmsr                  long mode
+///         mov eax, cr0; or eax, 0x80000001; mov cr0, eax                    paging, protection
+///         jmp 8:long
+/// long:   mov ecx, 1000
+/// again:  xor eax, eax; push rcx; cpuid; pop rcx; loop again
+///         mov al, 0x10; out 0xf4, al
+/// halt:   hlt; jmp halt
+/// ```
+#[rustfmt::skip]
+const CODE: &[u8] = &[
+    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xbf, 0x00, 0x10, 0xb9,
+    0x00, 0x18, 0xfc, 0xf3, 0xab, 0xc7, 0x06, 0x00, 0x10, 0x03, 0x20, 0xc7, 0x06, 0x00, 0x20, 0x03,
+    0x30, 0xc7, 0x06, 0x00, 0x30, 0x83, 0x00, 0x66, 0x0f, 0x01, 0x16, 0x88, 0x7c, 0x0f, 0x20, 0xe0,
+    0x66, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, 0x66, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8,
+    0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x66, 0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30,
+    0x0f, 0x20, 0xc0, 0x66, 0x0d, 0x01, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0, 0xea, 0x61, 0x7c, 0x08,
+    0x00, 0xb9, 0xe8, 0x03, 0x00, 0x00, 0x31, 0xc0, 0x51, 0x0f, 0xa2, 0x59, 0xe2, 0xf8, 0xb0, 0x10,
+    0xe6, 0xf4, 0xf4, 0xeb, 0xfd,
+];
+/// An empty descriptor and one for 64-bit code, then their size and place: at 0x7c78 and 0x7c88.
+const DESCRIPTORS: [u8; 22] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x9a, 0x20, 0, 15, 0, 0x78, 0x7c, 0, 0];
+const DESCRIPTORS_AT: usize = 0x78;
+
+/// What VMs are run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    Kvm,
+    Tcg,
+}
+
+/// The accelerator, and why it is not the faster one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) accelerator: Accelerator,
+    pub(crate) note: Option<String>,
+}
+
+/// What a probe found, and for which machine that holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Finding {
+    key: String,
+    /// Why KVM does not work; `None` where it does.
+    trouble: Option<String>,
+}
+
+/// Decides, running a guest unless that was done before on this machine.
+pub(crate) async fn choose(
+    wanted: Wanted,
+    binary: &Path,
+    version: &str,
+    cache: &Path,
+) -> Result<Choice, DriverError> {
+    if wanted == Wanted::Tcg {
+        return Ok(Choice { accelerator: Accelerator::Tcg, note: None });
+    }
+    let Some(trouble) = trouble(binary, version, cache).await else {
+        return Ok(Choice { accelerator: Accelerator::Kvm, note: None });
+    };
+    if wanted == Wanted::Kvm {
+        return Err(DriverError::refused(format!("KVM does not work here: {trouble}"))
+            .with_hint("`--qemu-accelerator tcg` runs the VM in software, which is slower"));
+    }
+    let note = format!("The VM is emulated in software, which is slower: {trouble}");
+    Ok(Choice { accelerator: Accelerator::Tcg, note: Some(note) })
+}
+
+/// Why KVM cannot be used.
+async fn trouble(binary: &Path, version: &str, cache: &Path) -> Option<String> {
+    let metadata = match fs::metadata(KVM) {
+        Ok(metadata) => metadata,
+        Err(_) => return Some(format!("there is no {KVM}")),
+    };
+    if let Err(error) = File::options().read(true).write(true).open(KVM) {
+        return Some(format!("{KVM} cannot be opened ({error}); members of the group `kvm` usually may"));
+    }
+    let kernel = rustix::system::uname();
+    let key = format!(
+        "{} {version} {} {} {}:{}",
+        binary.display(),
+        kernel.release().to_string_lossy(),
+        kernel.version().to_string_lossy(),
+        metadata.dev(),
+        metadata.rdev()
+    );
+    let file = cache.join("accelerator.json");
+    let known = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Finding>(&text).ok());
+    if let Some(finding) = known
+        && finding.key == key
+    {
+        return finding.trouble;
+    }
+    let trouble = probe(binary, &["-accel", "kvm", "-cpu", "host"]).await.err();
+    let finding = Finding { key, trouble };
+    if let Err(error) = remember(cache, &file, &finding) {
+        tracing::debug!(%error, "the accelerator is found out again next time");
+    }
+    finding.trouble
+}
+
+fn remember(cache: &Path, path: &Path, finding: &Finding) -> std::io::Result<()> {
+    fs::create_dir_all(cache)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache)?;
+    serde_json::to_writer(&mut file, finding)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Runs the guest. `Err` says how it failed.
+async fn probe(binary: &Path, accelerator: &[&str]) -> Result<(), String> {
+    let mut sector = [0; 512];
+    sector[..CODE.len()].copy_from_slice(CODE);
+    sector[DESCRIPTORS_AT..][..DESCRIPTORS.len()].copy_from_slice(&DESCRIPTORS);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    // The file has no name; the child finds it as its standard input.
+    let image = tempfile::tempfile()
+        .and_then(|mut file| {
+            file.write_all(&sector)?;
+            file.rewind()?;
+            Ok(file)
+        })
+        .map_err(|error| format!("the test could not be prepared ({error})"))?;
+    let mut command = Command::new(binary);
+    command
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-m", "16"])
+        .args(accelerator)
+        .args(["-drive", "file=/proc/self/fd/0,format=raw,if=floppy,readonly=on"])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-no-reboot"])
+        .stdin(Stdio::from(image))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = match timeout(PROBE, command.output()).await {
+        Err(_) => return Err(format!("a test guest did not get anywhere within {} s", PROBE.as_secs())),
+        Ok(Err(error)) => return Err(format!("a test guest could not be started ({error})")),
+        Ok(Ok(output)) => output,
+    };
+    if output.status.code() == Some(DONE) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let reason = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    Err(format!("a test guest failed ({reason})"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn qemu() -> Option<&'static Path> {
+        let path = Path::new("/usr/bin/qemu-system-x86_64");
+        path.exists().then_some(path)
+    }
+
+    /// Software emulation always works, so the guest that finds out about KVM is tried with it.
+    #[tokio::test]
+    async fn the_test_guest_runs_to_its_end() {
+        let Some(qemu) = qemu() else { return };
+        assert_eq!(probe(qemu, &["-accel", "tcg", "-cpu", "max"]).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_cpu_without_long_mode_does_not_pass() {
+        let Some(qemu) = qemu() else { return };
+        assert!(probe(qemu, &["-accel", "tcg", "-cpu", "qemu32"]).await.is_err());
+    }
+
+    fn script(folder: &Path, text: &str) -> std::path::PathBuf {
+        let path = folder.join("qemu");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_fails_or_hangs_is_told_from_one_that_works() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(probe(&script(folder.path(), "exit 33"), &[]).await, Ok(()));
+        let failed = probe(&script(folder.path(), "echo 'Assertion failed' >&2; exit 134"), &[]).await;
+        assert_eq!(failed, Err("a test guest failed (Assertion failed)".into()));
+        let hung = probe(&script(folder.path(), "exec sleep 60"), &[]).await;
+        assert_eq!(hung, Err("a test guest did not get anywhere within 2 s".into()));
+    }
+
+    #[tokio::test]
+    async fn the_finding_is_kept_for_this_machine_and_program() {
+        if File::options().read(true).write(true).open(KVM).is_err() {
+            return;
+        }
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let counting = format!("echo x >> {}; exit 33", folder.path().join("runs").display());
+        let binary = script(folder.path(), &counting);
+        for version in ["1.0", "1.0", "2.0"] {
+            assert_eq!(trouble(&binary, version, cache.path()).await, None);
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("runs")).unwrap(), "x\nx\n");
+    }
+
+    #[tokio::test]
+    async fn software_needs_no_test_and_kvm_is_not_replaced_in_silence() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let binary = script(folder.path(), "exit 1");
+        let choice = choose(Wanted::Tcg, &binary, "1", cache.path()).await.unwrap();
+        assert_eq!(choice, Choice { accelerator: Accelerator::Tcg, note: None });
+        let choice = choose(Wanted::Auto, &binary, "1", cache.path()).await.unwrap();
+        assert!(choice.accelerator == Accelerator::Tcg && choice.note.is_some());
+        assert!(choose(Wanted::Kvm, &binary, "1", cache.path()).await.is_err());
+    }
+}

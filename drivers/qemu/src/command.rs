@@ -1,0 +1,218 @@
+//! QEMU's command line for a VM.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use machine_driver::{DriverError, HostId, HostName};
+use serde_json::{Value, json};
+
+use crate::{
+    accelerator::Accelerator,
+    address::{ENGINE_PORTS, Place},
+    image::Image,
+};
+
+/// Files in a host's folder.
+pub(crate) const DISK: &str = "disk.qcow2";
+pub(crate) const SEED: &str = "seed.iso";
+pub(crate) const CONSOLE: &str = "console.log";
+pub(crate) const PREVIOUS_CONSOLE: &str = "console.log.1";
+pub(crate) const PID_FILE: &str = "qemu.pid";
+pub(crate) const LOG: &str = "qemu.log";
+pub(crate) const MONITOR: &str = "qmp.sock";
+/// The port forwarder's own monitor: each serves one client at a time.
+pub(crate) const PORTS_MONITOR: &str = "ports-qmp.sock";
+pub(crate) const PORTS: &str = "ports.sock";
+pub(crate) const PORTS_LOG: &str = "ports.log";
+/// Names inside the VM's configuration.
+pub(crate) const NETWORK: &str = "net0";
+pub(crate) const PORTS_CHANNEL: &str = "org.machine.ports";
+
+/// A VM about to be run.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    pub(crate) name: &'a HostName,
+    pub(crate) id: &'a HostId,
+    /// QEMU runs in this folder, so that the paths of its sockets are short.
+    pub(crate) folder: &'a Path,
+    pub(crate) image: &'a Image,
+    pub(crate) place: Place,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) cpus: usize,
+    /// MiB.
+    pub(crate) memory: u64,
+}
+
+impl Machine<'_> {
+    pub(crate) fn arguments(&self) -> Result<Vec<String>, DriverError> {
+        let mut arguments: Vec<String> = Vec::new();
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        add(&["-name", &format!("guest={}", self.name), "-uuid", &self.id.to_string()]);
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", PID_FILE]);
+        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+        add(&["-machine", "q35,vmport=off", "-rtc", "base=utc"]);
+        match self.accelerator {
+            Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
+            Accelerator::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        }
+        add(&["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);
+        if let Some(kernel) = &self.image.kernel {
+            add(&["-kernel", text(&kernel.kernel)?, "-initrd", text(&kernel.initrd)?]);
+            add(&["-append", &kernel.command_line]);
+        }
+        add(&["-blockdev", &self.disk()?.to_string()]);
+        add(&["-device", "virtio-blk-pci,drive=disk,bootindex=1"]);
+        let seed = json!({
+            "driver": "raw", "node-name": "seed", "read-only": true,
+            "file": { "driver": "file", "filename": text(&self.folder.join(SEED))? },
+        });
+        add(&["-blockdev", &seed.to_string(), "-device", "virtio-blk-pci,drive=seed"]);
+        add(&[
+            "-netdev",
+            &self.network(),
+            "-device",
+            &format!("virtio-net-pci,netdev={NETWORK},mac={}", self.mac()),
+        ]);
+        add(&["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]);
+        add(&[
+            "-chardev",
+            &format!("file,id=console,path={CONSOLE},append=on"),
+            "-serial",
+            "chardev:console",
+        ]);
+        for monitor in [MONITOR, PORTS_MONITOR] {
+            add(&["-qmp", &format!("unix:{monitor},server=on,wait=off")]);
+        }
+        add(&["-device", "virtio-serial-pci", "-chardev"]);
+        add(&[&format!("socket,id=ports,path={PORTS},server=on,wait=off")]);
+        add(&["-device", &format!("virtserialport,chardev=ports,name={PORTS_CHANNEL}")]);
+        Ok(arguments)
+    }
+
+    /// The base is named here, so what the disk's own header says is not followed.
+    fn disk(&self) -> Result<Value, DriverError> {
+        let backing = match &self.image.base {
+            None => Value::Null,
+            Some(base) => json!({
+                "driver": base.format.name(),
+                "file": { "driver": "file", "filename": text(&base.path)? },
+            }),
+        };
+        Ok(json!({
+            "driver": "qcow2", "node-name": "disk", "discard": "unmap",
+            "file": { "driver": "file", "filename": text(&self.folder.join(DISK))?, "discard": "unmap" },
+            "backing": backing,
+        }))
+    }
+
+    fn network(&self) -> String {
+        let Place { address, ssh_port } = self.place;
+        // Without a route to the IPv6 Internet guests would wait for it.
+        let mut network = format!("user,id={NETWORK},ipv6=off");
+        network.push_str(&forward(address, ssh_port, 22));
+        for port in ENGINE_PORTS {
+            network.push_str(&forward(address, port, port));
+        }
+        network
+    }
+
+    /// A locally administered address that stays the same, from the host's id.
+    fn mac(&self) -> String {
+        let digits: Vec<char> = self.id.to_string().chars().filter(char::is_ascii_hexdigit).take(6).collect();
+        let pair = |at: usize| digits[at..at + 2].iter().collect::<String>();
+        format!("52:54:00:{}:{}:{}", pair(0), pair(2), pair(4))
+    }
+}
+
+fn forward(address: Ipv4Addr, port: u16, guest: u16) -> String {
+    format!(",hostfwd=tcp:{address}:{port}-:{guest}")
+}
+
+/// QEMU's options are text.
+fn text(path: &Path) -> Result<&str, DriverError> {
+    path.to_str().ok_or_else(|| {
+        DriverError::refused(format!("The path `{}` is not UTF-8, which QEMU needs", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        disk::Format,
+        image::{Base, Kernel, Services},
+    };
+
+    fn image(base: Option<Base>) -> Image {
+        Image {
+            name: "x".into(),
+            version: "1".into(),
+            user: "docker".into(),
+            services: Services::Systemd,
+            kernel: base.is_none().then(|| Kernel {
+                kernel: "/c/vmlinux".into(),
+                initrd: "/c/initrd.img".into(),
+                command_line: "console=ttyS0 quiet".into(),
+            }),
+            base,
+        }
+    }
+
+    fn arguments(image: &Image, folder: &str, accelerator: Accelerator) -> Vec<String> {
+        let (name, id) = ("mc1".parse().unwrap(), HostId::random());
+        let place = Place { address: Ipv4Addr::new(127, 20, 30, 40), ssh_port: 2222 };
+        let folder = Path::new(folder);
+        Machine { name: &name, id: &id, folder, image, place, accelerator, cpus: 2, memory: 1024 }
+            .arguments()
+            .unwrap()
+    }
+
+    fn after<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {
+        arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].as_str()).collect()
+    }
+
+    #[test]
+    fn only_the_vms_own_address_is_listened_on() {
+        let arguments = arguments(&image(None), "/f", Accelerator::Tcg);
+        let network = after(&arguments, "-netdev")[0];
+        let forwards: Vec<&str> = network.split(',').filter(|part| part.starts_with("hostfwd=")).collect();
+        assert_eq!(
+            forwards,
+            [
+                "hostfwd=tcp:127.20.30.40:2222-:22",
+                "hostfwd=tcp:127.20.30.40:2376-:2376",
+                "hostfwd=tcp:127.20.30.40:3376-:3376",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_path_with_commas_and_quotes_stays_one_path() {
+        let folder = "/a,b\"c,readonly=on";
+        let arguments = arguments(&image(None), folder, Accelerator::Tcg);
+        let disk: Value = serde_json::from_str(after(&arguments, "-blockdev")[0]).unwrap();
+        assert_eq!(disk["file"]["filename"], format!("{folder}/disk.qcow2"));
+        assert!(disk["backing"].is_null());
+    }
+
+    #[test]
+    fn the_base_is_named_with_its_format_so_that_nothing_is_guessed() {
+        let base = Base { path: "/c/disk.raw".into(), format: Format::Raw, size: 1 };
+        let arguments = arguments(&image(Some(base)), "/f", Accelerator::Kvm);
+        let disk: Value = serde_json::from_str(after(&arguments, "-blockdev")[0]).unwrap();
+        assert_eq!(
+            disk["backing"],
+            json!({"driver": "raw", "file": {"driver": "file", "filename": "/c/disk.raw"}})
+        );
+        assert!(after(&arguments, "-kernel").is_empty());
+        assert_eq!((after(&arguments, "-accel"), after(&arguments, "-cpu")), (vec!["kvm"], vec!["host"]));
+    }
+
+    #[test]
+    fn a_kernel_is_booted_directly() {
+        let arguments = arguments(&image(None), "/f", Accelerator::Tcg);
+        assert_eq!(after(&arguments, "-kernel"), ["/c/vmlinux"]);
+        assert_eq!(after(&arguments, "-append"), ["console=ttyS0 quiet"]);
+        assert_eq!(after(&arguments, "-accel"), ["tcg,thread=multi"]);
+    }
+}

@@ -1,0 +1,73 @@
+//! What a VM is told at its first boot.
+
+use machine_driver::{
+    DriverError, HostView,
+    seed::{Seed, SeedFile},
+};
+
+use crate::{
+    config::Config,
+    image::{Image, Services},
+};
+
+/// The guest's half of port forwarding.
+const PORTS_SERVICE: &str = include_str!("ports/guest.sh");
+const PORTS_PROGRAM: &str = "/usr/local/lib/machine/ports";
+const PORTS_UNIT: &str = "\
+[Unit]
+Description=Tells the host which ports are listened on
+
+[Service]
+ExecStart=/usr/local/lib/machine/ports
+Restart=always
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target
+";
+/// Linux takes no longer names.
+const LONGEST_HOST_NAME: usize = 63;
+
+pub(crate) fn seed(host: &HostView<'_>, config: &Config, image: &Image) -> Result<Seed, DriverError> {
+    let login = host
+        .login
+        .ok_or_else(|| DriverError::failed("The VM cannot be made without a key to log in with"))?;
+    let hostname: String = host.name.as_str().chars().take(LONGEST_HOST_NAME).collect();
+    let file = |path: &str, text: &str, mode| SeedFile {
+        path: path.into(),
+        content: text.as_bytes().to_vec(),
+        mode,
+    };
+    let (write_files, runcmd) = match image.services {
+        Services::MachineOs => {
+            (vec![file("/etc/services/machine-ports/run", PORTS_SERVICE, 0o755)], Vec::new())
+        }
+        Services::Systemd => (
+            vec![
+                file(PORTS_PROGRAM, PORTS_SERVICE, 0o755),
+                file("/etc/systemd/system/machine-ports.service", PORTS_UNIT, 0o644),
+            ],
+            [
+                vec!["systemctl", "daemon-reload"],
+                vec!["systemctl", "enable", "--now", "machine-ports.service"],
+            ]
+            .map(|words| words.into_iter().map(str::to_owned).collect())
+            .to_vec(),
+        ),
+    };
+    Ok(Seed {
+        instance_id: host.id.to_string(),
+        hostname: hostname.trim_end_matches(['-', '.']).to_owned(),
+        user: user(config, image).to_owned(),
+        shell: Some("/bin/bash".into()),
+        authorized_keys: vec![login.public.trim().to_owned()],
+        host_key: host.host_key.cloned(),
+        write_files,
+        runcmd,
+        network: None,
+    })
+}
+
+pub(crate) fn user<'a>(config: &'a Config, image: &'a Image) -> &'a str {
+    config.ssh_user.as_deref().unwrap_or(&image.user)
+}

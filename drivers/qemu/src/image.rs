@@ -1,0 +1,368 @@
+//! Images: finding them, and keeping a verified copy that every VM can be based on.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write as _},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use machine_driver::DriverError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    config::is_image_name,
+    disk::{self, Format},
+};
+
+/// Colon-separated folders that hold images.
+pub const IMAGE_PATH_VARIABLE: &str = "MACHINE_IMAGE_PATH";
+
+const MANIFEST: &str = "manifest.json";
+const LARGEST_MANIFEST: u64 = 64 * 1024;
+const LONGEST_COMMAND_LINE: usize = 1024;
+const BUILD_HINT: &str =
+    "Build the images with `cargo xtask image`, or name their folder in MACHINE_IMAGE_PATH";
+/// Also the unit in which empty parts of a disk image are left out.
+const COPY_BLOCK: usize = 64 * 1024;
+
+/// An image as VMs use it: verified copies in the cache, which nobody changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Image {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) user: String,
+    pub(crate) services: Services,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<Kernel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<Base>,
+}
+
+/// What QEMU boots directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kernel {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) command_line: String,
+}
+
+/// The disk under the overlays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Base {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) size: u64,
+}
+
+/// How the image runs services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Services {
+    MachineOs,
+    Systemd,
+}
+
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    name: String,
+    version: String,
+    #[serde(default)]
+    boot: Option<String>,
+    #[serde(default)]
+    cmdline: String,
+    #[serde(default, alias = "default_user")]
+    user: Option<String>,
+    sha256: BTreeMap<String, String>,
+}
+
+/// An image that was found and not yet copied.
+#[derive(Debug)]
+pub(crate) struct Found {
+    name: String,
+    version: String,
+    user: String,
+    services: Services,
+    command_line: String,
+    kernel: Option<(Source, Source)>,
+    disk: Option<Source>,
+}
+
+/// One file of an image.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// Its name in the cache.
+    file: &'static str,
+    size: u64,
+    /// SHA-256 in hexadecimal. `None` for a user's own disk: nothing says what it should be.
+    digest: Option<String>,
+}
+
+/// The folders in which images are looked for.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = env::var_os(IMAGE_PATH_VARIABLE)
+        .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
+        .unwrap_or_default();
+    if let Ok(executable) = env::current_exe()
+        && let Some(folder) = executable.parent()
+    {
+        folders.push(folder.join("../share/machine/images"));
+        folders.push(folder.join("../images"));
+    }
+    folders
+}
+
+/// Finds an image by its name or path, and refuses what cannot be one.
+pub(crate) fn find(image: &str, folders: &[PathBuf]) -> Result<Found, DriverError> {
+    if image.contains('/') {
+        return Found::disk(Path::new(image));
+    }
+    let Some(folder) =
+        folders.iter().map(|folder| folder.join(image)).find(|path| path.join(MANIFEST).is_file())
+    else {
+        let places: Vec<String> = folders.iter().map(|folder| format!("`{}`", folder.display())).collect();
+        let message = format!("There is no image `{image}` in {}", places.join(", "));
+        return Err(DriverError::refused(message).with_hint(BUILD_HINT));
+    };
+    Found::in_folder(image, &folder)
+}
+
+fn broken(folder: &Path, reason: impl Into<String>) -> DriverError {
+    let message = format!("The image in `{}` is not usable: {}", folder.display(), reason.into());
+    DriverError::refused(message).with_hint(BUILD_HINT)
+}
+
+impl Found {
+    /// A user's own disk image: it has to have cloud-init, which cannot be seen from outside.
+    fn disk(path: &Path) -> Result<Self, DriverError> {
+        let refused =
+            |error| DriverError::refused("The image of `--qemu-image` cannot be used").with_source(error);
+        let path = fs::canonicalize(path)
+            .map_err(|source| refused(disk::DiskError::Read { path: path.to_owned(), source }))?;
+        let facts = disk::inspect(&path).map_err(refused)?;
+        let metadata = fs::metadata(&path)
+            .map_err(|source| refused(disk::DiskError::Read { path: path.clone(), source }))?;
+        // The file may change or go away; what it is now is known by these.
+        let identity = format!(
+            "{}\n{}\n{}\n{}\n{}\n{}",
+            path.display(),
+            metadata.dev(),
+            metadata.ino(),
+            metadata.size(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        );
+        let file = if facts.format == Format::Qcow2 { "disk.qcow2" } else { "disk.raw" };
+        Ok(Self {
+            name: "disk".into(),
+            version: hexadecimal(&Sha256::digest(identity))[..12].to_owned(),
+            user: "docker".into(),
+            services: Services::Systemd,
+            command_line: String::new(),
+            kernel: None,
+            disk: Some(Source { path, file, size: metadata.size(), digest: None }),
+        })
+    }
+
+    fn in_folder(name: &str, folder: &Path) -> Result<Self, DriverError> {
+        let path = folder.join(MANIFEST);
+        let mut text = String::new();
+        File::open(&path)
+            .and_then(|file| file.take(LARGEST_MANIFEST).read_to_string(&mut text))
+            .map_err(|error| broken(folder, "its manifest cannot be read").with_source(error))?;
+        let manifest: Manifest = serde_json::from_str(&text)
+            .map_err(|error| broken(folder, "its manifest is not understood").with_source(error))?;
+        if manifest.name != name || !is_image_name(&manifest.version) {
+            return Err(broken(
+                folder,
+                format!(
+                    "it calls itself `{}`, version `{}`",
+                    manifest.name.escape_debug(),
+                    manifest.version.escape_debug()
+                ),
+            ));
+        }
+        if manifest.cmdline.len() > LONGEST_COMMAND_LINE || manifest.cmdline.contains(char::is_control) {
+            return Err(broken(folder, "its kernel's command line makes no sense"));
+        }
+        let source = |file: &'static str| -> Result<Option<Source>, DriverError> {
+            let Some(digest) = manifest.sha256.get(file) else { return Ok(None) };
+            let path = folder.join(file);
+            let metadata = fs::metadata(&path)
+                .map_err(|error| broken(folder, format!("`{file}` is missing")).with_source(error))?;
+            if digest.len() != 64
+                || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+                || !metadata.is_file()
+            {
+                return Err(broken(folder, format!("`{file}` cannot be verified")));
+            }
+            let digest = Some(digest.to_ascii_lowercase());
+            Ok(Some(Source { path, file, size: metadata.len(), digest }))
+        };
+        let disk = source("disk.qcow2")?;
+        let direct = manifest.boot.as_deref() == Some("direct") || disk.is_none();
+        let kernel = if direct {
+            // The uncompressed kernel saves the guest the work of unpacking it.
+            let kernel = source("vmlinux")?.map_or_else(|| source("vmlinuz"), |found| Ok(Some(found)))?;
+            let initrd = source("initrd.img")?;
+            Some(kernel.zip(initrd).ok_or_else(|| broken(folder, "it has no kernel to boot"))?)
+        } else {
+            None
+        };
+        if let Some(disk) = &disk {
+            disk::inspect(&disk.path)
+                .map_err(|error| broken(folder, "its disk is none").with_source(error))?;
+        }
+        let own_os = manifest.name == "machineos";
+        let user = manifest.user.unwrap_or_else(|| match name {
+            "debian-12" => "debian".into(),
+            _ => "docker".into(),
+        });
+        Ok(Self {
+            name: manifest.name,
+            version: manifest.version,
+            user,
+            services: if own_os { Services::MachineOs } else { Services::Systemd },
+            command_line: manifest.cmdline,
+            kernel,
+            disk,
+        })
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.kernel.iter().flat_map(|(kernel, initrd)| [kernel, initrd]).chain(&self.disk)
+    }
+
+    /// How many bytes the cache is about to grow by.
+    pub(crate) fn bytes_to_copy(&self, cache: &Path) -> u64 {
+        if self.cached(&self.place(cache)) { 0 } else { self.sources().map(|source| source.size).sum() }
+    }
+
+    /// The folder of this very content in the cache.
+    fn place(&self, cache: &Path) -> PathBuf {
+        let mut digest = Sha256::new();
+        for source in self.sources() {
+            digest.update(format!("{} {}\n", source.file, source.digest.as_deref().unwrap_or_default()));
+        }
+        let digest = &hexadecimal(&digest.finalize())[..12];
+        cache.join("images").join(format!("{}-{}-{digest}", self.name, self.version))
+    }
+
+    fn cached(&self, place: &Path) -> bool {
+        self.sources().all(|source| {
+            fs::metadata(place.join(source.file))
+                .is_ok_and(|file| file.is_file() && file.len() == source.size)
+        })
+    }
+
+    /// Copies the image to the cache, verifying it on the way, unless it is there. Blocks.
+    pub(crate) fn adopt(&self, cache: &Path) -> Result<Image, DriverError> {
+        let images = cache.join("images");
+        let place = self.place(cache);
+        if !self.cached(&place) {
+            self.copy(&images, &place)?;
+        }
+        let base = match &self.disk {
+            None => None,
+            Some(source) => {
+                let path = place.join(source.file);
+                let facts = disk::inspect(&path).map_err(|error| {
+                    DriverError::refused("The image in the cache is damaged").with_source(error)
+                })?;
+                Some(Base { path, format: facts.format, size: facts.size })
+            }
+        };
+        Ok(Image {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            user: self.user.clone(),
+            services: self.services,
+            kernel: self.kernel.as_ref().map(|(kernel, initrd)| Kernel {
+                kernel: place.join(kernel.file),
+                initrd: place.join(initrd.file),
+                command_line: self.command_line.clone(),
+            }),
+            base,
+        })
+    }
+
+    fn copy(&self, images: &Path, place: &Path) -> Result<(), DriverError> {
+        let failed = |what: &Path| {
+            let message = format!("Could not copy the image to `{}`", what.display());
+            move |error: io::Error| DriverError::failed(message.clone()).with_source(error)
+        };
+        fs::create_dir_all(images).map_err(failed(images))?;
+        let lock = images.join("lock");
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(failed(&lock))?;
+        file.lock().map_err(failed(&lock))?;
+        if self.cached(place) {
+            return Ok(());
+        }
+        let partial = images.join("partial");
+        for leftover in [partial.as_path(), place] {
+            match fs::remove_dir_all(leftover) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(leftover)(error)),
+                _ => {}
+            }
+        }
+        fs::create_dir(&partial).map_err(failed(&partial))?;
+        for source in self.sources() {
+            let target = partial.join(source.file);
+            let digest = copy_sparse(&source.path, &target).map_err(failed(&target))?;
+            if source.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
+                fs::remove_dir_all(&partial).map_err(failed(&partial))?;
+                let message = format!("`{}` is not what its manifest says", source.path.display());
+                return Err(DriverError::refused(message).with_hint(BUILD_HINT));
+            }
+        }
+        fs::rename(&partial, place).map_err(failed(place))
+    }
+}
+
+/// Copies a file, leaving holes where it is empty, and returns its SHA-256. The copy cannot be written.
+fn copy_sparse(from: &Path, to: &Path) -> io::Result<String> {
+    let mut source = File::open(from)?;
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o444).open(to)?;
+    let mut digest = Sha256::new();
+    let mut block = vec![0; COPY_BLOCK];
+    let mut size = 0_u64;
+    loop {
+        let mut filled = 0;
+        while filled < block.len() {
+            match source.read(&mut block[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if filled == 0 {
+            break;
+        }
+        let content = &block[..filled];
+        digest.update(content);
+        size += filled as u64;
+        if content.iter().all(|byte| *byte == 0) {
+            target.seek(SeekFrom::Start(size))?;
+        } else {
+            target.write_all(content)?;
+        }
+    }
+    target.set_len(size)?;
+    target.sync_all()?;
+    Ok(hexadecimal(&digest.finalize()))
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;
