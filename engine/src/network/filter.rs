@@ -1,10 +1,11 @@
 //! The packet filter's table `ip engine`: everything the engine asks of nf_tables.
 //!
 //! ```text
-//! prerouting   from a bridge of ours: leave alone (the proxy answers)   else, to an address of this host: published
-//! output       to 127.0.0.0/8: leave alone (the proxy answers)          else, to an address of this host: published
+//! prerouting   to an address of this host: published; but TCP from a bridge of ours is left alone (the proxy answers)
+//! output       the same, but 127.0.0.0/8 is left alone (the proxy answers)
 //! published    rewrites the destination by two maps: (address, protocol, port) and (protocol, port) → container
-//! postrouting  from a container out of its bridge: masquerade
+//! postrouting  masquerades what leaves a bridge, and what comes back into it because of `published`: the container there
+//!              would answer its neighbour directly, who does not expect that
 //! forward      into a bridge: replies, its own containers, and what `published` has rewritten; nothing else
 //! ```
 //!
@@ -319,9 +320,11 @@ fn elements(map: &str, redirections: &[&Redirection]) -> Message {
     message
 }
 
+const TCP: u8 = 6;
+
 pub(super) fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
-        Protocol::Tcp => 6,
+        Protocol::Tcp => TCP,
         Protocol::Udp => 17,
     }
 }
@@ -356,7 +359,14 @@ fn compile(bridges: &[Bridge], redirections: &[Redirection]) -> Vec<Message> {
     }));
 
     for bridge in bridges {
-        messages.push(rule("prerouting", |rule| rule.comes_from(&bridge.interface).verdict(RETURN, None)));
+        // Where bridges hand their packets to the packet filter, a container could not reach itself otherwise. For UDP the
+        // proxy will not do: its answers would come from an address that was not asked.
+        messages.push(rule("prerouting", |rule| {
+            rule.comes_from(&bridge.interface)
+                .meta(PROTOCOL_KEY, 1)
+                .compare(1, true, &[TCP])
+                .verdict(RETURN, None);
+        }));
     }
     messages.push(rule("prerouting", |rule| rule.goes_to_this_host().verdict(JUMP, Some("published"))));
     if let Some(loopback) = Subnet::of(Ipv4Addr::LOCALHOST, 8) {
@@ -367,6 +377,11 @@ fn compile(bridges: &[Bridge], redirections: &[Redirection]) -> Vec<Message> {
     for bridge in bridges.iter().filter(|bridge| bridge.masquerade && !bridge.internal) {
         messages.push(rule("postrouting", |rule| {
             rule.comes_from_subnet(bridge.subnet).goes_elsewhere_than(&bridge.interface).masquerade();
+        }));
+    }
+    for bridge in bridges {
+        messages.push(rule("postrouting", |rule| {
+            rule.comes_from_subnet(bridge.subnet).goes_to(&bridge.interface).was_redirected().masquerade();
         }));
     }
 

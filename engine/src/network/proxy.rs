@@ -1,5 +1,5 @@
-//! Carries traffic to published ports that the packet filter does not redirect: from the host itself, from other
-//! containers, and over IPv6.
+//! Carries traffic to published ports that the packet filter does not redirect: from the host's own loopback,
+//! from other containers (TCP), and over IPv6.
 
 use std::collections::HashMap;
 use std::io;
