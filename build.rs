@@ -1,6 +1,6 @@
-//! Embeds the engine bundle: the gzip'd engines that `cargo xtask build` left in `target/bundle`.
+//! Embeds the engine bundle: the gzip'd engines that `cargo xtask build` left in `target/engine-bundle`.
 //!
-//! The layout of the folder (`$MACHINE_BUNDLE`, else `target/bundle` below this package), for each architecture
+//! The layout of the folder (`$MACHINE_BUNDLE`, else `target/engine-bundle` below this package), for each architecture
 //! (`x86_64`, `aarch64`):
 //!
 //! | file | content |
@@ -38,7 +38,7 @@ fn generate() -> Result<(), String> {
     let folder = match env::var_os("MACHINE_BUNDLE") {
         Some(folder) => PathBuf::from(folder),
         None => {
-            let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/bundle");
+            let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/engine-bundle");
             // Cargo takes a watched path that does not exist for changed, and would build this crate anew every
             // time. An unwritable folder is the only reason to fail, and then nobody will put a bundle there.
             let _ = fs::create_dir_all(&folder);

@@ -260,6 +260,7 @@ struct Script {
     enable: bool,
     enable_done: &'static str,
     enable_failed: &'static str,
+    stop_stray: bool,
     action: &'static str,
     action_text: &'static str,
     action_done: &'static str,
@@ -368,6 +369,9 @@ impl Script {
             enable: difference.enable,
             enable_done: "Service enabled",
             enable_failed: "The service could not be enabled",
+            stop_stray: flavor == Flavor::Bundled
+                && facts.engine_runs
+                && difference.action == Some(Action::Start),
             action: difference.action.map_or("", Action::name),
             action_text,
             action_done,

@@ -110,6 +110,8 @@ pub(super) struct Facts {
     pub(super) docker_group: bool,
     pub(super) docker_member: bool,
     pub(super) engine_version: Option<String>,
+    /// The bundled engine runs, whoever started it.
+    pub(super) engine_runs: bool,
     pub(super) dockerd: Option<String>,
     pub(super) containerd: bool,
     pub(super) port_taken: bool,
@@ -219,6 +221,7 @@ impl Facts {
             "docker-group" => self.docker_group = value == "yes",
             "docker-member" => self.docker_member = value == "yes",
             "engine-version" => self.engine_version = version_in(value),
+            "engine-runs" => self.engine_runs = value == "yes",
             "dockerd" => {
                 let sound = value.starts_with('/')
                     && value.len() < 256

@@ -293,7 +293,9 @@ fn check_conflicts(facts: &Facts, plan: &Plan<'_>) -> Result<(), ProvisionError>
     if let Some(service) = other.iter().find(|service| facts.active(service)) {
         return Err(ProvisionError::OtherEngine { service: (*service).to_owned(), ours });
     }
-    if facts.port_taken && !facts.active(&format!("{}.service", flavor.service())) {
+    let listens_itself = facts.active(&format!("{}.service", flavor.service()))
+        || (flavor == Flavor::Bundled && facts.engine_runs);
+    if facts.port_taken && !listens_itself {
         return Err(ProvisionError::PortTaken { port: plan.engine.port });
     }
     if flavor == Flavor::Bundled {

@@ -202,6 +202,15 @@ rc-update add {{ service | plain }} default >&2 || fail service {{ enable_failed
 {%- endif %}
 step service changed {{ enable_done | sh }}
 {%- endif %}
+{%- if stop_stray %}
+
+# It runs, but not for the service manager, and would be in the way of the one that is to be started.
+if read -r stray </run/engine.pid && grep -q /usr/local/bin/engine "/proc/$stray/cmdline" 2>/dev/null; then
+    kill "$stray"
+    tries=0
+    while [ -d "/proc/$stray" ] && [ "$tries" -lt 30 ]; do sleep 1; tries=$((tries + 1)); done
+fi
+{%- endif %}
 {%- if action %}
 
 step service running {{ action_text | sh }}

@@ -168,6 +168,9 @@ report_engines() {
     if [ -x /usr/local/bin/engine ]; then
         printf 'engine-version=%s\n' "$(/usr/local/bin/engine --version 2>/dev/null | head -n 1)"
     fi
+    if [ -r /run/engine.pid ] && read -r line </run/engine.pid && grep -q /usr/local/bin/engine "/proc/$line/cmdline"; then
+        echo engine-runs=yes
+    fi
     printf 'dockerd=%s\n' "$(command -v dockerd 2>/dev/null)"
     [ -S /run/containerd/containerd.sock ] && echo containerd=yes
     # State 0A is LISTEN.
