@@ -25,12 +25,12 @@ use anyhow::Result;
 const RELEASE: &str = "bookworm";
 
 /// Builds MachineOS into `out_dir` (`target/images/machineos`) unless it is up to date.
-pub fn machineos(out_dir: &Path) -> Result<()> {
+pub(crate) fn machineos(out_dir: &Path) -> Result<()> {
     machineos::build(out_dir)
 }
 
 /// Builds the Debian image into `out_dir` (`target/images/debian-12`) unless it is up to date.
-pub fn debian(out_dir: &Path) -> Result<()> {
+pub(crate) fn debian(out_dir: &Path) -> Result<()> {
     debian::build(out_dir)
 }
 

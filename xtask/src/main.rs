@@ -1,1 +1,67 @@
-fn main() {}
+//! The project's own chores: build what travels, show it working, test it, measure it.
+
+mod bench;
+mod build;
+mod demo;
+mod image;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Builds, shows, tests and measures `machine`; installs what that needs from Debian's packages
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Build the engine, the image of MachineOS and `machine` into target/dist
+    Build,
+    /// Boot a VM, install the engine on it and run a container there, from nothing
+    Demo {
+        /// Leave the host running at the end
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run all tests; cheap ones first
+    Test {
+        /// Only what needs no VM
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Print the figures of the budget
+    Bench,
+    /// Build one image of a VM
+    Image { which: Image },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Image {
+    Machineos,
+    Debian,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Build => build::all(),
+        Chore::Demo { keep } => demo::run(keep),
+        Chore::Test { quick } => test::run(quick),
+        Chore::Bench => bench::run(),
+        Chore::Image { which: Image::Machineos } => build::machineos(),
+        Chore::Image { which: Image::Debian } => build::debian(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

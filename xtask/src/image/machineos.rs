@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use super::archive::Archive;
 use super::kernel::{self, Modules};
 use super::packages::{Package, Repository, epoch};
-use super::tools::{Toolbox, digest_file, digest_text, make_folder, output, remove_folder};
+use super::tools::{
+    Toolbox, digest_file, digest_lines, digest_text, list_files, make_folder, output, remove_folder,
+};
 use super::{cache, manifest, root, say, workspace};
 
 const FILES: [&str; 3] = ["vmlinuz", "vmlinux", "initrd.img"];
@@ -136,16 +138,18 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
     let wanted = fs::read_to_string(os.join("modules.txt"))?;
     kernel::copy(&kernel_folder, &root_folder, release, &modules.select(&wanted)?, &tools)?;
 
-    make_folder(out_dir)?;
-    manifest::remove(out_dir);
+    // Machines that run from the files of the last build keep them: new files take their names when all are done.
+    let fresh = out_dir.join(".new");
+    remove_folder(&fresh)?;
+    make_folder(&fresh)?;
     let vmlinuz = kernel_folder.join("boot").join(format!("vmlinuz-{release}"));
     let time = epoch(&vmlinuz)?;
-    fs::copy(&vmlinuz, out_dir.join("vmlinuz"))?;
-    kernel::uncompress(&vmlinuz, &out_dir.join("vmlinux"), &tools)?;
+    fs::copy(&vmlinuz, fresh.join("vmlinuz"))?;
+    kernel::uncompress(&vmlinuz, &fresh.join("vmlinux"), &tools)?;
     let squashfs = work.join("root.squashfs");
     squash(&root_folder, &squashfs, time, &tools)?;
 
-    let mut archive = Archive::create(&out_dir.join("initrd.img"), time)?;
+    let mut archive = Archive::create(&fresh.join("initrd.img"), time)?;
     archive.file("init", &init, true)?;
     archive.folder("modules")?;
     for (place, module) in EARLY_MODULES.iter().enumerate() {
@@ -155,6 +159,12 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
     archive.file("root.squashfs", &squashfs, false)?;
     archive.finish()?;
 
+    manifest::remove(out_dir);
+    for file in FILES {
+        fs::rename(fresh.join(file), out_dir.join(file))
+            .with_context(|| format!("Could not write `{}`", out_dir.join(file).display()))?;
+    }
+    remove_folder(&fresh)?;
     let facts = [
         ("name", "machineos"),
         ("version", version.as_str()),
@@ -198,29 +208,14 @@ fn build_init() -> Result<PathBuf> {
 fn inputs(packages: &[Package], os: &Path, init: &Path) -> Result<String> {
     let mut text: String = packages.iter().map(|package| package.line.clone() + "\n").collect();
     let mut files = vec![os.join("modules.txt")];
-    list(&os.join("rootfs"), &mut files)?;
-    files.sort();
-    for file in &files {
-        text.push_str(&format!("{} {}\n", file.strip_prefix(os)?.display(), digest_file(file)?));
-    }
+    files.extend(list_files(&os.join("rootfs"))?);
+    text.push_str(&digest_lines(os, &files)?);
     text.push_str(&digest_file(init)?);
     for source in RECIPE {
         text.push_str(source);
     }
     text.push_str(&std::env::var("SOURCE_DATE_EPOCH").unwrap_or_default());
     digest_text(&text)
-}
-
-fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("Could not read `{}`", folder.display()))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            list(&entry.path(), files)?;
-        } else {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }
 
 fn release_file(version: &str) -> String {

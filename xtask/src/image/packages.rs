@@ -12,7 +12,7 @@ use super::tools::{make_folder, output};
 use super::{RELEASE, cache, say};
 
 /// Lists of packages older than this are fetched again.
-const LISTS_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const LISTS_AGE: Duration = Duration::from_hours(7 * 24);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One package as apt would download it.
@@ -127,6 +127,21 @@ impl Repository {
         Ok(packages.iter().map(path).collect())
     }
 
+    /// What installing some packages on nothing would take, the essential ones included, with versions and digests.
+    pub(super) fn closure(&self, names: &[&str]) -> Result<String> {
+        let listing = output(
+            self.apt("apt-get")
+                .args(["--quiet", "--yes", "--print-uris", "install", "?essential"])
+                .args(names)
+                .current_dir(self.folder.join("state")),
+        )
+        .context("Could not find the packages")?;
+        let mut lines =
+            listing.lines().filter(|line| line.starts_with('\'')).map(parse).collect::<Result<Vec<_>>>()?;
+        lines.sort_by(|one, other| one.line.cmp(&other.line));
+        Ok(lines.iter().map(|package| package.line.clone() + "\n").collect())
+    }
+
     /// The lines of the source list, for tools that bring their own apt.
     pub(super) fn sources(&self) -> PathBuf {
         self.folder.join("sources.list")
@@ -135,12 +150,12 @@ impl Repository {
 
 /// `'URI' name_version_arch.deb size SHA256:digest`
 fn parse(line: &str) -> Result<Package> {
-    let mut words = line.split_whitespace();
-    let (Some(_), Some(file), Some(size), Some(digest)) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
+    let mut words = line.split_whitespace().skip(1);
+    let (Some(file), Some(size)) = (words.next(), words.next()) else {
         bail!("apt printed `{line}`");
     };
+    // `install`, unlike `download`, leaves the digest out; apt checks it all the same.
+    let digest = words.next().unwrap_or(size);
     let (name, rest) = file.split_once('_').with_context(|| format!("apt printed `{line}`"))?;
     if file.contains('/') {
         bail!("apt printed `{line}`");
@@ -184,7 +199,7 @@ fn sources() -> Result<String> {
 }
 
 /// Whether this process is root's, told by its entry in /proc.
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata("/proc/self").is_ok_and(|facts| facts.uid() == 0)
 }

@@ -43,6 +43,28 @@ pub(super) fn digest_text(text: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap_or_default().to_owned())
 }
 
+/// All files below a folder, in the order of their names.
+pub(super) fn list_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("Could not read `{}`", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(list_files(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A line with name and digest for each of some files; names are given from `folder` on.
+pub(super) fn digest_lines(folder: &Path, files: &[PathBuf]) -> Result<String> {
+    let line =
+        |file: &PathBuf| Ok(format!("{} {}\n", file.strip_prefix(folder)?.display(), digest_file(file)?));
+    files.iter().map(line).collect()
+}
+
 /// Removes a folder if it is there.
 pub(super) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

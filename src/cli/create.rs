@@ -1,0 +1,283 @@
+//! `machine create`: one host or several, side by side.
+
+use std::{collections::BTreeMap, ffi::OsString};
+
+use clap::{Arg, ArgAction, ArgMatches, Args};
+use machine_driver::{Driver, Flag, FlagKind, HostKeySource, HostName, Options};
+
+use super::{hosts, ssh};
+use crate::{
+    drivers::{DEFAULT_DRIVER, Registry},
+    lifecycle::{self, Asker, Context, Prepared, Request},
+    store::{EngineOptions, SwarmOptions},
+    ui::{Failure, Outcome, Ui},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The new hosts' names
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// The kind of place where the hosts are made; `create -d DRIVER --help` lists its options
+    #[arg(short, long, env = "MACHINE_DRIVER", default_value = DEFAULT_DRIVER)]
+    driver: String,
+    /// Install another engine with the script at this URL instead of the one that machine carries
+    #[arg(long, env = "MACHINE_DOCKER_INSTALL_URL", value_name = "URL")]
+    engine_install_url: Option<String>,
+    /// A setting of the engine, as in its configuration file; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    engine_opt: Vec<String>,
+    /// A registry that is spoken to without TLS; may be given again
+    #[arg(long, value_name = "REGISTRY")]
+    engine_insecure_registry: Vec<String>,
+    /// A mirror to be asked before the registry itself; may be given again
+    #[arg(long, env = "ENGINE_REGISTRY_MIRROR", value_delimiter = ',', value_name = "URL")]
+    engine_registry_mirror: Vec<String>,
+    /// A label of the engine; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    engine_label: Vec<String>,
+    /// The engine's storage driver
+    #[arg(long, value_name = "NAME")]
+    engine_storage_driver: Option<String>,
+    /// An environment variable of the engine; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    engine_env: Vec<String>,
+    /// Another name or address in the server's certificate; may be given again
+    #[arg(long, value_name = "NAME")]
+    tls_san: Vec<String>,
+    /// The SSH host key to accept, as a line of known_hosts without the host or as SHA256:…; may be given again
+    #[arg(long, value_name = "KEY")]
+    ssh_host_key: Vec<String>,
+}
+
+/// Adds the options of the driver that `words` name.
+pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> clap::Command {
+    let registry = Registry::built_in();
+    let known = registry.names().join(", ");
+    let named = driver_in(words);
+    let flags = registry.find(&named).map(Driver::flags).unwrap_or_default();
+    command.mut_subcommand("create", |create| {
+        let heading = format!("Options of the driver {named} (drivers: {known})");
+        create.args(flags.into_iter().map(|flag| argument(flag).help_heading(heading.clone())))
+    })
+}
+
+/// The driver named on a command line that is not parsed yet.
+fn driver_in(words: &[OsString]) -> String {
+    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let rest = word.trim_start_matches('-');
+        if !word.starts_with('-') {
+            continue;
+        }
+        match rest.split_once('=') {
+            Some(("d" | "driver", value)) => return value.to_owned(),
+            None if rest == "d" || rest == "driver" => {
+                return words.next().map(std::borrow::Cow::into_owned).unwrap_or_default();
+            }
+            None if !word.starts_with("--") && rest.starts_with('d') && !rest.starts_with("driver") => {
+                return rest[1..].to_owned();
+            }
+            _ => {}
+        }
+    }
+
+    let named = std::env::var("MACHINE_DRIVER").ok().filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| DEFAULT_DRIVER.to_owned())
+}
+
+fn argument(flag: Flag) -> Arg {
+    let mut argument =
+        Arg::new(flag.name).long(flag.name).visible_aliases(flag.aliases.to_vec()).help(flag.help);
+    if let Some(variable) = flag.environment {
+        argument = argument.env(variable);
+    }
+    if let Some(default) = flag.default {
+        argument = argument.default_value(default);
+    }
+    match flag.kind {
+        FlagKind::Text | FlagKind::Integer => argument.value_name(flag.value_name).action(ArgAction::Set),
+        FlagKind::List => argument.value_name(flag.value_name).action(ArgAction::Append).value_delimiter(','),
+        FlagKind::Switch => argument
+            .value_name("BOOL")
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .hide_possible_values(true),
+    }
+}
+
+pub(super) fn run(
+    context: &Context,
+    ui: &Ui,
+    arguments: Arguments,
+    matches: &ArgMatches,
+    program: &str,
+) -> Result<u8, Failure> {
+    let driver = context.drivers.find(&arguments.driver)?;
+    let mut names: Vec<HostName> = Vec::new();
+    for text in &arguments.names {
+        let name: HostName =
+            text.parse().map_err(|error| anyhow::Error::new(error).context("Error creating machine"))?;
+        if names.contains(&name) {
+            return Err(anyhow::anyhow!("`{name}` is named twice").into());
+        }
+        names.push(name);
+    }
+    let requests = requests(driver, &arguments, matches, &names)?;
+    announce_certificates(context, ui)?;
+    let asker = asker(driver, &arguments);
+    let prepared = prepare_all(context, ui, &requests)?;
+    let Some(prepared) = prepared else { return Ok(super::INTERRUPTED) };
+    // The locks that `prepare` took are handed over one by one.
+    let waiting: std::sync::Mutex<BTreeMap<HostName, Prepared>> =
+        std::sync::Mutex::new(prepared.into_iter().map(|one| (one.name().clone(), one)).collect());
+    let status = hosts::for_each(ui, &names, |name| {
+        let prepared = waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&name);
+        let asker = asker.clone();
+        async move {
+            let Some(prepared) = prepared else { return Ok(()) };
+            let lane = ui.lane(name.as_str());
+            if let Some(phase) = prepared.resumes() {
+                machine_driver::Progress::note(&lane, &format!("Going on from the phase {phase:?}"));
+            }
+            match lifecycle::create(context, prepared, asker, &lane).await {
+                Ok(record) if driver.info().features.provisioned => {
+                    let version = record.engine_version.unwrap_or_default();
+                    lane.finish(Outcome::Done, &format!("Docker is up and running! Engine {version}"));
+                    Ok(())
+                }
+                Ok(_) => {
+                    lane.finish(Outcome::Done, "");
+                    Ok(())
+                }
+                Err(error) => {
+                    lane.finish(Outcome::Failed, "");
+                    let status = error.exit_status();
+                    Err(Failure::new(error).with_status(status))
+                }
+            }
+        }
+    })?;
+    match status {
+        0 => {
+            for name in &names {
+                ui.say(&format!(
+                    "To see how to connect your Docker Client to the Docker Engine running on this virtual machine, run: {program} env {name}"
+                ));
+            }
+        }
+        super::INTERRUPTED => {
+            ui.warn("Run the same command again to go on, or `machine rm` to undo what was made");
+        }
+        _ => {}
+    }
+    Ok(status)
+}
+
+/// Everything that can be refused is refused here, for all names, before anything is made for any.
+fn prepare_all(context: &Context, ui: &Ui, requests: &[Request]) -> Result<Option<Vec<Prepared>>, Failure> {
+    ui.say("Running pre-create checks...");
+    super::block_on(async {
+        let mut prepared = Vec::new();
+        for request in requests {
+            match lifecycle::prepare(context, request).await {
+                Ok(one) => prepared.push(one),
+                Err(error) => {
+                    let status = error.exit_status();
+                    return Err(Failure::new(error).with_status(status).with_host(request.name.as_str()));
+                }
+            }
+        }
+        Ok(prepared)
+    })?
+    .transpose()
+}
+
+fn requests(
+    driver: &dyn Driver,
+    arguments: &Arguments,
+    matches: &ArgMatches,
+    names: &[HostName],
+) -> Result<Vec<Request>, Failure> {
+    let flags = driver.flags();
+    let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for flag in &flags {
+        if let Some(values) = matches.get_many::<String>(flag.name) {
+            given.insert(flag.name.to_owned(), values.cloned().collect());
+        }
+    }
+    let options = Options::resolve(&flags, &given)?;
+    let config = driver.configure(&options).map_err(|error| {
+        anyhow::Error::new(error).context("Error setting machine configuration from flags provided")
+    })?;
+    pairs("--engine-label", &arguments.engine_label)?;
+    pairs("--engine-env", &arguments.engine_env)?;
+    let engine = EngineOptions {
+        arbitrary_flags: arguments.engine_opt.clone(),
+        env: arguments.engine_env.clone(),
+        insecure_registry: arguments.engine_insecure_registry.clone(),
+        labels: arguments.engine_label.clone(),
+        storage_driver: arguments.engine_storage_driver.clone().unwrap_or_default(),
+        registry_mirror: arguments.engine_registry_mirror.clone(),
+        install_url: arguments.engine_install_url.clone().unwrap_or_default(),
+        ..EngineOptions::default()
+    };
+    for name in &arguments.tls_san {
+        if name.is_empty() || name.len() > 253 || name.contains(|c: char| c.is_whitespace() || c.is_control())
+        {
+            return Err(anyhow::anyhow!("`--tls-san` takes a name or an address, not `{name}`").into());
+        }
+    }
+    Ok(names
+        .iter()
+        .map(|name| Request {
+            name: name.clone(),
+            driver: arguments.driver.clone(),
+            config: config.clone(),
+            engine: engine.clone(),
+            swarm: SwarmOptions::default(),
+            names: arguments.tls_san.clone(),
+            host_keys: arguments.ssh_host_key.iter().filter(|key| !is_fingerprint(key)).cloned().collect(),
+        })
+        .collect())
+}
+
+fn pairs(option: &str, texts: &[String]) -> Result<(), Failure> {
+    for text in texts {
+        match text.split_once('=') {
+            Some((key, _)) if !key.is_empty() => {}
+            _ => return Err(anyhow::anyhow!("`{option}` takes KEY=VALUE, not `{text}`").into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_fingerprint(key: &str) -> bool {
+    key.starts_with("SHA256:")
+}
+
+/// The certificates are the first thing that is made, and said with docker-machine's words. An authority that is
+/// there is checked before anything is created.
+fn announce_certificates(context: &Context, ui: &Ui) -> Result<(), Failure> {
+    let mut say = |made: crate::store::Made<'_>| match made {
+        crate::store::Made::Authority(path) => ui.say(&format!("Creating CA: {}", path.display())),
+        crate::store::Made::Client(path) => {
+            ui.say(&format!("Creating client certificate: {}", path.display()));
+        }
+    };
+    let authority = context.certificates.ensure_authority(&mut say)?;
+    context.certificates.ensure_client(&authority, &mut say)?;
+    Ok(())
+}
+
+/// Who decides on an unknown host key: the fingerprints given, else the user at a terminal, else nobody.
+fn asker(driver: &dyn Driver, arguments: &Arguments) -> Option<Asker> {
+    if driver.info().features.host_key != HostKeySource::User {
+        return None;
+    }
+    let fingerprints: Vec<String> =
+        arguments.ssh_host_key.iter().filter(|key| is_fingerprint(key)).cloned().collect();
+    Some(ssh::asker(fingerprints))
+}

@@ -1,0 +1,48 @@
+//! `machine start`, `stop`, `restart` and `kill`.
+
+use super::hosts::{self, Named};
+use crate::{
+    lifecycle::{self, Context, Power, PowerError},
+    ui::{Failure, Outcome, Ui},
+};
+
+pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Result<u8, Failure> {
+    let names = hosts::resolve(&context.store, &named.names)?;
+    let status = hosts::for_each(ui, &names, |name| async move {
+        let lane = ui.lane(name.as_str());
+        match lifecycle::power(context, &name, what, &lane).await {
+            Ok(_) => {
+                lane.finish(
+                    Outcome::Done,
+                    match what {
+                        Power::Start => "Started",
+                        Power::Stop => "Stopped",
+                        Power::Restart => "Restarted",
+                        Power::Kill => "Killed",
+                    },
+                );
+                Ok(())
+            }
+            Err(error @ PowerError::Already { .. }) => {
+                ui.say(&error.to_string());
+                Ok(())
+            }
+            Err(error) => {
+                lane.finish(Outcome::Failed, "");
+                Err(error.into())
+            }
+        }
+    })?;
+    if status == 0 {
+        match what {
+            Power::Start => ui.say(
+                "Started machines may have new IP addresses. You may need to re-run the `docker-machine env` command.",
+            ),
+            Power::Restart => ui.say(
+                "Restarted machines may have new IP addresses. You may need to re-run the `docker-machine env` command.",
+            ),
+            Power::Stop | Power::Kill => {}
+        }
+    }
+    Ok(status)
+}

@@ -1,0 +1,75 @@
+//! `machine rm`: removes hosts, at the provider and here.
+
+use clap::Args;
+use machine_driver::HostName;
+
+use crate::{
+    lifecycle::{self, Context},
+    store::StoreError,
+    ui::{Failure, Hinted, Ui},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The hosts
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Remove the record even if the host cannot be removed; asks nothing
+    #[arg(short, long)]
+    force: bool,
+    /// Do not ask
+    #[arg(short)]
+    yes: bool,
+}
+
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+    // Names are checked first, all of them: one that is none must never reach a path.
+    let mut names: Vec<HostName> = Vec::new();
+    for text in &arguments.names {
+        let name: HostName = text.parse().map_err(|_| {
+            Failure::new(Hinted {
+                message: format!("`{text}` is no name of a host; nothing was removed"),
+                hint: "`machine ls` lists the hosts that there are".into(),
+            })
+        })?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if !arguments.yes && !arguments.force {
+        ui.say(&format!(
+            "About to remove {}\nWARNING: This action will delete both local reference and remote instance.",
+            names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ));
+        if ui.confirm("Are you sure? (y/n): ") != Some(true) {
+            return Ok(0);
+        }
+    }
+    let mut status = 0;
+    for name in names {
+        let lane = ui.lane(name.as_str());
+        let Some(removed) = super::block_on(lifecycle::remove(context, &name, arguments.force, &lane))?
+        else {
+            ui.warn("Interrupted; run the same command again to go on");
+            return Ok(super::INTERRUPTED);
+        };
+        drop(lane);
+        match removed {
+            Ok(problem) => {
+                if let Some(problem) = problem {
+                    ui.report(&Failure::new(problem));
+                }
+                ui.say(&format!("Successfully removed {name}"));
+            }
+            Err(error) => {
+                let missing = matches!(error, lifecycle::RemoveError::Store(StoreError::Missing { .. }));
+                ui.report(&Failure::new(error));
+                if !(missing && arguments.force) {
+                    ui.say(&format!("Can't remove \"{name}\""));
+                    status = 1;
+                }
+            }
+        }
+    }
+    Ok(status)
+}

@@ -1,0 +1,100 @@
+//! `machine ssh`: a shell or a command on a host, over one session with the pinned host key.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "the question about a host key is asked in the middle of a connection"
+)]
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::Arc,
+};
+
+use clap::Args;
+use machine_driver::State;
+
+use super::{hosts, system_ssh};
+use crate::{
+    lifecycle::{Asker, Context, log_in},
+    ssh::OfferedKey,
+    ui::{Failure, Hinted},
+};
+
+/// The words after the command are the remote command's, whatever they look like.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Arguments {
+    /// The host, then the command; options of ssh (such as `-L`, `-N`, `-A`) hand over to the system's ssh
+    #[arg(value_name = "NAME [COMMAND]...", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
+    let mut words = arguments.words.iter().map(String::as_str);
+    let first = words.next();
+    if matches!(first, Some("-h" | "--help" | "-help")) {
+        let mut command = <super::Cli as clap::CommandFactory>::command();
+        command.build();
+        if let Some(ssh) = command.find_subcommand_mut("ssh") {
+            let _ = ssh.print_help();
+        }
+        return Ok(0);
+    }
+    let name = hosts::resolve_one(&context.store, first)?;
+    let record = context.store.load(&name)?;
+    let mut rest: Vec<&str> = words.collect();
+    let terminal_wanted = rest.first() == Some(&"-t");
+    if terminal_wanted {
+        rest.remove(0);
+    }
+    if rest.first() == Some(&"--") {
+        rest.remove(0);
+    } else if rest.first().is_some_and(|word| word.starts_with('-')) {
+        return system_ssh::ssh(&context.store, &record, &rest);
+    }
+    let command = (!rest.is_empty()).then(|| rest.join(" "));
+    let terminal = io::stdin().is_terminal() && (command.is_none() || terminal_wanted);
+    let ran = super::block_on(async {
+        let session = match log_in(&context.store, &record, Some(asker(Vec::new()))).await {
+            Ok(session) => session,
+            Err(error) => return Err(not_running(context, &record).await.unwrap_or_else(|| error.into())),
+        };
+        let status = session.run(command.as_deref(), terminal).await?;
+        session.close().await;
+        Ok::<_, anyhow::Error>(status.code())
+    })?;
+    match ran {
+        Some(result) => Ok(result?),
+        None => Ok(super::INTERRUPTED),
+    }
+}
+
+/// The simple reason why nobody answers, if that is it.
+async fn not_running(context: &Context, record: &crate::store::Record) -> Option<anyhow::Error> {
+    match context.state(record).await {
+        Ok(State::Running | State::Starting) | Err(_) => None,
+        Ok(_) => Some(
+            Hinted {
+                message: format!("Cannot run SSH command: Host \"{}\" is not running", record.name),
+                hint: format!("Start it with `machine start {}`", record.name),
+            }
+            .into(),
+        ),
+    }
+}
+
+/// Decides on a host key that is not known: one of these fingerprints, or what the user at the terminal says.
+pub(super) fn asker(fingerprints: Vec<String>) -> Asker {
+    Arc::new(move |offered: &OfferedKey| {
+        if !fingerprints.is_empty() {
+            return fingerprints.contains(&offered.fingerprint);
+        }
+        if !io::stdin().is_terminal() {
+            return false;
+        }
+        eprint!("The host shows the key {}. Is that the right one? (yes/no): ", offered.fingerprint);
+        let _ = io::stderr().flush();
+        let mut reply = String::new();
+        io::stdin().read_line(&mut reply).is_ok() && reply.trim() == "yes"
+    })
+}

@@ -1,0 +1,220 @@
+//! From "the provider says that it runs" to "the engine answered over TLS".
+
+use std::time::Duration;
+
+use machine_driver::{Driver, DriverError, Progress, State};
+
+use super::{Asker, Context, Keys, LoginError, log_in};
+use crate::{
+    engine_api::{EngineClient, EngineError, Version},
+    provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
+    ssh::{self, SshError},
+    store::{ClientFiles, HostFiles, HostLock, Phase, Record, StoreError},
+};
+
+/// How long a host may take from power-on to its SSH banner: a stock distribution in software emulation on a
+/// loaded machine takes some minutes.
+const BOOT_AT_MOST: Duration = Duration::from_secs(600);
+
+/// How long the engine may take from its start to its first answer.
+const ENGINE_AT_MOST: Duration = Duration::from_secs(90);
+
+/// Lines of the serial log that are shown with a failure.
+const CONSOLE_LINES: usize = 15;
+
+/// A layer between the provider and the engine did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BringUpError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Driver(#[from] DriverError),
+    #[error("The host stopped while it was starting ({state}){console}")]
+    Died { state: State, console: Console },
+    #[error("SSH does not answer (layer: {layer}){console}", layer = source.layer())]
+    Ssh { source: SshError, console: Console },
+    #[error("Could not log in{console}")]
+    Login { source: LoginError, console: Console },
+    #[error("Error running provisioning")]
+    Provision(#[from] ProvisionError),
+    #[error("Error checking the host: the engine does not answer on {url}")]
+    Engine { url: String, source: EngineError },
+}
+
+/// The end of a host's serial log, as part of a message.
+#[derive(Debug, Default)]
+pub struct Console(Option<String>);
+
+impl std::fmt::Display for Console {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(text) if !text.trim().is_empty() => {
+                write!(formatter, "\nThe end of its serial log:\n")?;
+                for line in text.lines() {
+                    let line: String = line.chars().filter(|c| !c.is_control()).take(160).collect();
+                    writeln!(formatter, "  | {line}")?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Waits for SSH, logs in once, provisions, checks the engine; the record ends `Ready`.
+///
+/// Everything that holds already is left alone, so that this is also `machine provision` and the second half of
+/// `machine start`. Returns whether anything on the host was changed.
+pub(super) async fn bring_up(
+    context: &Context,
+    lock: &HostLock,
+    record: &mut Record,
+    asker: Option<Asker>,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, BringUpError> {
+    let driver = context.driver(record)?;
+    wait_for_ssh(context, driver, record, progress).await?;
+    if record.phase < Phase::Provisioning {
+        record.phase = Phase::Provisioning;
+        context.store.save(lock, record)?;
+    }
+    progress.step("Logging in");
+    let session = match log_in(&context.store, record, asker).await {
+        Ok(session) => session,
+        Err(source) => return Err(BringUpError::Login { source, console: Console::default() }),
+    };
+    if record.ssh_host_keys != [session.host_key()] {
+        // The user accepted it, or named it by its fingerprint: from now on it is pinned.
+        record.ssh_host_keys = vec![session.host_key().to_owned()];
+        context.store.save(lock, record)?;
+    }
+    let (client, files) = certificates(context, record, false)?;
+    progress.step("Provisioning");
+    let plan = plan(context, driver, record, &files);
+    let report = provision::provision(&session, &plan, progress).await?;
+    session.close().await;
+    let version = check_engine(record, &client, progress).await?;
+    record.engine_version = Some(version.version);
+    record.phase = Phase::Ready;
+    record.state = State::Running;
+    context.store.save(lock, record)?;
+    Ok(report.changed)
+}
+
+/// Waits until the host shows an SSH banner, noticing when it dies meanwhile.
+async fn wait_for_ssh(
+    context: &Context,
+    driver: &dyn Driver,
+    record: &Record,
+    progress: &dyn Progress,
+) -> Result<(), BringUpError> {
+    progress.step("Waiting for SSH to be available");
+    let target = super::target(&context.store, record, None)
+        .map_err(|source| BringUpError::Login { source, console: Console::default() })?;
+    let (paths, keys) = (context.paths(record), Keys::default());
+    let view = context.view(record, &paths, &keys);
+    let banner = ssh::wait_for_banner(&target.host, target.port, BOOT_AT_MOST);
+    let died = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Ok(state @ (State::Stopped | State::Error | State::None)) =
+                driver.state(&view, &record.driver.state).await
+            {
+                return state;
+            }
+        }
+    };
+    let console = async || Console(driver.console(&view, &record.driver.state, CONSOLE_LINES).await);
+    if driver.info().features.adopted {
+        // A server's power is not ours: its state is whether SSH answers.
+        return match banner.await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BringUpError::Ssh { source, console: Console::default() }),
+        };
+    }
+    tokio::select! {
+        banner = banner => match banner {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BringUpError::Ssh { source, console: console().await }),
+        },
+        state = died => Err(BringUpError::Died { state, console: console().await }),
+    }
+}
+
+/// The client's and the host's certificates, valid for where the host is reached now.
+pub(super) fn certificates(
+    context: &Context,
+    record: &Record,
+    renew: bool,
+) -> Result<(ClientFiles, HostFiles), StoreError> {
+    let authority = context.certificates.ensure_authority(&mut |_| {})?;
+    let client = context.certificates.ensure_client(&authority, &mut |_| {})?;
+    let mut names = vec!["localhost".to_owned()];
+    if let Some(endpoint) = &record.endpoint {
+        names.insert(0, endpoint.address.clone());
+    }
+    names.extend(record.host_options.auth_options.server_cert_sans.iter().cloned());
+    names.dedup();
+    let files = context.certificates.ensure_server(&authority, &client, &record.name, &names, renew)?;
+    Ok((client, files))
+}
+
+fn plan<'a>(context: &'a Context, driver: &dyn Driver, record: &Record, files: &HostFiles) -> Plan<'a> {
+    let engine = &record.host_options.engine_options;
+    let pairs = |list: &[String]| {
+        list.iter()
+            .map(|text| match text.split_once('=') {
+                Some((key, value)) => (key.to_owned(), value.to_owned()),
+                None => (text.clone(), "true".to_owned()),
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut labels = engine.labels.clone();
+    labels.push(format!("provider={}", record.driver_name));
+    let endpoint = record.endpoint.as_ref();
+    Plan {
+        hostname: (!driver.info().features.adopted).then(|| record.name.to_string()),
+        engine: EngineSettings {
+            install_url: Some(engine.install_url.clone()).filter(|url| !url.is_empty()),
+            options: pairs(&engine.arbitrary_flags),
+            labels,
+            env: pairs(&engine.env),
+            insecure_registries: engine.insecure_registry.clone(),
+            registry_mirrors: engine.registry_mirror.clone(),
+            storage_driver: Some(engine.storage_driver.clone()).filter(|name| !name.is_empty()),
+            port: endpoint.map_or(2376, |endpoint| endpoint.engine_port),
+        },
+        tls: TlsFiles {
+            ca_pem: files.ca_pem.clone(),
+            server_pem: files.server_pem.clone(),
+            server_key_pem: files.server_key_pem.clone(),
+        },
+        bundle: &context.bundle,
+        login_user: endpoint
+            .and_then(|endpoint| endpoint.ssh.as_ref())
+            .map_or_else(|| "root".to_owned(), |ssh| ssh.user.clone()),
+    }
+}
+
+/// A real API call over mutual TLS, repeated while the engine starts.
+pub(super) async fn check_engine(
+    record: &Record,
+    client: &ClientFiles,
+    progress: &dyn Progress,
+) -> Result<Version, BringUpError> {
+    progress.step("Checking connection to Docker");
+    let url = record.endpoint.as_ref().map(machine_driver::Endpoint::url).unwrap_or_default();
+    let failed = |source| BringUpError::Engine { url: url.clone(), source };
+    let engine =
+        EngineClient::new(&url, &client.ca_pem, &client.cert_pem, &client.key_pem).map_err(failed)?;
+    let deadline = tokio::time::Instant::now() + ENGINE_AT_MOST;
+    loop {
+        match engine.version().await {
+            Ok(version) => return Ok(version),
+            Err(source) if source.is_final() || tokio::time::Instant::now() > deadline => {
+                return Err(failed(source));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Creates a host, or goes on creating one.
+
+use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress};
+use serde_json::Value;
+
+use super::{Asker, BringUpError, Context, Keys, bring_up};
+use crate::{
+    ssh::{self, SshError},
+    store::{
+        EngineOptions, HostLock, Phase, Record, RecordJournal, StoreError, SwarmOptions, write_atomically,
+    },
+};
+
+/// What is to be created.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub name: HostName,
+    pub driver: String,
+    /// What [`Driver::configure`] made of the options.
+    pub config: Value,
+    pub engine: EngineOptions,
+    pub swarm: SwarmOptions,
+    /// More names and addresses for the server certificate.
+    pub names: Vec<String>,
+    /// Host keys to accept, as lines or as `SHA256:…` fingerprints; only for drivers that deliver none.
+    pub host_keys: Vec<String>,
+}
+
+/// Creating a host failed. What has been made is in its record.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("Error with pre-create check")]
+    Check(#[source] DriverError),
+    #[error("`{name}` was begun with other options")]
+    OtherOptions { name: HostName },
+    #[error("`{name}` is being removed")]
+    Removing { name: HostName },
+    #[error("Error creating machine")]
+    Driver(#[source] DriverError),
+    #[error("Could not make a key pair")]
+    Keys(#[source] SshError),
+    #[error("Error creating machine")]
+    BringUp(#[source] BringUpError),
+}
+
+impl CreateError {
+    /// docker-machine's exit status: 3 when it was refused before anything was made.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Check(_) => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// A host that may be created: checked, locked, and not yet touched.
+#[derive(Debug)]
+pub struct Prepared {
+    lock: HostLock,
+    record: Record,
+    /// Whether it is recorded already, because an earlier `create` was interrupted.
+    begun: bool,
+}
+
+impl Prepared {
+    pub fn name(&self) -> &HostName {
+        &self.record.name
+    }
+
+    /// The phase from which creation goes on, when it had begun before.
+    pub fn resumes(&self) -> Option<Phase> {
+        self.begun.then_some(self.record.phase)
+    }
+}
+
+/// Refuses everything that can be refused. Changes nothing at the provider and records nothing.
+pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, CreateError> {
+    let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
+    let lock = context.store.lock(&request.name)?;
+    if context.store.exists(&request.name) {
+        let record = context.store.load(&request.name)?;
+        return match record.phase {
+            Phase::Ready => Err(StoreError::Exists { name: request.name.clone() }.into()),
+            Phase::Removing => Err(CreateError::Removing { name: request.name.clone() }),
+            _ if record.driver_name != driver.info().name || record.driver.config != request.config => {
+                Err(CreateError::OtherOptions { name: request.name.clone() })
+            }
+            _ => Ok(Prepared { lock, record, begun: true }),
+        };
+    }
+    let mut record =
+        Record::new(&context.store, request.name.clone(), driver.info().name, request.config.clone());
+    record.host_options.engine_options = request.engine.clone();
+    record.host_options.swarm_options = request.swarm.clone();
+    record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
+    record.ssh_host_keys.clone_from(&request.host_keys);
+    let paths = context.paths(&record);
+    let keys = Keys::default();
+    if let Err(error) = driver.check(&context.view(&record, &paths, &keys)).await {
+        lock.abandon();
+        return Err(CreateError::Check(error));
+    }
+    Ok(Prepared { lock, record, begun: false })
+}
+
+/// Creates the host: from the phase that it is in to `Ready`.
+pub async fn create(
+    context: &Context,
+    prepared: Prepared,
+    asker: Option<Asker>,
+    progress: &dyn Progress,
+) -> Result<Record, CreateError> {
+    let Prepared { lock, mut record, begun } = prepared;
+    if !begun {
+        context.store.plan(&lock, &mut record)?;
+    }
+    let driver = context.drivers.find(&record.driver_name).map_err(CreateError::Driver)?;
+    if record.phase <= Phase::Creating {
+        make(context, driver, &lock, &mut record, progress).await?;
+    }
+    if !driver.info().features.provisioned {
+        record.phase = Phase::Ready;
+        context.store.save(&lock, &mut record)?;
+        return Ok(record);
+    }
+    bring_up::bring_up(context, &lock, &mut record, asker, progress).await.map_err(CreateError::BringUp)?;
+    Ok(record)
+}
+
+/// Has the driver make the host, up to the phase `Booting`.
+async fn make(
+    context: &Context,
+    driver: &dyn Driver,
+    lock: &HostLock,
+    record: &mut Record,
+    progress: &dyn Progress,
+) -> Result<(), CreateError> {
+    let keys = ensure_keys(context, driver, record)?;
+    record.phase = Phase::Creating;
+    context.store.save(lock, record)?;
+    progress.step("Creating machine");
+    let paths = context.paths(record);
+    let before = record.clone();
+    let view = context.view(&before, &paths, &keys);
+    let mut journal = RecordJournal::new(&context.store, lock, record);
+    driver.create(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
+    let endpoint = driver.endpoint(&view, &record.driver.state).await.map_err(CreateError::Driver)?;
+    record.set_endpoint(endpoint, &paths.folder);
+    record.phase = Phase::Booting;
+    record.state = machine_driver::State::Running;
+    context.store.save(lock, record)?;
+    Ok(())
+}
+
+/// The login key and the host key of a host, made if they are not there yet, before anything is created with them.
+fn ensure_keys(context: &Context, driver: &dyn Driver, record: &mut Record) -> Result<Keys, CreateError> {
+    let features = driver.info().features;
+    let folder = context.store.folder(&record.name);
+    let mut keys = Keys::default();
+    if features.login == LoginSource::Generated {
+        let pair = ensure_pair(&folder.join("id_ed25519"), record.name.as_str())?;
+        keys.login = Some(machine_driver::LoginKey { public: pair.public });
+    }
+    if features.host_key == HostKeySource::Delivered {
+        let pair = ensure_pair(&folder.join("ssh_host_ed25519_key"), record.name.as_str())?;
+        record.ssh_host_keys = vec![pair.public.clone()];
+        keys.host = Some(machine_driver::HostKey { public: pair.public, private: pair.private });
+    }
+    Ok(keys)
+}
+
+struct Pair {
+    public: String,
+    private: String,
+}
+
+/// The key pair at `path` and `path.pub`. The public half is written first: a private key that is there is whole
+/// and has its public half.
+fn ensure_pair(path: &std::path::Path, comment: &str) -> Result<Pair, CreateError> {
+    let public_path = path.with_extension("pub");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    if let (Ok(private), Ok(public)) = (read(path), read(&public_path)) {
+        return Ok(Pair { public: public.trim().to_owned(), private });
+    }
+    let pair = ssh::generate_key_pair(comment).map_err(CreateError::Keys)?;
+    write_atomically(&public_path, format!("{}\n", pair.public.trim()).as_bytes(), 0o600)?;
+    write_atomically(path, pair.private.as_bytes(), 0o600)?;
+    Ok(Pair { public: pair.public.trim().to_owned(), private: pair.private.clone() })
+}

@@ -1,0 +1,83 @@
+//! What is done to a host from its first record to its removal: the order of things, and nothing of how.
+//!
+//! `create` brings a host through the phases of [`crate::store::Phase`], saving each before it begins, so that the
+//! same call goes on after any crash. The provider's work is the driver's, Linux is [`crate::provision`]'s, files
+//! are [`crate::store`]'s.
+
+mod bring_up;
+mod certificates;
+mod create;
+mod login;
+mod power;
+mod remove;
+mod survey;
+
+pub use bring_up::BringUpError;
+pub use certificates::{regenerate_client, regenerate_server};
+pub use create::{CreateError, Prepared, Request, create, prepare};
+pub use login::{Asker, LoginError, log_in, target};
+pub use power::{Power, PowerError, power, reprovision};
+pub use remove::{RemoveError, remove};
+pub use survey::{Row, survey};
+
+use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, State};
+
+use crate::{
+    bundle::Bundle,
+    drivers::Registry,
+    store::{Certificates, Record, Store},
+};
+
+/// What every operation on hosts works with.
+#[derive(Debug)]
+pub struct Context {
+    pub store: Store,
+    pub certificates: Certificates,
+    pub drivers: Registry,
+    pub bundle: Bundle,
+}
+
+impl Context {
+    /// The driver of a host.
+    pub fn driver(&self, record: &Record) -> Result<&dyn Driver, DriverError> {
+        self.drivers.find(&record.driver_name)
+    }
+
+    /// Runs `act` with the driver's view of a host whose folder exists.
+    pub(crate) fn view<'a>(&self, record: &'a Record, paths: &'a Paths, keys: &'a Keys) -> HostView<'a> {
+        HostView {
+            name: &record.name,
+            id: &record.id,
+            folder: &paths.folder,
+            cache: &paths.cache,
+            config: &record.driver.config,
+            login: keys.login.as_ref(),
+            host_key: keys.host.as_ref(),
+        }
+    }
+
+    pub(crate) fn paths(&self, record: &Record) -> Paths {
+        Paths { folder: self.store.folder(&record.name), cache: self.store.cache() }
+    }
+
+    /// The state of a host now, by its driver.
+    pub async fn state(&self, record: &Record) -> Result<State, DriverError> {
+        let paths = self.paths(record);
+        let keys = Keys::default();
+        self.driver(record)?.state(&self.view(record, &paths, &keys), &record.driver.state).await
+    }
+}
+
+/// The folders that a driver is told of.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    pub(crate) folder: std::path::PathBuf,
+    pub(crate) cache: std::path::PathBuf,
+}
+
+/// The keys that a driver delivers with the first boot.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    pub(crate) login: Option<LoginKey>,
+    pub(crate) host: Option<HostKey>,
+}

@@ -1,0 +1,63 @@
+//! Removes a host: what its journal names at the provider, then its folder.
+
+use machine_driver::{DriverError, ErrorKind, HostName, Progress};
+
+use super::{Context, Keys};
+use crate::store::{Phase, RecordJournal, StoreError};
+
+/// A host could not be removed. Its record is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("Error removing host \"{name}\"")]
+    Driver { name: HostName, source: DriverError },
+}
+
+/// Removes the host, running or not. With `force`, the record goes even if the provider refuses or the record
+/// cannot be read; what the provider said is returned then.
+pub async fn remove(
+    context: &Context,
+    name: &HostName,
+    force: bool,
+    progress: &dyn Progress,
+) -> Result<Option<RemoveError>, RemoveError> {
+    let lock = context.store.lock(name)?;
+    let mut record = match context.store.load(name) {
+        Ok(record) => record,
+        Err(error @ StoreError::Missing { .. }) => {
+            lock.forget();
+            return Err(error.into());
+        }
+        Err(error) if force => {
+            context.store.delete(lock, name)?;
+            return Ok(Some(error.into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    progress.step("Removing");
+    let before = record.clone();
+    record.phase = Phase::Removing;
+    context.store.save(&lock, &mut record)?;
+    let (paths, keys) = (context.paths(&before), Keys::default());
+    let view = context.view(&before, &paths, &keys);
+    let removed = match context.drivers.find(&before.driver_name) {
+        Ok(driver) => {
+            let mut journal = RecordJournal::new(&context.store, &lock, &mut record);
+            driver.remove(&view, &mut journal, progress).await
+        }
+        Err(error) => Err(error),
+    };
+    let problem = match removed {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::Gone => None,
+        Err(source) => Some(RemoveError::Driver { name: name.clone(), source }),
+    };
+    match problem {
+        Some(problem) if !force => Err(problem),
+        problem => {
+            context.store.delete(lock, name)?;
+            Ok(problem)
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Writes a file so that it is there whole or not at all, and survives a power cut.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use super::StoreError;
+
+/// Replaces the file at `path` by `bytes` with the given mode: temporary file beside it, fsync, rename, fsync of
+/// the folder. The mode holds from the first byte on.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Write { path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync_folder(folder)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|source| StoreError::Write { path: folder.to_owned(), source })
+}

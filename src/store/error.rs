@@ -1,0 +1,66 @@
+//! What can go wrong with the store.
+
+use std::{io, path::PathBuf};
+
+use machine_driver::{HostName, InvalidHostName};
+use machine_pki::PkiError;
+
+/// An operation on the store failed. Nothing that was there before is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Name(#[from] InvalidHostName),
+    #[error(
+        "Docker machine \"{name}\" does not exist. Use \"machine ls\" to list machines. Use \"machine create\" to add a new one."
+    )]
+    Missing { name: HostName },
+    #[error("Docker machine \"{name}\" already exists")]
+    Exists { name: HostName },
+    #[error("Could not read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("Could not write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("`{}` is {size} bytes long, too long for a host's record", path.display())]
+    TooLarge { path: PathBuf, size: u64 },
+    #[error("Could not understand `{}`", path.display())]
+    Malformed { path: PathBuf, source: serde_json::Error },
+    #[error("`{}` is from the future: format {found}, and this machine reads up to {known}", path.display())]
+    Newer { path: PathBuf, found: u64, known: u32 },
+    #[error("`{name}` is in use by {owner}")]
+    Locked { name: HostName, owner: String },
+    #[error("Could not use the certificates in `{}`", path.display())]
+    Certificates { path: PathBuf, source: PkiError },
+    #[error("`{}` is there, but `{}` is not", present.display(), absent.display())]
+    HalfPair { present: PathBuf, absent: PathBuf },
+}
+
+impl StoreError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Newer { .. } => {
+                Some("Upgrade `machine`, or use another store with `--storage-path`".into())
+            }
+            Self::Malformed { path, .. } => {
+                Some(format!("Repair it by hand, or move `{}` away", path.parent().unwrap_or(path).display()))
+            }
+            Self::Locked { .. } => Some("Wait until it has finished, or end it".into()),
+            Self::Exists { name } => {
+                Some(format!("Choose another name, or remove it first with `machine rm {name}`"))
+            }
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("Make room on that disk, then run the same command again".into())
+            }
+            Self::Write { source, .. } | Self::Read { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("Check who owns it, or use another store with `--storage-path`".into())
+            }
+            Self::HalfPair { present, .. } => {
+                Some(format!("Put the missing file back, or move `{}` away", present.display()))
+            }
+            Self::Certificates { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+}

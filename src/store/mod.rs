@@ -1,0 +1,226 @@
+//! Host records on disk: where they are, how they are read and written, and who may change them.
+//!
+//! ```text
+//! STORE/                      0700; --storage-path, MACHINE_STORAGE_PATH, ~/.docker/machine
+//!   certs/                    the authority and the client certificate that all hosts of the store share
+//!   cache/                    base images, shared by hosts
+//!   locks/NAME                one lock for each host, with its owner's pid and command
+//!   machines/NAME/            a host's folder, 0700
+//!     config.json             its record (this module), 0600
+//!     config.json.bak         the record as docker-machine left it, kept when it is first rewritten
+//!     id_ed25519[.pub]        the key that logs in, where `machine` made it
+//!     ssh_host_ed25519_key    the host key until it has been delivered
+//!     ca.pem cert.pem key.pem server.pem server-key.pem
+//!     …                       whatever the driver keeps (disks, logs)
+//! ```
+//!
+//! A host exists when `machines/NAME/` exists. Readers take no lock: a record is replaced by renaming, so that
+//! it is always whole.
+
+mod atomic;
+mod certificates;
+mod error;
+mod journal;
+mod lock;
+mod migrate;
+mod record;
+
+pub use atomic::write as write_atomically;
+pub use certificates::{Certificates, ClientFiles, HostFiles, Made};
+pub use error::StoreError;
+pub use journal::RecordJournal;
+pub use lock::HostLock;
+pub use record::{
+    AuthOptions, CONFIG_VERSION, DriverRecord, EngineOptions, HostOptions, Phase, Record, SwarmOptions,
+};
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use machine_driver::HostName;
+
+/// A record larger than this is not one of ours.
+const RECORD_BYTES_AT_MOST: u64 = 4 << 20;
+
+/// The store: a folder of host records.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A host of the store, with its record or the reason why it cannot be read.
+pub type Listed = (String, Result<Record, StoreError>);
+
+impl Store {
+    /// The store at `root`, which need not exist yet. A relative path is made absolute.
+    pub fn at(root: &Path) -> Result<Self, StoreError> {
+        let root =
+            std::path::absolute(root).map_err(|source| StoreError::Read { path: root.to_owned(), source })?;
+        Ok(Self { root })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a host, existing or not.
+    pub fn folder(&self, name: &HostName) -> PathBuf {
+        self.machines().join(name.as_str())
+    }
+
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    pub fn certificates(&self) -> Certificates {
+        Certificates::of(self)
+    }
+
+    fn machines(&self) -> PathBuf {
+        self.root.join("machines")
+    }
+
+    fn record_path(&self, name: &HostName) -> PathBuf {
+        self.folder(name).join("config.json")
+    }
+
+    /// Whether there is a host of this name.
+    pub fn exists(&self, name: &HostName) -> bool {
+        self.folder(name).is_dir()
+    }
+
+    /// The names of all hosts, sorted by byte. Folders that begin with a dot are none.
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let path = self.machines();
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::Read { path, source }),
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.path().is_dir())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.'))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// All hosts with their records; a broken record is listed with its error.
+    pub fn list(&self) -> Result<Vec<Listed>, StoreError> {
+        Ok(self
+            .names()?
+            .into_iter()
+            .map(|name| {
+                let record = match name.parse::<HostName>() {
+                    Ok(host) => self.load(&host),
+                    Err(source) => Err(StoreError::Name(source)),
+                };
+                (name, record)
+            })
+            .collect())
+    }
+
+    /// Reads a host's record, bringing an older format up to date in memory.
+    pub fn load(&self, name: &HostName) -> Result<Record, StoreError> {
+        let path = self.record_path(name);
+        if !self.exists(name) {
+            return Err(StoreError::Missing { name: name.clone() });
+        }
+        let size =
+            fs::metadata(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?.len();
+        if size > RECORD_BYTES_AT_MOST {
+            return Err(StoreError::TooLarge { path, size });
+        }
+        let text =
+            fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
+        record::parse(&text, name, self, &path)
+    }
+
+    /// Takes the lock of a host that may exist or not. Fails at once when somebody else holds it.
+    pub fn lock(&self, name: &HostName) -> Result<HostLock, StoreError> {
+        self.make_folder(&self.root)?;
+        let locks = self.root.join("locks");
+        self.make_folder(&locks)?;
+        HostLock::take(&locks, name)
+    }
+
+    /// Makes a new host's folder and writes its first record.
+    pub fn plan(&self, lock: &HostLock, record: &mut Record) -> Result<(), StoreError> {
+        lock.assert_for(&record.name);
+        if self.exists(&record.name) {
+            return Err(StoreError::Exists { name: record.name.clone() });
+        }
+        self.make_folder(&self.machines())?;
+        // The folder appears with its record in it, or not at all.
+        let parent = self.machines();
+        let temporary = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&parent)
+            .map_err(|source| StoreError::Write { path: parent.clone(), source })?;
+        atomic::write(&temporary.path().join("config.json"), record.to_json().as_bytes(), 0o600)?;
+        let folder = self.folder(&record.name);
+        let made = temporary.keep();
+        fs::rename(&made, &folder).map_err(|source| {
+            let _ = fs::remove_dir_all(&made);
+            StoreError::Write { path: folder.clone(), source }
+        })?;
+        atomic::sync_folder(&parent)
+    }
+
+    /// Replaces a host's record. The record of an older format is kept beside it.
+    pub fn save(&self, lock: &HostLock, record: &mut Record) -> Result<(), StoreError> {
+        lock.assert_for(&record.name);
+        let path = self.record_path(&record.name);
+        if record.migrated_from.take().is_some() {
+            let old = fs::read(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
+            atomic::write(&path.with_extension("json.bak"), &old, 0o600)?;
+        }
+        atomic::write(&path, record.to_json().as_bytes(), 0o600)
+    }
+
+    /// Deletes a host's folder, record last, so that a crash leaves a host that can be removed again.
+    pub fn delete(&self, lock: HostLock, name: &HostName) -> Result<(), StoreError> {
+        lock.assert_for(name);
+        let folder = self.folder(name);
+        let failed = |source| StoreError::Write { path: folder.clone(), source };
+        match fs::read_dir(&folder) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(failed)?;
+                    if entry.file_name() == "config.json" {
+                        continue;
+                    }
+                    let removed = if entry.file_type().map_err(failed)?.is_dir() {
+                        fs::remove_dir_all(entry.path())
+                    } else {
+                        fs::remove_file(entry.path())
+                    };
+                    removed.map_err(failed)?;
+                }
+                fs::remove_dir_all(&folder).map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
+        }
+        lock.abandon();
+        Ok(())
+    }
+
+    /// Makes a folder of the store, 0700, with its parents.
+    pub fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| StoreError::Write { path: path.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests;

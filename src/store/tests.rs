@@ -1,0 +1,245 @@
+//! What the store must survive.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use machine_driver::{Journal as _, State};
+use serde_json::json;
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(&folder.path().join("store")).unwrap();
+    (folder, store)
+}
+
+fn planned(store: &Store, name: &str) -> Record {
+    let name: HostName = name.parse().unwrap();
+    let lock = store.lock(&name).unwrap();
+    let mut record = Record::new(store, name, "none", json!({ "url": "tcp://h:1" }));
+    store.plan(&lock, &mut record).unwrap();
+    record
+}
+
+fn write_config(store: &Store, name: &str, text: &str) -> HostName {
+    let name: HostName = name.parse().unwrap();
+    fs::create_dir_all(store.folder(&name)).unwrap();
+    fs::write(store.folder(&name).join("config.json"), text).unwrap();
+    name
+}
+
+#[test]
+fn a_record_comes_back_as_it_was_written() {
+    let (_folder, store) = store();
+    let record = planned(&store, "mc1");
+    assert_eq!(store.load(&record.name).unwrap(), record);
+    assert_eq!(store.names().unwrap(), ["mc1"]);
+}
+
+#[test]
+fn folders_are_0700_and_records_0600() {
+    let (_folder, store) = store();
+    let record = planned(&store, "mc1");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(store.root()), 0o700);
+    assert_eq!(mode(&store.folder(&record.name)), 0o700);
+    assert_eq!(mode(&store.folder(&record.name).join("config.json")), 0o600);
+}
+
+#[test]
+fn a_name_is_planned_once() {
+    let (_folder, store) = store();
+    let mut record = planned(&store, "mc1");
+    let lock = store.lock(&record.name).unwrap();
+    assert!(matches!(store.plan(&lock, &mut record), Err(StoreError::Exists { .. })));
+}
+
+#[test]
+fn a_lock_is_exclusive_names_its_owner_and_ends_with_it() {
+    let (_folder, store) = store();
+    let name: HostName = "mc1".parse().unwrap();
+    let lock = store.lock(&name).unwrap();
+    let error = store.lock(&name).unwrap_err();
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    drop(lock);
+    store.lock(&name).unwrap();
+}
+
+#[test]
+fn deleting_leaves_neither_folder_nor_lock() {
+    let (_folder, store) = store();
+    let record = planned(&store, "mc1");
+    let lock = store.lock(&record.name).unwrap();
+    store.delete(lock, &record.name).unwrap();
+    assert!(!store.exists(&record.name));
+    assert!(fs::read_dir(store.root().join("locks")).unwrap().next().is_none());
+    assert!(fs::read_dir(store.root().join("machines")).unwrap().next().is_none());
+}
+
+#[test]
+fn broken_records_are_listed_with_their_error_and_do_not_hide_others() {
+    let (_folder, store) = store();
+    planned(&store, "good");
+    write_config(&store, "truncated", "{\"ConfigVersion\": 4, \"Na");
+    write_config(&store, "future", "{\"ConfigVersion\": 5}");
+    write_config(&store, "binary", "\u{0}\u{1}");
+    fs::create_dir_all(store.root().join("machines/empty")).unwrap();
+    let listed = store.list().unwrap();
+    let errors: Vec<(String, bool)> =
+        listed.iter().map(|(name, record)| (name.clone(), record.is_err())).collect();
+    let expected =
+        [("binary", true), ("empty", true), ("future", true), ("good", false), ("truncated", true)];
+    assert_eq!(errors, expected.map(|(name, broken)| (name.to_owned(), broken)));
+    let future = store.load(&"future".parse().unwrap()).unwrap_err();
+    assert!(matches!(future, StoreError::Newer { found: 5, known: 4, .. }));
+}
+
+#[test]
+fn a_record_that_is_too_long_is_refused_unread() {
+    let (_folder, store) = store();
+    let name = write_config(&store, "big", "");
+    let file = fs::File::create(store.folder(&name).join("config.json")).unwrap();
+    file.set_len(RECORD_BYTES_AT_MOST + 1).unwrap();
+    assert!(matches!(store.load(&name), Err(StoreError::TooLarge { .. })));
+}
+
+#[test]
+fn the_name_of_the_folder_is_the_name_of_the_host() {
+    let (_folder, store) = store();
+    let record = planned(&store, "mc1");
+    fs::rename(store.folder(&record.name), store.root().join("machines/mc2")).unwrap();
+    assert_eq!(store.load(&"mc2".parse().unwrap()).unwrap().name.as_str(), "mc2");
+}
+
+const VERSION_3: &str = r#"{
+    "ConfigVersion": 3,
+    "Driver": {
+        "IPAddress": "10.1.2.3", "MachineName": "old", "SSHUser": "ops", "SSHPort": 2222,
+        "SSHKeyPath": "/keys/ops", "StorePath": "/s", "SwarmMaster": false, "EnginePort": 2377, "SSHKey": "/keys/ops"
+    },
+    "DriverName": "generic",
+    "HostOptions": {
+        "Driver": "", "Memory": 0, "Disk": 0,
+        "EngineOptions": { "ArbitraryFlags": ["debug=true"], "Dns": null, "Env": [], "InsecureRegistry": [],
+            "Labels": ["a=b"], "StorageDriver": "overlay2", "TlsVerify": true, "RegistryMirror": null,
+            "InstallURL": "https://get.docker.com" },
+        "SwarmOptions": { "IsSwarm": false, "Host": "tcp://0.0.0.0:3376", "Master": false, "Env": null },
+        "AuthOptions": { "CertDir": "/s/certs", "CaCertPath": "/s/certs/ca.pem", "ServerCertSANs": [] }
+    },
+    "Name": "old"
+}"#;
+
+#[test]
+fn a_generic_host_of_docker_machine_is_taken_over_and_its_record_kept() {
+    let (_folder, store) = store();
+    let name = write_config(&store, "old", VERSION_3);
+    let mut record = store.load(&name).unwrap();
+    assert_eq!(record.phase, Phase::Ready);
+    let endpoint = record.endpoint.clone().unwrap();
+    assert_eq!(endpoint.url(), "tcp://10.1.2.3:2377");
+    let ssh = endpoint.ssh.unwrap();
+    assert_eq!((ssh.user.as_str(), ssh.port), ("ops", 2222));
+    assert_eq!(record.host_options.engine_options.labels, ["a=b"]);
+    assert_eq!(record.host_options.engine_options.install_url, "");
+    // Reading alone has changed nothing.
+    assert_eq!(fs::read_to_string(store.folder(&name).join("config.json")).unwrap(), VERSION_3);
+
+    let lock = store.lock(&name).unwrap();
+    store.save(&lock, &mut record).unwrap();
+    assert_eq!(fs::read_to_string(store.folder(&name).join("config.json.bak")).unwrap(), VERSION_3);
+    assert_eq!(store.load(&name).unwrap(), record);
+}
+
+#[test]
+fn formats_0_and_1_are_read_too() {
+    let (_folder, store) = store();
+    let zero = r#"{"DriverName":"none","CaCertPath":"/old/ca.pem","PrivateKeyPath":"/old/ca-key.pem",
+        "SwarmMaster":true,"Driver":{"URL":"tcp://h.example:2376","IPAddress":"h.example:2376"}}"#;
+    let record = store.load(&write_config(&store, "zero", zero)).unwrap();
+    assert_eq!(record.host_options.auth_options.ca_private_key_path, Path::new("/old/ca-key.pem"));
+    assert!(record.host_options.swarm_options.master);
+    assert_eq!(record.driver.ip_address, "h.example");
+    let one = r#"{"ConfigVersion":1,"DriverName":"none","Driver":{"URL":"tcp://h:1"},
+        "HostOptions":{"AuthOptions":{"PrivateKeyPath":"/one/ca-key.pem"}}}"#;
+    let record = store.load(&write_config(&store, "one", one)).unwrap();
+    assert_eq!(record.host_options.auth_options.ca_private_key_path, Path::new("/one/ca-key.pem"));
+}
+
+#[test]
+fn a_host_of_a_driver_that_is_not_here_keeps_what_it_has() {
+    let (_folder, store) = store();
+    let text = VERSION_3.replace("generic", "virtualbox");
+    let mut record = store.load(&write_config(&store, "vb", &text)).unwrap();
+    let lock = store.lock(&record.name).unwrap();
+    store.save(&lock, &mut record).unwrap();
+    let again = store.load(&record.name).unwrap();
+    assert_eq!(again.driver.config["EnginePort"], 2377);
+    assert_eq!(again.driver_name, "virtualbox");
+}
+
+#[test]
+fn every_journal_write_is_on_disk() {
+    let (_folder, store) = store();
+    let mut record = planned(&store, "mc1");
+    let name = record.name.clone();
+    let lock = store.lock(&name).unwrap();
+    let mut journal = RecordJournal::new(&store, &lock, &mut record);
+    journal.intend("disk", "d").unwrap();
+    assert_eq!(store.load(&name).unwrap().journal.len(), 1);
+    journal.made("disk", "d", Some("7"), json!({ "disk": "d" })).unwrap();
+    let read = store.load(&name).unwrap();
+    assert_eq!((read.journal[0].id.as_deref(), &read.driver.state["disk"]), (Some("7"), &json!("d")));
+    journal.gone("disk", "d").unwrap();
+    assert!(store.load(&name).unwrap().journal.is_empty());
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_old_record() {
+    let (_folder, store) = store();
+    let mut record = planned(&store, "mc1");
+    let lock = store.lock(&record.name).unwrap();
+    let path = store.folder(&record.name).join("config.json");
+    let before = fs::read(&path).unwrap();
+    // A folder in the way of the rename fails it for root as well.
+    fs::rename(&path, path.with_extension("aside")).unwrap();
+    fs::create_dir(&path).unwrap();
+    record.state = State::Running;
+    assert!(matches!(store.save(&lock, &mut record), Err(StoreError::Write { .. })));
+    fs::remove_dir(&path).unwrap();
+    fs::rename(path.with_extension("aside"), &path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let debris = fs::read_dir(store.folder(&record.name)).unwrap().count();
+    assert_eq!(debris, 1, "a temporary file was left");
+}
+
+#[test]
+fn the_authority_is_made_once_and_half_a_pair_is_refused() {
+    let (_folder, store) = store();
+    let certificates = store.certificates();
+    let first = certificates.ensure_authority(&mut |_| {}).unwrap();
+    let mut made = 0;
+    let second = certificates.ensure_authority(&mut |_| made += 1).unwrap();
+    assert_eq!((first.certificate_pem(), made), (second.certificate_pem(), 0));
+    fs::remove_file(certificates.authority_key()).unwrap();
+    assert!(matches!(certificates.ensure_authority(&mut |_| {}), Err(StoreError::HalfPair { .. })));
+}
+
+#[test]
+fn a_server_certificate_is_kept_until_its_names_change() {
+    let (_folder, store) = store();
+    let record = planned(&store, "mc1");
+    let certificates = store.certificates();
+    let authority = certificates.ensure_authority(&mut |_| {}).unwrap();
+    let client = certificates.ensure_client(&authority, &mut |_| {}).unwrap();
+    let issue = |names: &[&str], renew| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        certificates.ensure_server(&authority, &client, &record.name, &names, renew).unwrap().server_pem
+    };
+    let first = issue(&["127.0.0.9", "localhost"], false);
+    assert_eq!(issue(&["localhost", "127.0.0.9"], false), first);
+    assert_ne!(issue(&["127.0.0.10", "localhost"], false), first);
+    let again = issue(&["127.0.0.10", "localhost"], false);
+    assert_ne!(issue(&["127.0.0.10", "localhost"], true), again);
+}
