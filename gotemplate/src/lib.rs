@@ -28,7 +28,8 @@ use std::sync::Arc;
 use serde_json::{Map, Number, Value};
 
 pub use builtins::Answer;
-pub use value::{display, json, pretty_json};
+pub use printf::quote;
+pub use value::{display, float_general, json, pretty_json};
 
 /// What one template may write, and the longest string it may build.
 pub const OUTPUT_LIMIT: usize = 16 << 20;

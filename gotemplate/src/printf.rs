@@ -238,7 +238,7 @@ fn syntax(value: &Value) -> String {
 }
 
 /// A string as Go would write it in a program.
-pub(crate) fn quote(string: &str) -> String {
+pub fn quote(string: &str) -> String {
     let mut out = String::from("\"");
     for character in string.chars() {
         match character {

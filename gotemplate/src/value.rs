@@ -128,7 +128,7 @@ pub(crate) fn float_fixed(float: f64, precision: Option<usize>) -> String {
 }
 
 /// `%g`, with as many digits as needed when `precision` is not given.
-pub(crate) fn float_general(float: f64, precision: Option<usize>) -> String {
+pub fn float_general(float: f64, precision: Option<usize>) -> String {
     if let Some(text) = special(float) {
         return text.to_owned();
     }

@@ -1,0 +1,15 @@
+//! The commands, one file for each family.
+
+pub(crate) mod attach;
+pub(crate) mod cp;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod lifecycle;
+pub(crate) mod network;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod run;
+pub(crate) mod stats;
+pub(crate) mod swarm;
+pub(crate) mod system;
+pub(crate) mod version;

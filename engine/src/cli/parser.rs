@@ -1,0 +1,562 @@
+//! The grammar of the command line, the refusals of what does not fit it, and the way to each command.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use super::client::Client;
+use super::commands::{
+    attach, cp, images, inspect, lifecycle, network, ps, pull, run, stats, swarm, system, version,
+};
+use super::endpoint::Global;
+use super::failure::Outcome;
+use super::{arguments, output};
+
+const HELP: &str = "Usage:  {usage}\n\n{about}\n\n{all-args}{after-help}";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "docker",
+    about = "A self-sufficient runtime for containers",
+    version = version_text(),
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    help_template = HELP,
+    subcommand_help_heading = "Commands",
+    next_help_heading = "Global Options",
+    max_term_width = 100
+)]
+struct Line {
+    #[command(flatten)]
+    global: Global,
+    /// Print version information and quit
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What scripts cut out of `docker --version`.
+fn version_text() -> String {
+    format!("{}, build {}", env!("CARGO_PKG_VERSION"), version::COMMIT)
+}
+
+/// A command line that makes sense.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) global: Global,
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create and run a new container from an image
+    Run(Box<run::Run>),
+    /// Execute a command in a running container
+    Exec(attach::Exec),
+    /// List containers
+    Ps(ps::Options),
+    /// Download an image from a registry
+    Pull(pull::Options),
+    /// List images
+    Images(images::List),
+    /// Show the version information
+    Version(version::Options),
+    /// Display system-wide information
+    Info(version::Options),
+    /// Manage containers
+    #[command(subcommand, arg_required_else_help = true)]
+    Container(Container),
+    /// Manage images
+    #[command(subcommand, arg_required_else_help = true)]
+    Image(Image),
+    /// Manage networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(network::Network),
+    /// Manage the daemon
+    #[command(subcommand, arg_required_else_help = true)]
+    System(System),
+    /// Manage volumes
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(network::Volume),
+    /// Manage Swarm
+    #[command(subcommand, arg_required_else_help = true)]
+    Swarm(swarm::Swarm),
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(attach::Attach),
+    /// Copy files/folders between a container and the local filesystem
+    Cp(cp::Options),
+    /// Create a new container
+    Create(Box<run::Create>),
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff(inspect::Diff),
+    /// Get real time events from the server
+    Events(system::Events),
+    /// Show the history of an image
+    History(images::History),
+    /// Return low-level information on Docker objects
+    Inspect(inspect::Options),
+    /// Kill one or more running containers
+    Kill(lifecycle::Kill),
+    /// Load an image from a tar archive or STDIN
+    Load(images::Load),
+    /// Fetch the logs of a container
+    Logs(attach::Logs),
+    /// Pause all processes within one or more containers
+    Pause(lifecycle::Names),
+    /// List port mappings or a specific mapping for the container
+    Port(inspect::Port),
+    /// Rename a container
+    Rename(lifecycle::Rename),
+    /// Restart one or more containers
+    Restart(lifecycle::Stop),
+    /// Remove one or more containers
+    Rm(lifecycle::Remove),
+    /// Remove one or more images
+    Rmi(images::Remove),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(images::Save),
+    /// Start one or more stopped containers
+    Start(lifecycle::Start),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(stats::Options),
+    /// Stop one or more running containers
+    Stop(lifecycle::Stop),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(images::Tag),
+    /// Display the running processes of a container
+    Top(inspect::Top),
+    /// Unpause all processes within one or more containers
+    Unpause(lifecycle::Names),
+    /// Update configuration of one or more containers
+    Update(lifecycle::Update),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(lifecycle::Names),
+}
+
+/// Manage containers
+#[derive(Debug, Subcommand)]
+pub(crate) enum Container {
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(attach::Attach),
+    /// Copy files/folders between a container and the local filesystem
+    Cp(cp::Options),
+    /// Create a new container
+    Create(Box<run::Create>),
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff(inspect::Diff),
+    /// Execute a command in a running container
+    Exec(attach::Exec),
+    /// Display detailed information on one or more containers
+    Inspect(inspect::OfKind),
+    /// Kill one or more running containers
+    Kill(lifecycle::Kill),
+    /// Fetch the logs of a container
+    Logs(attach::Logs),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::Options),
+    /// Pause all processes within one or more containers
+    Pause(lifecycle::Names),
+    /// List port mappings or a specific mapping for the container
+    Port(inspect::Port),
+    /// Remove all stopped containers
+    Prune(system::Prune),
+    /// Rename a container
+    Rename(lifecycle::Rename),
+    /// Restart one or more containers
+    Restart(lifecycle::Stop),
+    /// Remove one or more containers
+    #[command(visible_alias = "remove")]
+    Rm(lifecycle::Remove),
+    /// Create and run a new container from an image
+    Run(Box<run::Run>),
+    /// Start one or more stopped containers
+    Start(lifecycle::Start),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(stats::Options),
+    /// Stop one or more running containers
+    Stop(lifecycle::Stop),
+    /// Display the running processes of a container
+    Top(inspect::Top),
+    /// Unpause all processes within one or more containers
+    Unpause(lifecycle::Names),
+    /// Update configuration of one or more containers
+    Update(lifecycle::Update),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(lifecycle::Names),
+}
+
+/// Manage images
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Show the history of an image
+    History(images::History),
+    /// Display detailed information on one or more images
+    Inspect(inspect::OfKind),
+    /// Load an image from a tar archive or STDIN
+    Load(images::Load),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(images::List),
+    /// Remove unused images
+    Prune(system::Prune),
+    /// Download an image from a registry
+    Pull(pull::Options),
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(images::Remove),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(images::Save),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(images::Tag),
+}
+
+/// Manage the daemon
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Show disk usage
+    Df(system::DiskUsage),
+    /// Get real time events from the server
+    Events(system::Events),
+    /// Display system-wide information
+    Info(version::Options),
+    /// Remove unused data
+    Prune(system::Prune),
+}
+
+/// Runs the command.
+pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
+    match command {
+        Command::Run(options) | Command::Container(Container::Run(options)) => {
+            run::run(client, *options).await
+        }
+        Command::Create(options) | Command::Container(Container::Create(options)) => {
+            run::create(client, *options).await
+        }
+        Command::Exec(options) | Command::Container(Container::Exec(options)) => {
+            attach::exec(client, options).await
+        }
+        Command::Attach(options) | Command::Container(Container::Attach(options)) => {
+            attach::attach(client, options).await
+        }
+        Command::Logs(options) | Command::Container(Container::Logs(options)) => {
+            attach::logs(client, options).await
+        }
+        Command::Ps(options) | Command::Container(Container::Ls(options)) => ps::run(client, options).await,
+        Command::Pull(options) | Command::Image(Image::Pull(options)) => pull::run(client, options).await,
+        Command::Images(options) | Command::Image(Image::Ls(options)) => images::list(client, options).await,
+        Command::History(options) | Command::Image(Image::History(options)) => {
+            images::history(client, options).await
+        }
+        Command::Load(options) | Command::Image(Image::Load(options)) => images::load(client, options).await,
+        Command::Save(options) | Command::Image(Image::Save(options)) => images::save(client, options).await,
+        Command::Tag(options) | Command::Image(Image::Tag(options)) => images::tag(client, options).await,
+        Command::Rmi(options) | Command::Image(Image::Rm(options)) => images::remove(client, options).await,
+        Command::Version(options) => version::version(client, options).await,
+        Command::Info(options) | Command::System(System::Info(options)) => {
+            version::info(client, options).await
+        }
+        Command::Inspect(options) => inspect::run(client, options).await,
+        Command::Container(Container::Inspect(options)) => {
+            inspect::of_kind(client, options, "container").await
+        }
+        Command::Image(Image::Inspect(options)) => inspect::of_kind(client, options, "image").await,
+        Command::Port(options) | Command::Container(Container::Port(options)) => {
+            inspect::port(client, options).await
+        }
+        Command::Top(options) | Command::Container(Container::Top(options)) => {
+            inspect::top(client, options).await
+        }
+        Command::Diff(options) | Command::Container(Container::Diff(options)) => {
+            inspect::diff(client, options).await
+        }
+        Command::Start(options) | Command::Container(Container::Start(options)) => {
+            lifecycle::start(client, options).await
+        }
+        Command::Stop(options) | Command::Container(Container::Stop(options)) => {
+            lifecycle::stop(client, options, "stop").await
+        }
+        Command::Restart(options) | Command::Container(Container::Restart(options)) => {
+            lifecycle::stop(client, options, "restart").await
+        }
+        Command::Kill(options) | Command::Container(Container::Kill(options)) => {
+            lifecycle::kill(client, options).await
+        }
+        Command::Rm(options) | Command::Container(Container::Rm(options)) => {
+            lifecycle::remove(client, options).await
+        }
+        Command::Pause(options) | Command::Container(Container::Pause(options)) => {
+            lifecycle::simple(client, options, "pause").await
+        }
+        Command::Unpause(options) | Command::Container(Container::Unpause(options)) => {
+            lifecycle::simple(client, options, "unpause").await
+        }
+        Command::Wait(options) | Command::Container(Container::Wait(options)) => {
+            lifecycle::wait(client, options).await
+        }
+        Command::Rename(options) | Command::Container(Container::Rename(options)) => {
+            lifecycle::rename(client, options).await
+        }
+        Command::Update(options) | Command::Container(Container::Update(options)) => {
+            lifecycle::update(client, options).await
+        }
+        Command::Stats(options) | Command::Container(Container::Stats(options)) => {
+            stats::run(client, options).await
+        }
+        Command::Cp(options) | Command::Container(Container::Cp(options)) => cp::run(client, options).await,
+        Command::Events(options) | Command::System(System::Events(options)) => {
+            system::events(client, options).await
+        }
+        Command::Container(Container::Prune(options)) => system::prune(client, options, "containers").await,
+        Command::Image(Image::Prune(options)) => system::prune(client, options, "images").await,
+        Command::System(System::Df(options)) => system::disk_usage(client, options).await,
+        Command::System(System::Prune(options)) => system::prune_all(client, options).await,
+        Command::Network(command) => network::network(client, command).await,
+        Command::Volume(command) => network::volume(client, command).await,
+        Command::Swarm(command) => swarm::run(client, command).await,
+    }
+}
+
+/// A command line that is answered without a daemon: help, or what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    code: u8,
+    text: String,
+    /// Whether it is what was asked for, and so data.
+    asked_for: bool,
+}
+
+impl Refusal {
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.asked_for {
+            // Nobody may be reading; that is no failure.
+            let _ = output::raw(&self.text);
+        } else {
+            output::say(&self.text);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// The grammar, with the same style of help everywhere.
+fn grammar() -> clap::Command {
+    fn dress(command: clap::Command) -> clap::Command {
+        let command =
+            command.help_template(HELP).styles(clap::builder::Styles::plain()).disable_help_subcommand(true);
+        command.mut_subcommands(dress)
+    }
+    let mut grammar = dress(Line::command());
+    grammar.build();
+    grammar
+}
+
+/// Reads a command line.
+pub(crate) fn parse(line: &[OsString]) -> Result<Parsed, Refusal> {
+    let mut grammar = grammar();
+    let line = arguments::normalise(&grammar, line);
+    let matches = grammar.try_get_matches_from_mut(&line);
+    match matches.and_then(|matches| Line::from_arg_matches(&matches)) {
+        Ok(line) => Ok(Parsed { global: line.global, command: line.command }),
+        Err(error) => Err(refuse(&error, &grammar, &line)),
+    }
+}
+
+/// The command that the words of the line name, as `docker image ls`, and its grammar.
+fn named<'a>(grammar: &'a clap::Command, line: &[OsString]) -> (String, &'a clap::Command) {
+    let mut path = String::from("docker");
+    let mut command = grammar;
+    for word in line.iter().skip(1).filter_map(|word| word.to_str()) {
+        if word.starts_with('-') {
+            continue;
+        }
+        match command.find_subcommand(word) {
+            Some(sub) => {
+                path.push(' ');
+                path.push_str(sub.get_name());
+                command = sub;
+            }
+            None => break,
+        }
+    }
+    (path, command)
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
+    }
+}
+
+/// Says what the parser found, in the words and with the exit codes of the stock client.
+fn refuse(error: &clap::Error, grammar: &clap::Command, line: &[OsString]) -> Refusal {
+    let (path, command) = named(grammar, line);
+    let usage = || {
+        let text = command.clone().render_usage().to_string();
+        let words =
+            text.trim_start_matches("Usage: ").split_once(' ').map_or("", |(_, words)| words).to_owned();
+        let words =
+            words.split_once(command.get_name()).map_or(words.clone(), |(_, rest)| rest.trim().to_owned());
+        format!("Usage:  {path} {words}")
+    };
+    let argument = context(error, ContextKind::InvalidArg);
+    let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    let refusal = |code: u8, message: String| Refusal { code, text: message, asked_for: false };
+    let misused = |message: String| {
+        refusal(125, format!("{message}\n\n{}\n\nRun '{path} --help' for more information", usage()))
+    };
+    let miscounted = |message: &str| {
+        refusal(
+            1,
+            format!("docker: '{path}' {message}\n\n{}\n\nSee '{path} --help' for more information", usage()),
+        )
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Refusal { code: 0, text: error.render().to_string(), asked_for: true }
+        }
+        ErrorKind::DisplayVersion => {
+            Refusal { code: 0, text: format!("Docker version {}\n", version_text()), asked_for: true }
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = context(error, ContextKind::InvalidSubcommand);
+            let usage = if path == "docker" { String::new() } else { format!("\n\nUsage:  {path}") };
+            refusal(
+                1,
+                format!(
+                    "docker: unknown command: {path} {word}{usage}\n\nRun '{path} --help' for more information"
+                ),
+            )
+        }
+        ErrorKind::UnknownArgument if argument.starts_with("--") => misused(format!("unknown flag: {flag}")),
+        ErrorKind::UnknownArgument if argument.starts_with('-') && argument.len() > 1 => {
+            let letter = argument.chars().nth(1).unwrap_or('-');
+            misused(format!("unknown shorthand flag: '{letter}' in {argument}"))
+        }
+        ErrorKind::UnknownArgument => {
+            let takes = command.get_positionals().count();
+            miscounted(&match takes {
+                0 => "accepts no arguments".to_owned(),
+                1 => "requires 1 argument".to_owned(),
+                count => format!("requires {count} arguments"),
+            })
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let required: Vec<_> =
+                command.get_positionals().filter(|positional| positional.is_required_set()).collect();
+            let more = command
+                .get_positionals()
+                .any(|positional| positional.get_num_args().is_some_and(|count| count.max_values() > 1));
+            let least = if more { "at least " } else { "" };
+            let plural = if required.len() == 1 { "argument" } else { "arguments" };
+            miscounted(&format!("requires {least}{} {plural}", required.len()))
+        }
+        ErrorKind::InvalidValue if context(error, ContextKind::InvalidValue).is_empty() => {
+            misused(format!("flag needs an argument: {flag}"))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let value = context(error, ContextKind::InvalidValue);
+            let cause = std::error::Error::source(error)
+                .map_or_else(|| "invalid syntax".to_owned(), ToString::to_string);
+            misused(format!("invalid argument {value:?} for \"{flag}\" flag: {cause}"))
+        }
+        _ => misused(error.render().to_string().trim_end().trim_start_matches("error: ").to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Parsed, Refusal> {
+        parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Line::command().debug_assert();
+    }
+
+    /// What the stock client says and answers to the same lines.
+    #[test]
+    fn refusals_have_the_stock_clients_words_and_codes() {
+        for (line, code, first) in [
+            ("docker ps --foo", 125, "unknown flag: --foo"),
+            ("docker foo", 1, "docker: unknown command: docker foo"),
+            ("docker container foo", 1, "docker: unknown command: docker container foo"),
+            ("docker run", 1, "docker: 'docker run' requires at least 1 argument"),
+            ("docker run --foo x", 125, "unknown flag: --foo"),
+            ("docker run --name", 125, "flag needs an argument: --name"),
+            ("docker rm", 1, "docker: 'docker rm' requires at least 1 argument"),
+            ("docker ps extra", 1, "docker: 'docker ps' accepts no arguments"),
+            ("docker swarm foo", 1, "docker: unknown command: docker swarm foo"),
+            ("docker exec web", 1, "docker: 'docker exec' requires at least 2 arguments"),
+            (
+                "docker ps -f x",
+                125,
+                "invalid argument \"x\" for \"--filter\" flag: bad format of filter (expected name=value)",
+            ),
+        ] {
+            let refusal = parse_line(line).unwrap_err();
+            assert_eq!((refusal.code, refusal.text.lines().next().unwrap()), (code, first), "{line}");
+            assert!(!refusal.asked_for, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_an_answer() {
+        for line in [
+            "docker",
+            "docker --help",
+            "docker run --help",
+            "docker swarm",
+            "docker swarm --help",
+            "docker swarm init --help",
+            "docker --version",
+            "docker container",
+        ] {
+            let refusal = parse_line(line).unwrap_err();
+            assert_eq!(refusal.code, 0, "{line}");
+            assert!(refusal.asked_for, "{line}");
+        }
+        let help = parse_line("docker swarm --help").unwrap_err().text;
+        for command in ["init", "join", "join-token", "leave", "update", "ca", "unlock", "unlock-key"] {
+            assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
+        }
+        assert!(parse_line("docker --version").unwrap_err().text.starts_with("Docker version "));
+    }
+
+    #[test]
+    fn everyday_lines_are_understood() {
+        for line in [
+            "docker run --rm -it -p 8080:80 -v /a:/b -e A=1 --name x busybox sh -c -- true",
+            "docker run -dp 80:80 -h host --net=host -m 64m --sig-proxy=false --rm=true busybox",
+            "docker -H tcp://1.2.3.4:2376 --tlsverify --tlscacert ca --tlscert cert --tlskey key ps -aq --no-trunc",
+            "docker -l debug --debug container ls -f status=running --format {{.ID}}",
+            "docker exec -it web sh -l",
+            "docker exec web ls -la --color",
+            "docker logs -f --tail 10 -t --since 1h web",
+            "docker top web -ef",
+            "docker stop -t 0 a b",
+            "docker stop --time=3 a",
+            "docker rm -fv a b",
+            "docker inspect -f {{.Id}} --type container a",
+            "docker cp a:/x -",
+            "docker stats --no-stream",
+            "docker network create --subnet 10.0.0.0/24 -o a=b n",
+            "docker system prune -af --volumes",
+            "docker ps -n 3 -l -s",
+            "docker update --restart always -m 1g a",
+            "docker swarm join --token t 1.2.3.4:2377",
+        ] {
+            assert!(parse_line(line).is_ok(), "{line}: {:?}", parse_line(line).unwrap_err().text);
+        }
+    }
+}
