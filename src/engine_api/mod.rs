@@ -230,3 +230,6 @@ fn error_message(body: &[u8]) -> String {
     };
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(300).collect()
 }
+
+#[cfg(test)]
+mod tests;
