@@ -68,14 +68,17 @@ impl Options {
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
         let parse = |text: &str| {
-            text.parse().map_err(|_| ApiError::bad_request(format!("strconv.Atoi: parsing \"{text}\": invalid syntax")))
+            text.parse().map_err(|_| {
+                ApiError::bad_request(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"))
+            })
         };
         self.text(key).map(parse).transpose()
     }
 
     fn signal(&self, key: &str) -> Result<Option<i32>, ApiError> {
-        let parse =
-            |text: &str| signals::parse(text).ok_or_else(|| ApiError::bad_request(format!("invalid signal: {text}")));
+        let parse = |text: &str| {
+            signals::parse(text).ok_or_else(|| ApiError::bad_request(format!("invalid signal: {text}")))
+        };
         self.text(key).map(parse).transpose()
     }
 }
@@ -92,7 +95,10 @@ fn find(app: &App, id: &str) -> Result<Arc<Container>, ApiError> {
 
 async fn list(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Value>, ApiError> {
     let options = Options(query);
-    let limit = options.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|&limit| limit > 0);
+    let limit = options
+        .number::<i64>("limit")?
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|&limit| limit > 0);
     let request = ListRequest {
         all: options.is("all"),
         limit,
@@ -235,25 +241,33 @@ async fn resize(
 }
 
 /// The header goes out at once, so that a client knows that its wait has begun; the body follows when it is over.
-async fn wait(State(app): State<App>, Path(id): Path<String>, Query(query): QueryMap) -> Result<Response, ApiError> {
+async fn wait(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<Response, ApiError> {
     let container = find(&app, &id)?;
     let options = Options(query);
     let mut life = container.life.subscribe();
     let exits = life.borrow().exits;
-    let over: Box<dyn Fn(&Life) -> bool + Send + Sync> = match options.text("condition").unwrap_or("not-running") {
-        "not-running" => {
-            let waiting_for_restart = container.status() == Status::Restarting;
-            Box::new(move |life| life.removed || (!life.alive && (!waiting_for_restart || life.exits > exits)))
-        }
-        "next-exit" => Box::new(move |life| life.removed || life.exits > exits),
-        "removed" => Box::new(|life| life.removed),
-        other => return Err(ApiError::bad_request(format!("invalid condition: \"{other}\""))),
-    };
+    let over: Box<dyn Fn(&Life) -> bool + Send + Sync> =
+        match options.text("condition").unwrap_or("not-running") {
+            "not-running" => {
+                let waiting_for_restart = container.status() == Status::Restarting;
+                Box::new(move |life| {
+                    life.removed || (!life.alive && (!waiting_for_restart || life.exits > exits))
+                })
+            }
+            "next-exit" => Box::new(move |life| life.removed || life.exits > exits),
+            "removed" => Box::new(|life| life.removed),
+            other => return Err(ApiError::bad_request(format!("invalid condition: \"{other}\""))),
+        };
     let end = async move {
         let life = life.wait_for(|life| over(life)).await.map(|life| life.clone()).unwrap_or_default();
         drop(container);
         let mut answer = json!({ "StatusCode": life.exit_code });
-        if !life.error.is_empty() {
+        // Of a container that is gone, the code says it all.
+        if !life.error.is_empty() && !life.removed {
             answer["Error"] = json!({ "Message": life.error });
         }
         Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))

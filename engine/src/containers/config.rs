@@ -318,8 +318,16 @@ pub struct EndpointConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct IpamConfig {
-    #[serde(rename = "IPv4Address", deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "IPv4Address",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub ipv4_address: String,
-    #[serde(rename = "IPv6Address", deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "IPv6Address",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub ipv6_address: String,
 }

@@ -55,7 +55,13 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn new(identity: Identity, state: State, data_root: &Path, exec_root: &Path, cgroup_parent: &Path) -> Self {
+    pub fn new(
+        identity: Identity,
+        state: State,
+        data_root: &Path,
+        exec_root: &Path,
+        cgroup_parent: &Path,
+    ) -> Self {
         let parent = match identity.host.cgroup_parent.as_str() {
             "" => cgroup_parent.to_owned(),
             parent => crate::runtime::confine::clean(Path::new(parent)),
@@ -107,7 +113,8 @@ impl Container {
 
     /// The log on disk, if there is one.
     pub fn log_path(&self) -> Option<PathBuf> {
-        (self.identity().log_driver == "json-file").then(|| self.directory.join(format!("{}-json.log", self.id)))
+        (self.identity().log_driver == "json-file")
+            .then(|| self.directory.join(format!("{}-json.log", self.id)))
     }
 
     /// Changes what the container is, on disk first.
@@ -121,7 +128,8 @@ impl Container {
 
     pub fn write_identity(&self, identity: &Identity) -> Result<(), ContainerError> {
         let path = self.directory.join(record::CONFIG_FILE);
-        record::write(&path, identity, Durability::Durable).map_err(|source| ContainerError::Write { path, source })
+        record::write(&path, identity, Durability::Durable)
+            .map_err(|source| ContainerError::Write { path, source })
     }
 
     /// Changes how the container is. If it cannot be written, that is said in the log: the change has happened anyway.

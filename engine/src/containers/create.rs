@@ -38,11 +38,19 @@ impl Drop for Reservation<'_> {
 }
 
 impl Containers {
-    pub async fn create(&self, name: Option<String>, request: CreateRequest) -> Result<Created, ContainerError> {
+    pub async fn create(
+        &self,
+        name: Option<String>,
+        request: CreateRequest,
+    ) -> Result<Created, ContainerError> {
         self.blocking(move |containers| containers.create_blocking(name, request)).await
     }
 
-    fn create_blocking(&self, name: Option<String>, request: CreateRequest) -> Result<Created, ContainerError> {
+    fn create_blocking(
+        &self,
+        name: Option<String>,
+        request: CreateRequest,
+    ) -> Result<Created, ContainerError> {
         let CreateRequest { config: mut wanted, mut host_config, networking_config } = request;
         let id = names::random_id();
         let name = name.filter(|name| !name.is_empty()).map(|name| name.trim_start_matches('/').to_owned());
@@ -153,7 +161,8 @@ impl Containers {
             host.shm_size = 64 * 1024 * 1024;
         }
         if host.ulimits.as_ref().is_some_and(|limits| !limits.is_empty()) && !spec::may_raise_limits() {
-            warnings.push("This engine may not raise limits of processes; higher ones are cut down.".to_owned());
+            warnings
+                .push("This engine may not raise limits of processes; higher ones are cut down.".to_owned());
         }
         let live = self.0.config.live();
         if host.log_config.r#type.is_empty() {
@@ -222,7 +231,8 @@ fn merge_image(config: &mut Config, image: &ImageConfig) {
         ports.entry(port.clone()).or_insert_with(|| serde_json::json!({}));
     }
     let mut environment = image.env.clone();
-    let names: Vec<&str> = config.env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
+    let names: Vec<&str> =
+        config.env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
     environment.retain(|entry| !names.contains(&entry.split('=').next().unwrap_or_default()));
     config.env.extend(environment);
     for (name, value) in &image.labels {
@@ -235,7 +245,8 @@ fn merge_image(config: &mut Config, image: &ImageConfig) {
         }
         config.entrypoint.clone_from(&image.entrypoint);
     }
-    if config.entrypoint.as_ref().is_some_and(|entrypoint| entrypoint.len() == 1 && entrypoint[0].is_empty()) {
+    if config.entrypoint.as_ref().is_some_and(|entrypoint| entrypoint.len() == 1 && entrypoint[0].is_empty())
+    {
         config.entrypoint = None;
     }
     if config.working_dir.is_empty() {
@@ -268,11 +279,15 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
     let policy = &host.restart_policy;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
-            return invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'".into());
+            return invalid(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'".into(),
+            );
         }
         "" | "no" | "always" | "unless-stopped" => {}
         "on-failure" if policy.maximum_retry_count >= 0 => {}
-        "on-failure" => return invalid("invalid restart policy: maximum retry count cannot be negative".into()),
+        "on-failure" => {
+            return invalid("invalid restart policy: maximum retry count cannot be negative".into());
+        }
         name => {
             return invalid(format!(
                 "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
@@ -325,7 +340,8 @@ mod tests {
             "User": "app", "Env": ["A=1", "B=2"], "Entrypoint": ["/e"], "Cmd": ["c"], "WorkingDir": "/w",
             "Labels": { "l": "image" }, "ExposedPorts": { "80/tcp": {} }, "Volumes": { "/v": {} } }))
         .unwrap();
-        let mut config: Config = serde_json::from_value(json!({ "Env": ["B=3"], "Labels": { "m": "own" } })).unwrap();
+        let mut config: Config =
+            serde_json::from_value(json!({ "Env": ["B=3"], "Labels": { "m": "own" } })).unwrap();
         merge_image(&mut config, &image);
         assert_eq!(config.env, ["B=3", "A=1"]);
         assert_eq!(config.cmd.unwrap(), ["c"]);
@@ -349,6 +365,8 @@ mod tests {
         assert!(refused(json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } })));
         assert!(refused(json!({ "RestartPolicy": { "Name": "always" }, "AutoRemove": true })));
         assert!(refused(json!({ "NanoCpus": 1_000_000_000_000_i64 })));
-        assert!(!refused(json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })));
+        assert!(!refused(
+            json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })
+        ));
     }
 }

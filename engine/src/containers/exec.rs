@@ -172,7 +172,10 @@ impl Containers {
         let mut fresh = false;
         exec.change(|state| fresh = !std::mem::replace(&mut state.started, true));
         if !fresh {
-            return Err(ContainerError::Conflict(format!("Error: Exec command {} is already running", exec.id)));
+            return Err(ContainerError::Conflict(format!(
+                "Error: Exec command {} is already running",
+                exec.id
+            )));
         }
         let config = exec_config(exec, console_size)?;
         fs::create_dir(&exec.directory)
@@ -191,7 +194,11 @@ impl Containers {
     }
 
     /// Lets the process begin; the error is worded for the client's eyes.
-    pub async fn begin_exec(&self, exec: &Arc<Exec>, mut connection: Connection) -> Result<(), ContainerError> {
+    pub async fn begin_exec(
+        &self,
+        exec: &Arc<Exec>,
+        mut connection: Connection,
+    ) -> Result<(), ContainerError> {
         match connection.ask(&Request::Start).await {
             Ok(Reply::Started { pid }) => {
                 exec.change(|state| {
@@ -206,8 +213,8 @@ impl Containers {
             }
             Ok(_) => Err(ShimError::Gone.into()),
             Err(ShimError::Refused(message)) => {
-                let missing =
-                    message.contains("executable file not found") || message.contains("no such file or directory");
+                let missing = message.contains("executable file not found")
+                    || message.contains("no such file or directory");
                 exec.change(|state| {
                     state.exit_code = Some(if missing { 127 } else { 126 });
                     state.finished = Some(Instant::now());
@@ -231,8 +238,10 @@ impl Containers {
             };
             let code = match told.await {
                 Ok(Reply::Exited(exit)) => exit.code,
-                _ => super::record::read::<crate::shim::protocol::ExitRecord>(&exec.directory.join("exit.json"))
-                    .map_or(137, |exit| exit.code),
+                _ => super::record::read::<crate::shim::protocol::ExitRecord>(
+                    &exec.directory.join("exit.json"),
+                )
+                .map_or(137, |exit| exit.code),
             };
             exec.change(|state| {
                 state.running = false;
@@ -280,8 +289,10 @@ fn exec_config(exec: &Exec, console_size: Option<[u32; 2]>) -> Result<ShimConfig
     let directory = if directory.is_empty() { "/" } else { directory };
     let command = request.cmd.clone().unwrap_or_default();
     let process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
-    let [rows, columns] =
-        console_size.or(request.console_size).unwrap_or_default().map(|size| u16::try_from(size).unwrap_or(0));
+    let [rows, columns] = console_size
+        .or(request.console_size)
+        .unwrap_or_default()
+        .map(|size| u16::try_from(size).unwrap_or(0));
     Ok(ShimConfig {
         id: exec.container.id.clone(),
         task: Task::Exec(Box::new(ExecTask {
@@ -296,7 +307,11 @@ fn exec_config(exec: &Exec, console_size: Option<[u32; 2]>) -> Result<ShimConfig
         stdin_once: true,
         log: None,
         exit_file: exec.directory.join("exit.json"),
-        user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| identity.config.user.clone()),
+        user: request
+            .user
+            .clone()
+            .filter(|user| !user.is_empty())
+            .unwrap_or_else(|| identity.config.user.clone()),
         groups: identity.host.group_add.clone().unwrap_or_default(),
         cgroup: exec.container.cgroup.clone(),
     })

@@ -24,7 +24,8 @@ impl Containers {
         let identity = container.identity();
         let state = container.state();
         let file = |name: &str| container.directory.join(name).to_string_lossy().into_owned();
-        let shared_network = identity.host.network_mode.starts_with("container:") || identity.host.network_mode == "host";
+        let shared_network =
+            identity.host.network_mode.starts_with("container:") || identity.host.network_mode == "host";
         let mut config = json!(identity.config);
         if identity.config.hostname.is_empty() && !shared_network {
             config["Hostname"] = container.default_hostname().into();
@@ -152,7 +153,10 @@ pub fn networks(identity: &Identity, state: &State) -> Value {
     let mut networks = Map::new();
     let wish = |name: &str| identity.networks.get(name).cloned().unwrap_or_default();
     for endpoint in &state.endpoints {
-        networks.insert(endpoint.network_name.clone(), describe_endpoint(&wish(&endpoint.network_name), Some(endpoint)));
+        networks.insert(
+            endpoint.network_name.clone(),
+            describe_endpoint(&wish(&endpoint.network_name), Some(endpoint)),
+        );
     }
     if networks.is_empty() {
         networks.insert(mode.to_owned(), describe_endpoint(&wish(mode), None));

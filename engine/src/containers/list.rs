@@ -24,8 +24,22 @@ pub struct ListRequest {
 }
 
 const FILTERS: [&str; 16] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network",
-    "publish", "since", "status", "volume", "label!",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "label!",
 ];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -78,7 +92,9 @@ impl Containers {
         };
         let ancestors = values("ancestor")
             .iter()
-            .map(|name| self.0.images.find(name).map_or_else(|_| name.clone(), |image| image.id.as_str().to_owned()))
+            .map(|name| {
+                self.0.images.find(name).map_or_else(|_| name.clone(), |image| image.id.as_str().to_owned())
+            })
             .collect();
         Ok(Filter { filters, exited, ancestors, before: moment("before")?, since: moment("since")? })
     }
@@ -121,7 +137,9 @@ struct Filter<'a> {
 impl Filter<'_> {
     fn accepts(&self, container: &Container, identity: &Identity, state: &State) -> bool {
         let any = |key: &str, test: &dyn Fn(&str) -> bool| {
-            self.filters.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| test(value)))
+            self.filters
+                .get(key)
+                .is_none_or(|values| values.is_empty() || values.iter().any(|value| test(value)))
         };
         let all = |key: &str, test: &dyn Fn(&str) -> bool| {
             self.filters.get(key).is_none_or(|values| values.iter().all(|value| test(value)))
@@ -141,9 +159,10 @@ impl Filter<'_> {
                     && state.started_at.is_some()
                     && !state.status.is_alive()))
             && (self.ancestors.is_empty()
-                || self.ancestors.iter().any(|image| {
-                    identity.image_id.as_str() == image || identity.config.image == *image
-                }))
+                || self
+                    .ancestors
+                    .iter()
+                    .any(|image| identity.image_id.as_str() == image || identity.config.image == *image))
             && self.before.is_none_or(|moment| identity.created < moment)
             && self.since.is_none_or(|moment| identity.created > moment)
             && any("volume", &|value| {
@@ -154,10 +173,9 @@ impl Filter<'_> {
             && any("network", &|value| {
                 identity.host.network_mode == value
                     || identity.networks.contains_key(value)
-                    || state
-                        .endpoints
-                        .iter()
-                        .any(|endpoint| endpoint.network_name == value || endpoint.network_id.starts_with(value))
+                    || state.endpoints.iter().any(|endpoint| {
+                        endpoint.network_name == value || endpoint.network_id.starts_with(value)
+                    })
             })
             && any("publish", &|value| {
                 state.ports.iter().any(|port| matches_port(value, port.host_port, &port.protocol.to_string()))
@@ -314,7 +332,11 @@ mod tests {
     fn names_ports_and_commands() {
         assert!(matches_name("we", "web1") && matches_name("^/web", "web1") && !matches_name("^eb", "web1"));
         assert!(matches_name("1$", "web1") && !matches_name("^web$", "web1"));
-        assert!(matches_port("80-90/tcp", 85, "tcp") && !matches_port("80", 80, "udp") && !matches_port("x", 1, "tcp"));
+        assert!(
+            matches_port("80-90/tcp", 85, "tcp")
+                && !matches_port("80", 80, "udp")
+                && !matches_port("x", 1, "tcp")
+        );
         assert_eq!(command_line(&["sh".into(), "-c".into(), "echo hi".into()]), "sh -c 'echo hi'");
     }
 }

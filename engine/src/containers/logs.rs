@@ -46,7 +46,8 @@ pub fn limits(options: &BTreeMap<String, String>) -> Result<(Option<u64>, u32), 
                 let number = value.parse().ok().filter(|&number| (1..=1000).contains(&number));
                 limits.1 = number.ok_or_else(|| format!("invalid value for 'max-file': {value}"))?;
             }
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "compress" | "mode" | "max-buffer-size" => {}
+            "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "compress" | "mode"
+            | "max-buffer-size" => {}
             _ => return Err(format!("unknown log opt '{name}' for json-file log driver")),
         }
     }
@@ -90,10 +91,9 @@ impl Containers {
             let request = request.clone();
             tokio::task::spawn_blocking(move || Reader::open(&path, request, terminal))
         };
-        let mut reader = open.await?.map_err(|source| ContainerError::Read {
-            path: container.directory.clone(),
-            source,
-        })?;
+        let mut reader = open
+            .await?
+            .map_err(|source| ContainerError::Read { path: container.directory.clone(), source })?;
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             loop {
@@ -176,7 +176,15 @@ impl Reader {
         let current = files.pop_front().ok_or(io::ErrorKind::NotFound)?;
         let inode = current.metadata()?.ino();
         let path = path.to_owned();
-        Ok(Self { path, request, terminal, older: files, current: BufReader::new(current), inode, line: Vec::new() })
+        Ok(Self {
+            path,
+            request,
+            terminal,
+            older: files,
+            current: BufReader::new(current),
+            inode,
+            line: Vec::new(),
+        })
     }
 
     fn portion(mut self) -> (Self, io::Result<Portion>) {
@@ -192,7 +200,11 @@ impl Reader {
             if self.line.ends_with(b"\n") || self.line.len() as u64 == LONGEST_LINE {
                 let line = std::mem::take(&mut self.line);
                 if self.add(&line, &mut output) {
-                    return Ok(if output.is_empty() { Portion::Finished } else { Portion::More(output.into()) });
+                    return Ok(if output.is_empty() {
+                        Portion::Finished
+                    } else {
+                        Portion::More(output.into())
+                    });
                 }
             } else if count == 0 && !self.next_file()? {
                 break;
@@ -359,9 +371,15 @@ mod tests {
         for number in 0..12 {
             log.write(Stream::Stderr, format!("{number}\n").as_bytes()).unwrap();
         }
-        for (tail, expected) in [(0, ""), (1, "11 "), (2, "10 11 "), (7, "5 6 7 8 9 10 11 "), (99, "0 1 2 3 4 5 6 7 8 9 10 11 ")] {
+        for (tail, expected) in
+            [(0, ""), (1, "11 "), (2, "10 11 "), (7, "5 6 7 8 9 10 11 "), (99, "0 1 2 3 4 5 6 7 8 9 10 11 ")]
+        {
             let request = LogRequest { tail: Some(tail), ..all() };
-            assert_eq!(text(Reader::open(&path, request, true).unwrap()).1.replace('\n', " "), expected, "{tail}");
+            assert_eq!(
+                text(Reader::open(&path, request, true).unwrap()).1.replace('\n', " "),
+                expected,
+                "{tail}"
+            );
         }
         let none = LogRequest { stderr: false, ..all() };
         assert_eq!(text(Reader::open(&path, none, true).unwrap()).1, "");

@@ -83,7 +83,8 @@ impl Containers {
         }
         let cgroup_parent = cgroup_parent(&config.exec_root);
         let (index, execs) = (Mutex::default(), Mutex::default());
-        let containers = Self(Arc::new(Inner { config, images, network, events, cgroup_parent, index, execs }));
+        let containers =
+            Self(Arc::new(Inner { config, images, network, events, cgroup_parent, index, execs }));
         containers.restore().await?;
         Ok(containers)
     }
@@ -129,7 +130,10 @@ impl Containers {
         self.all()
             .into_iter()
             .filter(|container| container.identity().image_id == *image)
-            .map(|container| ImageUser { container: container.id.clone(), running: container.status().is_alive() })
+            .map(|container| ImageUser {
+                container: container.id.clone(),
+                running: container.status().is_alive(),
+            })
             .collect()
     }
 

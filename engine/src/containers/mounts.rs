@@ -14,15 +14,21 @@ use crate::runtime::confine::clean;
 pub enum MountError {
     #[error("invalid volume specification: '{0}'")]
     Specification(String),
-    #[error("invalid volume specification: '{0}': invalid mount config for type \"{1}\": destination can't be '/'")]
+    #[error(
+        "invalid volume specification: '{0}': invalid mount config for type \"{1}\": destination can't be '/'"
+    )]
     Root(String, &'static str),
-    #[error("invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute")]
+    #[error(
+        "invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute"
+    )]
     NotAbsolute { kind: String, path: String },
     #[error("invalid mode: {0}")]
     Mode(String),
     #[error("Duplicate mount point: {}", .0.display())]
     Duplicate(PathBuf),
-    #[error("create {0}: \"{0}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path")]
+    #[error(
+        "create {0}: \"{0}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )]
     VolumeName(String),
     #[error("invalid mount config for type \"bind\": bind source path does not exist: {}", .0.display())]
     NoSource(PathBuf),
@@ -69,7 +75,9 @@ pub fn parse(
         .into_iter()
         .map(|path| Ok(anonymous(destination(path.as_ref(), "volume", path.as_ref())?, data_root)))
         .collect::<Result<_, MountError>>()?;
-    points.extend(from_others.into_iter().chain(volumes).filter(|point| taken.insert(point.destination.clone())));
+    points.extend(
+        from_others.into_iter().chain(volumes).filter(|point| taken.insert(point.destination.clone())),
+    );
     Ok(points)
 }
 
@@ -165,7 +173,9 @@ fn from_bind(text: &str, data_root: &Path) -> Result<MountPoint, MountError> {
             "ro" => point.read_only = true,
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" if point.kind == MountKind::Volume => point.copy = false,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if point.kind == MountKind::Bind => {
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate"
+                if point.kind == MountKind::Bind =>
+            {
                 word.clone_into(&mut point.propagation);
             }
             _ => return Err(MountError::Mode(mode.to_owned())),
@@ -241,7 +251,9 @@ mod tests {
 
     #[test]
     fn binds_volumes_and_image_volumes() {
-        let points = parsed(json!({ "Binds": ["/a/../b:/c:ro,z", "name:/d//e", "/anonymous", "x1:/image:nocopy"] })).unwrap();
+        let points =
+            parsed(json!({ "Binds": ["/a/../b:/c:ro,z", "name:/d//e", "/anonymous", "x1:/image:nocopy"] }))
+                .unwrap();
         assert_eq!(points.len(), 4);
         assert_eq!((points[0].source.as_path(), points[0].read_only), (Path::new("/b"), true));
         assert_eq!(points[1].source, Path::new("/data/volumes/name/_data"));

@@ -3,19 +3,63 @@
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 const ADJECTIVES: [&str; 48] = [
-    "able", "agile", "amber", "apt", "brave", "bright", "brisk", "calm", "candid", "clever", "crisp", "curious",
-    "daring", "deft", "eager", "earnest", "fair", "fluent", "fond", "gentle", "glad", "honest", "humble", "keen",
-    "kind", "lively", "lucid", "mellow", "merry", "mild", "modest", "neat", "noble", "patient", "plucky", "polite",
-    "prudent", "quick", "quiet", "serene", "sober", "steady", "subtle", "sunny", "tidy", "vivid", "witty", "zealous",
+    "able", "agile", "amber", "apt", "brave", "bright", "brisk", "calm", "candid", "clever", "crisp",
+    "curious", "daring", "deft", "eager", "earnest", "fair", "fluent", "fond", "gentle", "glad", "honest",
+    "humble", "keen", "kind", "lively", "lucid", "mellow", "merry", "mild", "modest", "neat", "noble",
+    "patient", "plucky", "polite", "prudent", "quick", "quiet", "serene", "sober", "steady", "subtle",
+    "sunny", "tidy", "vivid", "witty", "zealous",
 ];
 
 /// People who worked on machines, languages and the mathematics under them.
 const SURNAMES: [&str; 48] = [
-    "allen", "babbage", "backus", "bartik", "boole", "booth", "cerf", "church", "codd", "dijkstra", "easley", "eckert",
-    "engelbart", "floyd", "galois", "godel", "goldberg", "goldstine", "hamilton", "hamming", "hoare", "holberton",
-    "hopper", "huffman", "iverson", "jacquard", "karp", "kleene", "knuth", "lamport", "liskov", "lovelace", "mcnulty",
-    "meltzer", "minsky", "naur", "neumann", "noether", "perlis", "ritchie", "shannon", "snyder", "spence", "tarjan",
-    "turing", "wirth", "yao", "zuse",
+    "allen",
+    "babbage",
+    "backus",
+    "bartik",
+    "boole",
+    "booth",
+    "cerf",
+    "church",
+    "codd",
+    "dijkstra",
+    "easley",
+    "eckert",
+    "engelbart",
+    "floyd",
+    "galois",
+    "godel",
+    "goldberg",
+    "goldstine",
+    "hamilton",
+    "hamming",
+    "hoare",
+    "holberton",
+    "hopper",
+    "huffman",
+    "iverson",
+    "jacquard",
+    "karp",
+    "kleene",
+    "knuth",
+    "lamport",
+    "liskov",
+    "lovelace",
+    "mcnulty",
+    "meltzer",
+    "minsky",
+    "naur",
+    "neumann",
+    "noether",
+    "perlis",
+    "ritchie",
+    "shannon",
+    "snyder",
+    "spence",
+    "tarjan",
+    "turing",
+    "wirth",
+    "yao",
+    "zuse",
 ];
 
 /// A new identifier: 64 hexadecimal digits.
@@ -65,7 +109,11 @@ fn fill(bytes: &mut [u8]) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(b"0123456789abcdef"[digit as usize])).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[digit as usize]))
+        .collect()
 }
 
 #[cfg(test)]

@@ -180,7 +180,8 @@ mod tests {
     fn a_state_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(STATE_FILE);
-        let state = State { status: Status::Paused, pid: 7, started_at: Some(Timestamp::now()), ..State::default() };
+        let state =
+            State { status: Status::Paused, pid: 7, started_at: Some(Timestamp::now()), ..State::default() };
         for durability in [Durability::Durable, Durability::Atomic] {
             write(&path, &state, durability).unwrap();
             let found: State = read(&path).unwrap();

@@ -116,7 +116,8 @@ impl Containers {
                 .map(|point| point.source)
                 .collect();
             for point in &container.identity().mounts {
-                let ours = point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
+                let ours =
+                    point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
                 if let Some(folder) = point.source.parent().filter(|_| ours) {
                     remove(folder.to_owned())?;
                 }
@@ -138,12 +139,15 @@ impl Containers {
         let mut pruned = Pruned::default();
         for container in self.all() {
             let old = older_than.is_none_or(|limit| container.identity().created < limit);
-            if !matches!(container.status(), Status::Created | Status::Exited | Status::Dead) || !old || !wanted(&container)
+            if !matches!(container.status(), Status::Created | Status::Exited | Status::Dead)
+                || !old
+                || !wanted(&container)
             {
                 continue;
             }
             let directory = container.directory.join("upper");
-            let size = tokio::task::spawn_blocking(move || super::list::size_of(&directory)).await.unwrap_or(0);
+            let size =
+                tokio::task::spawn_blocking(move || super::list::size_of(&directory)).await.unwrap_or(0);
             // Somebody may have started or removed it just now.
             if self.remove(&container, false, true).await.is_ok() {
                 pruned.containers.push(container.id.clone());

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -46,7 +47,8 @@ impl Connection {
     }
 
     pub async fn send(&mut self, request: &Request) -> Result<(), ShimError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| ShimError::Connect { source: error.into() })?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| ShimError::Connect { source: error.into() })?;
         line.push(b'\n');
         self.0.get_mut().write_all(&line).await.map_err(|_| ShimError::Gone)
     }
@@ -54,7 +56,8 @@ impl Connection {
     pub async fn reply(&mut self) -> Result<Reply, ShimError> {
         let mut line = Vec::new();
         let limit = LINE_LIMIT as u64;
-        let count = (&mut self.0).take(limit).read_until(b'\n', &mut line).await.map_err(|_| ShimError::Gone)?;
+        let count =
+            (&mut self.0).take(limit).read_until(b'\n', &mut line).await.map_err(|_| ShimError::Gone)?;
         if count == 0 {
             return Err(ShimError::Gone);
         }
@@ -96,8 +99,8 @@ impl Shim {
         let failed = |source| ShimError::Connect { source };
         // By way of an open directory the path of the socket is short, however long the directory's is.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            rustix::fs::openat(CWD, &self.directory, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let directory = rustix::fs::openat(CWD, &self.directory, flags, Mode::empty())
+            .map_err(|error| failed(error.into()))?;
         let path = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), protocol::SOCKET);
         Ok(Connection::new(UnixStream::connect(path).await.map_err(failed)?))
     }
@@ -107,7 +110,12 @@ impl Shim {
     }
 
     /// A stream of the process's output, and for its input.
-    pub async fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<BufReader<UnixStream>, ShimError> {
+    pub async fn attach(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<BufReader<UnixStream>, ShimError> {
         let mut connection = self.connect().await?;
         connection.ask(&Request::Attach { stdin, stdout, stderr }).await?;
         Ok(connection.into_stream())
@@ -158,6 +166,51 @@ async fn reap(mut child: tokio::process::Child) {
     }
 }
 
+/// This program, by way of a mount of its own that nobody can write through and nobody can find.
+///
+/// For a moment a process inside the container runs this program, and by `/proc/PID/exe` a container that has enough
+/// rights could reach the file and write to it later.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match read_only_view() {
+        Ok(view) => {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd()));
+            // Open for as long as this process lives.
+            std::mem::forget(view);
+            path
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Containers are made by this program's file itself, which they might write to");
+            PathBuf::from("/proc/self/exe")
+        }
+    })
+}
+
+#[expect(unsafe_code, reason = "there is no safe form of mount_setattr yet")]
+fn read_only_view() -> io::Result<OwnedFd> {
+    use rustix::mount::OpenTreeFlags;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = rustix::mount::open_tree(CWD, "/proc/self/exe", flags)?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the pointers are valid for the call, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            view.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            std::mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(view) } else { Err(io::Error::last_os_error()) }
+}
+
 fn begin(directory: &Path, config: &ShimConfig) -> Result<(UnixStream, tokio::process::Child), ShimError> {
     let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
     let content = serde_json::to_vec(config).map_err(|error| failed(error.into()))?;
@@ -167,7 +220,7 @@ fn begin(directory: &Path, config: &ShimConfig) -> Result<(UnixStream, tokio::pr
     let spawning = |source| ShimError::Spawn { source };
     let (ours, theirs) = BlockingStream::pair().map_err(spawning)?;
     ours.set_nonblocking(true).map_err(spawning)?;
-    let child = tokio::process::Command::new("/proc/self/exe")
+    let child = tokio::process::Command::new(program())
         .arg0("engine")
         .arg("shim")
         .arg(directory)

@@ -201,6 +201,7 @@ impl Containers {
                 volumes,
                 devices,
                 shares_pid_namespace: around.pid != Namespace::Own,
+                init: identity.host.init == Some(true),
             })),
             terminal: identity.config.tty,
             console_size: (rows > 0 && columns > 0).then_some((rows, columns)),
@@ -214,7 +215,11 @@ impl Containers {
         })
     }
 
-    fn surroundings(&self, container: &Container, identity: &Identity) -> Result<Surroundings, ContainerError> {
+    fn surroundings(
+        &self,
+        container: &Container,
+        identity: &Identity,
+    ) -> Result<Surroundings, ContainerError> {
         let host = &identity.host;
         let network = match host.network_mode.as_str() {
             "host" => Namespace::Host,
@@ -232,7 +237,9 @@ impl Containers {
         };
         let ipc = namespace(&host.ipc_mode, "ipc")?;
         let shared_memory = match host.ipc_mode.strip_prefix("container:") {
-            Some(other) => Some(PathBuf::from(format!("/proc/{}/root/dev/shm", self.find(other)?.state().pid))),
+            Some(other) => {
+                Some(PathBuf::from(format!("/proc/{}/root/dev/shm", self.find(other)?.state().pid)))
+            }
             None => None,
         };
         // Whoever is in another's network has the other's names for it.
@@ -258,7 +265,6 @@ impl Containers {
             files: FILES.iter().map(|(name, inside)| (files_of.join(name), PathBuf::from(inside))).collect(),
             default_ulimits: self.0.config.default_ulimits.clone(),
             unified_cgroups: cgroup::is_unified(),
-            executable: fs::read_link("/proc/self/exe").unwrap_or_else(|_| "/proc/self/exe".into()),
         })
     }
 
@@ -288,7 +294,9 @@ impl Containers {
             let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
             return match result {
                 Ok(()) => Ok(Connected::default()),
-                Err(error) => Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}"))),
+                Err(error) => {
+                    Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
+                }
             };
         }
         let network = &self.0.network;
@@ -313,7 +321,11 @@ impl Containers {
     /// Gives back addresses and ports.
     pub(super) async fn disconnect(&self, id: &str) {
         if let Err(error) = self.0.network.release(id).await {
-            tracing::error!(container = id, error = crate::api::error::chain(&error), "Could not release the network");
+            tracing::error!(
+                container = id,
+                error = crate::api::error::chain(&error),
+                "Could not release the network"
+            );
         }
     }
 }
@@ -330,16 +342,23 @@ fn same_network(name: &str, mode: &str) -> bool {
     plain(name) == plain(mode)
 }
 
-fn endpoint_request(identity: &Identity, name: &str, hosts_file: &Path) -> Result<EndpointRequest, ContainerError> {
+fn endpoint_request(
+    identity: &Identity,
+    name: &str,
+    hosts_file: &Path,
+) -> Result<EndpointRequest, ContainerError> {
     let wish = identity.networks.iter().find(|(known, _)| same_network(known, name)).map(|(_, wish)| wish);
-    let address = match wish.and_then(|wish| wish.ipam_config.as_ref()).map(|ipam| ipam.ipv4_address.as_str()) {
+    let address = match wish.and_then(|wish| wish.ipam_config.as_ref()).map(|ipam| ipam.ipv4_address.as_str())
+    {
         None | Some("") => None,
         Some(text) => {
-            let parsed = text.parse().map_err(|_| ContainerError::Invalid(format!("invalid IPv4 address: {text}")))?;
+            let parsed =
+                text.parse().map_err(|_| ContainerError::Invalid(format!("invalid IPv4 address: {text}")))?;
             Some(parsed)
         }
     };
-    let own_mac = identity.config.mac_address.clone().filter(|_| same_network(name, &identity.host.network_mode));
+    let own_mac =
+        identity.config.mac_address.clone().filter(|_| same_network(name, &identity.host.network_mode));
     let mac_address = wish.map(|wish| wish.mac_address.clone()).filter(|mac| !mac.is_empty()).or(own_mac);
     Ok(EndpointRequest {
         network: name.to_owned(),
@@ -387,7 +406,10 @@ fn own_hosts(identity: &Identity, hostname: &str, endpoints: &[Endpoint]) -> Res
 
 fn resolver(identity: &Identity) -> String {
     let host = &identity.host;
-    if host.network_mode == "host" && host.dns.is_empty() && host.dns_search.is_empty() && host.dns_options.is_empty()
+    if host.network_mode == "host"
+        && host.dns.is_empty()
+        && host.dns_search.is_empty()
+        && host.dns_options.is_empty()
     {
         return fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     }
@@ -436,7 +458,10 @@ fn port_requests(identity: &Identity) -> Result<Vec<PortRequest>, ContainerError
     if identity.host.publish_all_ports {
         for text in identity.config.exposed_ports.iter().flatten().map(|(text, _)| text) {
             let (container_port, protocol) = port(text)?;
-            if !requests.iter().any(|known| known.container_port == container_port && known.protocol == protocol) {
+            if !requests
+                .iter()
+                .any(|known| known.container_port == container_port && known.protocol == protocol)
+            {
                 requests.push(PortRequest { protocol, container_port, host_ip: None, host_port: None });
             }
         }

@@ -28,7 +28,12 @@ impl Containers {
         self.blocking(move |_| {
             let state = target.state();
             if !state.status.is_alive() {
-                return Ok(Reading { time: Timestamp::now(), usage: None, processes: Map::new(), networks: Value::Null });
+                return Ok(Reading {
+                    time: Timestamp::now(),
+                    usage: None,
+                    processes: Map::new(),
+                    networks: Value::Null,
+                });
             }
             let usage = cgroup::stats(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
             Ok(Reading {
@@ -49,7 +54,8 @@ impl Containers {
                 let message = format!("container {} is not running", target.id);
                 return Err(ContainerError::Conflict(message));
             }
-            let pids = cgroup::processes(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
+            let pids =
+                cgroup::processes(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
             let rows: Vec<Vec<String>> = pids.into_iter().filter_map(process_row).collect();
             Ok(json!({
                 "Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"],
@@ -161,7 +167,9 @@ fn system_usage() -> u64 {
 
 fn total_memory() -> u64 {
     let content = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = content.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kibibytes = content
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.map_or(u64::MAX, |number| number * 1024)
 }
 

@@ -98,7 +98,11 @@ impl Containers {
     }
 
     /// Kills a container and waits until that is on record. `exits` is how often it had ended before.
-    pub(super) async fn make_end(&self, container: &Arc<Container>, exits: u64) -> Result<(), ContainerError> {
+    pub(super) async fn make_end(
+        &self,
+        container: &Arc<Container>,
+        exits: u64,
+    ) -> Result<(), ContainerError> {
         if self.signal(container, signals::KILL).await.is_err() {
             // Its supervising process is gone or stuck.
             let cgroup = container.cgroup.clone();
@@ -121,10 +125,9 @@ impl Containers {
                 container.publish(&self.0.events, "kill", &[("signal", &signal.to_string())]);
                 Ok(())
             }
-            Err(ShimError::Refused(message)) => Err(ContainerError::Conflict(format!(
-                "cannot kill container: {}: {message}",
-                container.id
-            ))),
+            Err(ShimError::Refused(message)) => {
+                Err(ContainerError::Conflict(format!("cannot kill container: {}: {message}", container.id)))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -165,7 +168,8 @@ impl Containers {
 
     async fn freeze(&self, container: &Arc<Container>, frozen: bool) -> Result<(), ContainerError> {
         let _operation = container.operation.lock().await;
-        let conflict = |what: &str| Err(ContainerError::Conflict(format!("Container {} is {what}", container.id)));
+        let conflict =
+            |what: &str| Err(ContainerError::Conflict(format!("Container {} is {what}", container.id)));
         match (container.status(), frozen) {
             (Status::Running, true) | (Status::Paused, false) => {}
             (Status::Paused, true) => return conflict("already paused"),

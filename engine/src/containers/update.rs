@@ -28,7 +28,11 @@ pub struct UpdateRequest {
 }
 
 impl Containers {
-    pub async fn update(&self, container: &Arc<Container>, request: UpdateRequest) -> Result<(), ContainerError> {
+    pub async fn update(
+        &self,
+        container: &Arc<Container>,
+        request: UpdateRequest,
+    ) -> Result<(), ContainerError> {
         let _operation = container.operation.lock().await;
         let mut host = container.identity().host.clone();
         let numbers = [
@@ -60,7 +64,8 @@ impl Containers {
         }
         if let Some(policy) = request.restart_policy.filter(|policy| !policy.name.is_empty()) {
             if host.auto_remove && policy.name != "no" {
-                let message = "Restart policy cannot be updated because AutoRemove is enabled for the container";
+                let message =
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container";
                 return Err(ContainerError::Conflict(message.to_owned()));
             }
             host.restart_policy = policy;

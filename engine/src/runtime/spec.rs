@@ -32,9 +32,6 @@ const MASKED_PATHS: [&str; 12] = [
 ];
 const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Where `--init` finds this program in the container.
-const INIT: &str = "/sbin/docker-init";
-
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     #[error(transparent)]
@@ -73,8 +70,6 @@ pub struct Surroundings {
     pub files: Vec<(PathBuf, PathBuf)>,
     pub default_ulimits: BTreeMap<String, Ulimit>,
     pub unified_cgroups: bool,
-    /// This program.
-    pub executable: PathBuf,
 }
 
 /// What a container is confined by; for its first process and for those that join it.
@@ -147,7 +142,8 @@ pub fn process(
     terminal: bool,
     confinement: &Confinement,
 ) -> Value {
-    let mut names: Vec<&str> = confinement.capabilities.iter().map(|&name| capabilities::name(name)).collect();
+    let mut names: Vec<&str> =
+        confinement.capabilities.iter().map(|&name| capabilities::name(name)).collect();
     names.sort_unstable();
     let mut process = json!({
         "terminal": terminal,
@@ -168,16 +164,11 @@ pub fn process(
 pub fn build(identity: &Identity, around: &Surroundings) -> Result<(Value, Value), SpecError> {
     let (config, host) = (&identity.config, &identity.host);
     let confinement = confinement(host, host.privileged)?;
-    let mut arguments = identity.command.clone();
-    if host.init == Some(true) {
-        let init = [INIT, "shim", "init", "--"].map(str::to_owned);
-        arguments.splice(..0, init);
-    }
     let directory = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
     let directory = super::confine::clean(Path::new(directory));
     let environment = environment(identity, &around.hostname);
     let mut process =
-        process(&arguments, &environment, &directory.to_string_lossy(), config.tty, &confinement);
+        process(&identity.command, &environment, &directory.to_string_lossy(), config.tty, &confinement);
     let rlimits = rlimits(host, &around.default_ulimits);
     if !rlimits.is_empty() {
         process["rlimits"] = rlimits.into();
@@ -187,7 +178,8 @@ pub fn build(identity: &Identity, around: &Surroundings) -> Result<(Value, Value
     }
 
     let (nodes, rules) = device_rules(host)?;
-    let rules: Value = rules.into_iter().map(|rule| serde_json::to_value(rule.to_oci())).collect::<Result<_, _>>()?;
+    let rules: Value =
+        rules.into_iter().map(|rule| serde_json::to_value(rule.to_oci())).collect::<Result<_, _>>()?;
     let mut resources = resources(host, around.unified_cgroups);
     resources["devices"] = rules.clone();
     let mut linux = json!({
@@ -437,11 +429,13 @@ fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
     for (on_host, inside) in &around.files {
         let covered = identity.mounts.iter().any(|point| &point.destination == inside);
         if !covered {
-            mounts.push(mount(&inside.to_string_lossy(), "bind", &on_host.to_string_lossy(), &["rbind", "rprivate"]));
+            mounts.push(mount(
+                &inside.to_string_lossy(),
+                "bind",
+                &on_host.to_string_lossy(),
+                &["rbind", "rprivate"],
+            ));
         }
-    }
-    if host.init == Some(true) {
-        mounts.push(mount(INIT, "bind", &around.executable.to_string_lossy(), &["bind", "ro"]));
     }
     // Parents before what is mounted in them.
     let mut wanted: Vec<_> = identity.mounts.iter().collect();
@@ -484,7 +478,9 @@ mod tests {
     #[test]
     fn limits_take_the_oci_form() {
         let found = resources(
-            &host(json!({ "Memory": 1000, "NanoCpus": 1_500_000_000, "PidsLimit": 7, "CpuShares": 5, "CpusetCpus": "0" })),
+            &host(
+                json!({ "Memory": 1000, "NanoCpus": 1_500_000_000, "PidsLimit": 7, "CpuShares": 5, "CpusetCpus": "0" }),
+            ),
             true,
         );
         assert_eq!(found["memory"], json!({ "limit": 1000, "swap": 2000 }));
@@ -503,7 +499,10 @@ mod tests {
         let free = confinement(&host(options), false).unwrap();
         assert!(free.seccomp.is_none() && free.no_new_privileges);
         let own = json!({ "SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"] });
-        assert_eq!(confinement(&host(own), false).unwrap().seccomp.unwrap()["defaultAction"], "SCMP_ACT_ALLOW");
+        assert_eq!(
+            confinement(&host(own), false).unwrap().seccomp.unwrap()["defaultAction"],
+            "SCMP_ACT_ALLOW"
+        );
         assert!(confinement(&host(json!({ "SecurityOpt": ["seccomp={"] })), false).is_err());
         assert!(confinement(&host(json!({ "SecurityOpt": ["nonsense=1"] })), false).is_err());
     }

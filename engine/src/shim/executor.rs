@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
+use super::init;
+
 /// Runs the program of the OCI configuration, with docker's words for what can go wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -16,6 +18,8 @@ pub struct Program {
     pub seccomp: Option<LinuxSeccomp>,
     /// What remains once the filter is loaded; loading it needs more.
     pub capabilities: Option<LinuxCapabilities>,
+    /// Whether this process stays, to look after the program.
+    pub init: bool,
 }
 
 /// The prefix of every message from here, by which the caller finds it within libcontainer's own.
@@ -45,13 +49,21 @@ impl Executor for Program {
         self.confine().map_err(ExecutorError::Other)?;
         // The container does not outlive the process that watches over it.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-        let error = become_program(&path, arguments, process.env().as_deref().unwrap_or_default());
-        // This is the container's own standard error.
-        let message = format!("exec {}: {}\n", path.display(), plain(&error));
-        let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
-        Err(ExecutorError::Other(message))
+        let environment = process.env().as_deref().unwrap_or_default();
+        let run = || {
+            let error = become_program(&path, arguments, environment);
+            // This is the container's own standard error.
+            let message = format!("exec {}: {}\n", path.display(), plain(&error));
+            let _ = rustix::io::write(rustix::stdio::stderr(), message.as_bytes());
+            NOT_EXECUTABLE
+        };
+        let code = if self.init { init::tend(run).unwrap_or(NOT_EXECUTABLE) } else { run() };
+        init::end(code)
     }
 }
+
+/// What docker's runtime ends with when the kernel refuses a program that looked right.
+const NOT_EXECUTABLE: i32 = 255;
 
 impl Program {
     fn confine(&self) -> Result<(), String> {

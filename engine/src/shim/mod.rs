@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use rustix::fs::{CWD, Mode, OFlags};
 
 mod executor;
+mod init;
 pub mod log;
 mod peer;
 mod prepare;

@@ -61,6 +61,8 @@ pub struct ContainerTask {
     pub devices: serde_json::Value,
     /// Whether other processes could outlive the first one.
     pub shares_pid_namespace: bool,
+    /// Whether the first process only looks after the program.
+    pub init: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

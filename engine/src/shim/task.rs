@@ -72,7 +72,7 @@ pub fn create(
     let console = Console::new(directory, config)?;
     let (streams, given) = streams(config)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .with_executor(Program::default())
+        .with_executor(Program { init: task.init, ..Program::default() })
         .with_root_path(directory.join(protocol::STATE))
         .map_err(|error| refused(&error, directory))?
         .with_console_socket(console.as_ref().map(|console| console.path.clone()));

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Waits are for slow machines; nothing takes so long when it works.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a command did.
 #[derive(Clone, Debug)]
@@ -298,7 +298,8 @@ impl Engine {
              Content-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).ok()?;
-        stream.write_all(body).ok()?;
+        // An answer may come, and the connection be closed, before all of the body is read.
+        let _ = stream.write_all(body);
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).ok()?;
         parse_answer(&bytes)
@@ -310,9 +311,9 @@ impl Engine {
         assert!(output.contains("Loaded image: busybox:latest"), "{output}");
     }
 
-    /// Kills whatever the engine left running: shims, which are in its mount namespace, and all below them.
+    /// Kills whatever the engine left running: shims, which are in its network namespace, and all below them.
     fn kill_remainders(&self) {
-        let own = fs::metadata(format!("/proc/{}/ns/mnt", self.holder.id())).map(|metadata| metadata.ino());
+        let own = fs::metadata(format!("/proc/{}/ns/net", self.holder.id())).map(|metadata| metadata.ino());
         let Ok(own) = own else { return };
         for _ in 0..50 {
             let mut parents: BTreeMap<u32, u32> = BTreeMap::new();
@@ -321,7 +322,7 @@ impl Engine {
                 let Some(id) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
                     continue;
                 };
-                if fs::metadata(process.path().join("ns/mnt")).is_ok_and(|metadata| metadata.ino() == own) {
+                if fs::metadata(process.path().join("ns/net")).is_ok_and(|metadata| metadata.ino() == own) {
                     doomed.insert(id);
                 }
                 let status = fs::read_to_string(process.path().join("status")).unwrap_or_default();

@@ -51,9 +51,11 @@ impl Takeover {
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let has = |name: header::HeaderName, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
     };
     has(header::CONNECTION, "upgrade") && headers.contains_key(header::UPGRADE)
 }
@@ -96,7 +98,9 @@ pub async fn carry(
         loop {
             match from_process.read(&mut buffer).await {
                 Ok(count) if count > 0 => {
-                    if to_client.write_all(&buffer[..count]).await.is_err() || to_client.flush().await.is_err() {
+                    if to_client.write_all(&buffer[..count]).await.is_err()
+                        || to_client.flush().await.is_err()
+                    {
                         return;
                     }
                 }

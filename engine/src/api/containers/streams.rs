@@ -78,7 +78,12 @@ pub(super) async fn attach(
     Ok(Takeover::response(terminal))
 }
 
-async fn streams_of(container: &Container, stdin: bool, stdout: bool, stderr: bool) -> Result<Streams, ApiError> {
+async fn streams_of(
+    container: &Container,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+) -> Result<Streams, ApiError> {
     // Whoever starts the container looks for us while it holds this.
     let _operation = container.operation.lock().await;
     if container.status().is_alive() {
