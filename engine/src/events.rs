@@ -175,14 +175,14 @@ async fn next(
     deadline: Option<tokio::time::Instant>,
 ) -> Option<Arc<Event>> {
     loop {
-        let received = match deadline {
+        let event = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, receiver.recv()).await.ok()?,
             None => receiver.recv().await,
         };
-        match received {
+        match event {
             Ok(event) => return Some(event),
             Err(broadcast::error::RecvError::Lagged(lost)) => {
-                tracing::warn!(lost, "A reader of events is too slow")
+                tracing::warn!(lost, "A reader of events is too slow");
             }
             Err(broadcast::error::RecvError::Closed) => return None,
         }

@@ -1,5 +1,10 @@
 //! The container engine in one binary: the daemon, the command line and the process that supervises a container.
 
+#![allow(
+    unreachable_pub,
+    reason = "nothing of a binary is reachable; here `pub` is what a module offers to the others"
+)]
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;

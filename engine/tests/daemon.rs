@@ -257,14 +257,18 @@ fn only_clients_of_our_authority_get_in() {
     fs::copy(engine.path("server-key.pem"), server_as_client.join("key.pem")).unwrap();
     docker_over_tls(&engine, &server_as_client, &["version"]).failed();
 
-    // No certificate, and no TLS: not a byte of HTTP.
-    let url = "https://127.0.0.1:2376/_ping";
-    let none = engine
-        .inside("curl", ["--silent", "--cacert", good.join("ca.pem").to_str().unwrap(), "--include", url]);
-    assert_eq!((none.code == Some(0), none.stdout.as_str()), (false, ""));
-    let plain =
-        engine.inside("curl", ["--silent", "--include", "--http0.9", "http://127.0.0.1:2376/version"]);
-    assert!(!plain.stdout.contains("HTTP/") && !plain.stdout.contains("message"), "{}", plain.stdout);
+    // No certificate.
+    fs::copy(good.join("ca.pem"), engine.path("docker-config/ca.pem")).unwrap();
+    let mut none = engine.enter("docker");
+    none.env("DOCKER_CONFIG", engine.path("docker-config")).env_remove("DOCKER_CONTEXT");
+    let refused = run(none.args(["--host", "tcp://127.0.0.1:2376", "--tls", "version"]), b"").failed();
+    assert!(refused.contains("certificate required"), "{refused}");
+
+    // No TLS: not a byte of HTTP.
+    let script =
+        r"exec 3<>/dev/tcp/127.0.0.1/2376; printf 'GET /version HTTP/1.1\r\nHost: x\r\n\r\n' >&3; cat <&3";
+    let plain = engine.inside("bash", ["-c", script]);
+    assert!(!plain.stdout.contains("HTTP") && !plain.stdout.contains("message"), "{}", plain.stdout);
 }
 
 #[test]
@@ -272,24 +276,22 @@ fn a_client_that_never_speaks_is_let_go() {
     let ours = Authority::new("ours");
     let engine = engine_with_tls(&ours, "");
     // Ends when the engine closes the connection.
-    let output = engine.inside("sh", ["-c", "sleep 60 | busybox nc 127.0.0.1 2376; echo closed"]);
+    let output = engine.inside("bash", ["-c", "exec 3<>/dev/tcp/127.0.0.1/2376; cat <&3; echo closed"]);
     assert_eq!(output.ok(), "closed\n");
     assert!(engine.log().contains("A TLS handshake took too long"), "{}", engine.log());
 }
 
 #[test]
 fn certificates_are_renewed_without_a_restart() {
-    let ours = Authority::new("ours");
+    let (ours, next) = (Authority::new("ours"), Authority::new("next"));
     let engine = engine_with_tls(&ours, r#", "labels": ["age=old"]"#);
     let client = ours.client(&ours, engine.path("client"));
-    let served = || {
-        let script = "busybox timeout 20 openssl s_client -connect 127.0.0.1:2376 </dev/null 2>/dev/null | \
-                      openssl x509 -noout -subject";
-        engine.inside("sh", ["-c", script]).stdout
-    };
-    let label = || docker_over_tls(&engine, &client, &["info", "--format", "{{.Labels}}"]).ok();
-    assert!(served().contains("first"), "{}", served());
-    assert_eq!(label(), "[age=old]\n");
+    // The same client, but only content with a server that the other authority signed.
+    let demanding = ours.client(&next, engine.path("demanding"));
+    let label =
+        |certificates: &Path| docker_over_tls(&engine, certificates, &["info", "--format", "{{.Labels}}"]);
+    assert_eq!(label(&client).ok(), "[age=old]\n");
+    label(&demanding).failed();
     // A stream that is open across the reloads.
     let mut events = engine.enter("docker");
     events.env("DOCKER_CONFIG", engine.path("docker-config")).args([
@@ -304,11 +306,12 @@ fn certificates_are_renewed_without_a_restart() {
         events.args(["events", "--filter", "type=image"]).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("a reader of events", || engine.http("GET", "/info", b"").json()["NEventsListener"] == 1);
 
-    ours.serve(&engine.path("."), "second");
+    next.serve(&engine.path("."), "second");
+    fs::write(engine.path("ca.pem"), &ours.certificate).unwrap();
     write_configuration(&engine, r#", "labels": ["age=new"]"#);
     engine.signal("HUP");
-    wait_for("the new certificate", || served().contains("second"));
-    assert_eq!(label(), "[age=new]\n");
+    wait_for("the new certificate", || label(&demanding).code == Some(0));
+    assert_eq!(label(&demanding).ok(), "[age=new]\n");
 
     // What is wrong changes nothing.
     fs::write(engine.path("server.pem"), "no certificate").unwrap();
@@ -317,8 +320,7 @@ fn certificates_are_renewed_without_a_restart() {
     fs::write(engine.path("daemon.json"), r#"{"labels": ["age=broken"]"#).unwrap();
     engine.signal("HUP");
     wait_for("the complaint", || engine.log().contains("The configuration is not right"));
-    assert!(served().contains("second"));
-    assert_eq!(label(), "[age=new]\n");
+    assert_eq!(label(&demanding).ok(), "[age=new]\n");
 
     engine.load_busybox();
     let mut line = String::new();

@@ -26,17 +26,8 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, message)
-    }
-
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-    }
-
-    /// An internal error with the whole chain of causes, joined the way docker's messages are.
-    pub fn from_chain(error: &dyn std::error::Error) -> Self {
-        Self::internal(chain(error))
     }
 
     /// For what the API has and this engine does not have yet.

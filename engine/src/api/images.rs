@@ -121,7 +121,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
                 }
             }
             let shared = if shared { json!(app.images.shared_size(&image.id)) } else { json!(-1) };
-            summaries.push(summary(&image, shared, json!(-1)));
+            summaries.push(summary(&image, &shared, &json!(-1)));
         }
         Ok(summaries)
     })
@@ -179,7 +179,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-fn summary(image: &Image, shared: Value, containers: Value) -> Value {
+fn summary(image: &Image, shared: &Value, containers: &Value) -> Value {
     json!({
         "Id": image.id,
         "ParentId": "",
@@ -202,7 +202,7 @@ pub(super) async fn summaries_with_usage(app: &App) -> Result<Vec<Value>, ApiErr
             .iter()
             .map(|image| {
                 let shared = json!(app.images.shared_size(&image.id));
-                summary(image, shared, json!(app.containers.image_users(&image.id).len()))
+                summary(image, &shared, &json!(app.containers.image_users(&image.id).len()))
             })
             .collect())
     })
@@ -417,7 +417,7 @@ async fn load(State(app): State<App>, Query(query): Query<LoadQuery>, body: Body
     let stream = body.into_data_stream().map_err(io::Error::other);
     let reader = StreamReader::new(stream);
     tokio::task::spawn_blocking(move || {
-        let reader = SyncIoBridge::new(reader);
+        let mut reader = SyncIoBridge::new(reader);
         let mut progress = |event: LoadEvent| {
             if let (false, LoadEvent::Layer { id, current, total }) = (quiet, event) {
                 let line = json!({
@@ -430,10 +430,13 @@ async fn load(State(app): State<App>, Query(query): Query<LoadQuery>, body: Body
                 let _ = lines.blocking_send(line);
             }
         };
-        let result = app.images.load(reader, &mut progress);
+        let result = app.images.load(&mut reader, &mut progress);
         for line in load_result(&app, result) {
             let _ = lines.blocking_send(line);
         }
+        // A client that still sends would take a closed connection for the reason of the failure. It hangs up itself when
+        // it has read the line.
+        let _ = io::copy(&mut reader, &mut io::sink());
     });
     json_lines(receiver)
 }

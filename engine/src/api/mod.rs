@@ -61,8 +61,10 @@ pub async fn respond(
     headers.insert("api-version", newest.unwrap_or(HeaderValue::from_static("1.24")));
     headers.insert("docker-experimental", HeaderValue::from_static("false"));
     headers.insert("ostype", HeaderValue::from_static("linux"));
-    headers
-        .insert(header::SERVER, HeaderValue::from_static(concat!("Engine/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    headers.insert(
+        header::SERVER,
+        HeaderValue::from_static(concat!("Engine/", env!("CARGO_PKG_VERSION"), " (linux)")),
+    );
     Ok(response)
 }
 
@@ -83,7 +85,10 @@ async fn elsewhere(request: Request<Body>) -> ApiError {
         ("volumes", _) => ApiError::not_implemented("Managing volumes"),
         ("distribution", _) => ApiError::not_implemented("Asking a registry"),
         ("containers" | "exec" | "images" | "networks", Some(_))
-            if matches!(*request.method(), Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD) =>
+            if matches!(
+                *request.method(),
+                Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD
+            ) =>
         {
             ApiError::not_implemented(&format!("`{} {path}`", request.method()))
         }

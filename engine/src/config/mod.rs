@@ -125,7 +125,7 @@ impl Level {
 impl Config {
     /// Reads the file that the flags name, or the usual one if it is there, and joins both.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        let path = flags.config_file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let path = flags.config_file.as_deref().unwrap_or_else(|| Path::new(DEFAULT_FILE));
         let mut keys = match read(path) {
             Ok(keys) => keys,
             Err(ConfigError::Read { source, .. })
@@ -298,7 +298,7 @@ fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
         })
     };
     let (schedule, until) = (period("schedule")?, period("until")?);
-    if schedule < Duration::from_secs(60) {
+    if schedule < Duration::from_mins(1) {
         return Err(ConfigError::value("prune.schedule", "it is less than a minute"));
     }
     let watermark = given.string("disk-watermark")?.unwrap_or_else(|| "85%".to_owned());

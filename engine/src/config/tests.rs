@@ -24,7 +24,7 @@ fn defaults_rotate_logs_and_prune() {
     let live = config.live();
     assert_eq!(live.log_driver, "json-file");
     assert_eq!((live.log_options["max-size"].as_str(), live.log_options["max-file"].as_str()), ("10m", "3"));
-    let day = Duration::from_secs(86400);
+    let day = Duration::from_hours(24);
     assert_eq!(live.prune, Prune { enabled: true, schedule: day, disk_watermark: 85, until: day });
 }
 
@@ -114,8 +114,8 @@ fn a_reload_takes_over_what_can_be_taken_over() {
 
 #[test]
 fn durations_and_sizes() {
-    assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
-    assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86400)));
+    assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
+    assert_eq!(duration("7d"), Some(Duration::from_hours(7 * 24)));
     for bad in ["", "1", "h", "1x", "-1h", "1h ", "99999999999999999999h", "9999999999999999h"] {
         assert_eq!(duration(bad), None, "{bad}");
     }

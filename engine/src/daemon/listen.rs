@@ -25,7 +25,7 @@ use crate::config::{Config, Host};
 /// A client that has not finished its TLS handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// As dockerd. It is also how long an idle connection stays open.
-const HEADERS: Duration = Duration::from_secs(300);
+const HEADERS: Duration = Duration::from_mins(5);
 /// Strangers can make at most so many handshakes at once.
 const MOST_HANDSHAKES: usize = 128;
 const LONGEST_HEADERS: usize = 64 * 1024;

@@ -187,8 +187,8 @@ async fn assemble(config: Arc<Config>) -> Result<App, DaemonError> {
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
+    let result = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    result.map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
 }
 
 /// Reads certificates and configuration again. Whatever is wrong with them, the old ones go on.

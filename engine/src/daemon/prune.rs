@@ -13,9 +13,9 @@ use crate::api::images::publish_removal;
 use crate::images::{Image, Removed};
 
 /// How often the disk is looked at.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 /// When cleaning did not help, it will not help a minute later either.
-const REST_AFTER_WATERMARK: Duration = Duration::from_secs(600);
+const REST_AFTER_WATERMARK: Duration = Duration::from_mins(10);
 
 /// What a removal of unneeded images brought.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ pub fn images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> 
                 removed.extend(steps);
             }
             Err(error) => {
-                tracing::warn!(image = %image.id, error = chain(&error), "Could not remove an image")
+                tracing::warn!(image = %image.id, error = chain(&error), "Could not remove an image");
             }
         }
     }
@@ -85,14 +85,11 @@ fn marker(app: &App) -> PathBuf {
 }
 
 fn is_due(app: &App, schedule: Duration) -> bool {
-    let last = fs::metadata(marker(app)).and_then(|metadata| metadata.modified());
-    match last {
-        Ok(last) => SystemTime::now().duration_since(last).unwrap_or_default() >= schedule,
-        Err(_) => {
-            remember(app);
-            false
-        }
+    if let Ok(last) = fs::metadata(marker(app)).and_then(|metadata| metadata.modified()) {
+        return SystemTime::now().duration_since(last).unwrap_or_default() >= schedule;
     }
+    remember(app);
+    false
 }
 
 fn remember(app: &App) {

@@ -338,7 +338,7 @@ impl Layer {
     /// Sets the times of directories, children before parents.
     fn finish(&mut self) -> io::Result<()> {
         let mut directories = std::mem::take(&mut self.directories);
-        directories.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()));
+        directories.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         for (path, times) in directories {
             match self.resolve(&path) {
                 Ok(directory) => futimens(&directory, &times)?,
@@ -353,7 +353,7 @@ impl Layer {
 }
 
 fn copy(content: &mut impl Read, file: &mut File) -> io::Result<()> {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         match content.read(&mut buffer)? {
             0 => return Ok(()),

@@ -85,7 +85,7 @@ impl ImageStore {
     /// An image by name, id or the beginning of an id.
     pub fn find(&self, reference: &str) -> Result<Image, ImageError> {
         let state = self.inner.lock();
-        let id = self.inner.resolve(&state, reference)?;
+        let id = resolve(&state, reference)?;
         state.image(&id).ok_or_else(|| not_found(reference))
     }
 
@@ -97,7 +97,7 @@ impl ImageStore {
         }
         let name = name.with_default_tag();
         let mut state = self.inner.lock();
-        let id = self.inner.resolve(&state, source)?;
+        let id = resolve(&state, source)?;
         let mut changed = state.clone();
         changed.names.insert(name.to_string(), id.clone());
         if let Some(stored) = changed.images.get_mut(&id) {
@@ -154,39 +154,43 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn resolve(&self, state: &State, text: &str) -> Result<ImageId, ImageError> {
-        let visible = |id: &&ImageId| state.images.get(*id).is_some_and(|stored| !stored.record.hidden);
-        if let Some(id) = ImageId::parse(text).or_else(|| ImageId::parse(&format!("sha256:{text}"))) {
-            return Some(&id).filter(visible).cloned().ok_or_else(|| not_found(text));
+/// The image that a name, an id or the beginning of an id means.
+fn resolve(state: &State, text: &str) -> Result<ImageId, ImageError> {
+    let visible = |id: &&ImageId| state.images.get(*id).is_some_and(|stored| !stored.record.hidden);
+    if let Some(id) = ImageId::parse(text).or_else(|| ImageId::parse(&format!("sha256:{text}"))) {
+        return Some(&id).filter(visible).cloned().ok_or_else(|| not_found(text));
+    }
+    let parsed = Reference::parse(text);
+    if let Ok(name) = &parsed {
+        let mut name = name.clone().with_default_tag();
+        if let Some(id) = state.names.get(&name.to_string()).filter(visible) {
+            return Ok(id.clone());
         }
-        let parsed = Reference::parse(text);
-        if let Ok(name) = &parsed {
-            let mut name = name.clone().with_default_tag();
-            if let Some(id) = state.names.get(&name.to_string()).filter(visible) {
-                return Ok(id.clone());
-            }
-            // The digest is what counts in `name:tag@digest`.
-            if name.digest().is_some() {
-                name = name.without_tag();
-                return state
-                    .names
-                    .get(&name.to_string())
-                    .filter(visible)
-                    .cloned()
-                    .ok_or_else(|| not_found(text));
-            }
+        // The digest is what counts in `name:tag@digest`.
+        if name.digest().is_some() {
+            name = name.without_tag();
+            return state
+                .names
+                .get(&name.to_string())
+                .filter(visible)
+                .cloned()
+                .ok_or_else(|| not_found(text));
         }
-        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-        if !prefix.is_empty() && reference::is_hexadecimal(prefix) {
-            let mut found = state.images.keys().filter(visible).filter(|id| id.hex().starts_with(prefix));
-            match (found.next(), found.next()) {
-                (Some(id), None) => return Ok(id.clone()),
-                (Some(_), Some(_)) => return Err(ImageError::Ambiguous { prefix: text.to_owned() }),
-                _ => {}
-            }
+    }
+    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+    if !prefix.is_empty() && reference::is_hexadecimal(prefix) {
+        let mut found = state.images.keys().filter(visible).filter(|id| id.hex().starts_with(prefix));
+        match (found.next(), found.next()) {
+            (Some(id), None) => return Ok(id.clone()),
+            (Some(_), Some(_)) => return Err(ImageError::Ambiguous { prefix: text.to_owned() }),
+            _ => {}
         }
-        parsed.and(Err(not_found(text)))
+    }
+    match parsed {
+        Ok(_) => Err(not_found(text)),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,7 +8,7 @@ use super::error::ImageError;
 use super::reference::Reference;
 use super::state::{self, LayerFile, State};
 use super::types::{ImageId, ImageUser, Removed};
-use super::{Inner, not_found};
+use super::{Inner, not_found, resolve};
 
 pub(super) fn remove(
     store: &Inner,
@@ -17,7 +17,7 @@ pub(super) fn remove(
     users: &[ImageUser],
 ) -> Result<Vec<Removed>, ImageError> {
     let mut current = store.lock();
-    let id = store.resolve(&current, text)?;
+    let id = resolve(&current, text)?;
     let mut changed = current.clone();
     let mut removed = Vec::new();
     let by_id = id.as_str().starts_with(text) || id.hex().starts_with(text);

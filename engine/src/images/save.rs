@@ -1,18 +1,18 @@
 //! Writes images the way `docker save` does: an OCI layout with docker's `manifest.json` beside it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Inner;
 use super::error::ImageError;
 use super::reference::Reference;
 use super::split::{Stored, replay};
 use super::state::StoredImage;
 use super::types::ImageId;
+use super::{Inner, resolve};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -23,20 +23,18 @@ pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write)
         let state = store.lock();
         let mut images: Vec<(ImageId, StoredImage, Vec<Reference>)> = Vec::new();
         for text in references {
-            let id = store.resolve(&state, text)?;
+            let id = resolve(&state, text)?;
             let name = Reference::parse(text).ok().map(Reference::with_default_tag);
             let name = name.filter(|name| state.names.get(&name.to_string()) == Some(&id));
-            match images.iter_mut().find(|(found, ..)| *found == id) {
-                Some((.., names)) => names.extend(name),
-                None => {
-                    let Some(stored) = state.images.get(&id) else { continue };
-                    images.push((id, stored.clone(), name.into_iter().collect()));
-                }
+            if let Some((.., names)) = images.iter_mut().find(|(found, ..)| *found == id) {
+                names.extend(name);
+            } else if let Some(stored) = state.images.get(&id) {
+                images.push((id, stored.clone(), name.into_iter().collect()));
             }
         }
         (images, state.layers.clone())
     };
-    let mut archive = Archive { output, written: BTreeMap::new() };
+    let mut archive = Archive { output, written: BTreeSet::new() };
     let (mut docker, mut oci) = (Vec::new(), Vec::new());
     for (id, stored, names) in &images {
         let path = store.paths.config(id);
@@ -102,13 +100,13 @@ fn blob_path(digest: &str) -> String {
 struct Archive<'a> {
     output: &'a mut dyn Write,
     /// Blobs are written once, however many images have them.
-    written: BTreeMap<String, ()>,
+    written: BTreeSet<String>,
 }
 
 impl Archive<'_> {
     fn blob(&mut self, bytes: &[u8]) -> Result<String, ImageError> {
         let digest = format!("sha256:{:x}", Sha256::digest(bytes));
-        if self.written.insert(digest.clone(), ()).is_none() {
+        if self.written.insert(digest.clone()) {
             self.file(&blob_path(&digest), bytes)?;
         }
         Ok(digest)
@@ -121,7 +119,7 @@ impl Archive<'_> {
     }
 
     fn layer(&mut self, diff_id: &str, size: u64, place: &Stored) -> Result<(), ImageError> {
-        if self.written.insert(diff_id.to_owned(), ()).is_some() {
+        if !self.written.insert(diff_id.to_owned()) {
             return Ok(());
         }
         self.header(&blob_path(diff_id), size)?;

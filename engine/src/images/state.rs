@@ -261,10 +261,10 @@ impl State {
         for chain in chains.iter().rev() {
             let Some(layer) = self.layers.get_mut(chain) else { continue };
             layer.users -= 1;
-            if layer.users == 0 {
-                if let Some(layer) = self.layers.remove(chain) {
-                    unused.push((chain.clone(), layer.file));
-                }
+            if layer.users == 0
+                && let Some(layer) = self.layers.remove(chain)
+            {
+                unused.push((chain.clone(), layer.file));
             }
         }
         unused
@@ -297,7 +297,7 @@ pub(super) fn write_durably(path: &Path, temporary: &Path, bytes: &[u8]) -> io::
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    sync_directory(path.parent().unwrap_or(Path::new("/")))
+    sync_directory(path.parent().unwrap_or_else(|| Path::new("/")))
 }
 
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
