@@ -1,6 +1,7 @@
 //! The two ends of a copy, each here or on a host.
 
 use std::ffi::{OsStr, OsString};
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,14 @@ impl<'a> Source<'a> {
     /// An error that happened here, or the loss of the connection behind it.
     pub(super) fn read_error(&self, path: &Path, source: io::Error) -> CopyError {
         self.lost().unwrap_or_else(|| CopyError::Read { place: self.label(path), source })
+    }
+
+    /// Waits for the end of the conversation, which should not come before ours.
+    pub(super) async fn ended(&self) -> CopyError {
+        match self {
+            Self::Local => pending().await,
+            Self::Remote(remote) => remote.ended().await,
+        }
     }
 
     pub(super) fn lost(&self) -> Option<CopyError> {
@@ -145,6 +154,14 @@ impl<'a> Destination<'a> {
 
     pub(super) fn write_error(&self, path: &Path, source: io::Error) -> CopyError {
         self.lost().unwrap_or_else(|| CopyError::Write { place: self.label(path), source })
+    }
+
+    /// Waits for the end of the conversation, which should not come before ours.
+    pub(super) async fn ended(&self) -> CopyError {
+        match self {
+            Self::Local => pending().await,
+            Self::Remote(remote) => remote.ended().await,
+        }
     }
 
     pub(super) fn lost(&self) -> Option<CopyError> {

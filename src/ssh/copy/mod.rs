@@ -65,7 +65,12 @@ pub async fn copy(
 ) -> Result<(), CopyError> {
     let (source, from) = Source::open(from).await?;
     let (destination, to) = Destination::open(to).await?;
-    tree::Copy { source: &source, destination: &destination, options, progress }.run(&from, &to).await
+    let copy = tree::Copy { source: &source, destination: &destination, options, progress };
+    tokio::select! {
+        outcome = copy.run(&from, &to) => outcome,
+        error = source.ended() => Err(error),
+        error = destination.ended() => Err(error),
+    }
 }
 
 /// What something is.

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
@@ -13,7 +15,8 @@ use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits;
 use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{Data, FileAttributes, FileMode, OpenFlags, Status, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{CopyError, Kind, MAXIMUM_ENTRIES, Meta};
@@ -33,6 +36,7 @@ const TYPE_MASK: u32 = 0o170_000;
 pub(super) struct Remote<'a> {
     pub(super) session: &'a Session,
     sftp: Arc<RawSftpSession>,
+    ended: Arc<Notify>,
     chunk: u32,
     expands: bool,
     reads: Arc<Semaphore>,
@@ -59,7 +63,9 @@ impl<'a> Remote<'a> {
         }
         let config =
             Config { request_timeout_secs: session.channel_limit().as_secs().max(1), ..Config::default() };
-        let mut sftp = RawSftpSession::new_with_config(channel.into_stream(), config);
+        let ended = Arc::new(Notify::new());
+        let stream = Watched { stream: channel.into_stream(), ended: ended.clone() };
+        let mut sftp = RawSftpSession::new_with_config(stream, config);
         let version = sftp.init().await.map_err(|error| none(&error.to_string()))?;
         let mut chunk = CHUNK;
         if version.extensions.contains_key("limits@openssh.com") {
@@ -77,6 +83,7 @@ impl<'a> Remote<'a> {
         Ok(Self {
             session,
             sftp: Arc::new(sftp),
+            ended,
             chunk,
             expands: version.extensions.contains_key("expand-path@openssh.com"),
             reads: Arc::new(Semaphore::new(IN_FLIGHT)),
@@ -189,9 +196,55 @@ impl<'a> Remote<'a> {
         })
     }
 
+    /// Waits until the server ends the conversation, be it with the connection or alone, and says how. Requests that were
+    /// made too late would wait for their answer for long.
+    pub(super) async fn ended(&self) -> CopyError {
+        self.ended.notified().await;
+        self.session.lost("the transfer of files").into()
+    }
+
     /// The better error, if the connection is gone.
     pub(super) fn lost(&self) -> Option<SshError> {
         self.session.facts().lost().map(|_| self.session.lost("the transfer of files"))
+    }
+}
+
+/// A stream whose end others learn of.
+struct Watched<S> {
+    stream: S,
+    ended: Arc<Notify>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if outcome.is_err() || (buffer.filled().len() == before && buffer.remaining() > 0) {
+            self.ended.notify_one();
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -1,0 +1,16 @@
+//! Our SSH against OpenSSH: every test has real servers of its own on the loopback network.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
+
+#[path = "ssh/child.rs"]
+mod child;
+#[path = "ssh/commands.rs"]
+mod commands;
+#[path = "ssh/copies.rs"]
+mod copies;
+#[path = "ssh/interactive.rs"]
+mod interactive;
+#[path = "ssh/login.rs"]
+mod login;
+#[path = "ssh/server.rs"]
+mod server;
