@@ -32,8 +32,8 @@ impl LevelSwitch {
     }
 }
 
-/// Libraries tell much below `warn` that only their authors understand.
+/// Libraries tell much below `warn` that only their authors understand, and those that make containers at `warn` as well.
 fn filter(level: Level) -> EnvFilter {
     let others = if level == Level::Error { "error" } else { "warn" };
-    EnvFilter::new(format!("{others},engine={}", level.as_str()))
+    EnvFilter::new(format!("{others},libcgroups=error,libcontainer=error,engine={}", level.as_str()))
 }
