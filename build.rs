@@ -12,8 +12,6 @@
 //! What is not there is not embedded; a file without its two companions is an error. Write the `.gz` last and by
 //! renaming, so that a build at the same time finds all of it or nothing.
 
-#![expect(clippy::print_stdout, reason = "standard output is how a build script talks to Cargo")]
-
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -35,15 +33,14 @@ fn main() -> ExitCode {
 fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=MACHINE_BUNDLE");
-    let folder = match env::var_os("MACHINE_BUNDLE") {
-        Some(folder) => PathBuf::from(folder),
-        None => {
-            let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/engine-bundle");
-            // Cargo takes a watched path that does not exist for changed, and would build this crate anew every
-            // time. An unwritable folder is the only reason to fail, and then nobody will put a bundle there.
-            let _ = fs::create_dir_all(&folder);
-            folder
-        }
+    let folder = if let Some(folder) = env::var_os("MACHINE_BUNDLE") {
+        PathBuf::from(folder)
+    } else {
+        let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/bundle");
+        // Cargo takes a watched path that does not exist for changed, and would build this crate anew every
+        // time. An unwritable folder is the only reason to fail, and then nobody will put a bundle there.
+        let _ = fs::create_dir_all(&folder);
+        folder
     };
     println!("cargo::rerun-if-changed={}", folder.display());
 
@@ -66,10 +63,10 @@ fn embed(folder: &Path, architecture: &str, source: &mut String) -> Result<(), S
     let digest = companion(folder, architecture, "sha256")?;
     let version = companion(folder, architecture, "version")?;
     let path = compressed.to_str().ok_or_else(|| format!("`{}` is not UTF-8", compressed.display()))?;
-    write!(
+    writeln!(
         source,
         "    EmbeddedEngine {{ architecture: {architecture:?}, version: {version:?}, sha256: {digest:?}, \
-         compressed: include_bytes!({path:?}) }},\n"
+         compressed: include_bytes!({path:?}) }},"
     )
     .map_err(|error| error.to_string())
 }

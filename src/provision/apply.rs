@@ -15,6 +15,7 @@ const SPARE: u64 = 1024;
 
 /// Everything that a host lacks. Empty: the host is as it has to be.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that the host has or has not")]
 pub(super) struct Difference {
     /// The engine's binary, and the version that it replaces.
     pub(super) engine: Option<(Engine, Option<String>)>,
@@ -228,6 +229,7 @@ fn action(effect: Option<Pending>, active: bool) -> Option<Action> {
 
 /// What `apply.sh` is rendered from. Texts are made here, so that the template quotes them whole.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each switches one part of the template")]
 struct Script {
     init: &'static str,
     service: &'static str,

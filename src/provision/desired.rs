@@ -184,7 +184,7 @@ pub(super) fn bundled(
         ..File::new("/etc/engine/daemon.json", 0o644, configuration)
             .in_step("configuration", "Configuration written")
     });
-    let environment = render("engine/environment", &Variables::of(settings, facts))?;
+    let environment = render("engine/environment", &ServiceValues::of(settings, facts))?;
     files.push(
         File::new("/etc/engine/environment", 0o600, environment)
             .in_step("environment", "Environment written"),
@@ -210,7 +210,7 @@ pub(super) fn dockerd(
         keep_original: true,
         ..configuration.in_step("configuration", "Configuration written")
     });
-    let variables = Variables::of(settings, facts);
+    let variables = ServiceValues::of(settings, facts);
     let service = match init {
         Init::Systemd => File::new(DROP_IN, 0o644, render("systemd/10-machine.conf", &variables)?),
         Init::OpenRc => {
@@ -227,7 +227,7 @@ pub(super) fn dockerd(
 
 /// What the templates of services and environments show.
 #[derive(Serialize)]
-struct Variables<'a> {
+struct ServiceValues<'a> {
     variables: Vec<Variable<'a>>,
     port: u16,
     dockerd: &'a str,
@@ -241,7 +241,7 @@ struct Variable<'a> {
     assignment: String,
 }
 
-impl<'a> Variables<'a> {
+impl<'a> ServiceValues<'a> {
     fn of(settings: &'a EngineSettings, facts: &'a Facts) -> Self {
         let variables = settings.env.iter().map(|(name, value)| Variable {
             name,

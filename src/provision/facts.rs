@@ -81,6 +81,7 @@ pub(super) enum Pending {
 
 /// Everything that was reported.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one line of the answer")]
 pub(super) struct Facts {
     pub(super) root: Root,
     pub(super) release: OsRelease,
@@ -266,7 +267,7 @@ impl Facts {
             Some(("Id", value)) => value.clone_into(name),
             Some(("LoadState", value)) => unit.loaded = value == "loaded",
             Some(("ActiveState", value)) => {
-                unit.active = matches!(value, "active" | "reloading" | "activating")
+                unit.active = matches!(value, "active" | "reloading" | "activating");
             }
             Some(("UnitFileState", value)) => unit.enabled = value.starts_with("enabled"),
             Some(_) => {}

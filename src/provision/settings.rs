@@ -346,7 +346,7 @@ fn merge(configuration: &mut Map<String, Value>, options: &[(String, String)]) -
                 inner(configuration, key).insert(name.to_owned(), limit);
             }
             Kind::Pools => {
-                append(configuration, key, pool(value).ok_or_else(|| wrong("`base=ADDRESS,size=BITS`"))?)
+                append(configuration, key, pool(value).ok_or_else(|| wrong("`base=ADDRESS,size=BITS`"))?);
             }
             Kind::Unknown => match configuration.get_mut(key) {
                 // `prune=false`

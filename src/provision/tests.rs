@@ -68,7 +68,7 @@ fn satisfied(plan: &Plan<'_>, init: Init) -> Facts {
         let digest = <sha2::Sha256 as sha2::Digest>::digest(file.content.as_bytes());
         let fact = FileFact { mode: file.mode, owner: 0, group: 0, sha256: format!("{digest:x}") };
         facts.files.insert(file.path.to_owned(), fact);
-        if file.path.ends_with(".json") {
+        if file.step == "configuration" {
             facts.contents.insert(file.path.to_owned(), file.content.clone().into_bytes());
         }
     }
