@@ -93,7 +93,7 @@ impl Network {
             for bridge in state.networks.iter().filter_map(NetworkRecord::bridge) {
                 bridge::ensure(bridge)?;
             }
-            state.save(&folder)?;
+            state.save_networks(&folder)?;
             Ok((folder, state))
         })
         .await?;
@@ -107,10 +107,16 @@ impl Network {
         self.inner.running.lock().await
     }
 
-    async fn save(&self, running: &mut Running) -> Result<(), NetworkError> {
-        let mut state = running.state.clone();
-        let folder = self.inner.folder.clone();
-        blocking(move || state.save(&folder)).await
+    /// Keeps what the networks are.
+    async fn save_networks(&self, running: &Running) -> Result<(), NetworkError> {
+        let (state, folder) = (running.state.clone(), self.inner.folder.clone());
+        blocking(move || state.save_networks(&folder)).await
+    }
+
+    /// Keeps who is on them.
+    async fn save(&self, running: &Running) -> Result<(), NetworkError> {
+        let (state, folder) = (running.state.clone(), self.inner.folder.clone());
+        blocking(move || state.save_attachments(&folder)).await
     }
 
     /// Gives a container an interface on a network. Called again, it finds what is there and completes it; in a new
@@ -153,7 +159,7 @@ impl Network {
                 endpoint: endpoint.clone(),
                 ports: Vec::new(),
             });
-            self.save(&mut running).await?;
+            self.save(&running).await?;
         }
         running.renew_names(&network.id, None).await;
         Ok(endpoint)
@@ -204,7 +210,7 @@ impl Network {
             return Err(error);
         }
         forget_datagrams(before.into_iter().chain(published.iter().copied())).await;
-        self.save(&mut running).await?;
+        self.save(&running).await?;
         Ok(published)
     }
 
@@ -249,19 +255,27 @@ impl Network {
         for attachment in &leaving {
             running.give_back(&attachment.endpoint);
         }
+        let filtered = if ports.is_empty() { Ok(()) } else { running.apply().await };
+        forget_datagrams(ports.into_iter()).await;
+        let saved = self.save(&running).await;
         let interfaces: Vec<String> =
             leaving.iter().map(|attachment| attachment.endpoint.host_interface.clone()).collect();
-        let removed =
-            blocking(move || interfaces.iter().try_for_each(|interface| bridge::remove(interface))).await;
-        if !ports.is_empty() {
-            running.apply().await?;
-            forget_datagrams(ports.into_iter()).await;
-        }
-        self.save(&mut running).await?;
+        let removal = blocking(move || interfaces.iter().try_for_each(|interface| bridge::remove(interface)));
+        let removed = if network.is_some() {
+            removal.await
+        } else {
+            // Nobody uses it any more, and the kernel takes its time. What is left over is swept away later.
+            tokio::spawn(async {
+                if let Err(error) = removal.await {
+                    warn!(error = crate::api::error::chain(&error), "A container's interface is left over");
+                }
+            });
+            Ok(())
+        };
         for attachment in &leaving {
             running.renew_names(&attachment.endpoint.network_id, Some(container)).await;
         }
-        removed
+        filtered.and(saved).and(removed)
     }
 
     /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
@@ -304,7 +318,7 @@ impl Network {
             running.publications.insert(container.clone(), publications);
         }
         running.apply().await?;
-        self.save(&mut running).await?;
+        self.save(&running).await?;
         for network in running.state.networks.clone() {
             running.renew_names(&network.id, None).await;
         }

@@ -113,7 +113,7 @@ impl Network {
             running.forget(&record).await?;
             return Err(error);
         }
-        self.save(&mut running).await?;
+        self.save_networks(&running).await?;
         Ok(record)
     }
 
@@ -132,7 +132,7 @@ impl Network {
         }
         running.forget(&record).await?;
         running.apply().await?;
-        self.save(&mut running).await?;
+        self.save_networks(&running).await?;
         Ok(record)
     }
 }

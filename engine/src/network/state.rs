@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::addresses::Subnet;
 use super::{Endpoint, NetworkError, PublishedPort};
@@ -92,50 +93,98 @@ pub struct Attachment {
 }
 
 /// Everything that is kept.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    version: u32,
     pub(super) networks: Vec<NetworkRecord>,
     pub(super) attachments: Vec<Attachment>,
 }
 
-impl State {
-    fn path(folder: &Path) -> PathBuf {
-        folder.join("networks.json")
-    }
+/// The networks as they lie on disk.
+#[derive(Serialize, Deserialize)]
+struct Networks {
+    version: u32,
+    networks: Vec<NetworkRecord>,
+}
 
+/// Who is on them. It changes with every container, and containers end with the machine, so it need not survive a power cut:
+/// what is damaged counts as empty, and the containers' own records fill it again.
+#[derive(Default, Serialize, Deserialize)]
+struct Attachments {
+    version: u32,
+    attachments: Vec<Attachment>,
+}
+
+fn networks_path(folder: &Path) -> PathBuf {
+    folder.join("networks.json")
+}
+
+fn attachments_path(folder: &Path) -> PathBuf {
+    folder.join("endpoints.json")
+}
+
+/// A file's content; nothing if it is not there.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Puts a file in place of the one before: either the old or the new one is there.
+fn write(
+    folder: &Path,
+    path: &Path,
+    content: &impl Serialize,
+    survives_power_cut: bool,
+) -> Result<(), NetworkError> {
+    let replace = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".new").tempfile_in(folder)?;
+        file.write_all(&serde_json::to_vec(content)?)?;
+        if survives_power_cut {
+            file.as_file().sync_all()?;
+        }
+        file.persist(path).map_err(|failure| failure.error)?;
+        if survives_power_cut { File::open(folder)?.sync_all() } else { Ok(()) }
+    };
+    replace().map_err(|source| NetworkError::WriteState { path: path.to_owned(), source })
+}
+
+impl State {
     /// What was kept, or nothing when the engine is new.
     pub(super) fn load(folder: &Path) -> Result<Self, NetworkError> {
-        let path = Self::path(folder);
-        let failed = |source| NetworkError::ReadState { path: path.clone(), source };
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            result => result.map_err(failed)?,
-        };
-        let mut bytes = Vec::new();
-        file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
-        let state: Self = serde_json::from_slice(&bytes)
+        let path = networks_path(folder);
+        let bytes = read(&path).map_err(|source| NetworkError::ReadState { path: path.clone(), source })?;
+        let Some(bytes) = bytes else { return Ok(Self::default()) };
+        let Networks { version, networks } = serde_json::from_slice(&bytes)
             .map_err(|source| NetworkError::DamagedState { path: path.clone(), source })?;
-        if state.version > VERSION {
-            return Err(NetworkError::NewerState { path, found: state.version, known: VERSION });
+        if version > VERSION {
+            return Err(NetworkError::NewerState { path, found: version, known: VERSION });
         }
-        Ok(state)
+        let path = attachments_path(folder);
+        let kept = read(&path).and_then(|bytes| {
+            bytes.map_or_else(|| Ok(Attachments::default()), |bytes| Ok(serde_json::from_slice(&bytes)?))
+        });
+        let Attachments { attachments, .. } = kept.unwrap_or_else(|error| {
+            warn!(%error, path = %path.display(), "Who was on which network is not known any more");
+            Attachments::default()
+        });
+        Ok(Self { networks, attachments })
     }
 
-    /// Puts the file in place of the one before: either the old or the new one is there, whatever happens.
-    pub(super) fn save(&mut self, folder: &Path) -> Result<(), NetworkError> {
-        self.version = VERSION;
-        let path = Self::path(folder);
-        self.write(folder, &path).map_err(|source| NetworkError::WriteState { path, source })
+    /// Keeps the networks.
+    pub(super) fn save_networks(&self, folder: &Path) -> Result<(), NetworkError> {
+        let content = Networks { version: VERSION, networks: self.networks.clone() };
+        write(folder, &networks_path(folder), &content, true)
     }
 
-    fn write(&self, folder: &Path, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".networks").tempfile_in(folder)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|failure| failure.error)?;
-        File::open(folder)?.sync_all()
+    /// Keeps who is on them.
+    pub(super) fn save_attachments(&self, folder: &Path) -> Result<(), NetworkError> {
+        let content = Attachments { version: VERSION, attachments: self.attachments.clone() };
+        write(folder, &attachments_path(folder), &content, false)
     }
 }
 
@@ -168,19 +217,23 @@ mod tests {
                 auxiliary: BTreeMap::new(),
             }),
         };
-        let mut state = State { networks: vec![network.clone()], ..State::default() };
-        state.save(&folder.path().join("deeper")).unwrap();
-        state.save(folder.path()).unwrap();
+        let state = State { networks: vec![network.clone()], ..State::default() };
+        state.save_networks(&folder.path().join("deeper")).unwrap();
+        state.save_networks(folder.path()).unwrap();
         assert_eq!(State::load(folder.path()).unwrap().networks, [network]);
     }
 
     #[test]
     fn what_is_damaged_or_from_the_future_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = State::path(folder.path());
+        let path = networks_path(folder.path());
         fs::write(&path, "{\"version\":1,\"netw").unwrap();
         assert!(matches!(State::load(folder.path()), Err(NetworkError::DamagedState { .. })));
-        fs::write(&path, "{\"version\":9,\"networks\":[],\"attachments\":[]}").unwrap();
+        fs::write(&path, "{\"version\":9,\"networks\":[]}").unwrap();
         assert!(matches!(State::load(folder.path()), Err(NetworkError::NewerState { found: 9, .. })));
+        // Who was on them can be found out again.
+        fs::write(&path, "{\"version\":1,\"networks\":[]}").unwrap();
+        fs::write(attachments_path(folder.path()), "{\"vers").unwrap();
+        assert!(State::load(folder.path()).unwrap().attachments.is_empty());
     }
 }
