@@ -32,6 +32,9 @@ pub(crate) enum Failure {
     /// What the user asked for makes no sense, or cannot be done; the text says all.
     #[error("{0}")]
     Refused(String),
+    /// The template of `inspect` makes no sense.
+    #[error("template parsing error: {0}")]
+    Template(gotemplate::TemplateError),
     /// `run` and `create` failed before there was a process.
     #[error("docker: {source}\n\nRun 'docker {command} --help' for more information")]
     Run { source: Box<Failure>, command: &'static str, code: u8 },
@@ -62,10 +65,22 @@ impl Failure {
             Self::Exit(code) => (*code, None),
             _ if self.is_broken_pipe() => (0, None),
             Self::Run { source, .. } if source.is_broken_pipe() => (0, None),
-            Self::Run { source, code, .. } => match source.as_ref() {
+            Self::Run { source, code, command } => match source.as_ref() {
                 Self::Exit(code) => (*code, None),
+                // The value of an option, rather than the command: here the usage helps.
+                Self::Refused(text) if text.starts_with("invalid argument") => {
+                    let usage = format!("Usage:  docker {command} [OPTIONS] IMAGE [COMMAND] [ARG...]");
+                    (
+                        125,
+                        Some(format!(
+                            "{text}\n\n{usage}\n\nRun 'docker {command} --help' for more information"
+                        )),
+                    )
+                }
                 _ => (*code, Some(self.to_string())),
             },
+            // As the stock client: the exit code of a wrong use, by sysexits.h.
+            Self::Template(_) => (64, Some(self.to_string())),
             _ => (1, Some(chain(self))),
         }
     }

@@ -22,6 +22,7 @@ const HELP: &str = "Usage:  {usage}\n\n{about}\n\n{all-args}{after-help}";
     about = "A self-sufficient runtime for containers",
     version = version_text(),
     disable_help_subcommand = true,
+    disable_version_flag = true,
     subcommand_required = true,
     arg_required_else_help = true,
     help_template = HELP,
@@ -344,14 +345,51 @@ impl Refusal {
 
 /// The grammar, with the same style of help everywhere.
 fn grammar() -> clap::Command {
-    fn dress(command: clap::Command) -> clap::Command {
-        let command =
-            command.help_template(HELP).styles(clap::builder::Styles::plain()).disable_help_subcommand(true);
-        command.mut_subcommands(dress)
+    fn dress(command: clap::Command, path: &str) -> clap::Command {
+        let usage = usage(&command, path);
+        let command = command
+            .help_template(HELP)
+            .override_usage(usage)
+            .styles(clap::builder::Styles::plain())
+            .disable_help_subcommand(true);
+        command.mut_subcommands(|sub| {
+            let path = format!("{path} {}", sub.get_name());
+            dress(sub, &path)
+        })
     }
-    let mut grammar = dress(Line::command());
+    let mut grammar = dress(Line::command(), "docker");
     grammar.build();
     grammar
+}
+
+/// `docker rm [OPTIONS] CONTAINER [CONTAINER...]`.
+fn usage(command: &clap::Command, path: &str) -> String {
+    let mut usage = path.to_owned();
+    if command.has_subcommands() {
+        usage.push_str(if path == "docker" { " [OPTIONS] COMMAND" } else { " COMMAND" });
+        return usage;
+    }
+    if command.get_arguments().any(|argument| !argument.is_positional() && argument.get_id() != "help") {
+        usage.push_str(" [OPTIONS]");
+    }
+    for positional in command.get_positionals() {
+        let names = positional.get_value_names().unwrap_or_default();
+        let name =
+            names.first().map_or_else(|| positional.get_id().as_str().to_uppercase(), ToString::to_string);
+        let required = positional.is_required_set();
+        let many = matches!(positional.get_action(), clap::ArgAction::Append);
+        let text = match (name.as_str(), required, many) {
+            ("COMMAND", true, _) => " COMMAND [ARG...]".to_owned(),
+            ("COMMAND", false, _) => " [COMMAND] [ARG...]".to_owned(),
+            ("ps OPTIONS", ..) => " [ps OPTIONS]".to_owned(),
+            (name, true, true) => format!(" {name} [{name}...]"),
+            (name, true, false) => format!(" {name}"),
+            (name, false, true) => format!(" [{name}...]"),
+            (name, false, false) => format!(" [{name}]"),
+        };
+        usage.push_str(&text);
+    }
+    usage
 }
 
 /// Reads a command line.
@@ -396,24 +434,27 @@ fn context(error: &clap::Error, kind: ContextKind) -> String {
 /// Says what the parser found, in the words and with the exit codes of the stock client.
 fn refuse(error: &clap::Error, grammar: &clap::Command, line: &[OsString]) -> Refusal {
     let (path, command) = named(grammar, line);
-    let usage = || {
-        let text = command.clone().render_usage().to_string();
-        let words =
-            text.trim_start_matches("Usage: ").split_once(' ').map_or("", |(_, words)| words).to_owned();
-        let words =
-            words.split_once(command.get_name()).map_or(words.clone(), |(_, rest)| rest.trim().to_owned());
-        format!("Usage:  {path} {words}")
-    };
+    let usage = || format!("Usage:  {}", self::usage(command, &path));
     let argument = context(error, ContextKind::InvalidArg);
     let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    let both = || {
+        let found = command.get_arguments().find(|argument| argument.get_long() == flag.strip_prefix("--"));
+        match found.and_then(clap::Arg::get_short) {
+            Some(short) => format!("-{short}, {flag}"),
+            None => flag.to_owned(),
+        }
+    };
     let refusal = |code: u8, message: String| Refusal { code, text: message, asked_for: false };
     let misused = |message: String| {
         refusal(125, format!("{message}\n\n{}\n\nRun '{path} --help' for more information", usage()))
     };
     let miscounted = |message: &str| {
+        // So does the stock client.
+        let verb = if message.contains("at least") { "See" } else { "Run" };
+        let usage = usage();
         refusal(
             1,
-            format!("docker: '{path}' {message}\n\n{}\n\nSee '{path} --help' for more information", usage()),
+            format!("docker: '{path}' {message}\n\n{usage}\n\n{verb} '{path} --help' for more information"),
         )
     };
     match error.kind() {
@@ -449,9 +490,10 @@ fn refuse(error: &clap::Error, grammar: &clap::Command, line: &[OsString]) -> Re
         ErrorKind::MissingRequiredArgument => {
             let required: Vec<_> =
                 command.get_positionals().filter(|positional| positional.is_required_set()).collect();
-            let more = command
-                .get_positionals()
-                .any(|positional| positional.get_num_args().is_some_and(|count| count.max_values() > 1));
+            let more = command.get_positionals().any(|positional| {
+                positional.is_trailing_var_arg_set()
+                    || matches!(positional.get_action(), clap::ArgAction::Append)
+            });
             let least = if more { "at least " } else { "" };
             let plural = if required.len() == 1 { "argument" } else { "arguments" };
             miscounted(&format!("requires {least}{} {plural}", required.len()))
@@ -461,9 +503,15 @@ fn refuse(error: &clap::Error, grammar: &clap::Command, line: &[OsString]) -> Re
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = context(error, ContextKind::InvalidValue);
-            let cause = std::error::Error::source(error)
-                .map_or_else(|| "invalid syntax".to_owned(), ToString::to_string);
-            misused(format!("invalid argument {value:?} for \"{flag}\" flag: {cause}"))
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            let cause = match cause.as_str() {
+                "" => "invalid syntax".to_owned(),
+                "invalid digit found in string" => {
+                    format!("strconv.ParseInt: parsing {value:?}: invalid syntax")
+                }
+                cause => cause.to_owned(),
+            };
+            misused(format!("invalid argument {value:?} for \"{}\" flag: {cause}", both()))
         }
         _ => misused(error.render().to_string().trim_end().trim_start_matches("error: ").to_owned()),
     }
@@ -501,7 +549,7 @@ mod tests {
             (
                 "docker ps -f x",
                 125,
-                "invalid argument \"x\" for \"--filter\" flag: bad format of filter (expected name=value)",
+                "invalid argument \"x\" for \"-f, --filter\" flag: bad format of filter (expected name=value)",
             ),
         ] {
             let refusal = parse_line(line).unwrap_err();

@@ -195,6 +195,9 @@ const HISTORY: Kind = Kind {
     table: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
 };
 
+const HISTORY_WITH_TIMES: Kind =
+    Kind { table: "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}", ..HISTORY };
+
 pub(crate) async fn history(client: &Client, options: History) -> Outcome {
     let answer = client.get(&Target::new(["images", &options.image, "history"])).await?;
     let now = Timestamp::now();
@@ -209,10 +212,12 @@ pub(crate) async fn history(client: &Client, options: History) -> Outcome {
             let created = layer["Created"].as_i64().unwrap_or(0);
             let created_at = Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default();
             let size = layer["Size"].as_i64().unwrap_or(0);
-            let since = if options.human { units::ago(created, now) } else { created_at.clone() };
             Row::new([
                 ("ID", Value::from(id)),
-                ("CreatedSince", Value::from(if created <= 0 { "N/A".to_owned() } else { since })),
+                (
+                    "CreatedSince",
+                    Value::from(if created <= 0 { "N/A".to_owned() } else { units::ago(created, now) }),
+                ),
                 ("CreatedAt", Value::from(created_at)),
                 (
                     "CreatedBy",
@@ -229,7 +234,8 @@ pub(crate) async fn history(client: &Client, options: History) -> Outcome {
         }
         return Ok(());
     }
-    format::print(&HISTORY, options.format.as_deref(), &rows)
+    let kind = if options.human { &HISTORY } else { &HISTORY_WITH_TIMES };
+    format::print(kind, options.format.as_deref(), &rows)
 }
 
 /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE

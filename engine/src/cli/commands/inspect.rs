@@ -73,10 +73,7 @@ pub(crate) fn template(format: &str) -> Outcome<Option<Template>> {
         [other] => Err(format!("len of {other}")),
         _ => Err(format!("wrong number of args for len: want 1 got {}", arguments.len())),
     });
-    parser
-        .parse(format)
-        .map(Some)
-        .map_err(|error| Failure::refused(format!("template parsing error: {error}")))
+    parser.parse(format).map(Some).map_err(Failure::Template)
 }
 
 pub(crate) async fn run(client: &Client, options: Options) -> Outcome {
@@ -85,7 +82,12 @@ pub(crate) async fn run(client: &Client, options: Options) -> Outcome {
         kind => KINDS.into_iter().filter(|(name, _)| *name == kind).collect(),
     };
     if kinds.is_empty() {
-        return Err(Failure::refused(format!("{:?} is not a valid value for --type", options.kind)));
+        let known: Vec<String> = KINDS.iter().map(|(name, _)| format!("{name:?}")).collect();
+        return Err(Failure::refused(format!(
+            "unknown type: {:?}: must be one of {}",
+            options.kind,
+            known.join(", ")
+        )));
     }
     inspect(client, &options.names, &kinds, &options.format, options.size).await
 }

@@ -286,12 +286,17 @@ pub(crate) async fn update(client: &Client, options: Update) -> Outcome {
         "PidsLimit": options.pids_limit,
         "RestartPolicy": restart,
     });
-    each(&options.containers, async |name| {
+    let warnings = std::cell::RefCell::new(Vec::new());
+    let outcome = each(&options.containers, async |name| {
         let answer = client.post(&Target::new(["containers", name, "update"]), Some(&body)).await?;
         for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            output::say(warning);
+            warnings.borrow_mut().push(warning.to_owned());
         }
         Ok(name.to_owned())
     })
-    .await
+    .await;
+    for warning in warnings.into_inner() {
+        output::line(warning)?;
+    }
+    outcome
 }

@@ -191,8 +191,10 @@ fn verbose_usage(answer: &Value) -> Outcome {
     let now = Timestamp::now();
     let list = |field: &str| answer[field].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut out = String::from("Images space usage:\n\n");
-    let rows: Vec<Row> =
-        list("Images").iter().flat_map(|image| images::rows(image, false, false, now)).collect();
+    let rows: Vec<Row> = list("Images")
+        .iter()
+        .filter_map(|image| images::rows(image, false, false, now).into_iter().next())
+        .collect();
     out.push_str(&format::render(&USED_IMAGES, None, &rows)?);
     out.push_str("\nContainers space usage:\n\n");
     let mut rows: Vec<Row> = Vec::new();
@@ -312,10 +314,7 @@ pub(crate) async fn prune(client: &Client, options: Prune, collection: &str) -> 
         _ => "This will remove all dangling images.",
     };
     if !confirmed(warning, options.force)? {
-        return Err(Failure::refused(format!(
-            "{} prune has been cancelled",
-            collection.trim_end_matches('s')
-        )));
+        return Ok(());
     }
     let wanted = match collection {
         "images" => with_dangling(&options.filter, options.all),
@@ -349,7 +348,7 @@ pub(crate) async fn prune_all(client: &Client, options: Prune) -> Outcome {
         "  - all dangling images\n  - unused build cache\n"
     });
     if !confirmed(&warning, options.force)? {
-        return Err(Failure::refused("system prune has been cancelled"));
+        return Ok(());
     }
     let mut collections = vec!["containers", "networks"];
     if options.volumes {
