@@ -102,10 +102,7 @@ pub(crate) async fn choose(
 
 /// Why KVM cannot be used.
 async fn trouble(binary: &Path, version: &str, cache: &Path) -> Option<String> {
-    let metadata = match fs::metadata(KVM) {
-        Ok(metadata) => metadata,
-        Err(_) => return Some(format!("there is no {KVM}")),
-    };
+    let Ok(metadata) = fs::metadata(KVM) else { return Some(format!("there is no {KVM}")) };
     if let Err(error) = File::options().read(true).write(true).open(KVM) {
         return Some(format!("{KVM} cannot be opened ({error}); members of the group `kvm` usually may"));
     }

@@ -40,6 +40,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) cpus: usize,
     /// MiB.
     pub(crate) memory: u64,
+    /// Not all builds of QEMU can be sandboxed.
+    pub(crate) sandbox: bool,
 }
 
 impl Machine<'_> {
@@ -47,8 +49,10 @@ impl Machine<'_> {
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
         add(&["-name", &format!("guest={}", self.name), "-uuid", &self.id.to_string()]);
-        add(&["-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", PID_FILE]);
-        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-pidfile", PID_FILE]);
+        if self.sandbox {
+            add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+        }
         add(&["-machine", "q35,vmport=off", "-rtc", "base=utc"]);
         match self.accelerator {
             Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
@@ -56,7 +60,7 @@ impl Machine<'_> {
         }
         add(&["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);
         if let Some(kernel) = &self.image.kernel {
-            add(&["-kernel", text(&kernel.kernel)?, "-initrd", text(&kernel.initrd)?]);
+            add(&["-kernel", text(&kernel.file)?, "-initrd", text(&kernel.initrd)?]);
             add(&["-append", &kernel.command_line]);
         }
         add(&["-blockdev", &self.disk()?.to_string()]);
@@ -150,7 +154,7 @@ mod tests {
             user: "docker".into(),
             services: Services::Systemd,
             kernel: base.is_none().then(|| Kernel {
-                kernel: "/c/vmlinux".into(),
+                file: "/c/vmlinux".into(),
                 initrd: "/c/initrd.img".into(),
                 command_line: "console=ttyS0 quiet".into(),
             }),
@@ -162,9 +166,19 @@ mod tests {
         let (name, id) = ("mc1".parse().unwrap(), HostId::random());
         let place = Place { address: Ipv4Addr::new(127, 20, 30, 40), ssh_port: 2222 };
         let folder = Path::new(folder);
-        Machine { name: &name, id: &id, folder, image, place, accelerator, cpus: 2, memory: 1024 }
-            .arguments()
-            .unwrap()
+        Machine {
+            name: &name,
+            id: &id,
+            folder,
+            image,
+            place,
+            accelerator,
+            cpus: 2,
+            memory: 1024,
+            sandbox: true,
+        }
+        .arguments()
+        .unwrap()
     }
 
     fn after<'a>(arguments: &'a [String], option: &str) -> Vec<&'a str> {

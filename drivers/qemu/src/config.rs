@@ -164,8 +164,10 @@ impl Config {
     }
 
     pub(crate) fn cpus(&self) -> usize {
-        let present = std::thread::available_parallelism().map_or(1, usize::from);
-        self.cpu_count.map_or(present.min(2), |count| usize::try_from(count).unwrap_or(1))
+        match self.cpu_count {
+            Some(count) => usize::try_from(count).unwrap_or(1),
+            None => std::thread::available_parallelism().map_or(1, usize::from).min(2),
+        }
     }
 
     pub(crate) fn binary(&self) -> &str {

@@ -62,7 +62,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         assert_eq!(tail(&path, 2).unwrap(), "[    0.1] two0;title\nthree");
         assert_eq!(tail(&path, 9).unwrap(), "old\n[    0.1] two0;title\nthree");
-        std::fs::write(&path, [b'x'; 200_000]).unwrap();
+        std::fs::write(&path, vec![b'x'; 200_000]).unwrap();
         assert_eq!(tail(&path, 5).unwrap().len(), 65_536);
         assert!(tail(&folder.path().join("missing"), 1).is_err());
     }

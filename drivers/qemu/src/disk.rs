@@ -93,7 +93,7 @@ pub(crate) fn inspect(path: &Path) -> Result<Facts, DiskError> {
         if version == 3 && (head.len() < 104 || long(72) & EXTERNAL_DATA != 0) {
             return unusable("its content is in another file");
         }
-        if size < MIB || size > 64 << 40 {
+        if !(MIB..=64 << 40).contains(&size) {
             return unusable("its size makes no sense");
         }
         return Ok(Facts { format: Format::Qcow2, size });

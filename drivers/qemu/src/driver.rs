@@ -19,8 +19,9 @@ use crate::{
     command::{CONSOLE, DISK, LOG, Machine, PORTS_LOG, PREVIOUS_CONSOLE, SEED},
     config::{self, Config},
     console, disk, first_boot, image,
+    process::Process,
     state::{Book, Made},
-    vm::{self, blocking},
+    vm::{self, LaunchError, blocking},
 };
 
 /// Names the program that forwards ports, where it is not the one that runs. For tests.
@@ -198,7 +199,7 @@ impl Qemu {
             }
             progress.step("Starting the VM");
             book.intend(PROCESS, QEMU)?;
-            Self::launch(host, config, &image, place, &emulator, choice.accelerator).await?
+            Self::launch(host, config, &image, place, &emulator, choice.accelerator, progress).await?
         };
         book.made.process = Some(process);
         book.made(PROCESS, QEMU, Some(&process.id()))?;
@@ -212,10 +213,11 @@ impl Qemu {
         place: Place,
         emulator: &Emulator,
         accelerator: Accelerator,
-    ) -> Result<crate::process::Process, DriverError> {
+        progress: &dyn Progress,
+    ) -> Result<Process, DriverError> {
         let folder = std::path::absolute(host.folder)
             .map_err(|error| DriverError::failed("Could not find the host's folder").with_source(error))?;
-        let machine = Machine {
+        let mut machine = Machine {
             name: host.name,
             id: host.id,
             folder: &folder,
@@ -224,8 +226,17 @@ impl Qemu {
             accelerator,
             cpus: config.cpus(),
             memory: config.memory,
+            sandbox: true,
         };
-        vm::launch(&emulator.path, &machine.arguments()?, &folder, host.id).await
+        let mut launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, host.id).await;
+        if launched.as_ref().is_err_and(LaunchError::is_about_the_sandbox) {
+            progress.note("This QEMU cannot be sandboxed: it runs with all the rights of its user");
+            machine.sandbox = false;
+            launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, host.id).await;
+        }
+        launched.map_err(|error| {
+            DriverError::failed(format!("Could not start the VM of `{}`", host.name)).with_source(error)
+        })
     }
 
     /// A VM without it works; only its published ports are not reachable.
@@ -290,7 +301,7 @@ fn place(made: &Made) -> Option<Place> {
 /// Refuses to start a VM of which something is missing.
 fn complete(host: &HostView<'_>, image: &image::Image) -> Result<(), DriverError> {
     let (disk, seed) = (host.folder.join(DISK), host.folder.join(SEED));
-    let kernel = image.kernel.iter().flat_map(|kernel| [&kernel.kernel, &kernel.initrd]);
+    let kernel = image.kernel.iter().flat_map(|kernel| [&kernel.file, &kernel.initrd]);
     let needed: Vec<&PathBuf> = [&disk, &seed].into_iter().chain(kernel).collect();
     let base = image.base.as_ref().map(|base| &base.path);
     match needed.into_iter().chain(base).find(|path| !path.exists()) {

@@ -46,7 +46,7 @@ pub(crate) struct Image {
 /// What QEMU boots directly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kernel {
-    pub(crate) kernel: PathBuf,
+    pub(crate) file: PathBuf,
     pub(crate) initrd: PathBuf,
     pub(crate) command_line: String,
 }
@@ -283,7 +283,7 @@ impl Found {
             user: self.user.clone(),
             services: self.services,
             kernel: self.kernel.as_ref().map(|(kernel, initrd)| Kernel {
-                kernel: place.join(kernel.file),
+                file: place.join(kernel.file),
                 initrd: place.join(initrd.file),
                 command_line: self.command_line.clone(),
             }),

@@ -24,11 +24,11 @@ use crate::{
 };
 
 /// QEMU is there within a second; a machine that is very busy gets more.
-const LAUNCH: Duration = Duration::from_secs(60);
+const LAUNCH: Duration = Duration::from_mins(1);
 const FORWARDER: Duration = Duration::from_secs(15);
 const MONITOR_LIMIT: Duration = Duration::from_secs(3);
 /// What an orderly shutdown may take.
-const SHUTDOWN: Duration = Duration::from_secs(60);
+const SHUTDOWN: Duration = Duration::from_mins(1);
 /// A guest that is still booting does not see the button being pressed.
 const PRESS_AGAIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(50);
@@ -89,41 +89,84 @@ pub(crate) async fn kill_everything(marker: Marker) -> Result<(), DriverError> {
     .await
 }
 
-/// Runs QEMU, which puts itself into the background when the VM runs.
+/// Runs QEMU in a session of its own, and returns when the VM runs.
 pub(crate) async fn launch(
     binary: &Path,
     arguments: &[String],
     folder: &Path,
     id: &HostId,
-) -> Result<Process, DriverError> {
-    let prepared = |what: &'static str| move |error: io::Error| DriverError::failed(what).with_source(error);
-    clear_runtime_files(folder).map_err(prepared("Could not remove what an earlier run of the VM left"))?;
+) -> Result<Process, LaunchError> {
+    clear_runtime_files(folder).map_err(|source| LaunchError::Prepare { source })?;
     match fs::rename(folder.join(CONSOLE), folder.join(PREVIOUS_CONSOLE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(prepared("Could not keep the VM's last console log")(error));
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(LaunchError::Prepare { source });
         }
         _ => {}
     }
-    // A file, not a pipe: whoever holds a pipe open longest decides when its end is read.
-    let log = fs::File::create(folder.join(LOG)).map_err(prepared("Could not make the VM's log"))?;
-    let failed = || DriverError::failed(format!("Could not run `{}`", binary.display()));
-    let mut child = Command::new(binary)
+    // A file, not a pipe: QEMU stays when its caller ends. What it has to say is appended, so that it can be cut.
+    let log = remove_if_there(&folder.join(LOG))
+        .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(folder.join(LOG)))
+        .map_err(|source| LaunchError::Prepare { source })?;
+    let failed = |reason: String| LaunchError::Run { program: binary.to_owned(), reason };
+    let mut command = Command::new(binary);
+    command
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::from(log))
-        .spawn()
-        .map_err(|error| failed().with_source(error))?;
-    let status = timeout(LAUNCH, child.wait())
-        .await
-        .map_err(|_| failed().with_source(format!("It did not start the VM within {} s", LAUNCH.as_secs())))?
-        .map_err(|error| failed().with_source(error))?;
-    if !status.success() {
-        return Err(failed().with_source(complaint(folder, &status.to_string())));
+        .stderr(Stdio::from(log));
+    leave_session(&mut command);
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let deadline = Instant::now() + LAUNCH;
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(failed(complaint(folder, &status.to_string())));
+        }
+        if answers(folder).await
+            && let Some(process) = find(folder, None, id)
+        {
+            return Ok(process);
+        }
+        if Instant::now() > deadline {
+            let _ = child.start_kill();
+            return Err(failed(complaint(
+                folder,
+                &format!("The VM does not run after {} s", LAUNCH.as_secs()),
+            )));
+        }
+        sleep(Duration::from_millis(10)).await;
     }
-    find(folder, None, id)
-        .ok_or_else(|| failed().with_source(complaint(folder, "The VM ended right after it was started")))
+}
+
+/// Why a VM could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("Could not make room for a new run of the VM")]
+    Prepare { source: io::Error },
+    #[error("`{}` does not run the VM: {reason}", program.display())]
+    Run { program: PathBuf, reason: String },
+}
+
+impl LaunchError {
+    /// Whether this QEMU, or the library under it, cannot be sandboxed.
+    pub(crate) fn is_about_the_sandbox(&self) -> bool {
+        matches!(self, Self::Run { reason, .. } if reason.contains("sandbox") || reason.contains("SIGSYS"))
+    }
+}
+
+/// Neither Ctrl-C nor the end of the caller's terminal is meant for what the command runs.
+#[expect(unsafe_code, reason = "there is no safe way to a session of its own without a program in between")]
+fn leave_session(command: &mut Command) {
+    // SAFETY: the closure runs in the child after fork and makes one system call, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
+/// Whether the VM's monitor talks, which it does once everything is set up.
+async fn answers(folder: &Path) -> bool {
+    let folder = folder.to_owned();
+    spawn_blocking(move || Qmp::open(&folder, MONITOR, MONITOR_LIMIT).is_ok()).await.unwrap_or(false)
 }
 
 /// What QEMU said, or else what is known.
@@ -160,15 +203,16 @@ pub(crate) async fn launch_forwarder(
     id: &HostId,
 ) -> Result<Process, DriverError> {
     let failed = || DriverError::failed(format!("Could not start the port forwarder `{}`", helper.display()));
-    let mut child = Command::new(helper)
+    let mut command = Command::new(helper);
+    command
         .arg(PORT_FORWARDER_WORD)
         .args([id.to_string(), place.address.to_string(), place.ssh_port.to_string()])
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| failed().with_source(error))?;
+        .stderr(Stdio::null());
+    leave_session(&mut command);
+    let mut child = command.spawn().map_err(|error| failed().with_source(error))?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output.take(64));

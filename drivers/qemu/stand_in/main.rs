@@ -1,5 +1,5 @@
-//! Plays QEMU and the port forwarder for the tests: it takes the same options, daemonises, listens on the same
-//! addresses, writes the same files and speaks QMP, but runs no guest.
+//! Plays QEMU and the port forwarder for the tests: it takes the same options, listens on the same addresses,
+//! writes the same files and speaks QMP, but runs no guest.
 //!
 //! Files in its folder steer it: `ignore-power-button`, and `guest-ports`, which is what the guest says.
 
@@ -13,7 +13,7 @@ use std::{
     net::{TcpListener, UdpSocket},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const CHILD: &str = "--stand-in-child";
 /// What the accelerator's test guest exits with.
 const PROBE_DONE: u8 = 33;
 
@@ -39,28 +38,16 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stdout(), "QEMU emulator version 7.2.0 (stand-in)");
         return ExitCode::SUCCESS;
     }
-    if !has("-daemonize") {
+    if !has("-uuid") {
         return ExitCode::from(PROBE_DONE);
     }
-    let outcome = if has(CHILD) { run(&arguments) } else { daemonize(&arguments) };
-    match outcome {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "qemu-system-x86_64: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Starts the one that stays, and waits until it is ready.
-fn daemonize(arguments: &[String]) -> Result<(), Failure> {
-    let mut child =
-        Command::new(env::current_exe()?).args(arguments).arg(CHILD).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line)?;
-    }
-    if line == "ready\n" { Ok(()) } else { Err("the stand-in did not come up".into()) }
 }
 
 /// The VM as far as anybody can tell.
@@ -76,7 +63,6 @@ enum Listener {
 }
 
 fn run(arguments: &[String]) -> Result<(), Failure> {
-    rustix::process::setsid()?;
     let after = |option: &str| -> Vec<&String> {
         arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| &pair[1]).collect()
     };
@@ -113,13 +99,9 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     });
     writeln!(OpenOptions::new().create(true).append(true).open("console.log")?, "the stand-in booted")?;
     fs::write("qemu.pid", format!("{}\n", std::process::id()))?;
-    writeln!(std::io::stdout(), "ready")?;
-    rustix::stdio::dup2_stdout(fs::File::open("/dev/null")?)?;
-    loop {
-        // Killed, told to quit, or shut down; and never longer than a test.
-        thread::sleep(Duration::from_mins(10));
-        end();
-    }
+    // Killed, told to quit, or shut down; and never longer than a test.
+    thread::sleep(Duration::from_mins(10));
+    end();
 }
 
 #[expect(clippy::exit, reason = "threads are waiting for clients, and the process is to end as QEMU does")]

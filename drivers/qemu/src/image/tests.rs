@@ -41,17 +41,17 @@ fn an_image_is_copied_once_and_stays_when_its_source_changes() {
     assert_eq!(found.bytes_to_copy(cache.path()), 11);
     let image = found.adopt(cache.path()).unwrap();
     let kernel = image.kernel.clone().unwrap();
-    assert_eq!(fs::read(&kernel.kernel).unwrap(), b"large");
+    assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
     assert_eq!(kernel.command_line, "console=ttyS0");
-    assert_eq!(fs::metadata(&kernel.kernel).unwrap().mode() & 0o777, 0o444);
-    let first = fs::metadata(&kernel.kernel).unwrap().ino();
+    assert_eq!(fs::metadata(&kernel.file).unwrap().mode() & 0o777, 0o444);
+    let first = fs::metadata(&kernel.file).unwrap().ino();
     assert_eq!(found.bytes_to_copy(cache.path()), 0);
     assert_eq!(found.adopt(cache.path()).unwrap(), image);
-    assert_eq!(fs::metadata(&kernel.kernel).unwrap().ino(), first);
+    assert_eq!(fs::metadata(&kernel.file).unwrap().ino(), first);
 
     let rebuilt = images(&[("vmlinuz", b"small"), ("initrd.img", b"other")]);
     let second = find_tiny(&rebuilt).unwrap().adopt(cache.path()).unwrap().kernel.unwrap();
-    assert_ne!(second.kernel, kernel.kernel);
+    assert_ne!(second.file, kernel.file);
     assert_eq!(fs::read(&kernel.initrd).unwrap(), b"initrd");
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     address::ENGINE_PORTS,
-    command::{CONSOLE, NETWORK, PORTS, PORTS_LOG, PORTS_MONITOR, PREVIOUS_CONSOLE},
+    command::{CONSOLE, LOG, NETWORK, PORTS, PORTS_LOG, PORTS_MONITOR, PREVIOUS_CONSOLE},
     qmp::{self, Qmp, QmpError},
 };
 
@@ -75,10 +75,6 @@ pub fn port_forwarder_main(arguments: &[OsString]) -> ExitCode {
         _ => None,
     };
     let Some((address, ssh_port)) = parsed else { return ExitCode::from(2) };
-    // A session of its own: neither Ctrl-C nor the end of the caller's terminal is meant for it.
-    if rustix::process::setsid().is_err() && rustix::process::getsid(None) != Ok(rustix::process::getpid()) {
-        return ExitCode::FAILURE;
-    }
     let folder = Path::new(".");
     let mut log = Log::open(folder);
     match Forwarder::start(folder, address, ssh_port).and_then(|mut forwarder| {
@@ -211,7 +207,7 @@ impl Forwarder {
                 Err(_) => return Ok(()),
             }
             self.monitor.drain()?;
-            cut_console(folder);
+            cut(folder);
         }
     }
 
@@ -270,13 +266,17 @@ fn forwards(table: &str, address: Ipv4Addr, excluded: &[u16]) -> BTreeSet<Port> 
         .collect()
 }
 
-/// A guest can write to its console for ever; the disk of this machine is not its to fill. QEMU appends, so after
-/// the cut it goes on at the beginning.
-fn cut_console(folder: &Path) {
-    let path = folder.join(CONSOLE);
-    let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > LARGEST_CONSOLE);
-    if too_large && std::fs::copy(&path, folder.join(PREVIOUS_CONSOLE)).is_ok() {
-        let _ = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+/// A guest can write to its console for ever, and have QEMU complain; the disk of this machine is not its to fill.
+/// Both are appended to, so after the cut they go on at the beginning.
+fn cut(folder: &Path) {
+    let too_large = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > LARGEST_CONSOLE);
+    let empty = |path: &Path| OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
+    let (console, complaints) = (folder.join(CONSOLE), folder.join(LOG));
+    if too_large(&console) && std::fs::copy(&console, folder.join(PREVIOUS_CONSOLE)).is_ok() {
+        let _ = empty(&console);
+    }
+    if too_large(&complaints) {
+        let _ = empty(&complaints);
     }
 }
 
@@ -333,8 +333,8 @@ mod tests {
             assert!(ports(line).is_empty(), "{line:?}");
         }
         assert!(parse(b"tcp:80 \xff", &[]).is_empty());
-        let many: String = (1..2000).map(|number| format!("tcp:{number} ")).collect();
-        assert_eq!(parse(many.as_bytes(), &[]).len(), MOST_PORTS);
+        let many: Vec<String> = (1..2000).map(|number| format!("tcp:{number}")).collect();
+        assert_eq!(parse(many.join(" ").as_bytes(), &[]).len(), MOST_PORTS);
     }
 
     #[test]
@@ -369,10 +369,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CONSOLE);
         std::fs::write(&path, "short").unwrap();
-        cut_console(folder.path());
+        cut(folder.path());
         assert_eq!(std::fs::read(&path).unwrap(), b"short");
         File::create(&path).unwrap().set_len(LARGEST_CONSOLE + 1).unwrap();
-        cut_console(folder.path());
+        cut(folder.path());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
         assert_eq!(
             std::fs::metadata(folder.path().join(PREVIOUS_CONSOLE)).unwrap().len(),

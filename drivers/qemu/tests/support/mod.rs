@@ -12,17 +12,17 @@ use machine_driver::{
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-pub const STAND_IN: &str = env!("CARGO_BIN_EXE_machine-qemu-stand-in");
+pub(crate) const STAND_IN: &str = env!("CARGO_BIN_EXE_machine-qemu-stand-in");
 
 /// A folder of images with one called `tiny`, which nothing could boot.
-pub fn fake_images() -> TempDir {
+pub(crate) fn fake_images() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("tiny");
     fs::create_dir(&image).unwrap();
     let mut digests = BTreeMap::new();
     for file in ["vmlinuz", "initrd.img"] {
         fs::write(image.join(file), file).unwrap();
-        let digest = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let digest = format!("{:x}", Sha256::digest(file));
         digests.insert(file, digest);
     }
     let manifest = serde_json::json!({"name": "tiny", "version": "1", "cmdline": "quiet", "sha256": digests});
@@ -31,7 +31,7 @@ pub fn fake_images() -> TempDir {
 }
 
 /// Processes with a given argument right before the host's id.
-pub fn processes(word: &str, id: &HostId) -> Vec<i32> {
+pub(crate) fn processes(word: &str, id: &HostId) -> Vec<i32> {
     let id = id.to_string();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -45,13 +45,13 @@ pub fn processes(word: &str, id: &HostId) -> Vec<i32> {
     found
 }
 
-pub fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
 /// Ends whatever runs for a host.
-pub fn kill_all(id: &HostId) {
+pub(crate) fn kill_all(id: &HostId) {
     for word in ["-uuid", "__qemu-ports"] {
         processes(word, id).into_iter().for_each(kill);
     }
@@ -59,7 +59,7 @@ pub fn kill_all(id: &HostId) {
 
 /// All that the driver may leave anywhere: processes, files, reservations.
 #[derive(Debug)]
-pub struct Everything;
+pub(crate) struct Everything;
 
 #[async_trait]
 impl Inventory for Everything {

@@ -1,0 +1,232 @@
+//! The driver with real VMs: QEMU and the image in `target/images/machineos` have to be there, so these are run
+//! by `cargo xtask test`, which makes both.
+
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stderr, reason = "the figures that are measured are shown")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use machine_driver::{
+    Driver, Endpoint, HostId, HostKey, HostName, HostView, Journal, LoginKey, MemoryJournal, Options, Silent,
+    conformance::{AfterStart, Crashes, Suite},
+};
+use machine_driver_qemu::Qemu;
+use tempfile::TempDir;
+
+mod support;
+
+use support::{Everything, STAND_IN};
+
+fn driver() -> Qemu {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/images");
+    Qemu::new().with_images(vec![images]).with_ports_helper(STAND_IN.into())
+}
+
+/// A key pair of OpenSSH's, and where its private half is.
+fn key_pair(folder: &Path, name: &str) -> (PathBuf, String, String) {
+    let path = folder.join(name);
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status();
+    assert!(made.unwrap().success());
+    let private = std::fs::read_to_string(&path).unwrap();
+    let public = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+    let public = public.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    (path, private, public)
+}
+
+/// Waits for the SSH server of a VM that was started.
+#[derive(Debug, Default)]
+struct Banner {
+    seconds: Mutex<Vec<f32>>,
+}
+
+#[async_trait]
+impl AfterStart for Banner {
+    async fn look(&self, endpoint: &Endpoint) -> Result<(), String> {
+        let began = Instant::now();
+        let ssh = endpoint.ssh.clone().ok_or("no SSH")?;
+        while began.elapsed() < Duration::from_mins(3) {
+            if banner(&ssh.host, ssh.port).is_ok_and(|banner| banner.starts_with(b"SSH-2.0-")) {
+                self.seconds.lock().unwrap().push(began.elapsed().as_secs_f32());
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err("its SSH server does not speak".into())
+    }
+}
+
+fn banner(host: &str, port: u16) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect((host, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut bytes = vec![0; 64];
+    let count = stream.read(&mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots real VMs"]
+async fn keeps_the_contract_with_real_vms() {
+    let (driver, keys, look) = (driver(), tempfile::tempdir().unwrap(), Banner::default());
+    let (_, _, login) = key_pair(keys.path(), "login");
+    let (_, private, public) = key_pair(keys.path(), "host");
+    let report = Suite::new(&driver, &Everything)
+        .option("qemu-memory", "512")
+        .option("qemu-disk-size", "1000")
+        .keys(LoginKey { public: login }, HostKey { public, private })
+        .after_start(&look)
+        .side_by_side(false)
+        // Right after it is written that QEMU is about to run.
+        .crashes(Crashes::At(8))
+        .run()
+        .await;
+    eprintln!("seconds to the banner of SSH: {:?}", look.seconds.lock().unwrap());
+    assert_eq!(report.unwrap().crashes, 1);
+}
+
+struct Vm {
+    root: TempDir,
+    driver: Qemu,
+    name: HostName,
+    id: HostId,
+    config: serde_json::Value,
+    login: LoginKey,
+    host_key: HostKey,
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        support::kill_all(&self.id);
+    }
+}
+
+impl Vm {
+    fn new(options: &[(&str, &str)]) -> Self {
+        let (driver, root) = (driver(), tempfile::tempdir().unwrap());
+        let given =
+            options.iter().map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()])).collect();
+        let config = driver.configure(&Options::resolve(&driver.flags(), &given).unwrap()).unwrap();
+        std::fs::create_dir(root.path().join("mc1")).unwrap();
+        let (_, _, login) = key_pair(root.path(), "login");
+        let (_, private, public) = key_pair(root.path(), "host");
+        Self {
+            driver,
+            name: "mc1".parse().unwrap(),
+            id: HostId::random(),
+            config,
+            login: LoginKey { public: login },
+            host_key: HostKey { public, private },
+            root,
+        }
+    }
+
+    fn view<'a>(&'a self, folder: &'a Path, cache: &'a Path) -> HostView<'a> {
+        HostView {
+            name: &self.name,
+            id: &self.id,
+            folder,
+            cache,
+            config: &self.config,
+            login: Some(&self.login),
+            host_key: Some(&self.host_key),
+        }
+    }
+
+    /// Logs in, accepting nothing but the delivered host key.
+    fn ssh(&self, endpoint: &Endpoint, command: &str) -> String {
+        let ssh = endpoint.ssh.as_ref().unwrap();
+        let known = self.root.path().join("known_hosts");
+        let name = if ssh.port == 22 { ssh.host.clone() } else { format!("[{}]:{}", ssh.host, ssh.port) };
+        std::fs::write(&known, format!("{name} {}\n", self.host_key.public)).unwrap();
+        let output = Command::new("ssh")
+            .args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o"])
+            .arg(format!("UserKnownHostsFile={}", known.display()))
+            .arg("-i")
+            .arg(self.root.path().join("login"))
+            .args(["-p", &ssh.port.to_string(), "-l", &ssh.user, &ssh.host, command])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "`{command}`: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_mins(1), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn first_boot_and_ports(vm: &Vm, listen: &str) {
+    let (folder, cache) = (vm.root.path().join("mc1"), vm.root.path().join("cache"));
+    let (host, mut journal) = (vm.view(&folder, &cache), MemoryJournal::default());
+    vm.driver.check(&host).await.unwrap();
+    let began = Instant::now();
+    vm.driver.create(&host, &mut journal, &Silent).await.unwrap();
+    let created = began.elapsed();
+    let endpoint = vm.driver.endpoint(&host, &journal.state()).await.unwrap();
+    if let Err(error) = Banner::default().look(&endpoint).await {
+        let console = vm.driver.console(&host, &journal.state(), 60).await;
+        panic!("{error}\n{}", console.unwrap_or_default());
+    }
+    eprintln!("created after {created:?}, SSH speaks after {:?}", began.elapsed());
+
+    assert_eq!(vm.ssh(&endpoint, "hostname"), "mc1");
+    assert_eq!(vm.ssh(&endpoint, "sudo -n id -u"), "0");
+    vm.ssh(&endpoint, "echo kept > kept");
+
+    let address = endpoint.address.as_str();
+    assert!(TcpStream::connect((address, 8080)).is_err());
+    vm.ssh(&endpoint, listen);
+    let began = Instant::now();
+    eventually("port 8080 leads to the VM", || {
+        let answer = TcpStream::connect((address, 8080)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).map(|_| text)
+        });
+        answer.is_ok_and(|text| text.contains("hello"))
+    })
+    .await;
+    eprintln!("a published port is reachable after {:?}", began.elapsed());
+    let forwarder = support::processes("__qemu-ports", &vm.id);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", forwarder[0])).unwrap();
+    let memory: Vec<&str> =
+        status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("Rss")).collect();
+    eprintln!("the forwarder's memory: {memory:?}");
+
+    vm.driver.stop(&host, &mut journal, &Silent).await.unwrap();
+    assert!(TcpStream::connect((address, 8080)).is_err());
+    vm.driver.start(&host, &mut journal, &Silent).await.unwrap();
+    assert_eq!(vm.driver.endpoint(&host, &journal.state()).await.unwrap(), endpoint);
+    Banner::default().look(&endpoint).await.unwrap();
+    assert_eq!(vm.ssh(&endpoint, "cat kept"), "kept");
+    vm.driver.remove(&host, &mut journal, &Silent).await.unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots real VMs"]
+async fn machineos_boots_with_its_seed_and_its_ports_are_reachable() {
+    let listen = "(while :; do echo hello | nc -l -p 8080; done) </dev/null >/dev/null 2>&1 &";
+    first_boot_and_ports(&Vm::new(&[]), listen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots real VMs"]
+async fn debian_boots_with_its_seed_and_its_ports_are_reachable() {
+    let listen = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 8080, Listen => 1, \
+                  ReuseAddr => 1); while ($c = $s->accept) { print $c \"hello\\n\"; close $c }' </dev/null >/dev/null 2>&1 &";
+    first_boot_and_ports(&Vm::new(&[("qemu-image", "debian-12")]), listen).await;
+}
