@@ -18,6 +18,10 @@ use super::Protocol;
 use super::addresses::Subnet;
 use super::netlink::{FLAG_APPEND, FLAG_CREATE, Message, Socket};
 
+mod others;
+
+pub(super) use others::let_through;
+
 const TABLE: &str = "engine";
 const BY_ADDRESS: &str = "published_on_address";
 const BY_PORT: &str = "published";
@@ -49,6 +53,7 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
@@ -409,4 +414,12 @@ fn compile(bridges: &[Bridge], redirections: &[Redirection]) -> Vec<Message> {
 /// Puts the table in place of the one before, if there was one.
 pub(super) fn apply(bridges: &[Bridge], redirections: &[Redirection]) -> io::Result<()> {
     Socket::netfilter()?.transaction(batch(BATCH_BEGIN), compile(bridges, redirections), batch(BATCH_END))
+}
+
+/// Whether the table is there: somebody may have removed all rules of the host.
+pub(super) fn is_there() -> io::Result<bool> {
+    match Socket::netfilter()?.request(table(GET_TABLE, 0)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|()| true),
+    }
 }

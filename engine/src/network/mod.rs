@@ -53,6 +53,9 @@ const DEFAULT_MTU: u32 = 1500;
 /// How often a port that somebody else took while the daemon was away is tried again.
 const BETWEEN_TRIES: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
+/// How often the packet filter is looked after.
+const BETWEEN_LOOKS: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
+
 /// Networks of this engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -100,7 +103,9 @@ impl Network {
 
         let running = Running::new(state);
         running.apply_what_was().await?;
-        Ok(Self { inner: Arc::new(Inner { folder, running: Mutex::new(running) }) })
+        let inner = Arc::new(Inner { folder, running: Mutex::new(running) });
+        tokio::spawn(guard(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     async fn running(&self) -> MutexGuard<'_, Running> {
@@ -343,6 +348,18 @@ async fn forget_datagrams(ports: impl Iterator<Item = PublishedPort>) {
             error = crate::api::error::chain(&error),
             "Senders of datagrams may reach a former container for a while"
         );
+    }
+}
+
+/// Looks after the rules: tools that load the host's firewall often remove everything else.
+async fn guard(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let running = inner.running.lock().await;
+        if let Err(error) = running.heal().await {
+            warn!(error = crate::api::error::chain(&error), "The engine's packet filter rules are gone");
+        }
     }
 }
 

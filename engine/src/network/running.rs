@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::addresses::{NoAddress, Pool};
 use super::ports::{Ephemeral, Publication};
@@ -172,7 +172,35 @@ impl Running {
             filter::apply(&bridges, &redirections)
                 .map_err(bridge::failed("set up the packet filter (nf_tables)"))
         })
-        .await
+        .await?;
+        self.pass_others().await;
+        Ok(())
+    }
+
+    /// Lets packets through the host's own firewall, as far as it is one that can be talked to.
+    pub(super) async fn pass_others(&self) {
+        let bridges = self.state.networks.iter().filter_map(NetworkRecord::bridge);
+        let interfaces: Vec<String> = bridges.map(|bridge| bridge.interface.clone()).collect();
+        let passed = blocking(move || {
+            filter::let_through(&interfaces)
+                .map_err(bridge::failed("add to the rules of the host's firewall"))
+        });
+        if let Err(error) = passed.await {
+            warn!(
+                error = crate::api::error::chain(&error),
+                "Packets of containers may be dropped by the host's firewall"
+            );
+        }
+    }
+
+    /// Puts rules back that somebody has removed together with the host's own.
+    pub(super) async fn heal(&self) -> Result<(), NetworkError> {
+        if blocking(|| filter::is_there().map_err(bridge::failed("look at the packet filter"))).await? {
+            self.pass_others().await;
+            return Ok(());
+        }
+        info!("The engine's packet filter rules were removed; they are set up again");
+        self.apply().await
     }
 
     /// Makes the attachments those of `live`.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -544,6 +545,60 @@ fn rules_of_others_are_left_alone() {
         let shown = command("nft list map ip engine published");
         // Where there is no /etc/protocols, the protocol is shown by its number.
         assert!(shown.contains(" . 8080 : 172.17.0.2 . 80"), "{shown}");
+    });
+}
+
+#[test]
+fn a_firewall_that_drops_what_it_does_not_know_is_passed() {
+    Host::run(|host| {
+        command(
+            "nft add table ip filter; nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'
+             nft add rule ip filter FORWARD tcp dport 23 drop",
+        );
+        let shown = || command("nft list chain ip filter FORWARD");
+        let network = host.network();
+        let (web, endpoint) = host.attach(&network, "web");
+        web.serve(80);
+        host.outside.serve(7000);
+        assert_eq!(web.ask("203.0.113.2:7000").unwrap(), HOST);
+        host.publish(&network, "web", &endpoint, &[port(Protocol::Tcp, 8080)]);
+        assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
+        // Once each, however often the rules are renewed, and only as long as there is the bridge.
+        host.block_on(network.create(NewNetwork {
+            options: BTreeMap::from([("com.docker.network.bridge.name".to_owned(), "mine".to_owned())]),
+            ..wish("mine")
+        }))
+        .unwrap();
+        assert_eq!(
+            (shown().matches("\"docker0\"").count(), shown().matches("\"mine\"").count()),
+            (2, 2),
+            "{}",
+            shown()
+        );
+        host.block_on(network.remove("mine")).unwrap();
+        assert_eq!(
+            (shown().matches("\"docker0\"").count(), shown().matches("\"mine\"").count()),
+            (2, 0),
+            "{}",
+            shown()
+        );
+        assert!(shown().contains("tcp dport 23 drop"));
+    });
+}
+
+#[test]
+fn rules_that_somebody_removed_come_back() {
+    Host::run(|host| {
+        let network = host.network();
+        let (web, endpoint) = host.attach(&network, "web");
+        web.serve(80);
+        host.publish(&network, "web", &endpoint, &[port(Protocol::Tcp, 8080)]);
+        command("nft flush ruleset");
+        eventually("the port is redirected again", || {
+            host.outside.ask("203.0.113.1:8080").is_ok_and(|answer| answer == OUTSIDE)
+        });
+        host.outside.serve(7000);
+        assert_eq!(web.ask("203.0.113.2:7000").unwrap(), HOST);
     });
 }
 
