@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// Connections of one port at once; further ones wait in the listener's queue.
-const MOST_CONNECTIONS: usize = 4096;
+const MOST_CONNECTIONS: usize = if cfg!(test) { 4 } else { 4096 };
 /// Senders of one UDP port at once; the one that has been silent longest makes room.
-const MOST_SENDERS: usize = 1024;
+const MOST_SENDERS: usize = if cfg!(test) { 4 } else { 1024 };
 /// A container that does not answer by then is taken for absent.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// As long as connection tracking remembers a UDP exchange.
@@ -172,5 +172,118 @@ async fn answer(
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Starts a proxy to a listener; gives the proxy's address, the listener, and how to stop it.
+    async fn tcp_proxy() -> (SocketAddr, TcpListener, CancellationToken, tokio::task::JoinHandle<()>) {
+        let behind = TcpListener::bind(ANY_PORT).await.unwrap();
+        let front = TcpListener::bind(ANY_PORT).await.unwrap();
+        let address = front.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(tcp(front, behind.local_addr().unwrap(), stop.clone()));
+        (address, behind, stop, worker)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_direction_is_passed_on() {
+        let (address, behind, _stop, _worker) = tcp_proxy().await;
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = behind.accept().await.unwrap();
+            let mut question = String::new();
+            connection.read_to_string(&mut question).await.unwrap();
+            connection.write_all(question.to_uppercase().as_bytes()).await.unwrap();
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, "HELLO");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_cut_when_it_stops() {
+        let (address, behind, stop, worker) = tcp_proxy().await;
+        let mut clients = Vec::new();
+        let mut carried = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            carried.push(timeout(PATIENCE, behind.accept()).await.unwrap().unwrap());
+        }
+        let waiting = TcpStream::connect(address).await.unwrap();
+        assert!(timeout(Duration::from_millis(200), behind.accept()).await.is_err());
+        drop(clients.pop());
+        drop(carried.pop());
+        // One has gone, so the next is let in.
+        let next = timeout(PATIENCE, behind.accept()).await.unwrap().unwrap();
+        stop.cancel();
+        timeout(PATIENCE, worker).await.unwrap().unwrap();
+        for mut client in clients.into_iter().chain([waiting]) {
+            let mut rest = Vec::new();
+            // Ended or reset: either is the end.
+            let _ = timeout(PATIENCE, client.read_to_end(&mut rest)).await.unwrap();
+        }
+        drop(next);
+        TcpListener::bind(address).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_absent_container_ends_the_connection() {
+        let (address, behind, _stop, _worker) = tcp_proxy().await;
+        drop(behind);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+
+    #[tokio::test]
+    async fn each_sender_of_datagrams_gets_its_own_answers() {
+        let behind = UdpSocket::bind(ANY_PORT).await.unwrap();
+        let front = UdpSocket::bind(ANY_PORT).await.unwrap();
+        let address = front.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(udp(front, behind.local_addr().unwrap(), stop.clone()));
+        tokio::spawn(async move {
+            let mut buffer = [0; 100];
+            loop {
+                let (length, from) = behind.recv_from(&mut buffer).await.unwrap();
+                behind.send_to(&buffer[..length], from).await.unwrap();
+            }
+        });
+        // More senders than are remembered at once; each is served again, although the first had to make room.
+        let mut senders = Vec::new();
+        for _ in 0..MOST_SENDERS * 2 {
+            let sender = UdpSocket::bind(ANY_PORT).await.unwrap();
+            sender.connect(address).await.unwrap();
+            senders.push(sender);
+        }
+        for round in 0..2_u8 {
+            for (number, sender) in (0_u8..).zip(&senders) {
+                let question = [round, number];
+                sender.send(&question).await.unwrap();
+                let mut answer = [0; 100];
+                let length = timeout(PATIENCE, sender.recv(&mut answer)).await.unwrap().unwrap();
+                assert_eq!(answer[..length], question);
+            }
+        }
+        stop.cancel();
+        timeout(PATIENCE, worker).await.unwrap().unwrap();
+        UdpSocket::bind(address).await.unwrap();
     }
 }
