@@ -36,7 +36,7 @@ fn generate() -> Result<(), String> {
     let folder = if let Some(folder) = env::var_os("MACHINE_BUNDLE") {
         PathBuf::from(folder)
     } else {
-        let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/bundle");
+        let folder = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("target/engine-bundle");
         // Cargo takes a watched path that does not exist for changed, and would build this crate anew every
         // time. An unwritable folder is the only reason to fail, and then nobody will put a bundle there.
         let _ = fs::create_dir_all(&folder);

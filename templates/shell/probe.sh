@@ -138,6 +138,9 @@ report_kernel() {
         echo cgroup=2
     elif [ -d /sys/fs/cgroup/memory ] || [ -d /sys/fs/cgroup/unified ]; then
         echo cgroup=1
+    elif [ $init = openrc ] && [ -x /etc/init.d/cgroups ]; then
+        # Mounted when the engine starts, which wants that service.
+        echo cgroup=later
     else
         echo cgroup=none
     fi

@@ -40,7 +40,7 @@ pub(crate) struct Host {
     folder: PathBuf,
     port: u16,
     key: PathBuf,
-    host_key: String,
+    pinned: String,
 }
 
 impl Drop for Host {
@@ -162,7 +162,7 @@ impl Host {
             .expect("these tests need `unshare` and root");
         let key = folder.join("key");
         let words: Vec<&str> = host_key.public.split(' ').take(2).collect();
-        Self { kind, engine_port, user, process, folder, port, key, host_key: words.join(" ") }
+        Self { kind, engine_port, user, process, folder, port, key, pinned: words.join(" ") }
     }
 
     pub(crate) async fn log_in(&self) -> Session {
@@ -171,7 +171,7 @@ impl Host {
             port: self.port,
             user: self.user.to_owned(),
             key: Key::File(self.key.clone()),
-            host_key: HostKeyPolicy::Pinned(vec![self.host_key.clone()]),
+            host_key: HostKeyPolicy::Pinned(vec![self.pinned.clone()]),
         };
         if let Err(error) = ssh::wait_for_banner("127.0.0.1", self.port, Duration::from_secs(20)).await {
             let log = fs::read_to_string(self.folder.join("sshd.log")).unwrap();
