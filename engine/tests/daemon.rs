@@ -405,6 +405,25 @@ fn a_full_disk_is_cleaned_but_nothing_in_use_is_touched() {
     assert_eq!(engine.docker(["ps", "--all", "--format", "{{.Names}} {{.State}}"]).ok(), "running running\n");
 }
 
+#[test]
+fn the_schedule_counts_from_the_last_cleaning_not_from_the_start() {
+    let mut engine = Engine::start_with(r#"{"prune": {"enabled": false}}"#, &[]);
+    for content in ["older", "newer"] {
+        let archive = harness::image("kept:1", &[tar_of(content)], &serde_json::json!({}));
+        engine.docker_with_input(["load"], &archive).ok();
+    }
+    assert_eq!(engine.stop(), Some(0));
+    let marker = fs::File::create(engine.data_root().join("last-prune")).unwrap();
+    marker.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25)).unwrap();
+    let configuration = r#"{"prune": {"disk-watermark": "100%", "until": "0s"}}"#;
+    fs::write(engine.path("daemon.json"), configuration).unwrap();
+    engine.launch();
+    wait_for("the cleaning", || engine.log().contains("Cleaned up why=\"schedule\""));
+    assert_eq!(engine.docker(["images", "--quiet"]).ok().lines().count(), 1);
+    let age = marker.metadata().unwrap().modified().unwrap().elapsed().unwrap();
+    assert!(age < std::time::Duration::from_hours(1), "the time of the cleaning is noted");
+}
+
 /// A layer with one file.
 fn tar_of(name: &str) -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());

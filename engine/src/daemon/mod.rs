@@ -95,9 +95,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 #[expect(clippy::print_stderr, reason = "the last word of a daemon that cannot run")]
 fn report(error: &DaemonError) {
     eprintln!("error: {}", api::error::chain(error));
-    if let DaemonError::Config(error) = error
-        && let Some(hint) = error.hint()
-    {
+    let hint = match error {
+        DaemonError::Config(error) => error.hint(),
+        DaemonError::Network(error) => error.hint(),
+        _ => None,
+    };
+    if let Some(hint) = hint {
         eprintln!("\nhint: {hint}");
     }
 }
@@ -138,7 +141,12 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     let acceptor = config.tls.as_ref().map(Acceptor::new).transpose()?;
     let listeners = listen::open(&config, acceptor.as_ref())?;
 
-    let app = assemble(Arc::clone(&config)).await?;
+    // Finding the containers of before may take a while.
+    let app = tokio::select! {
+        app = assemble(Arc::clone(&config)) => app?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     prune::collect_hidden(&app);
     let router = api::router(app.clone());
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());

@@ -75,6 +75,9 @@ pub async fn run(app: App) {
                 rest_until = tokio::time::Instant::now() + REST_AFTER_WATERMARK;
             }
         }
+        let worker = app.clone();
+        // A panic in there has been reported already.
+        let _ = tokio::task::spawn_blocking(move || collect_hidden(&worker)).await;
         tokio::time::sleep(LOOK.min(live.prune.schedule)).await;
     }
 }
