@@ -37,6 +37,7 @@ pub(super) fn finish(end: End, services: &mut BTreeMap<String, Service>, events:
         signal_all(Signal::KILL);
         await_end(events, KILLED_DEADLINE, services, |_| false);
     }
+    services.values().for_each(Service::close_log);
     rustix::fs::sync();
     release_disks();
     rustix::fs::sync();

@@ -14,6 +14,7 @@ pub(crate) struct Log {
     path: PathBuf,
     bound: u64,
     open: Option<(fs::File, u64)>,
+    is_closed: bool,
 }
 
 impl Log {
@@ -22,12 +23,18 @@ impl Log {
     }
 
     fn at(path: PathBuf, bound: u64) -> Log {
-        Log { path, bound, open: None }
+        Log { path, bound, open: None, is_closed: false }
+    }
+
+    /// Lets go of the file for good, so that its disk can be unmounted.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
+        self.is_closed = true;
     }
 
     /// Appends. A full disk loses the output rather than the service.
     pub(crate) fn append(&mut self, text: &[u8]) {
-        if self.write(text).is_err() {
+        if !self.is_closed && self.write(text).is_err() {
             self.open = None;
         }
     }
@@ -67,6 +74,18 @@ mod tests {
         assert!(fs::metadata(&path).unwrap().len() <= 100);
         assert!(fs::metadata(folder.path().join("x.log.1")).unwrap().len() <= 100);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_closed_log_stays_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        let mut log = Log::at(path.clone(), 100);
+        log.append(b"one");
+        log.close();
+        log.append(b"two");
+        assert!(log.open.is_none());
+        assert_eq!(fs::read_to_string(path).unwrap(), "one");
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Service {
         self.running.is_some()
     }
 
+    /// Lets go of the log file; what the service still says is lost.
+    pub(super) fn close_log(&self) {
+        if let Some(log) = &self.log {
+            log.lock().unwrap_or_else(PoisonError::into_inner).close();
+        }
+    }
+
     pub(super) fn start(&mut self) -> Reply {
         self.wanted = true;
         if self.running.is_some() {
