@@ -45,7 +45,7 @@ fn status(engine: &Engine, name: &str) -> String {
 /// Takes a connection over, as attach and exec do.
 fn takeover(engine: &Engine, path: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(engine.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n\
@@ -221,8 +221,8 @@ fn a_container_survives_its_daemon() {
     let waiter = engine.docker_command(["wait", "long"]).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("the wait", || true);
     engine.docker(["stop", "long"]).ok();
-    let waited = waiter.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(waited.stdout).unwrap(), "42\n");
+    let answer = waiter.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(answer.stdout).unwrap(), "42\n");
     engine.docker(["rm", "-f", "long", "short", "keeper", "fresh"]).ok();
 }
 
@@ -568,10 +568,7 @@ fn lists_are_filtered() {
     assert_eq!(names(&["label=kind=b"]), ["down"]);
     assert_eq!(names(&["ancestor=busybox", "name=^u"]), ["up"]);
     assert_eq!(names(&["before=down"]), ["up"]);
-    assert_eq!(
-        engine.docker(["ps", "-q", "--filter", "status=nonsense"]).failed().contains("invalid filter"),
-        true
-    );
+    assert!(engine.docker(["ps", "-q", "--filter", "status=nonsense"]).failed().contains("invalid filter"));
     assert_eq!(engine.docker(["ps", "-aqn", "1"]).ok().lines().count(), 1);
     let line =
         engine.docker(["ps", "-a", "--filter", "name=down", "--format", "{{.Status}}|{{.Command}}"]).ok();
@@ -697,4 +694,41 @@ fn an_init_reaps_and_passes_signals_on() {
     engine.docker(["stop", "tended"]).ok();
     assert_eq!(inspect(&engine, "tended")["State"]["ExitCode"], 8);
     assert_eq!(engine.docker(["logs", "tended"]).ok(), "ready\ncaught\n");
+}
+
+#[test]
+fn files_are_copied_in_and_out() {
+    let engine = engine();
+    let source = engine.path("source");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    fs::write(source.join("sub/file"), "content").unwrap();
+    symlink("sub/file", source.join("link")).unwrap();
+    engine
+        .docker(["create", "--name", "still", "-v", "kept:/kept", "busybox", "cat", "/tmp/source/link"])
+        .ok();
+    engine.docker(["run", "-d", "--name", "alive", "busybox", "sleep", "1000"]).ok();
+    for name in ["still", "alive"] {
+        engine.docker(["cp", source.to_str().unwrap(), &format!("{name}:/tmp")]).ok();
+        let out = engine.path(format!("out-{name}"));
+        engine.docker(["cp", &format!("{name}:/tmp/source"), out.to_str().unwrap()]).ok();
+        assert_eq!(fs::read_to_string(out.join("link")).unwrap(), "content");
+        let missing = engine.docker(["cp", &format!("{name}:/none"), "-"]).failed();
+        assert!(missing.contains("Could not find the file /none in container"), "{missing}");
+    }
+    assert_eq!(engine.docker(["start", "-a", "still"]).ok(), "content");
+    engine.docker(["cp", source.join("sub").to_str().unwrap(), "still:/kept/"]).ok();
+    assert!(engine.data_root().join("volumes/kept/_data/sub/file").exists());
+    let changes = engine.docker(["diff", "alive"]).ok();
+    assert_eq!(
+        changes,
+        "C /tmp\nA /tmp/source\nA /tmp/source/link\nA /tmp/source/sub\nA /tmp/source/sub/file\n"
+    );
+    engine.docker(["exec", "alive", "rm", "/etc/passwd"]).ok();
+    assert!(engine.docker(["diff", "alive"]).ok().contains("D /etc/passwd\n"));
+    // A link made by the container leads nowhere outside of it.
+    let outside = engine.path("outside");
+    fs::create_dir(&outside).unwrap();
+    engine.docker(["exec", "alive", "ln", "-s", outside.to_str().unwrap(), "/escape"]).ok();
+    let _ = engine.docker(["cp", source.to_str().unwrap(), "alive:/escape/"]);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }

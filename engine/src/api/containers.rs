@@ -23,6 +23,7 @@ use crate::containers::{Container, ContainerError, UpdateRequest, signals};
 use crate::daemon::App;
 use crate::shim::protocol::Request as ShimRequest;
 
+mod archive;
 mod exec;
 mod hijack;
 mod streams;
@@ -48,6 +49,8 @@ pub fn routes() -> Router<App> {
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/changes", get(changes))
+        .merge(archive::routes())
         .merge(exec::routes())
 }
 
@@ -224,6 +227,10 @@ async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Va
 
 async fn top(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(app.containers.top(&find(&app, &id)?).await?))
+}
+
+async fn changes(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(app.containers.changes(&find(&app, &id)?).await?))
 }
 
 async fn resize(

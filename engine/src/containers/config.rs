@@ -44,6 +44,7 @@ pub struct CreateRequest {
 /// The part that goes with the image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
 pub struct Config {
     #[serde(deserialize_with = "null_is_default")]
     pub hostname: String,
@@ -96,6 +97,7 @@ pub struct Config {
 /// The part that goes with the host. Fields that this engine does not know are kept and shown again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
 pub struct HostConfig {
     pub binds: Option<Vec<String>>,
     #[serde(rename = "ContainerIDFile", deserialize_with = "null_is_default")]

@@ -74,7 +74,7 @@ impl Containers {
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
         let mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
-        let (log_driver, log_options) = self.log_settings(&host_config)?;
+        let (log_driver, log_options) = log_settings(&host_config)?;
 
         let mut reservation = self.reserve(name, &id)?;
         mounts::create_sources(&mounts)?;
@@ -126,7 +126,7 @@ impl Containers {
                 }
                 name
             }
-            None => (0..)
+            None => (0..1000)
                 .map(names::random_name)
                 .find(|name| !index.names.contains_key(name))
                 .unwrap_or_else(|| id.to_owned()),
@@ -179,21 +179,6 @@ impl Containers {
         Ok(())
     }
 
-    fn log_settings(&self, host: &HostConfig) -> Result<(String, BTreeMap<String, String>), ContainerError> {
-        let (driver, options) = (host.log_config.r#type.clone(), host.log_config.config.clone());
-        match driver.as_str() {
-            "none" => {}
-            "json-file" => {
-                super::logs::limits(&options).map_err(ContainerError::Invalid)?;
-            }
-            _ => {
-                let message = format!("logger: no log driver named '{driver}' is registered");
-                return Err(ContainerError::Invalid(message));
-            }
-        }
-        Ok((driver, options))
-    }
-
     fn mounts_of_others(&self, host: &HostConfig) -> Result<Vec<MountPoint>, ContainerError> {
         let mut points = Vec::new();
         for other in host.volumes_from.iter().flatten() {
@@ -207,6 +192,21 @@ impl Containers {
         }
         Ok(points)
     }
+}
+
+fn log_settings(host: &HostConfig) -> Result<(String, BTreeMap<String, String>), ContainerError> {
+    let (driver, options) = (host.log_config.r#type.clone(), host.log_config.config.clone());
+    match driver.as_str() {
+        "none" => {}
+        "json-file" => {
+            super::logs::limits(&options).map_err(ContainerError::Invalid)?;
+        }
+        _ => {
+            let message = format!("logger: no log driver named '{driver}' is registered");
+            return Err(ContainerError::Invalid(message));
+        }
+    }
+    Ok((driver, options))
 }
 
 /// The directories and records of a new container.

@@ -19,6 +19,8 @@ pub enum ContainerError {
     NoSuchContainer(String),
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
+    #[error("Could not find the file {} in container", .0.display())]
+    NoSuchFile(PathBuf),
     #[error("Multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
     #[error(
@@ -60,7 +62,7 @@ pub enum ContainerError {
 impl ContainerError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchContainer(_) | Self::NoSuchExec(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::NoSuchFile(_) => StatusCode::NOT_FOUND,
             Self::InvalidName(_) | Self::Invalid(_) | Self::Ambiguous(_) | Self::Spec(_) | Self::Mount(_) => {
                 StatusCode::BAD_REQUEST
             }

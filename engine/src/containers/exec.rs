@@ -18,7 +18,7 @@ use crate::runtime::spec::{self, SpecError};
 use crate::shim::protocol::{ExecTask, Reply, Request, ShimConfig, Task};
 
 /// How long a finished one can still be asked about.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// The body of `POST /containers/{id}/exec`.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -15,7 +15,7 @@ use crate::shim::protocol::{ExitRecord, Reply, Request};
 
 /// The first pause before a restart, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Whoever ran this long starts again with the first pause.
 const RAN_WELL: Duration = Duration::from_secs(10);
 /// What is said of an end that nobody saw.

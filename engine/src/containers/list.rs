@@ -221,11 +221,8 @@ fn command_line(command: &[String]) -> String {
     let mut line = words.next().cloned().unwrap_or_default();
     for word in words {
         line.push(' ');
-        if word.contains(' ') {
-            line.push_str(&format!("'{word}'"));
-        } else {
-            line.push_str(word);
-        }
+        let quote = if word.contains(' ') { "'" } else { "" };
+        line.extend([quote, word, quote]);
     }
     line
 }

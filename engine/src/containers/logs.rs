@@ -22,6 +22,7 @@ const LONGEST_LINE: u64 = 1024 * 1024;
 
 /// What a client wants to read.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct LogRequest {
     pub follow: bool,
     pub stdout: bool,
@@ -97,10 +98,8 @@ impl Containers {
         let (sender, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             loop {
-                let (back, portion) = match tokio::task::spawn_blocking(move || reader.portion()).await {
-                    Ok(result) => result,
-                    Err(_) => return,
-                };
+                let work = tokio::task::spawn_blocking(move || reader.portion());
+                let Ok((back, portion)) = work.await else { return };
                 reader = back;
                 match portion {
                     Ok(Portion::More(bytes)) => {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+pub mod archive;
+mod changes;
 pub mod config;
 pub mod container;
 mod create;
@@ -165,7 +167,7 @@ fn cgroup_parent(exec_root: &Path) -> PathBuf {
         return PathBuf::from("/engine");
     }
     let digest = Sha256::digest(exec_root.as_os_str().as_encoded_bytes());
-    let digits: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = names::hex(&digest[..6]);
     PathBuf::from(format!("/engine-{digits}"))
 }
 

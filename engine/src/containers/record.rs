@@ -53,6 +53,7 @@ pub const FORMAT: u32 = 1;
 
 /// Something mounted into a container at its maker's wish.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub struct MountPoint {
     pub kind: MountKind,
     /// Of a volume.

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use crate::shim::protocol::{self, LINE_LIMIT, Reply, Request, ShimConfig};
 
 /// Making a container takes a fraction of a second; copying an image's content into a volume takes longer.
-const CREATION: Duration = Duration::from_secs(600);
+const CREATION: Duration = Duration::from_mins(10);
 /// Everything else is answered at once.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -191,12 +191,8 @@ fn read_only_view() -> io::Result<OwnedFd> {
     use rustix::mount::OpenTreeFlags;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = rustix::mount::open_tree(CWD, "/proc/self/exe", flags)?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the pointers are valid for the call, and the size is that of the structure.
     let result = unsafe {
         libc::syscall(

@@ -28,7 +28,7 @@ struct Connected {
 }
 
 /// Files that the engine writes for a container, and where they appear in it.
-const FILES: [(&str, &str); 3] =
+pub(super) const FILES: [(&str, &str); 3] =
     [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
 
 impl Containers {

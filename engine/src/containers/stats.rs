@@ -92,7 +92,7 @@ impl Reading {
                 "io_time_recursive": null, "sectors_recursive": null,
             },
             "cpu_stats": self.processor(),
-            "precpu_stats": before.map_or_else(|| Self::no_processor(), Self::processor),
+            "precpu_stats": before.map_or_else(Self::no_processor, Self::processor),
             "memory_stats": self.memory(),
         });
         if !self.networks.is_null() {

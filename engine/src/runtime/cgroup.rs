@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libcgroups::common::{
-    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, FreezerState, create_cgroup_manager,
-    get_cgroup_setup,
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, FreezerState,
+    create_cgroup_manager, get_cgroup_setup,
 };
 use libcontainer::oci_spec::runtime::LinuxResources;
 use serde_json::Value;
@@ -48,13 +48,21 @@ pub fn stats(cgroup: &Path) -> io::Result<libcgroups::stats::Stats> {
 /// All processes of the container.
 pub fn processes(cgroup: &Path) -> io::Result<Vec<i32>> {
     let pids = manager(cgroup)?.get_all_pids().map_err(io::Error::other)?;
-    Ok(pids.into_iter().map(|pid| pid.as_raw()).collect())
+    let mut numbers = Vec::with_capacity(pids.len());
+    for pid in pids {
+        numbers.push(pid.as_raw());
+    }
+    Ok(numbers)
 }
 
 /// The cgroup's directory in the hierarchy of a controller.
 fn directory(controller: &str, cgroup: &Path) -> PathBuf {
     let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
-    if is_unified() { Path::new(MOUNT).join(relative) } else { Path::new(MOUNT).join(controller).join(relative) }
+    if is_unified() {
+        Path::new(MOUNT).join(relative)
+    } else {
+        Path::new(MOUNT).join(controller).join(relative)
+    }
 }
 
 /// Whether the kernel killed a process of the container for want of memory.
@@ -62,7 +70,8 @@ pub fn ran_out_of_memory(cgroup: &Path) -> bool {
     let file = if is_unified() { "memory.events" } else { "memory.oom_control" };
     let content = std::fs::read_to_string(directory("memory", cgroup).join(file)).unwrap_or_default();
     content.lines().any(|line| {
-        line.strip_prefix("oom_kill ").is_some_and(|count| count.trim().parse::<u64>().is_ok_and(|count| count > 0))
+        line.strip_prefix("oom_kill ")
+            .is_some_and(|count| count.trim().parse::<u64>().is_ok_and(|count| count > 0))
     })
 }
 

@@ -76,7 +76,7 @@ impl Root {
     /// The directory that holds the last component of a path, and that component's name.
     pub fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = path.parent().unwrap_or_else(|| Path::new("/"));
         Ok((self.get(parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
     }
 }
@@ -104,17 +104,18 @@ pub fn clean(path: &Path) -> PathBuf {
 
 /// Copies a directory's content into another, with owners, modes and times; both must exist. Links are copied as links.
 pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
-    copy_level(from.as_fd().try_clone_to_owned()?, &to.as_fd().try_clone_to_owned()?, 0)
+    copy_level(&from.as_fd().try_clone_to_owned()?, &to.as_fd().try_clone_to_owned()?, 0)
 }
 
 /// Deeper trees are refused: each level holds two open directories.
 const DEEPEST: usize = 200;
 
-fn copy_level(from: OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
+fn copy_level(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
     if depth > DEEPEST {
         return Err(Errno::LOOP.into());
     }
-    let from = rustix::fs::openat(&from, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let from =
+        rustix::fs::openat(from, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for entry in rustix::fs::Dir::read_from(&from)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -133,7 +134,7 @@ fn copy_level(from: OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let inner_from = rustix::fs::openat(&from, name, flags, Mode::empty())?;
                 let inner_to = rustix::fs::openat(to, name, flags, Mode::empty())?;
-                copy_level(inner_from, &inner_to, depth + 1)?;
+                copy_level(&inner_from, &inner_to, depth + 1)?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&from, name, Vec::new())?;
@@ -142,7 +143,8 @@ fn copy_level(from: OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut source = File::from(rustix::fs::openat(&from, name, flags, Mode::empty())?);
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
                 io::copy(&mut source, &mut copy)?;
             }
@@ -167,7 +169,10 @@ fn copy_attributes(
         rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
     }
     let times = Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: i64::try_from(stat.st_atime_nsec).unwrap_or(0) },
+        last_access: Timespec {
+            tv_sec: stat.st_atime,
+            tv_nsec: i64::try_from(stat.st_atime_nsec).unwrap_or(0),
+        },
         last_modification: Timespec {
             tv_sec: stat.st_mtime,
             tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),

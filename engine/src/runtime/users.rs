@@ -48,14 +48,15 @@ fn resolve_in(passwd: &str, group: &str, text: &str, extra_groups: &[String]) ->
         .ok_or_else(|| UserError::NoSuchUser { name: user.to_owned() })?;
     let name = field(0).unwrap_or_default();
     let mut additional_gids = Vec::new();
-    let gid = match primary.filter(|group| !group.is_empty()) {
-        Some(primary) => group_number(group, primary)?,
-        None => {
-            let memberships = entries(group)
-                .filter(|fields| !name.is_empty() && fields.get(3).is_some_and(|members| is_member(members, name)));
-            additional_gids.extend(memberships.filter_map(|fields| fields.get(2)?.parse::<u32>().ok()));
-            field(3).and_then(|gid| gid.parse().ok()).unwrap_or(0)
-        }
+    let gid = if let Some(primary) = primary.filter(|group| !group.is_empty()) {
+        group_number(group, primary)?
+    } else {
+        let is_ours = |fields: &Vec<&str>| {
+            !name.is_empty() && fields.get(3).is_some_and(|members| is_member(members, name))
+        };
+        let memberships = entries(group).filter(is_ours);
+        additional_gids.extend(memberships.filter_map(|fields| fields.get(2)?.parse::<u32>().ok()));
+        field(3).and_then(|gid| gid.parse().ok()).unwrap_or(0)
     };
     for extra in extra_groups {
         additional_gids.push(group_number(group, extra)?);
@@ -92,7 +93,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const PASSWD: &str = "# who\nroot:x:0:0:root:/root:/bin/sh\npostgres:x:70:71:p:/var/lib/p:/bin/sh\nbroken:x\n";
+    const PASSWD: &str =
+        "# who\nroot:x:0:0:root:/root:/bin/sh\npostgres:x:70:71:p:/var/lib/p:/bin/sh\nbroken:x\n";
     const GROUP: &str = "root:x:0:root\npostgres:x:71:\nssl:x:80:other,postgres\ndisk:x:81:root\n";
 
     fn user(text: &str) -> Result<User, UserError> {

@@ -13,11 +13,11 @@ pub(super) fn tend(become_program: impl FnOnce() -> i32) -> io::Result<i32> {
     let _ = rustix::thread::set_name(c"docker-init");
     // Blocked here, so that they wait to be asked for; the program gets none of this.
     let signals = Signals::block()?;
-    let child = signals.fork(become_program)?;
+    let child = Signals::fork(become_program)?;
     loop {
         let signal = signals.next()?;
         if signal != libc::SIGCHLD {
-            signals.pass_on(child, signal);
+            Signals::pass_on(child, signal);
             continue;
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -33,7 +33,11 @@ pub(super) fn tend(become_program: impl FnOnce() -> i32) -> io::Result<i32> {
 #[expect(unsafe_code, reason = "closing descriptors that others own")]
 fn forget_host() -> io::Result<()> {
     // SAFETY: nothing that owns a descriptor is used or dropped in this process from here on.
-    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// All signals but those that mean a mistake of this very process.
@@ -46,7 +50,9 @@ impl Signals {
         unsafe {
             let mut set = std::mem::zeroed();
             libc::sigfillset(&raw mut set);
-            for fatal in [libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGTRAP] {
+            for fatal in
+                [libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGTRAP]
+            {
                 libc::sigdelset(&raw mut set, fatal);
             }
             if libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) != 0 {
@@ -56,7 +62,7 @@ impl Signals {
         }
     }
 
-    fn fork(&self, become_program: impl FnOnce() -> i32) -> io::Result<i32> {
+    fn fork(become_program: impl FnOnce() -> i32) -> io::Result<i32> {
         // SAFETY: the process has one thread, so the child may do anything; it never returns from here.
         unsafe {
             let child = libc::fork();
@@ -87,7 +93,7 @@ impl Signals {
         }
     }
 
-    fn pass_on(&self, child: i32, signal: i32) {
+    fn pass_on(child: i32, signal: i32) {
         // SAFETY: a call without pointers; the child has not been waited for, so the number is its.
         unsafe {
             libc::kill(child, signal);

@@ -110,7 +110,7 @@ fn container(
         Ok(()) => Ok(None),
         Err(error) => Err(crate::api::error::chain(&error)),
     };
-    let served = (|| {
+    let outcome = (|| {
         let mut server = Server::new(config, listener, control, Box::new(begin))?;
         server.adopt(running)?;
         trim_memory();
@@ -122,7 +122,7 @@ fn container(
         let code = server.run(&kill_rest);
         io::Result::Ok((server, code))
     })();
-    match served {
+    match outcome {
         Ok((mut server, code)) => {
             let out_of_memory = task::clean_up(&mut container.borrow_mut(), config);
             let Some(code) = code else { return Ok(()) };

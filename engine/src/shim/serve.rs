@@ -16,8 +16,8 @@ use super::task::{Running, Streams, resize};
 
 /// How long output may still come after the process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long a client may take to read what is left.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a client may take to read what is left; somebody may be looking at it in a pager.
+const FAREWELL: Duration = Duration::from_hours(1);
 /// How often processes are looked for that were left to this one.
 const REAPING: Duration = Duration::from_secs(10);
 /// Input that the container has not read yet.
@@ -139,7 +139,7 @@ impl<'a> Server<'a> {
         // Nothing more will be sent on these, so their end tells that all is read.
         self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
         while !self.peers.is_empty() && Instant::now() < deadline {
-            self.step(Duration::from_millis(100), true);
+            self.step(REAPING, true);
             self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
         }
     }
@@ -175,7 +175,8 @@ impl<'a> Server<'a> {
 
     /// Waits for something to happen. Output is not read while a client lags behind with what it has got.
     fn wait(&self, timeout: Duration, ended: bool) -> Vec<(Source, PollFlags)> {
-        let held_up = self.peers.iter().any(|peer| peer.is_attached() && peer.unsent() > PATIENCE);
+        // What an ended process has left in its pipes is little, and would be lost.
+        let held_up = !ended && self.peers.iter().any(|peer| peer.is_attached() && peer.unsent() > PATIENCE);
         let mut sources = vec![Source::Listener];
         let mut descriptors = vec![PollFd::new(&self.listener, PollFlags::IN)];
         let mut full = false;
@@ -209,7 +210,7 @@ impl<'a> Server<'a> {
         }
         for (index, peer) in self.peers.iter().enumerate() {
             let mut flags = PollFlags::empty();
-            if !peer.finished_sending && !(full && peer.gives_stdin()) {
+            if !(peer.finished_sending || (full && peer.gives_stdin())) {
                 flags |= PollFlags::IN;
             }
             if peer.unsent() > 0 {
@@ -300,7 +301,8 @@ impl<'a> Server<'a> {
                     self.peers[index].take(&bytes);
                     self.obey(index);
                 } else if self.peers[index].gives_stdin() {
-                    self.give_input(&self.buffer[..count].to_vec());
+                    let bytes = self.buffer[..count].to_vec();
+                    self.give_input(&bytes);
                 }
             } else if self.peers[index].finished_sending {
                 match self.peers[index].mode {
@@ -415,7 +417,7 @@ impl<'a> Server<'a> {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if self.process.as_ref().is_some_and(|process| process.pid == pid.as_raw_nonzero().get()) {
                 let signal = status.terminating_signal();
-                code = status.exit_status().or(signal.map(|signal| 128 + signal));
+                code = status.exit_status().or_else(|| signal.map(|signal| 128 + signal));
             }
         }
         code

@@ -85,7 +85,10 @@ pub fn create(
         .with_detach(true)
         .build()
         .map_err(|error| refused(&error, directory))?;
-    let pid = container.pid().map_or(0, |pid| pid.as_raw());
+    let pid = match container.pid() {
+        Some(pid) => pid.as_raw(),
+        None => 0,
+    };
     let finished = cgroup::apply_devices(&config.cgroup, &task.devices)
         .map_err(|source| TaskError::Devices { source })
         .and_then(|()| with_console(streams, console, config));

@@ -1,0 +1,89 @@
+//! `/containers/{id}/archive`: docker cp.
+
+use std::io;
+use std::path::PathBuf;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{TryStreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::{Options, QueryMap, find};
+use crate::api::ApiError;
+use crate::containers::archive::PathStat;
+use crate::daemon::App;
+
+const STAT_HEADER: &str = "x-docker-container-path-stat";
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route(
+        "/containers/{id}/archive",
+        get(get_archive).head(head_archive).put(put_archive).layer(DefaultBodyLimit::disable()),
+    )
+}
+
+fn path(options: &Options) -> Result<PathBuf, ApiError> {
+    let text =
+        options.text("path").ok_or_else(|| ApiError::bad_request("bad parameter: path cannot be empty"))?;
+    Ok(PathBuf::from("/").join(text))
+}
+
+fn encoded(stat: &PathStat) -> String {
+    STANDARD.encode(stat.describe().to_string())
+}
+
+async fn head_archive(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<Response, ApiError> {
+    let container = find(&app, &id)?;
+    let stat = app.containers.path_stat(&container, path(&Options(query))?).await?;
+    Ok([(STAT_HEADER, encoded(&stat))].into_response())
+}
+
+async fn get_archive(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<Response, ApiError> {
+    let container = find(&app, &id)?;
+    let path = path(&Options(query))?;
+    let stat = app.containers.path_stat(&container, path.clone()).await?;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let failed = sender.clone();
+        if let Err(error) = app.containers.pack(&container, path, sender).await {
+            let _ = failed.send(Err(io::Error::other(error.to_string()))).await;
+        }
+    });
+    let body = Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
+        let item = receiver.recv().await?;
+        Some((item, receiver))
+    }));
+    let headers =
+        [(STAT_HEADER, encoded(&stat)), (header::CONTENT_TYPE.as_str(), "application/x-tar".to_owned())];
+    Ok((headers, body).into_response())
+}
+
+async fn put_archive(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let container = find(&app, &id)?;
+    let options = Options(query);
+    let path = path(&options)?;
+    let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let archive = SyncIoBridge::new(Box::pin(reader));
+    app.containers.unpack(&container, path, archive, options.is("noOverwriteDirNonDir")).await?;
+    Ok(StatusCode::OK)
+}
