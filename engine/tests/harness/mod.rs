@@ -360,8 +360,14 @@ impl Engine {
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             places.push(controller.path().join(&name));
         }
-        for place in places {
-            remove_control_group(&place);
+        // What was killed takes a moment to leave its group.
+        for _ in 0..100 {
+            places.retain(|place| place.exists());
+            if places.is_empty() {
+                return;
+            }
+            places.iter().for_each(|place| remove_control_group(place));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -372,7 +378,10 @@ fn remove_control_group(place: &Path) {
             remove_control_group(&entry.path());
         }
     }
-    // Only the parents of containers' groups exist at all.
+    for process in fs::read_to_string(place.join("cgroup.procs")).unwrap_or_default().lines() {
+        let _ = Command::new("kill").args(["-KILL", process]).stderr(Stdio::null()).status();
+    }
+    // It may not exist, or not be empty yet.
     let _ = fs::remove_dir(place);
 }
 
