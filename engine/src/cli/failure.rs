@@ -54,6 +54,11 @@ impl Failure {
         matches!(self, Self::Daemon { status: 404, .. })
     }
 
+    /// Whether the daemon answered that it cannot do this at all.
+    pub(crate) fn is_not_supported(&self) -> bool {
+        matches!(self, Self::Daemon { status: 501 | 503, .. })
+    }
+
     /// Whether the reader of our output has gone away, which is its right.
     fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

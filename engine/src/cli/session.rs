@@ -142,6 +142,7 @@ async fn ended(raw: bool) -> u8 {
 
 /// Passes the terminal's size on, now and at each change, to `target` (a container or a process in one).
 pub(crate) async fn follow_size(client: &Client, target: Target) {
+    let changes = signal(SignalKind::window_change());
     // The process may not be there yet.
     for attempt in 0..10_u32 {
         if send_size(client, &target).await {
@@ -149,7 +150,7 @@ pub(crate) async fn follow_size(client: &Client, target: Target) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10 << attempt.min(5))).await;
     }
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    let Ok(mut changes) = changes else { return };
     while changes.recv().await.is_some() {
         send_size(client, &target).await;
     }

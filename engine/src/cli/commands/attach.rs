@@ -36,13 +36,13 @@ pub(crate) async fn attach(client: &Client, options: Attach) -> Outcome {
     let container = client.get(&Target::new(["containers", &options.container, "json"])).await?;
     let state = &container["State"];
     if state["Running"] != json!(true) {
-        return Err(Failure::refused("cannot attach to a stopped container, start it first"));
+        return Err(Failure::refused("You cannot attach to a stopped container, start it first"));
     }
     if state["Paused"] == json!(true) {
-        return Err(Failure::refused("cannot attach to a paused container, unpause it first"));
+        return Err(Failure::refused("You cannot attach to a paused container, unpause it first"));
     }
     if state["Restarting"] == json!(true) {
-        return Err(Failure::refused("cannot attach to a restarting container, wait until it is running"));
+        return Err(Failure::refused("You cannot attach to a restarting container, wait until it is running"));
     }
     let id = container["Id"].as_str().unwrap_or(&options.container);
     let tty = container["Config"]["Tty"] == json!(true);

@@ -106,7 +106,8 @@ async fn find(client: &Client, name: &str, kinds: &[(&str, &str)], size: bool) -
             _ => Target::new([collection, name]),
         };
         match client.get(&target).await {
-            Err(error) if error.is_not_found() && kinds.len() > 1 => {}
+            // A daemon without a kind of objects has none of that name.
+            Err(error) if kinds.len() > 1 && (error.is_not_found() || error.is_not_supported()) => {}
             outcome => return outcome,
         }
     }

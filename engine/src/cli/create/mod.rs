@@ -11,7 +11,7 @@ use std::io::Read as _;
 use serde_json::{Map, Value, json};
 
 use super::failure::{Failure, Outcome};
-use super::units;
+use super::{terminal, units};
 
 pub(crate) use options::Options;
 
@@ -249,6 +249,18 @@ fn networks(options: &Options) -> (String, Map<String, Value>) {
     (mode, endpoints)
 }
 
+/// Capabilities in the form of the kernel's names, sorted; `ALL` stands for all others.
+fn capabilities(given: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = given
+        .iter()
+        .map(|name| name.to_uppercase())
+        .map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
+        .collect();
+    names.sort();
+    names.dedup();
+    if names.iter().any(|name| name == "ALL") { vec!["ALL".to_owned()] } else { names }
+}
+
 fn list(values: &[String]) -> Value {
     if values.is_empty() { Value::Null } else { json!(values) }
 }
@@ -272,6 +284,9 @@ pub(crate) fn request(options: &Options, attached: Attached) -> Outcome<Value> {
         )));
     }
     let (network_mode, endpoints) = networks(options);
+    let added = capabilities(&options.cap_add);
+    let mut dropped = capabilities(&options.cap_drop);
+    dropped.retain(|name| !added.contains(name));
     let mut hosts = Vec::with_capacity(options.add_host.len());
     for host in &options.add_host {
         let (name, address) = host
@@ -291,9 +306,9 @@ pub(crate) fn request(options: &Options, attached: Attached) -> Outcome<Value> {
         "AutoRemove": options.rm,
         "VolumeDriver": options.volume_driver,
         "VolumesFrom": list(&options.volumes_from),
-        "ConsoleSize": [0, 0],
-        "CapAdd": list(&options.cap_add),
-        "CapDrop": list(&options.cap_drop),
+        "ConsoleSize": terminal::size().map_or([0, 0], |(rows, columns)| [rows, columns]),
+        "CapAdd": list(&added),
+        "CapDrop": list(&dropped),
         "CgroupnsMode": options.cgroupns,
         "Dns": options.dns,
         "DnsOptions": options.dns_option,
