@@ -29,7 +29,7 @@ pub(super) struct Credentials {
 
 enum Credential {
     File { key: Arc<PrivateKey>, path: PathBuf },
-    Agent(AgentIdentity),
+    Agent(Box<AgentIdentity>),
 }
 
 impl Credentials {
@@ -43,7 +43,7 @@ impl Credentials {
 
     async fn of_file(path: &Path) -> Result<Self, SshError> {
         let key = match read_on_thread(path).await? {
-            KeyFile::Plain(key) => key,
+            KeyFile::Plain(key) => *key,
             KeyFile::Encrypted(encrypted) => match Self::of_agent_for(&encrypted).await {
                 Some(credentials) => return Ok(credentials),
                 None => on_thread(path, move || encrypted.open(ask_passphrase)).await?,
@@ -58,7 +58,7 @@ impl Credentials {
         let public = encrypted.public.as_ref()?;
         let (agent, identities) = ask_agent().await.ok()?;
         let identity = identities.into_iter().find(|identity| holds(identity, public))?;
-        Some(Self { keys: vec![Credential::Agent(identity)], agent: Some(agent) })
+        Some(Self { keys: vec![Credential::Agent(Box::new(identity))], agent: Some(agent) })
     }
 
     async fn of_agent(host: &str) -> Result<Self, SshError> {
@@ -73,14 +73,18 @@ impl Credentials {
                 Ok(KeyFile::Plain(key))
                     if !identities.iter().any(|identity| holds(identity, key.public_key())) =>
                 {
-                    files.push(Credential::File { key: Arc::new(key), path });
+                    files.push(Credential::File { key: Arc::new(*key), path });
                 }
                 Ok(KeyFile::Plain(_)) => {}
                 Ok(KeyFile::Encrypted(_)) => troubles.push(SshError::KeyEncrypted { path }.to_string()),
                 Err(error) => troubles.push(error.to_string()),
             }
         }
-        let keys: Vec<_> = identities.into_iter().map(Credential::Agent).chain(files).collect();
+        let keys: Vec<_> = identities
+            .into_iter()
+            .map(|identity| Credential::Agent(Box::new(identity)))
+            .chain(files)
+            .collect();
         if keys.is_empty() {
             if troubles.len() == 1 {
                 troubles.push("there is none of `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa`".to_owned());
@@ -205,8 +209,10 @@ impl Credential {
     fn is_rsa(&self) -> bool {
         match self {
             Self::File { key, .. } => key.algorithm().is_rsa(),
-            Self::Agent(AgentIdentity::PublicKey { key, .. }) => key.algorithm().is_rsa(),
-            Self::Agent(AgentIdentity::Certificate { certificate, .. }) => certificate.algorithm().is_rsa(),
+            Self::Agent(identity) => match &**identity {
+                AgentIdentity::PublicKey { key, .. } => key.algorithm().is_rsa(),
+                AgentIdentity::Certificate { certificate, .. } => certificate.algorithm().is_rsa(),
+            },
         }
     }
 }

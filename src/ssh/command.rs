@@ -144,7 +144,7 @@ impl Session {
     ) -> Result<ExitStatus, SshError> {
         let (mut reader, writer) = channel.split();
         let writer = CloseOnDrop::new(writer);
-        let mut feed = std::pin::pin!(feed(&writer, stdin));
+        let mut feeding = std::pin::pin!(feed(&writer, stdin));
         let mut is_fed = false;
         let start_limit = Instant::now() + self.channel_limit();
         let mut progress = Progress::default();
@@ -154,9 +154,9 @@ impl Session {
                     Some(message) => self.receive(what, message, &mut progress, consumer).await?,
                     None => break,
                 },
-                fed = &mut feed, if !is_fed => {
+                outcome = &mut feeding, if !is_fed => {
                     is_fed = true;
-                    fed.map_err(|source| SshError::OwnStream { what: "input of the command", source })?;
+                    outcome.map_err(|source| SshError::OwnStream { what: "input of the command", source })?;
                 }
                 control = controls.next() => match control {
                     Control::Resize(Size { columns, rows }) => {

@@ -83,6 +83,9 @@ pub enum SshError {
     /// The server took the key and wants a password or the like on top.
     #[error("`{host}` accepted {tried} of `{user}`, but wants {} as well", methods.join(" or "))]
     AuthenticationPartial { host: String, user: String, tried: String, methods: Vec<String> },
+    /// The server ended the connection instead of answering.
+    #[error("`{host}` broke off the login of `{user}`: {reason}")]
+    AuthenticationBroken { host: String, user: String, reason: String },
     /// A channel could not be opened.
     #[error("`{host}` did not open a channel for {what}")]
     Channel { host: String, what: String, source: Cause },
@@ -134,7 +137,8 @@ impl SshError {
             Self::NoKey { .. }
             | Self::AuthenticationTimeout { .. }
             | Self::Authentication { .. }
-            | Self::AuthenticationPartial { .. } => "authentication",
+            | Self::AuthenticationPartial { .. }
+            | Self::AuthenticationBroken { .. } => "authentication",
             Self::Channel { .. } | Self::ChannelTimeout { .. } | Self::TooMuchOutput { .. } => "channel",
             Self::Lost { .. } => "connection",
             Self::OwnStream { .. } => "terminal",
@@ -175,6 +179,9 @@ impl SshError {
                 )
             }
             Self::Authentication { .. } => "The server would have to allow logins with a key".to_owned(),
+            Self::AuthenticationBroken { reason, .. } if reason.contains("Too many authentication failures") => {
+                "The agent holds more keys than the server lets anybody try: name the file of the right one".to_owned()
+            }
             _ => return None,
         })
     }

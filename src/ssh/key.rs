@@ -45,7 +45,7 @@ pub fn generate_key_pair(comment: &str) -> Result<KeyPair, SshError> {
 /// What a key file turned out to hold.
 pub(super) enum KeyFile {
     /// A key that is ready to be used.
-    Plain(PrivateKey),
+    Plain(Box<PrivateKey>),
     /// A key that a passphrase would open. Some formats tell the public half all the same.
     Encrypted(EncryptedKey),
 }
@@ -74,7 +74,7 @@ pub(super) fn read_key_file(path: &Path) -> Result<KeyFile, SshError> {
         return Ok(if key.is_encrypted() {
             encrypted(Some(key.public_key().clone()))
         } else {
-            KeyFile::Plain(key)
+            KeyFile::Plain(Box::new(key))
         });
     }
     let is_encrypted_putty = text.starts_with("PuTTY-User-Key-File-") && !text.contains("Encryption: none");
@@ -85,7 +85,7 @@ pub(super) fn read_key_file(path: &Path) -> Result<KeyFile, SshError> {
         return Ok(encrypted(None));
     }
     match russh::keys::decode_secret_key(&text, None) {
-        Ok(key) => Ok(KeyFile::Plain(key)),
+        Ok(key) => Ok(KeyFile::Plain(Box::new(key))),
         Err(error) => Err(invalid(&error.to_string())),
     }
 }
@@ -170,7 +170,7 @@ mod tests {
 
     fn read(path: &Path) -> Result<PrivateKey, SshError> {
         match read_key_file(path)? {
-            KeyFile::Plain(key) => Ok(key),
+            KeyFile::Plain(key) => Ok(*key),
             KeyFile::Encrypted(key) => key.open(|_| None),
         }
     }

@@ -14,7 +14,7 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::authentication::{self, Credentials};
 use super::banner;
@@ -75,7 +75,7 @@ impl Session {
         tune(&stream, timeouts.idle);
         let banner = banner::read_banner(&mut stream, host, port, timeouts.banner).await?;
         let (life, dead) = oneshot::channel();
-        let transport = Transport { stream, replay: io::Cursor::new(banner.read), dead, is_dead: false };
+        let transport = Transport::new(stream, banner.read, dead, timeouts.idle);
         let facts = Arc::new(Facts::default());
         let config = Arc::new(config(&expected, timeouts));
         let handler = Client { host: host.to_owned(), expected: Arc::new(expected), facts: facts.clone() };
@@ -99,7 +99,8 @@ impl Session {
             (Ok(()), _) => Ok(()),
             // A server that gives up in the middle of the login refuses nothing by name.
             (Err(SshError::Authentication { methods, .. }), Some(reason)) if methods.is_empty() => {
-                Err(self.lost_error("the login", reason))
+                let (host, user, reason) = (self.host.clone(), user.to_owned(), reason.to_owned());
+                Err(SshError::AuthenticationBroken { host, user, reason })
             }
             (Err(error), _) => Err(error),
         }
@@ -404,6 +405,15 @@ struct Transport {
     replay: io::Cursor<Vec<u8>>,
     dead: oneshot::Receiver<()>,
     is_dead: bool,
+    /// How long the other side may take nothing; the protocol's own keepalive does not run while a write waits.
+    patience: Duration,
+    impatience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Transport {
+    fn new(stream: TcpStream, replay: Vec<u8>, dead: oneshot::Receiver<()>, patience: Duration) -> Self {
+        Self { stream, replay: io::Cursor::new(replay), dead, is_dead: false, patience, impatience: None }
+    }
 }
 
 impl AsyncRead for Transport {
@@ -429,7 +439,14 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if outcome.is_ready() {
+            self.impatience = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let impatience = self.impatience.get_or_insert_with(|| Box::pin(sleep(patience)));
+        impatience.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

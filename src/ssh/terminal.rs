@@ -12,7 +12,9 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Standard input without line editing and without signals from keys, until this is dropped or the program panics.
-pub(super) struct RawMode(());
+pub(super) struct RawMode {
+    before: Termios,
+}
 
 impl RawMode {
     /// Returns nothing when standard input is no terminal.
@@ -24,21 +26,17 @@ impl RawMode {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
-        let guard = Self(());
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
+        let guard = Self { before };
         tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
         Ok(Some(guard))
     }
 
     /// Makes the terminal raw again, after a shell had it in between.
     pub(super) fn enter_again(&self) -> io::Result<()> {
-        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = before.as_ref() {
-            let mut raw = before.clone();
-            raw.make_raw();
-            tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
-        }
-        Ok(())
+        let mut raw = self.before.clone();
+        raw.make_raw();
+        Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?)
     }
 }
 
@@ -99,8 +97,8 @@ pub(super) fn ask_passphrase(path: &Path) -> Option<String> {
     silent.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHONL);
     tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
     let answer = ask_line(&terminal, &format!("Passphrase for `{}`: ", path.display()));
-    let restored = tcsetattr(&terminal, OptionalActions::Flush, &before);
-    restored.ok().and(answer.ok()).filter(|line| !line.is_empty())
+    tcsetattr(&terminal, OptionalActions::Flush, &before).ok()?;
+    answer.ok().filter(|line| !line.is_empty())
 }
 
 fn ask_line(mut terminal: &File, question: &str) -> io::Result<String> {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use machine::ssh::{ExitStatus, SshError, Stream};
+use machine::ssh::{ExitStatus, Session, SshError, Stream, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::server::{Server, own_address, wait};
 
 #[test]
 fn commands_report_how_they_ended() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Session>();
     let server = Server::start();
     wait(async {
         let session = server.session().await;
@@ -60,6 +62,19 @@ fn much_data_goes_both_ways_at_once() {
         assert_eq!(session.output("echo still here", b"").await.unwrap().stdout, b"still here\n");
     });
     assert_eq!(server.logins(), 1, "{}", server.log());
+}
+
+#[test]
+fn keys_are_exchanged_anew_in_the_middle_of_everything() {
+    let server = Server::start_with("RekeyLimit 1M");
+    let data: Vec<u8> =
+        (0..6u32 * 1024 * 1024).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    wait(async {
+        let session = server.session().await;
+        assert!(session.output("cat", &data).await.unwrap().stdout == data);
+        session.close().await;
+    });
+    assert!(server.log().contains("Received disconnect"), "{}", server.log());
 }
 
 #[test]
@@ -144,34 +159,44 @@ fn an_abandoned_command_does_not_stay() {
     });
 }
 
+/// Stands between us and the server, and on demand passes nothing on any more, as a pulled cable does.
+async fn pullable_cable(server: &Server) -> (machine::ssh::Target, tokio::sync::watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind((own_address(), 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let target =
+        machine::ssh::Target { host: address.ip().to_string(), port: address.port(), ..server.target() };
+    let (pull, mut pulled) = tokio::sync::watch::channel(false);
+    let inner = (server.host.clone(), server.port);
+    tokio::spawn(async move {
+        let (mut outside, _) = listener.accept().await.unwrap();
+        let mut inside = tokio::net::TcpStream::connect(inner).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut outside, &mut inside) => {}
+            () = async { drop(pulled.wait_for(|pulled| *pulled).await) } => {}
+        }
+        std::future::pending::<()>().await;
+    });
+    (target, pull)
+}
+
 #[test]
 fn a_peer_that_vanishes_is_noticed() {
     let server = Server::start();
-    // Between us and the server stands one that stops passing anything on, as a pulled cable does.
+    let timeouts = Timeouts { idle: Duration::from_secs(2), ..Timeouts::default() };
     wait(async {
-        let listener = tokio::net::TcpListener::bind((own_address(), 0)).await.unwrap();
-        let mut target = server.target();
-        target.host = listener.local_addr().unwrap().ip().to_string();
-        target.port = listener.local_addr().unwrap().port();
-        let (cut, is_cut) = tokio::sync::watch::channel(false);
-        let inner = (server.host.clone(), server.port);
-        tokio::spawn(async move {
-            let (mut outside, _) = listener.accept().await.unwrap();
-            let mut inside = tokio::net::TcpStream::connect(inner).await.unwrap();
-            let mut watch = is_cut.clone();
-            tokio::select! {
-                _ = tokio::io::copy_bidirectional(&mut outside, &mut inside) => {}
-                _ = watch.wait_for(|cut| *cut) => {}
-            }
-            std::future::pending::<()>().await;
-        });
-        let timeouts = machine::ssh::Timeouts { idle: Duration::from_secs(2), ..Default::default() };
-        let session = machine::ssh::Session::connect(&target, &timeouts).await.unwrap();
-        let running = session.stream("echo begun; sleep 100", tokio::io::empty(), |_, _| {
-            let _ = cut.send(true);
-        });
-        let error = tokio::time::timeout(Duration::from_secs(10), running).await.unwrap().unwrap_err();
-        assert!(error.to_string().ends_with("the server stopped answering"), "{error}");
+        // While we wait for output, and while we send as much as we can.
+        for stdin in [
+            &mut tokio::io::empty() as &mut (dyn tokio::io::AsyncRead + Unpin + Send),
+            &mut tokio::io::repeat(7),
+        ] {
+            let (target, pull) = pullable_cable(&server).await;
+            let session = Session::connect(&target, &timeouts).await.unwrap();
+            let running = session.stream("echo begun; cat > /dev/null; sleep 100", stdin, |_, _| {
+                let _ = pull.send(true);
+            });
+            let error = tokio::time::timeout(Duration::from_secs(15), running).await.unwrap().unwrap_err();
+            assert!(error.to_string().ends_with("the server stopped answering"), "{error}");
+        }
     });
 }
 
@@ -206,7 +231,7 @@ fn ports_and_sockets_of_the_host_are_reached() {
             writer.shutdown().await.unwrap();
         };
         let mut echoed = Vec::new();
-        let (_, received) = tokio::join!(sending, reader.read_to_end(&mut echoed));
+        let ((), received) = tokio::join!(sending, reader.read_to_end(&mut echoed));
         assert_eq!(received.unwrap(), data.len());
 
         let error = session.open_unix("/no/such/socket").await.unwrap_err();

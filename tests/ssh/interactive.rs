@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use machine::ssh::{Key, Target};
+
 use crate::child::{MARKER, Task, after_marker};
 use crate::server::Server;
 
@@ -120,7 +122,7 @@ impl Screen {
             let left = end.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => panic!("{text:?} did not come, but {:?}", self.seen),
+                Err(error) => panic!("{text:?} did not come, but {:?}: {error}", self.seen),
             }
         }
     }
@@ -197,4 +199,21 @@ fn the_terminal_is_restored_however_it_ends() {
     server.cut();
     screen.expect("was lost while running");
     assert_eq!(screen.end(), 1);
+}
+
+#[test]
+fn a_person_is_asked_for_the_passphrase() {
+    let server = Server::start();
+    server.shell(
+        "umask 077; ssh-keygen -q -t ed25519 -N 'pass phrase' -f closed; cp closed.pub authorized_keys",
+    );
+    let target = Target { key: Key::File(server.path("closed")), ..server.target() };
+    let mut screen = Screen::open(&Task::Connect { target }, 80, 24);
+    screen.expect("closed`: ");
+    screen.type_in("wrong\n");
+    screen.expect("closed`: ");
+    screen.type_in("pass phrase\n");
+    screen.expect("connected");
+    assert!(!screen.seen.contains("phrase"));
+    assert_eq!(screen.end(), 0);
 }

@@ -171,6 +171,15 @@ fn the_agent_opens_the_door() {
     let (code, output) = child(&Task::Connect { target: file }, &environment);
     assert_eq!((code, output.as_str()), (0, "connected"));
 
+    let strict = Server::start_with("MaxAuthTries 2");
+    let target_of_strict = Target { key: Key::Agent, ..strict.target() };
+    let (code, output) = child(&Task::Connect { target: target_of_strict }, &environment);
+    assert_eq!(code, 1);
+    assert!(
+        output.contains("broke off the login") && output.contains("Too many authentication failures"),
+        "{output}"
+    );
+
     server.shell("cp useless1.pub authorized_keys; SSH_AUTH_SOCK=agent ssh-add -q -D");
     let (code, output) = child(&Task::Connect { target: target.clone() }, &environment);
     assert_eq!(code, 1);
@@ -186,6 +195,9 @@ fn the_agent_opens_the_door() {
     let _ = agent.kill();
     let _ = agent.wait();
 }
+
+/// Longer than any greeting.
+const TALKATIVE: &str = include_str!("login.rs");
 
 /// Accepts connections and answers each in the same way.
 fn listener(answer: &'static [u8], close: bool) -> (String, u16) {
@@ -223,7 +235,7 @@ fn servers_that_are_none_fail_at_their_layer() {
     assert!(error.to_string().ends_with("does not speak SSH, it says `HTTP/1.1 400 Bad Request`"), "{error}");
     let error = refused(&target(listener(b"\x16\x03\x01\x00", false)));
     assert!(matches!(error, SshError::NotSsh { .. }), "{error}");
-    let error = refused(&target(listener(&[b'x'; 20_000], false)));
+    let error = refused(&target(listener(TALKATIVE.as_bytes(), false)));
     assert!(matches!(error, SshError::NotSsh { .. }), "{error}");
     let error = refused(&target(listener(b"SSH-2.0-Silence\r\n", false)));
     assert!(matches!(error, SshError::KeyExchangeTimeout { .. }), "{error}");

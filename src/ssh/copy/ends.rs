@@ -119,9 +119,9 @@ impl Reader {
         }
     }
 
-    pub(super) async fn close(self) {
+    pub(super) fn close(self) {
         if let Self::Remote(reader) = self {
-            reader.close().await;
+            reader.close();
         }
     }
 }

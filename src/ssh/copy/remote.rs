@@ -100,7 +100,6 @@ impl<'a> Remote<'a> {
         }
         match path.strip_prefix('~') {
             None if path.is_empty() => Ok(".".into()),
-            None => Ok(path.into()),
             Some("" | "/") => Ok(".".into()),
             Some(rest) if rest.starts_with('/') => Ok(rest.trim_start_matches('/').into()),
             Some(_) if self.expands => {
@@ -110,7 +109,7 @@ impl<'a> Remote<'a> {
                 let first = answer.files.into_iter().next();
                 Ok(first.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?.filename.into())
             }
-            Some(_) => Ok(path.into()),
+            None | Some(_) => Ok(path.into()),
         }
     }
 
@@ -375,8 +374,9 @@ impl Reader {
         }
     }
 
-    pub(super) async fn close(self) {
-        let _ = self.sftp.close(self.handle).await;
+    /// Nobody waits for the answer.
+    pub(super) fn close(self) {
+        tokio::spawn(async move { self.sftp.close(self.handle).await });
     }
 }
 
@@ -420,16 +420,27 @@ impl Writer {
         }
     }
 
+    /// Waits for all answers, and sends what is left to ask meanwhile: a server does things in the order in which they are
+    /// asked for, so a small file costs one round trip here.
     pub(super) async fn finish(mut self, meta: Option<Meta>, times: bool) -> io::Result<()> {
-        let mut outcome = Ok(());
-        while let Some(answer) = self.pending.next().await {
-            outcome = outcome.and(answer.map(drop).map_err(io_error));
-        }
-        if let (Ok(()), Some(meta)) = (&outcome, meta) {
-            let set = self.sftp.fsetstat(self.handle.as_str(), attributes(meta, times)).await;
-            outcome = set.map(drop).map_err(io_error);
-        }
-        let closed = self.sftp.close(self.handle).await.map(drop).map_err(io_error);
-        outcome.and(closed)
+        let set_mode = async {
+            match meta {
+                Some(meta) => {
+                    self.sftp.fsetstat(self.handle.as_str(), attributes(meta, times)).await.map(drop)
+                }
+                None => Ok(()),
+            }
+        };
+        let written = async {
+            while let Some(answer) = self.pending.next().await {
+                answer?;
+            }
+            Ok(())
+        };
+        let close = self.sftp.close(self.handle.as_str());
+        let (written, set, closed) = tokio::join!(biased; written, set_mode, close);
+        written.map_err(io_error)?;
+        set.map_err(io_error)?;
+        closed.map(drop).map_err(io_error)
     }
 }

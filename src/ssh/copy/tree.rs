@@ -11,7 +11,7 @@ use super::ends::{Destination, Folder, Source, Writer};
 use super::{CopyError, CopyEvent, CopyOptions, Kind, Meta, Progress};
 
 /// How many files and directories are on their way at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 /// As deep as `scp` goes.
 const MAXIMUM_DEPTH: usize = 64;
 /// After so many failures the rest will hardly be better.
@@ -65,7 +65,7 @@ enum Outcome {
     Listed(Vec<Result<Job, CopyError>>),
 }
 
-impl<'a> Copy<'a> {
+impl Copy<'_> {
     pub(super) async fn run(self, from: &Path, to: &Path) -> Result<(), CopyError> {
         let meta = self.source.stat(from).await?;
         let existing = self.destination.stat(to).await?;
@@ -266,9 +266,10 @@ impl<'a> Copy<'a> {
                 Err(source) => break Err(self.source.read_error(from, source)),
             }
         };
-        reader.close().await;
-        let finished = writer.finish(mode, self.options.preserve_times).await;
-        outcome.and(finished.map_err(write_error))
+        reader.close();
+        let mode = mode.filter(|_| outcome.is_ok());
+        let finished = writer.finish(mode, self.options.preserve_times).await.map_err(write_error);
+        outcome.and(finished)
     }
 
     /// Refuses a copy onto or into itself, as far as that can be seen from here.
