@@ -64,7 +64,7 @@ pub(super) fn parse_hardware_address(text: &str) -> Result<HardwareAddress, Netw
     Ok(address)
 }
 
-/// Subnets that are in use on the host, except on the interfaces named.
+/// Subnets that the host is in or has a route to, except by the interfaces named.
 pub(super) fn subnets_in_use(except: &[&str]) -> Result<Vec<Subnet>, NetworkError> {
     let read = || -> io::Result<Vec<Subnet>> {
         let mut socket = Socket::route()?;
@@ -73,13 +73,19 @@ pub(super) fn subnets_in_use(except: &[&str]) -> Result<Vec<Subnet>, NetworkErro
             .filter(|link| except.contains(&link.name.as_str()))
             .map(|link| link.index)
             .collect();
-        Ok(links::addresses(&mut socket, None)?
-            .into_iter()
-            .filter(|(index, address, _)| !excepted.contains(index) && !address.is_loopback())
+        let addresses = links::addresses(&mut socket, None)?.into_iter();
+        let routes = links::routes(&mut socket)?.into_iter();
+        Ok(addresses
+            .map(|(index, address, prefix)| (Some(index), address, prefix))
+            // Half of the world, or all of it, is no subnet.
+            .chain(routes.filter(|(_, _, prefix)| *prefix >= 8))
+            .filter(|(index, address, _)| {
+                index.is_none_or(|index| !excepted.contains(&index)) && !address.is_loopback()
+            })
             .filter_map(|(_, address, prefix)| Subnet::of(address, prefix.clamp(8, 30)))
             .collect())
     };
-    read().map_err(failed("list the host's addresses"))
+    read().map_err(failed("list the host's addresses and routes"))
 }
 
 /// Makes the bridge, or makes it right.

@@ -78,6 +78,24 @@ impl NetworkError {
     }
 }
 
+impl NetworkError {
+    /// What the administrator of the host can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Kernel { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("The engine needs root and the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN")
+            }
+            Self::Kernel { .. } => Some(
+                "The kernel needs bridges, veth and nf_tables with NAT: modules bridge, veth, nf_tables, nft_chain_nat, \
+                 nft_nat, nft_masq, nft_ct, nft_fib_ipv4",
+            ),
+            Self::DamagedState { .. } => Some("Move the file away to begin without networks of users"),
+            Self::BridgeAddress { .. } => Some("Set `bip` to the address that the bridge shall have"),
+            _ => None,
+        }
+    }
+}
+
 impl From<NetworkError> for crate::api::ApiError {
     fn from(error: NetworkError) -> Self {
         Self::new(error.status(), crate::api::error::chain(&error))

@@ -33,6 +33,7 @@ const ADDRESS: u16 = 1;
 const LOCAL_ADDRESS: u16 = 2;
 const BROADCAST_ADDRESS: u16 = 4;
 
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_INTERFACE: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const MAIN_TABLE: u8 = 254;
@@ -249,14 +250,28 @@ pub(super) fn set_default_route(socket: &mut Socket, index: u32, gateway: Ipv4Ad
     socket.request(message)
 }
 
-/// Whether packets to anywhere have a way.
-pub(super) fn has_default_route(socket: &mut Socket) -> io::Result<bool> {
+/// Destinations in the main table, each with the interface it is reached by.
+pub(super) fn routes(socket: &mut Socket) -> io::Result<Vec<(Option<u32>, Ipv4Addr, u8)>> {
     let mut message = Message::new(GET_ROUTE, FLAG_DUMP);
     message.raw(&[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let mut found = false;
+    let mut found = Vec::new();
     socket.query(message, |kind, body| {
         // Family, length of the destination's prefix, …, table.
-        found |= kind == NEW_ROUTE && body.get(..2) == Some(&[IPV4, 0]) && body.get(4) == Some(&MAIN_TABLE);
+        let (Some([IPV4, prefix, _, _, MAIN_TABLE, ..]), Some(content)) = (body.get(..12), body.get(12..))
+        else {
+            return;
+        };
+        if kind == NEW_ROUTE {
+            let destination =
+                attribute(content, ROUTE_DESTINATION).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            let interface = attribute(content, ROUTE_INTERFACE).and_then(number);
+            found.push((interface, Ipv4Addr::from(destination.unwrap_or_default()), *prefix));
+        }
     })?;
     Ok(found)
+}
+
+/// Whether packets to anywhere have a way.
+pub(super) fn has_default_route(socket: &mut Socket) -> io::Result<bool> {
+    Ok(routes(socket)?.into_iter().any(|(_, _, prefix)| prefix == 0))
 }

@@ -626,10 +626,10 @@ fn the_bridge_is_as_configured() {
 #[test]
 fn a_subnet_of_the_host_is_not_taken() {
     Host::run(|host| {
-        command("ip address add 172.17.44.1/24 dev lo");
+        command("ip address add 172.17.44.1/24 dev lo; ip route add 172.18.0.0/15 via 203.0.113.2");
         let network = host.network();
         let (_place, endpoint) = host.attach(&network, "web");
-        assert_eq!(endpoint.address.to_string(), "172.18.0.2");
+        assert_eq!(endpoint.address.to_string(), "172.20.0.2");
     });
 }
 

@@ -9,8 +9,8 @@ use std::io;
 
 use super::super::netlink::{FLAG_CREATE, FLAG_DUMP, Socket, attribute, text};
 use super::{
-    ACCEPT, BATCH_BEGIN, BATCH_END, INCOMING_INTERFACE, Message, NEW_CHAIN, NEW_RULE, OUTGOING_INTERFACE,
-    Rule, batch, message,
+    ACCEPT, BATCH_BEGIN, BATCH_END, INCOMING_INTERFACE, Message, NEW_RULE, OUTGOING_INTERFACE, Rule, batch,
+    message,
 };
 
 const TABLE: &str = "filter";
