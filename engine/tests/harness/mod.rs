@@ -366,7 +366,9 @@ impl Engine {
             if places.is_empty() {
                 return;
             }
-            places.iter().for_each(|place| remove_control_group(place));
+            for place in &places {
+                remove_control_group(place);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
