@@ -25,6 +25,12 @@ RestartSec=2
 [Install]
 WantedBy=multi-user.target
 ";
+/// cloud-init's own `ssh_pwauth` comes late and restarts the SSH server, just when the first login is tried; files
+/// are there before it starts.
+const SSH_SETTINGS: (&str, &str) = (
+    "/etc/ssh/sshd_config.d/10-machine.conf",
+    "PasswordAuthentication no\nKbdInteractiveAuthentication no\n",
+);
 /// Linux takes no longer names.
 const LONGEST_HOST_NAME: usize = 63;
 
@@ -46,6 +52,7 @@ pub(crate) fn seed(host: &HostView<'_>, config: &Config, image: &Image) -> Resul
             vec![
                 file(PORTS_PROGRAM, PORTS_SERVICE, 0o755),
                 file("/etc/systemd/system/machine-ports.service", PORTS_UNIT, 0o644),
+                file(SSH_SETTINGS.0, SSH_SETTINGS.1, 0o644),
             ],
             [
                 vec!["systemctl", "daemon-reload"],

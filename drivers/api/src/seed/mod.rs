@@ -99,7 +99,6 @@ pub enum SeedError {
 struct UserData<'a> {
     hostname: &'a str,
     manage_etc_hosts: &'static str,
-    ssh_pwauth: bool,
     ssh_deletekeys: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_keys: Option<HostKeys<'a>>,
@@ -169,7 +168,6 @@ impl Seed {
         let data = UserData {
             hostname: &self.hostname,
             manage_etc_hosts: "localhost",
-            ssh_pwauth: false,
             ssh_deletekeys: true,
             ssh_keys: self
                 .host_key

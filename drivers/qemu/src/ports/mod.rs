@@ -1,6 +1,6 @@
 //! Published container ports on the VM's own address: a small process beside each VM.
 //!
-//! The guest says over a virtio-serial port on which ports it listens ([`guest.sh`](../first_boot.rs)); this
+//! The guest says over a virtio-serial port on which ports it listens (`guest.sh`); this
 //! process has QEMU forward the same ports of the VM's address. It ends when QEMU does. The guest is not trusted:
 //! all it can bring about is that ports of its own address lead to itself.
 
@@ -378,5 +378,51 @@ mod tests {
             std::fs::metadata(folder.path().join(PREVIOUS_CONSOLE)).unwrap().len(),
             LARGEST_CONSOLE + 1
         );
+    }
+
+    /// The guest's script up to its loop, with tables of our own in place of the kernel's.
+    fn guest_says(shell: &str, tcp: &str, udp: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tcp"), tcp).unwrap();
+        std::fs::write(folder.path().join("udp"), udp).unwrap();
+        let functions = include_str!("guest.sh").split("until find_port").next().unwrap();
+        let script =
+            format!("{functions}\nfound=\ncollect tcp tcp 0A\ncollect udp udp 07\necho \"$found\"\n");
+        let shell: Vec<&str> = shell.split(' ').collect();
+        let output = std::process::Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", &script])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn the_guest_tells_what_others_can_reach() {
+        let tcp =
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1512 1 0
+   1: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1512 1 0
+   2: 0F02000A:01BB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1512 1 0
+   3: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000
+   4: 00000000000000000000000001000000:0017 00000000000000000000000000000000:0000 0A 00000000:00000000
+   5: 0000000000000000FFFF00000100007F:0018 00000000000000000000000000000000:0000 0A 00000000:00000000
+   6: 0F02000A:0016 0202000A:EA94 01 00000000:00000000 02:000AFBCB 00000000     0        0 12203 3 0
+";
+        let udp = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+  14: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1512 2 0 0
+  15: 00000000:0044 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1512 2 0 0
+  16: 00000000:9C40 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1512 2 0 0
+  17: 0100007F:0143 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1512 2 0 0
+  18: 00000000:0202 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1512 2 0 0
+";
+        for shell in ["sh", "bash --posix", "busybox sh"] {
+            if std::process::Command::new(shell.split(' ').next().unwrap()).arg("--help").output().is_err() {
+                continue;
+            }
+            assert_eq!(guest_says(shell, tcp, udp), "tcp:8080 tcp:443 tcp:22 udp:53 udp:514", "{shell}");
+        }
     }
 }

@@ -1,0 +1,314 @@
+#![allow(clippy::unwrap_used)]
+//! The suite against a driver that can be told to break each rule: a suite that finds nothing is worth nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource, Journal, LoginSource,
+    Options, Progress, SshEndpoint, SshKey, State,
+};
+
+/// The rule that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    TwoFlagsOfOneName,
+    FlagWithoutPrefix,
+    TakesAnything,
+    RefusesTheWrongWay,
+    CheckMakes,
+    StoresTheHostKey,
+    MakesAnotherOne,
+    WritesNoJournal,
+    IntendsTooLate,
+    ForgetsWhatItIntended,
+    StopsOnlyOnce,
+    StartsInstead,
+    MovesOnRestart,
+    DescribesWrongly,
+    LeavesTheDisk,
+    RemovesOnlyOnce,
+    LosesTheJournalEntry,
+    SharesADisk,
+    NeverComesBack,
+}
+
+/// A provider in memory: what exists, by its host's id.
+#[derive(Debug, Clone, Default)]
+struct Provider(Arc<Mutex<BTreeMap<String, Vec<Resource>>>>);
+
+impl Provider {
+    fn change<T>(&self, host: &HostView<'_>, change: impl FnOnce(&mut Vec<Resource>) -> T) -> T {
+        change(self.0.lock().unwrap().entry(host.id.to_string()).or_default())
+    }
+
+    fn has(&self, host: &HostView<'_>, kind: &str) -> bool {
+        self.change(host, |all| all.iter().any(|resource| resource.kind == kind))
+    }
+
+    fn make(&self, host: &HostView<'_>, kind: &str, name: &str) {
+        self.change(host, |all| all.push(Resource { kind: kind.into(), name: name.into() }));
+    }
+
+    fn take_away(&self, host: &HostView<'_>, kind: &str) {
+        self.change(host, |all| all.retain(|resource| resource.kind != kind));
+    }
+}
+
+#[async_trait]
+impl Inventory for Provider {
+    async fn resources(&self, host: &HostView<'_>) -> Vec<Resource> {
+        self.change(host, |all| all.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Fake {
+    fault: Fault,
+    provider: Provider,
+    starts: AtomicU8,
+}
+
+impl Fake {
+    fn broken(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn up(&self, host: &HostView<'_>, journal: &mut dyn Journal) -> Result<(), DriverError> {
+        if !self.provider.has(host, "instance") {
+            journal.intend("instance", "i")?;
+            self.provider.make(host, "instance", &format!("instance of {}", host.id));
+            self.starts.fetch_add(1, Ordering::Relaxed);
+        }
+        journal.made("instance", "i", None, journal.state())?;
+        Ok(())
+    }
+
+    fn down(&self, host: &HostView<'_>, journal: &mut dyn Journal) -> Result<(), DriverError> {
+        self.provider.take_away(host, "instance");
+        journal.gone("instance", "i")?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Driver for Fake {
+    fn info(&self) -> DriverInfo {
+        let features = Features {
+            provisioned: true,
+            power: true,
+            login: LoginSource::Generated,
+            host_key: HostKeySource::Delivered,
+            adopted: false,
+        };
+        DriverInfo { name: "fake", aliases: &[], summary: "A fake", features }
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |name| Flag {
+            name,
+            aliases: &[],
+            environment: None,
+            kind: FlagKind::Integer,
+            default: Some("1"),
+            value_name: "N",
+            help: "A number",
+        };
+        match self.fault {
+            Fault::TwoFlagsOfOneName => vec![flag("fake-size"), flag("fake-size")],
+            Fault::FlagWithoutPrefix => vec![flag("fake-size"), flag("size")],
+            _ => vec![flag("fake-size")],
+        }
+    }
+
+    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+        match options.integer("fake-size") {
+            Some(1..) => Ok(json!({})),
+            _ if self.broken(Fault::TakesAnything) => Ok(json!({})),
+            _ if self.broken(Fault::RefusesTheWrongWay) => Err(DriverError::failed("No")),
+            _ => Err(DriverError::invalid("No")),
+        }
+    }
+
+    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
+        if self.broken(Fault::CheckMakes) {
+            self.provider.make(host, "disk", "d");
+        }
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let name =
+            if self.broken(Fault::SharesADisk) { "disk".into() } else { format!("disk of {}", host.id) };
+        if self.broken(Fault::WritesNoJournal) {
+            if !self.provider.has(host, "disk") {
+                self.provider.make(host, "disk", &name);
+                self.provider.make(host, "instance", "i");
+            }
+            return Ok(());
+        }
+        let intended = journal.entries().iter().any(|entry| entry.kind == "disk");
+        if !self.broken(Fault::IntendsTooLate) {
+            journal.intend("disk", "d")?;
+        }
+        let there = self.provider.has(host, "disk");
+        let forgets = intended && journal.state().is_null() && self.broken(Fault::ForgetsWhatItIntended);
+        if !there || self.broken(Fault::MakesAnotherOne) || forgets {
+            self.provider.make(host, "disk", &name);
+        }
+        tokio::task::yield_now().await;
+        let secret = host.host_key.filter(|_| self.broken(Fault::StoresTheHostKey));
+        journal.made("disk", "d", None, json!({ "made": true, "key": secret.map(|key| &key.private) }))?;
+        tokio::task::yield_now().await;
+        self.up(host, journal)
+    }
+
+    async fn start(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        self.up(host, journal)
+    }
+
+    async fn stop(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        if self.broken(Fault::NeverComesBack) {
+            std::future::pending::<()>().await;
+        }
+        if self.broken(Fault::StopsOnlyOnce) && !self.provider.has(host, "instance") {
+            return Err(DriverError::failed("Not running"));
+        }
+        self.down(host, journal)
+    }
+
+    async fn kill(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        if self.broken(Fault::StartsInstead) { self.up(host, journal) } else { self.down(host, journal) }
+    }
+
+    async fn remove(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        if self.broken(Fault::RemovesOnlyOnce) && journal.entries().is_empty() {
+            return Err(DriverError::gone("Nothing there"));
+        }
+        let entries = journal.entries();
+        for entry in entries.iter().rev() {
+            if !(self.broken(Fault::LeavesTheDisk) && entry.kind == "disk") {
+                self.provider.take_away(host, &entry.kind);
+            }
+            if !self.broken(Fault::LosesTheJournalEntry) {
+                journal.gone(&entry.kind, &entry.name)?;
+            }
+        }
+        if self.broken(Fault::WritesNoJournal) {
+            self.provider.change(host, Vec::clear);
+        }
+        Ok(())
+    }
+
+    async fn state(&self, host: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
+        Ok(match (self.provider.has(host, "instance"), self.provider.has(host, "disk")) {
+            (true, _) => State::Running,
+            (false, true) => State::Stopped,
+            (false, false) => State::None,
+        })
+    }
+
+    async fn endpoint(&self, host: &HostView<'_>, _: &Value) -> Result<Endpoint, DriverError> {
+        let starts = self.starts.load(Ordering::Relaxed);
+        let address =
+            if self.broken(Fault::MovesOnRestart) { format!("127.0.0.{starts}") } else { "127.0.0.9".into() };
+        let ssh = SshEndpoint { host: address.clone(), port: 22, user: "u".into(), key: SshKey::Generated };
+        Ok(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh) })
+    }
+
+    async fn describe_many(
+        &self,
+        hosts: &[(HostView<'_>, &Value)],
+    ) -> Vec<Result<crate::Description, DriverError>> {
+        let mut rows = Vec::new();
+        for (host, state) in hosts {
+            let now = self.state(host, state).await;
+            let endpoint = self.endpoint(host, state).await.ok();
+            rows.push(now.map(|state| crate::Description { state, endpoint }));
+        }
+        if self.broken(Fault::DescribesWrongly) {
+            rows.pop();
+        }
+        rows
+    }
+}
+
+async fn run(fault: Fault) -> Result<Report, Violation> {
+    let provider = Provider::default();
+    let driver = Fake { fault, provider: provider.clone(), starts: AtomicU8::new(0) };
+    Suite::new(&driver, &provider)
+        .option("fake-size", "1")
+        .refuses("fake-size", "0")
+        .limit(Duration::from_millis(200))
+        .run()
+        .await
+}
+
+#[tokio::test]
+async fn a_driver_that_keeps_the_contract_passes() {
+    let report = run(Fault::None).await.unwrap();
+    assert!(report.crashes >= 16, "{report:?}");
+    assert!(report.kept.contains(&"`remove` leaves nothing, also the second time"), "{report:?}");
+}
+
+#[tokio::test]
+async fn every_broken_rule_is_found() {
+    for (fault, rule) in [
+        (Fault::TwoFlagsOfOneName, "Options are unique"),
+        (Fault::FlagWithoutPrefix, "Options are unique"),
+        (Fault::TakesAnything, "`configure` refuses what can never work"),
+        (Fault::RefusesTheWrongWay, "`configure` refuses what can never work"),
+        (Fault::CheckMakes, "`check` changes nothing"),
+        (Fault::StoresTheHostKey, "What is stored holds no secret"),
+        (Fault::MakesAnotherOne, "`create` again makes nothing twice"),
+        (Fault::WritesNoJournal, "Nothing exists that the journal does not name"),
+        (Fault::IntendsTooLate, "`remove` after a crash leaves nothing"),
+        (Fault::ForgetsWhatItIntended, "`create` after a crash goes on to exactly one running host"),
+        (Fault::StopsOnlyOnce, "A call that can work does"),
+        (Fault::StartsInstead, "`start`, `stop`, `kill` and `restart` end as they say"),
+        (Fault::MovesOnRestart, "The endpoint is complete, and the same after a restart"),
+        (Fault::DescribesWrongly, "`describe_many` says what `state` and `endpoint` say"),
+        (Fault::LeavesTheDisk, "`remove` leaves nothing"),
+        (Fault::RemovesOnlyOnce, "A call that can work does"),
+        (Fault::LosesTheJournalEntry, "`remove` leaves nothing"),
+        (Fault::SharesADisk, "Hosts made at the same time do not disturb each other"),
+        (Fault::NeverComesBack, "A call that can work does, within its time"),
+    ] {
+        let violation = run(fault).await.expect_err(&format!("{fault:?} was not found"));
+        assert!(violation.rule.starts_with(rule), "{fault:?} was taken for: {violation}");
+    }
+}
