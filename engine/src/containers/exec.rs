@@ -1,5 +1,6 @@
 //! Further processes in running containers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::container::Container;
 use super::record::Status;
 use super::shim::{self, Connection, Shim, ShimError};
 use super::{ContainerError, Containers, names};
+use crate::config::Ulimit;
 use crate::runtime::spec::{self, SpecError};
 use crate::shim::protocol::{ExecTask, Reply, Request, ShimConfig, Task};
 
@@ -177,7 +179,7 @@ impl Containers {
                 exec.id
             )));
         }
-        let config = exec_config(exec, console_size)?;
+        let config = exec_config(exec, console_size, &self.0.config.default_ulimits)?;
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
         let (connection, _) = shim::spawn(&exec.directory, &config).await?;
@@ -270,7 +272,11 @@ fn may_exec(container: &Container) -> Result<(), ContainerError> {
     }
 }
 
-fn exec_config(exec: &Exec, console_size: Option<[u32; 2]>) -> Result<ShimConfig, SpecError> {
+fn exec_config(
+    exec: &Exec,
+    console_size: Option<[u32; 2]>,
+    default_ulimits: &BTreeMap<String, Ulimit>,
+) -> Result<ShimConfig, SpecError> {
     let identity = exec.container.identity();
     let request = &exec.request;
     let privileged = request.privileged == Some(true) || identity.host.privileged;
@@ -288,7 +294,11 @@ fn exec_config(exec: &Exec, console_size: Option<[u32; 2]>) -> Result<ShimConfig
     let directory = directory.unwrap_or(&identity.config.working_dir);
     let directory = if directory.is_empty() { "/" } else { directory };
     let command = request.cmd.clone().unwrap_or_default();
-    let process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
+    let mut process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
+    let rlimits = spec::rlimits(&identity.host, default_ulimits);
+    if !rlimits.is_empty() {
+        process["rlimits"] = rlimits.into();
+    }
     let [rows, columns] = console_size
         .or(request.console_size)
         .unwrap_or_default()

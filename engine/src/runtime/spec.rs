@@ -337,7 +337,7 @@ fn sysctls(host: &HostConfig, around: &Surroundings) -> Map<String, Value> {
 }
 
 /// Limits of a process, cut down to what this engine may give.
-fn rlimits(host: &HostConfig, defaults: &BTreeMap<String, Ulimit>) -> Vec<Value> {
+pub fn rlimits(host: &HostConfig, defaults: &BTreeMap<String, Ulimit>) -> Vec<Value> {
     let mut wanted: BTreeMap<String, (i64, i64)> =
         defaults.values().map(|limit| (limit.name.clone(), (limit.soft, limit.hard))).collect();
     for limit in host.ulimits.iter().flatten() {
