@@ -301,7 +301,8 @@ impl Engine {
         // An answer may come, and the connection be closed, before all of the body is read.
         let _ = stream.write_all(body);
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).ok()?;
+        // The same goes for the end of the answer.
+        let _ = stream.read_to_end(&mut bytes);
         parse_answer(&bytes)
     }
 
