@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use machine_driver::{
-    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, HostKeySource, HostView, Journal, LoginSource,
-    Options, Progress, SshEndpoint, SshKey, State,
+    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, HostId, HostKeySource, HostView,
+    Journal, LoginSource, Options, Progress, SshEndpoint, SshKey, State,
 };
 use serde_json::Value;
 
@@ -298,6 +298,13 @@ fn place(made: &Made) -> Option<Place> {
     Some(Place { address: made.address?, ssh_port: made.ssh_port? })
 }
 
+async fn state_of(folder: PathBuf, made: Made, id: HostId) -> State {
+    if vm::find(&folder, made.process, &id).is_some() {
+        return vm::ask(folder).await;
+    }
+    if folder.join(DISK).exists() { State::Stopped } else { State::None }
+}
+
 /// Refuses to start a VM of which something is missing.
 fn complete(host: &HostView<'_>, image: &image::Image) -> Result<(), DriverError> {
     let (disk, seed) = (host.folder.join(DISK), host.folder.join(SEED));
@@ -440,11 +447,7 @@ impl Driver for Qemu {
     }
 
     async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {
-        let made = Made::parse(state)?;
-        if vm::find(host.folder, made.process, host.id).is_some() {
-            return Ok(vm::ask(host.folder.to_owned()).await);
-        }
-        Ok(if host.folder.join(DISK).exists() { State::Stopped } else { State::None })
+        Ok(state_of(host.folder.to_owned(), Made::parse(state)?, *host.id).await)
     }
 
     async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
@@ -465,6 +468,29 @@ impl Driver for Qemu {
             }),
             address,
         })
+    }
+
+    /// All at once: a VM whose monitor hangs keeps nobody waiting but its own row.
+    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
+        let asked: Vec<_> = hosts
+            .iter()
+            .map(|(host, state)| {
+                let (folder, id) = (host.folder.to_owned(), *host.id);
+                Made::parse(state).map(|made| tokio::spawn(state_of(folder, made, id)))
+            })
+            .collect();
+        let mut rows = Vec::with_capacity(hosts.len());
+        for ((host, state), asked) in hosts.iter().zip(asked) {
+            let now = match asked {
+                Ok(task) => task
+                    .await
+                    .map_err(|error| DriverError::failed("The question was interrupted").with_source(error)),
+                Err(error) => Err(error),
+            };
+            let endpoint = self.endpoint(host, state).await.ok();
+            rows.push(now.map(|state| Description { state, endpoint }));
+        }
+        rows
     }
 
     async fn console(&self, host: &HostView<'_>, _: &Value, lines: usize) -> Option<String> {

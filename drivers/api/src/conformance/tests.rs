@@ -242,7 +242,7 @@ impl Driver for Fake {
         })
     }
 
-    async fn endpoint(&self, host: &HostView<'_>, _: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, _: &HostView<'_>, _: &Value) -> Result<Endpoint, DriverError> {
         let starts = self.starts.load(Ordering::Relaxed);
         let address =
             if self.broken(Fault::MovesOnRestart) { format!("127.0.0.{starts}") } else { "127.0.0.9".into() };
