@@ -732,3 +732,72 @@ fn files_are_copied_in_and_out() {
     let _ = engine.docker(["cp", source.to_str().unwrap(), "alive:/escape/"]);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
+
+/// All processes that run as supervisors for this engine.
+fn supervisors(engine: &Engine) -> Vec<String> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.starts_with("engine shim") && command.contains(engine.exec_root()) {
+            found.push(command);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
+    let mut engine = engine();
+    for round in 0..5u64 {
+        let working = std::sync::atomic::AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            for worker in 0..3 {
+                let (engine, working) = (&engine, &working);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    // Whatever the daemon's end does to these commands is right.
+                    while working.load(std::sync::atomic::Ordering::Relaxed) {
+                        let name = format!("chaos{round}x{worker}x{number}");
+                        let _ = engine.docker(["run", "-d", "--name", &name, "busybox", "sleep", "1000"]);
+                        let _ = engine.docker(["stop", "-t", "0", &name]);
+                        let _ = engine.docker(["start", &name]);
+                        if number % 2 == 0 {
+                            let _ = engine.docker(["rm", "-f", &name]);
+                        }
+                        number += 1;
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(150 + 137 * round));
+            engine.signal("KILL");
+            working.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
+        engine.kill();
+        engine.launch();
+        let listed = engine.http("GET", "/containers/json?all=1", b"").json();
+        for container in listed.as_array().unwrap() {
+            let id = container["Id"].as_str().unwrap();
+            let view = inspect(&engine, id);
+            let state = &view["State"];
+            let pid = state["Pid"].as_i64().unwrap();
+            let expected = state["Status"] == "running";
+            assert_eq!(pid != 0 && Path::new(&format!("/proc/{pid}")).exists(), expected, "{state}");
+            if expected {
+                assert_eq!(engine.docker(["exec", id, "echo", "alive"]).ok(), "alive\n");
+            } else {
+                engine.docker(["start", id]).ok();
+            }
+        }
+    }
+    let all = engine.docker(["ps", "-aq"]).ok();
+    let ids: Vec<&str> = all.split_whitespace().collect();
+    engine.docker(["rm", "-f"].into_iter().chain(ids)).ok();
+    wait_for("all supervisors to end", || supervisors(&engine).is_empty());
+    let left: Vec<_> = fs::read_dir(engine.data_root().join("containers")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let left = engine.inside("ls", [format!("{}/containers", engine.exec_root())]).ok();
+    assert_eq!(left, "");
+    let links = engine.inside("ip", ["-o", "link"]).ok();
+    assert!(!links.contains("veth"), "{links}");
+}
