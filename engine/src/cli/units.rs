@@ -194,6 +194,32 @@ pub(crate) fn parse_since(text: &str, now: Timestamp) -> Result<String, String> 
     }
 }
 
+/// The order of names for people: `m9` before `m10`.
+pub(crate) fn natural_order(first: &str, second: &str) -> std::cmp::Ordering {
+    let (mut first, mut second) = (first, second);
+    loop {
+        let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (numbers_one, numbers_two) = (digits(first), digits(second));
+        if numbers_one > 0 && numbers_two > 0 {
+            let (one, two) = (&first[..numbers_one], &second[..numbers_two]);
+            let (bare_one, bare_two) = (one.trim_start_matches('0'), two.trim_start_matches('0'));
+            let order =
+                bare_one.len().cmp(&bare_two.len()).then_with(|| bare_one.cmp(bare_two)).then(one.cmp(two));
+            if order.is_ne() {
+                return order;
+            }
+            (first, second) = (&first[numbers_one..], &second[numbers_two..]);
+            continue;
+        }
+        match (first.chars().next(), second.chars().next()) {
+            (Some(one), Some(two)) if one == two => {
+                (first, second) = (&first[one.len_utf8()..], &second[two.len_utf8()..]);
+            }
+            (one, two) => return one.cmp(&two),
+        }
+    }
+}
+
 /// The first `length` characters, the last of them an ellipsis if something is cut.
 pub(crate) fn ellipsis(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
@@ -302,6 +328,13 @@ mod tests {
         assert_eq!(parse_since("1700000000", now), Ok("1700000000".to_owned()));
         assert_eq!(parse_since("1970-01-01T00:00:01.5Z", now), Ok("1.500000000".to_owned()));
         assert!(parse_since("yesterday", now).is_err());
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["m10", "m9", "m", "a", "m9b", "m010", "b2"];
+        names.sort_by(|one, two| natural_order(one, two));
+        assert_eq!(names, ["a", "b2", "m", "m9", "m9b", "m010", "m10"]);
     }
 
     #[test]

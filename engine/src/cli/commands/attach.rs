@@ -42,7 +42,9 @@ pub(crate) async fn attach(client: &Client, options: Attach) -> Outcome {
         return Err(Failure::refused("You cannot attach to a paused container, unpause it first"));
     }
     if state["Restarting"] == json!(true) {
-        return Err(Failure::refused("You cannot attach to a restarting container, wait until it is running"));
+        return Err(Failure::refused(
+            "You cannot attach to a restarting container, wait until it is running",
+        ));
     }
     let id = container["Id"].as_str().unwrap_or(&options.container);
     let tty = container["Config"]["Tty"] == json!(true);

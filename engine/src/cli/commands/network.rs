@@ -259,12 +259,17 @@ fn listing(collection: &str, wanted: &[Filter]) -> Target {
     if wanted.is_empty() { target } else { target.with("filters", &filters::to_json(wanted).to_string()) }
 }
 
+fn by_name(list: &Value) -> Vec<&Value> {
+    let name = |value: &Value| value["Name"].as_str().unwrap_or_default().to_owned();
+    let mut sorted: Vec<&Value> = list.as_array().into_iter().flatten().collect();
+    sorted.sort_by(|first, second| units::natural_order(&name(first), &name(second)));
+    sorted
+}
+
 async fn list_networks(client: &Client, options: List) -> Outcome {
     let answer = client.get(&listing("networks", &options.filter)).await?;
-    let rows: Vec<Row> = answer
-        .as_array()
+    let rows: Vec<Row> = by_name(&answer)
         .into_iter()
-        .flatten()
         .map(|network| {
             let text = |field: &str| network[field].as_str().unwrap_or_default();
             let flag = |field: &str| Value::from((network[field] == Value::Bool(true)).to_string());
@@ -302,9 +307,7 @@ fn go_time(text: &str) -> String {
 
 async fn list_volumes(client: &Client, options: List) -> Outcome {
     let answer = client.get(&listing("volumes", &options.filter)).await?;
-    let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
-    volumes.sort_by_key(|volume| volume["Name"].as_str().unwrap_or_default());
-    let rows: Vec<Row> = volumes
+    let rows: Vec<Row> = by_name(&answer["Volumes"])
         .into_iter()
         .map(|volume| {
             let text = |field: &str| Value::from(volume[field].as_str().unwrap_or_default());

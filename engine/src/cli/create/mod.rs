@@ -277,6 +277,9 @@ pub(crate) fn request(options: &Options, attached: Attached) -> Outcome<Value> {
     if options.rm && !matches!(restart["Name"].as_str(), Some("" | "no")) {
         return Err(Failure::refused("conflicting options: cannot specify both --restart and --rm"));
     }
+    if options.log_driver == "none" && !options.log_opt.is_empty() {
+        return Err(Failure::refused("invalid logging opts for driver none"));
+    }
     let swappiness = options.memory_swappiness;
     if !(-1..=100).contains(&swappiness) {
         return Err(Failure::refused(format!(

@@ -1,18 +1,21 @@
-//! The grammar of the command line, the refusals of what does not fit it, and the way to each command.
+//! The grammar of the command line, and the way to each command.
+
+mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::arguments;
 use super::client::Client;
 use super::commands::{
     attach, cp, images, inspect, lifecycle, network, ps, pull, run, stats, swarm, system, version,
 };
 use super::endpoint::Global;
 use super::failure::Outcome;
-use super::{arguments, output};
+pub(crate) use refusal::Refusal;
 
 const HELP: &str = "Usage:  {usage}\n\n{about}\n\n{all-args}{after-help}";
 
@@ -322,27 +325,6 @@ pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
     }
 }
 
-/// A command line that is answered without a daemon: help, or what is wrong with it.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    code: u8,
-    text: String,
-    /// Whether it is what was asked for, and so data.
-    asked_for: bool,
-}
-
-impl Refusal {
-    pub(crate) fn report(&self) -> ExitCode {
-        if self.asked_for {
-            // Nobody may be reading; that is no failure.
-            let _ = output::raw(&self.text);
-        } else {
-            output::say(&self.text);
-        }
-        ExitCode::from(self.code)
-    }
-}
-
 /// The grammar, with the same style of help everywhere.
 fn grammar() -> clap::Command {
     fn dress(command: clap::Command, path: &str) -> clap::Command {
@@ -399,212 +381,6 @@ pub(crate) fn parse(line: &[OsString]) -> Result<Parsed, Refusal> {
     let matches = grammar.try_get_matches_from_mut(&line);
     match matches.and_then(|matches| Line::from_arg_matches(&matches)) {
         Ok(line) => Ok(Parsed { global: line.global, command: line.command }),
-        Err(error) => Err(refuse(&error, &grammar, &line)),
-    }
-}
-
-/// The command that the words of the line name, as `docker image ls`, and its grammar.
-fn named<'a>(grammar: &'a clap::Command, line: &[OsString]) -> (String, &'a clap::Command) {
-    let mut path = String::from("docker");
-    let mut command = grammar;
-    for word in line.iter().skip(1).filter_map(|word| word.to_str()) {
-        if word.starts_with('-') {
-            continue;
-        }
-        match command.find_subcommand(word) {
-            Some(sub) => {
-                path.push(' ');
-                path.push_str(sub.get_name());
-                command = sub;
-            }
-            None => break,
-        }
-    }
-    (path, command)
-}
-
-fn context(error: &clap::Error, kind: ContextKind) -> String {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
-    }
-}
-
-/// Says what the parser found, in the words and with the exit codes of the stock client.
-fn refuse(error: &clap::Error, grammar: &clap::Command, line: &[OsString]) -> Refusal {
-    let (path, command) = named(grammar, line);
-    let usage = || format!("Usage:  {}", self::usage(command, &path));
-    let argument = context(error, ContextKind::InvalidArg);
-    let flag = argument.split([' ', '=']).next().unwrap_or_default();
-    let both = || {
-        let found = command.get_arguments().find(|argument| argument.get_long() == flag.strip_prefix("--"));
-        match found.and_then(clap::Arg::get_short) {
-            Some(short) => format!("-{short}, {flag}"),
-            None => flag.to_owned(),
-        }
-    };
-    let refusal = |code: u8, message: String| Refusal { code, text: message, asked_for: false };
-    let misused = |message: String| {
-        refusal(125, format!("{message}\n\n{}\n\nRun '{path} --help' for more information", usage()))
-    };
-    let miscounted = |message: &str| {
-        // So does the stock client.
-        let verb = if message.contains("at least") { "See" } else { "Run" };
-        let usage = usage();
-        refusal(
-            1,
-            format!("docker: '{path}' {message}\n\n{usage}\n\n{verb} '{path} --help' for more information"),
-        )
-    };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Refusal { code: 0, text: error.render().to_string(), asked_for: true }
-        }
-        ErrorKind::DisplayVersion => {
-            Refusal { code: 0, text: format!("Docker version {}\n", version_text()), asked_for: true }
-        }
-        ErrorKind::InvalidSubcommand => {
-            let word = context(error, ContextKind::InvalidSubcommand);
-            let usage = if path == "docker" { String::new() } else { format!("\n\nUsage:  {path}") };
-            refusal(
-                1,
-                format!(
-                    "docker: unknown command: {path} {word}{usage}\n\nRun '{path} --help' for more information"
-                ),
-            )
-        }
-        ErrorKind::UnknownArgument if argument.starts_with("--") => misused(format!("unknown flag: {flag}")),
-        ErrorKind::UnknownArgument if argument.starts_with('-') && argument.len() > 1 => {
-            let letter = argument.chars().nth(1).unwrap_or('-');
-            misused(format!("unknown shorthand flag: '{letter}' in {argument}"))
-        }
-        ErrorKind::UnknownArgument => {
-            let takes = command.get_positionals().count();
-            miscounted(&match takes {
-                0 => "accepts no arguments".to_owned(),
-                1 => "requires 1 argument".to_owned(),
-                count => format!("requires {count} arguments"),
-            })
-        }
-        ErrorKind::MissingRequiredArgument => {
-            let required: Vec<_> =
-                command.get_positionals().filter(|positional| positional.is_required_set()).collect();
-            let more = command.get_positionals().any(|positional| {
-                positional.is_trailing_var_arg_set()
-                    || matches!(positional.get_action(), clap::ArgAction::Append)
-            });
-            let least = if more { "at least " } else { "" };
-            let plural = if required.len() == 1 { "argument" } else { "arguments" };
-            miscounted(&format!("requires {least}{} {plural}", required.len()))
-        }
-        ErrorKind::InvalidValue if context(error, ContextKind::InvalidValue).is_empty() => {
-            misused(format!("flag needs an argument: {flag}"))
-        }
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let value = context(error, ContextKind::InvalidValue);
-            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            let cause = match cause.as_str() {
-                "" => "invalid syntax".to_owned(),
-                "invalid digit found in string" => {
-                    format!("strconv.ParseInt: parsing {value:?}: invalid syntax")
-                }
-                cause => cause.to_owned(),
-            };
-            misused(format!("invalid argument {value:?} for \"{}\" flag: {cause}", both()))
-        }
-        _ => misused(error.render().to_string().trim_end().trim_start_matches("error: ").to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn parse_line(line: &str) -> Result<Parsed, Refusal> {
-        parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn the_grammar_is_sound() {
-        Line::command().debug_assert();
-    }
-
-    /// What the stock client says and answers to the same lines.
-    #[test]
-    fn refusals_have_the_stock_clients_words_and_codes() {
-        for (line, code, first) in [
-            ("docker ps --foo", 125, "unknown flag: --foo"),
-            ("docker foo", 1, "docker: unknown command: docker foo"),
-            ("docker container foo", 1, "docker: unknown command: docker container foo"),
-            ("docker run", 1, "docker: 'docker run' requires at least 1 argument"),
-            ("docker run --foo x", 125, "unknown flag: --foo"),
-            ("docker run --name", 125, "flag needs an argument: --name"),
-            ("docker rm", 1, "docker: 'docker rm' requires at least 1 argument"),
-            ("docker ps extra", 1, "docker: 'docker ps' accepts no arguments"),
-            ("docker swarm foo", 1, "docker: unknown command: docker swarm foo"),
-            ("docker exec web", 1, "docker: 'docker exec' requires at least 2 arguments"),
-            (
-                "docker ps -f x",
-                125,
-                "invalid argument \"x\" for \"-f, --filter\" flag: bad format of filter (expected name=value)",
-            ),
-        ] {
-            let refusal = parse_line(line).unwrap_err();
-            assert_eq!((refusal.code, refusal.text.lines().next().unwrap()), (code, first), "{line}");
-            assert!(!refusal.asked_for, "{line}");
-        }
-    }
-
-    #[test]
-    fn help_is_an_answer() {
-        for line in [
-            "docker",
-            "docker --help",
-            "docker run --help",
-            "docker swarm",
-            "docker swarm --help",
-            "docker swarm init --help",
-            "docker --version",
-            "docker container",
-        ] {
-            let refusal = parse_line(line).unwrap_err();
-            assert_eq!(refusal.code, 0, "{line}");
-            assert!(refusal.asked_for, "{line}");
-        }
-        let help = parse_line("docker swarm --help").unwrap_err().text;
-        for command in ["init", "join", "join-token", "leave", "update", "ca", "unlock", "unlock-key"] {
-            assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
-        }
-        assert!(parse_line("docker --version").unwrap_err().text.starts_with("Docker version "));
-    }
-
-    #[test]
-    fn everyday_lines_are_understood() {
-        for line in [
-            "docker run --rm -it -p 8080:80 -v /a:/b -e A=1 --name x busybox sh -c -- true",
-            "docker run -dp 80:80 -h host --net=host -m 64m --sig-proxy=false --rm=true busybox",
-            "docker -H tcp://1.2.3.4:2376 --tlsverify --tlscacert ca --tlscert cert --tlskey key ps -aq --no-trunc",
-            "docker -l debug --debug container ls -f status=running --format {{.ID}}",
-            "docker exec -it web sh -l",
-            "docker exec web ls -la --color",
-            "docker logs -f --tail 10 -t --since 1h web",
-            "docker top web -ef",
-            "docker stop -t 0 a b",
-            "docker stop --time=3 a",
-            "docker rm -fv a b",
-            "docker inspect -f {{.Id}} --type container a",
-            "docker cp a:/x -",
-            "docker stats --no-stream",
-            "docker network create --subnet 10.0.0.0/24 -o a=b n",
-            "docker system prune -af --volumes",
-            "docker ps -n 3 -l -s",
-            "docker update --restart always -m 1g a",
-            "docker swarm join --token t 1.2.3.4:2377",
-        ] {
-            assert!(parse_line(line).is_ok(), "{line}: {:?}", parse_line(line).unwrap_err().text);
-        }
+        Err(error) => Err(refusal::refuse(&error, &grammar, &line)),
     }
 }
