@@ -104,7 +104,7 @@ fn a_host_keeps_its_promises_through_its_life() {
     machine.cut_power();
     let machine = bench.boot(&Disks::Virtio { data: Some(&data), seed: None });
     machine.ssh("test $(hostname) = mc1 && grep -qx kept ~/file");
-    machine.ssh("sudo poweroff");
+    machine.ssh_to_the_end("sudo poweroff");
     machine.await_end();
 
     // A new instance on the same disk: its seed is followed, the data stays.

@@ -262,6 +262,11 @@ impl Machine<'_> {
         said.into_owned()
     }
 
+    /// The connection goes down with the machine, so there is no telling how the command ends.
+    pub(crate) fn ssh_to_the_end(&self, line: &str) {
+        let _ = self.client("ssh").args(["jo@127.0.0.1", line]).output().unwrap();
+    }
+
     pub(crate) fn refuses_passwords(&self) {
         let mut command = self.client("ssh");
         let output =
@@ -301,8 +306,7 @@ impl Machine<'_> {
 
     pub(crate) fn reboot(&self) {
         let times = self.console().lines().filter(|line| *line == "machineos: ready").count();
-        // The connection goes down with the machine, so there is no telling how this ends.
-        let _ = self.client("ssh").args(["jo@127.0.0.1", "sudo reboot"]).output().unwrap();
+        self.ssh_to_the_end("sudo reboot");
         self.await_ready(times + 1);
     }
 
