@@ -17,8 +17,7 @@ const SPARE: u64 = 1024;
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one thing that the host has or has not")]
 pub(super) struct Difference {
-    /// The engine's binary, and the version that it replaces.
-    pub(super) engine: Option<(Engine, Option<String>)>,
+    pub(super) engine: Option<Engine>,
     pub(super) files: Vec<File>,
     pub(super) links: Vec<(&'static str, &'static str)>,
     pub(super) docker_group: bool,
@@ -115,7 +114,7 @@ impl Difference {
             found.sha256 == engine.sha256() && found.mode == 0o755 && (found.owner, found.group) == (0, 0)
         });
         if !same {
-            self.engine = Some((engine.clone(), facts.engine_version.clone()));
+            self.engine = Some(engine.clone());
             *effect = Some(Pending::Restart);
         }
         for path in ["/usr/local/bin/docker", "/usr/local/bin/swarm"] {
@@ -160,7 +159,7 @@ impl Difference {
     pub(super) fn check_space(&self, facts: &Facts, upload: usize) -> Result<(), ProvisionError> {
         let kib = |bytes: u64| bytes.div_ceil(1024);
         let mut needs = vec![("/run", kib(upload as u64)), ("/etc", 64)];
-        if let Some((engine, _)) = &self.engine {
+        if let Some(engine) = &self.engine {
             needs.push(("/usr/local/bin", kib(engine.size()) + SPARE));
         }
         for (path, needed) in needs {
@@ -193,15 +192,20 @@ impl Difference {
     /// The upload: what differs, and last the script, so that half of it runs nothing.
     pub(super) fn upload(&self, script: &str) -> Result<Vec<u8>, ProvisionError> {
         let mut archive = tar::Builder::new(Vec::new());
-        let mut add = |name: &str, content: &[u8]| {
+        let now = u64::try_from(super::now()).unwrap_or_default();
+        let mut add = |name: &str, mode: u32, content: &[u8]| {
             let mut header = tar::Header::new_ustar();
             header.set_size(content.len() as u64);
-            header.set_mode(0o600);
+            // Nobody but root gets into the folder where they are unpacked; from there they are copied as they are.
+            header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(now);
             header.set_entry_type(tar::EntryType::Regular);
             archive.append_data(&mut header, name, content).map_err(ProvisionError::Upload)
         };
-        if let Some((engine, _)) = &self.engine {
-            add("engine.gz", engine.compressed())?;
+        if let Some(engine) = &self.engine {
+            add("engine.gz", 0o600, engine.compressed())?;
         }
         for file in &self.files {
             let placeholders = file.content.contains("@DOCKERD@") || file.content.contains("@CONTAINERD@");
@@ -210,9 +214,9 @@ impl Difference {
             } else {
                 file.staged.to_owned()
             };
-            add(&name, file.content.as_bytes())?;
+            add(&name, file.mode, file.content.as_bytes())?;
         }
-        add("apply.sh", script.as_bytes())?;
+        add("apply.sh", 0o600, script.as_bytes())?;
         archive.into_inner().map_err(ProvisionError::Upload)
     }
 }
@@ -281,7 +285,6 @@ struct EngineStep {
 struct FileStep {
     staged: &'static str,
     path: &'static str,
-    mode: String,
     step: &'static str,
     /// Empty but for the last file of a step.
     done: &'static str,
@@ -341,7 +344,7 @@ impl Script {
             install_download_failed: format!("Could not fetch {url}"),
             install_done: "Engine installed",
             fill_in_dockerd: difference.install && files.iter().any(|file| file.step == "service-file"),
-            engine: difference.engine.as_ref().map(|(engine, old)| engine_step(engine, old.as_deref())),
+            engine: difference.engine.as_ref().map(engine_step),
             validate: match flavor {
                 Flavor::Bundled if difference.engine.is_some() || checked => "engine",
                 Flavor::Dockerd if files.iter().any(|file| file.step == "configuration") => "dockerd",
@@ -388,14 +391,17 @@ pub(super) fn port_hexadecimal(port: u16) -> String {
     format!("{port:04X}")
 }
 
-fn engine_step(engine: &Engine, old: Option<&str>) -> EngineStep {
-    let version = engine.version();
-    let done = match old {
-        Some(old) if old != version => format!("Engine upgraded from {old} to {version}"),
-        Some(_) => format!("Engine {version} replaced"),
-        None => format!("Engine {version} installed"),
-    };
-    EngineStep { sha256: engine.sha256().to_owned(), text: format!("Installing the engine {version}"), done }
+fn engine_step(engine: &Engine) -> EngineStep {
+    EngineStep {
+        sha256: engine.sha256().to_owned(),
+        text: format!("Installing the engine {}", engine.version()),
+        done: engine_installed(engine.version()),
+    }
+}
+
+/// What is said of an engine where none was before.
+pub(super) fn engine_installed(version: &str) -> String {
+    format!("Engine {version} installed")
 }
 
 fn link_step(path: &'static str, target: &'static str) -> LinkStep {
@@ -427,7 +433,6 @@ fn file_steps(files: &[File]) -> Vec<FileStep> {
         .map(|(index, file)| FileStep {
             staged: file.staged,
             path: file.path,
-            mode: format!("{:04o}", file.mode),
             step: file.step,
             done: if last_of_its_step(index) { file.done } else { "" },
             keep_original: file.keep_original,

@@ -12,16 +12,24 @@ use super::system::OsRelease;
 pub(super) const ANSWER_AT_MOST: usize = 512 * 1024;
 
 /// How a command of ours becomes root.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Root {
     /// The login is root's.
+    #[default]
     Login,
     /// Through this command, which asks for no password.
     Through(&'static str),
-    /// Not at all; what `sudo` said.
-    #[default]
-    Denied,
-    Refused(String),
+}
+
+/// An answer that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoFacts {
+    /// There is no way to become root.
+    NoRoot,
+    /// There is one, and it does not want us; standard error says why.
+    Refused,
+    /// It does not begin and end as an answer, so whatever answered was not the whole script.
+    Incomplete,
 }
 
 /// Who starts and supervises services.
@@ -110,7 +118,6 @@ pub(super) struct Facts {
     pub(super) read_only: BTreeSet<String>,
     pub(super) docker_group: bool,
     pub(super) docker_member: bool,
-    pub(super) engine_version: Option<String>,
     /// The bundled engine runs, whoever started it.
     pub(super) engine_runs: bool,
     pub(super) dockerd: Option<String>,
@@ -138,17 +145,27 @@ impl Firewall {
 }
 
 impl Facts {
-    /// Reads an answer. `None`: it does not begin and end as one, so whatever answered was not the whole script.
-    /// Lines that mean nothing, such as a greeting from a shell's start-up file, are passed over.
-    pub(super) fn parse(answer: &str) -> Option<Self> {
+    /// Reads an answer. Lines that mean nothing, such as a greeting from a shell's start-up file, are passed over.
+    pub(super) fn parse(answer: &str) -> Result<Self, NoFacts> {
         let mut facts = Self::default();
         let mut release = Vec::new();
         let mut unit = None;
+        let mut failure = NoFacts::Incomplete;
         let (mut begun, mut ended) = (false, false);
         for line in answer.lines() {
-            let Some((key, value)) = line.split_once('=') else { continue };
+            if begun && !ended && facts.read_listing(line) {
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=') else {
+                if line.is_empty() {
+                    unit = None;
+                }
+                continue;
+            };
             match key {
                 "root" => facts.root = root(value),
+                "root-absent" => failure = NoFacts::NoRoot,
+                "root-refused" => failure = NoFacts::Refused,
                 "machine-probe" => match value {
                     "begin" => begun = true,
                     "end" => ended = begun,
@@ -156,12 +173,14 @@ impl Facts {
                 },
                 _ if !begun || ended => {}
                 "os-release" => release.push(value),
-                "unit" => facts.read_unit(value, &mut unit),
+                "Id" | "LoadState" | "ActiveState" | "UnitFileState" => {
+                    facts.read_unit(key, value, &mut unit)
+                }
                 _ => facts.read(key, value),
             }
         }
         facts.release = OsRelease::parse(release);
-        ended.then_some(facts)
+        if ended { Ok(facts) } else { Err(failure) }
     }
 
     fn read(&mut self, key: &str, value: &str) {
@@ -187,19 +206,8 @@ impl Facts {
             "missing-tool" => drop(self.missing_tools.insert(word())),
             "missing-kernel" => drop(self.missing_kernel.insert(word())),
             "cgroup" => self.cgroup = word(),
-            "link" => self.links.extend(path_and_rest()),
             "other" => drop(self.others.insert(value.to_owned())),
             "stat" => self.read_stat(value),
-            "sha256" => {
-                // `DIGEST  PATH`, with a `*` before the path where a binary read is something else than a text read.
-                if let Some((digest, path)) = value.split_once(' ')
-                    && digest.len() == 64
-                    && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
-                {
-                    let path = path.trim_start_matches([' ', '*']).to_owned();
-                    self.files.entry(path).or_default().sha256 = digest.to_ascii_lowercase();
-                }
-            }
             "content" => {
                 if let Some((path, text)) = path_and_rest()
                     && let Ok(bytes) = BASE64_STANDARD.decode(text)
@@ -221,7 +229,6 @@ impl Facts {
             "read-only" => drop(self.read_only.insert(value.to_owned())),
             "docker-group" => self.docker_group = value == "yes",
             "docker-member" => self.docker_member = value == "yes",
-            "engine-version" => self.engine_version = version_in(value),
             "engine-runs" => self.engine_runs = value == "yes",
             "dockerd" => {
                 let sound = value.starts_with('/')
@@ -260,22 +267,38 @@ impl Facts {
         (file.mode, file.owner, file.group) = (mode, owner, group);
     }
 
-    /// A line of `systemctl show`; units are separated by empty lines, and `Id` need not come first.
-    fn read_unit(&mut self, line: &str, current: &mut Option<(String, Unit)>) {
-        let (name, unit) = current.get_or_insert_default();
-        match line.split_once('=') {
-            Some(("Id", value)) => value.clone_into(name),
-            Some(("LoadState", value)) => unit.loaded = value == "loaded",
-            Some(("ActiveState", value)) => {
-                unit.active = matches!(value, "active" | "reloading" | "activating");
-            }
-            Some(("UnitFileState", value)) => unit.enabled = value.starts_with("enabled"),
-            Some(_) => {}
-            None => *current = None,
-        }
-        if let Some((name, unit)) = current
-            && !name.is_empty()
+    /// A line of `sha256sum` (`DIGEST  PATH`, with a `*` before the path where a binary read is something else than a
+    /// text read) or of `ls -l` about a link.
+    fn read_listing(&mut self, line: &str) -> bool {
+        if line.starts_with('l')
+            && let Some((entry, target)) = line.split_once(" -> ")
         {
+            let path = entry.rsplit(' ').next().unwrap_or_default();
+            self.links.insert(path.to_owned(), target.to_owned());
+            return true;
+        }
+        match line.split_once(' ') {
+            Some((digest, path))
+                if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+            {
+                let path = path.trim_start_matches([' ', '*']).to_owned();
+                self.files.entry(path).or_default().sha256 = digest.to_ascii_lowercase();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A line of `systemctl show`; units are separated by empty lines, and `Id` need not come first.
+    fn read_unit(&mut self, key: &str, value: &str, current: &mut Option<(String, Unit)>) {
+        let (name, unit) = current.get_or_insert_default();
+        match key {
+            "Id" => value.clone_into(name),
+            "LoadState" => unit.loaded = value == "loaded",
+            "ActiveState" => unit.active = matches!(value, "active" | "reloading" | "activating"),
+            _ => unit.enabled = value.starts_with("enabled"),
+        }
+        if !name.is_empty() {
             self.units.insert(name.clone(), unit.clone());
         }
     }
@@ -298,11 +321,9 @@ impl Facts {
 
 fn root(value: &str) -> Root {
     match value {
-        "login" => Root::Login,
         "sudo" => Root::Through("sudo -n"),
         "doas" => Root::Through("doas -n"),
-        "" => Root::Denied,
-        text => Root::Refused(text.chars().filter(|character| !character.is_control()).take(512).collect()),
+        _ => Root::Login,
     }
 }
 
@@ -314,7 +335,7 @@ fn available(line: &str) -> Option<u64> {
 }
 
 /// The first word that begins with a digit: `Docker version 28.5.2, build …` and `engine 0.1.0` both say it.
-fn version_in(text: &str) -> Option<String> {
+pub(super) fn version_in(text: &str) -> Option<String> {
     text.split_whitespace()
         .map(|word| word.trim_matches(|character: char| character == ',' || character == 'v'))
         .find(|word| word.starts_with(|character: char| character.is_ascii_digit()))
@@ -338,25 +359,24 @@ clock=1795232000
 os-release=PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"
 os-release=ID=debian
 init=systemd
-unit=Id=engine.service
-unit=LoadState=loaded
-unit=ActiveState=active
-unit=UnitFileState=enabled
-unit=
-unit=LoadState=not-found
-unit=ActiveState=inactive
-unit=Id=docker.service
-unit=UnitFileState=
+Id=engine.service
+LoadState=loaded
+ActiveState=active
+UnitFileState=enabled
+
+LoadState=not-found
+ActiveState=inactive
+Id=docker.service
+UnitFileState=
 stat=600 0 0 /etc/engine/tls/server-key.pem
-sha256=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaA  /etc/engine/tls/server-key.pem
-link=/usr/local/bin/docker engine
+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaA  /etc/engine/tls/server-key.pem
+lrwxrwxrwx 1 root root 6 Nov 21 04:09 /usr/local/bin/docker -> engine
 other=/usr/local/bin/swarm
 content=/etc/engine/daemon.json e30=
 pending=restart
 space=/run tmpfs 1000 10 990 1% /run
 space=/usr/local/bin a disk with blanks 1000 10 123 1% /mnt/some where
 docker-group=yes
-engine-version=Docker version 0.1.0, build abc
 dockerd=/usr/bin/dockerd
 selinux=1
 firewall=ufw
@@ -380,7 +400,6 @@ node=also-wrong
         assert_eq!(facts.contents["/etc/engine/daemon.json"], b"{}");
         assert_eq!(facts.pending, Some(Pending::Restart));
         assert_eq!((facts.space["/run"], facts.space["/usr/local/bin"]), (990, 123));
-        assert_eq!(facts.engine_version.as_deref(), Some("0.1.0"));
         assert_eq!(facts.dockerd.as_deref(), Some("/usr/bin/dockerd"));
         assert!(facts.selinux_enforcing);
         assert_eq!(facts.firewall, Some(Firewall::Ufw));
@@ -388,21 +407,24 @@ node=also-wrong
 
     #[test]
     fn half_an_answer_is_none() {
-        assert!(Facts::parse("").is_none());
-        assert!(Facts::parse(ANSWER.split("machine-probe=end").next().unwrap()).is_none());
-        assert!(Facts::parse(ANSWER.split_once("machine-probe=begin\n").unwrap().1).is_none());
+        let failure = |answer: &str| Facts::parse(answer).unwrap_err();
+        assert_eq!(failure(""), NoFacts::Incomplete);
+        assert_eq!(failure(ANSWER.split("machine-probe=end").next().unwrap()), NoFacts::Incomplete);
+        assert_eq!(failure(ANSWER.split_once("machine-probe=begin\n").unwrap().1), NoFacts::Incomplete);
+        assert_eq!(failure("root-absent=yes\n"), NoFacts::NoRoot);
+        assert_eq!(failure("root=sudo\nroot-refused=yes\n"), NoFacts::Refused);
     }
 
     #[test]
     fn nonsense_is_passed_over() {
         let facts = Facts::parse(
-            "machine-probe=begin\nstat=999 0 0 /x\nstat=600\nsha256=zz  /x\nspace=/run\nspace=/run x %\nspace=/run %\n\
-             dockerd=/usr/bin/dockerd; reboot\nclock=now\ncontent=/x ***\nengine-version=\u{1b}[1m\nunit==\nunit=Id\n=\n\
+            "machine-probe=begin\nstat=999 0 0 /x\nstat=600\nzz  /x\nl -> \n -> x\nspace=/run\nspace=/run x %\nspace=/run %\n\
+             dockerd=/usr/bin/dockerd; reboot\nclock=now\ncontent=/x ***\nId=\n==\n=\n\
              init=sysvinit\nmachine-probe=end\n",
         )
         .unwrap();
         assert!(facts.files.is_empty() && facts.space.is_empty() && facts.contents.is_empty());
-        assert_eq!((facts.dockerd, facts.clock, facts.engine_version, facts.init), (None, None, None, None));
+        assert_eq!((facts.dockerd, facts.clock, facts.init), (None, None, None));
     }
 
     #[test]

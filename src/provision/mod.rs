@@ -35,9 +35,9 @@ pub use system::{Family, OsRelease};
 
 use apply::Difference;
 use desired::Flavor;
-use facts::{Facts, Init, Root};
+use facts::{Facts, Init, NoFacts, Root};
 use render::{RenderError, render, shell_quoted};
-use steps::Follower;
+use steps::{Follower, Outcome};
 
 /// A clock that is off by more than this makes fresh certificates look like they were of the future: they begin to be
 /// valid five minutes before they were made.
@@ -99,7 +99,6 @@ pub async fn provision(
     progress.step("Looking at the host");
     let probe = Probe::new(plan.engine.port, &plan.login_user, plan.hostname.as_deref());
     let facts = look(session, &probe).await?;
-    check_root(&facts, &plan.login_user)?;
     let init = check_system(&facts, progress)?;
     check_conflicts(&facts, plan)?;
 
@@ -107,10 +106,9 @@ pub async fn provision(
     let mut report = Report {
         os: facts.release.to_string(),
         architecture: facts.architecture.clone(),
-        previous_engine_version: facts.engine_version.clone(),
-        engine_version: match &difference.engine {
-            Some((engine, _)) => Some(engine.version().to_owned()),
-            None => facts.engine_version.clone(),
+        engine_version: match flavor {
+            Flavor::Bundled => Some(plan.bundle.for_architecture(&facts.architecture)?.version().to_owned()),
+            Flavor::Dockerd => None,
         },
         ..Report::default()
     };
@@ -128,7 +126,19 @@ pub async fn provision(
         Some(plan.engine.port),
         plan.engine.install_url.as_deref(),
     )?;
-    (report.changed, report.uploaded_bytes) = apply(session, &facts, &difference, &script, progress).await?;
+    let (outcome, uploaded) = apply(session, &facts, &difference, &script, progress).await?;
+    report.changed = outcome.changed;
+    report.uploaded_bytes = uploaded;
+    if let (Some(engine), Some(previous)) = (&difference.engine, &outcome.previous_version) {
+        let (said, version) = (apply::engine_installed(engine.version()), engine.version());
+        let upgraded = if previous == version {
+            format!("Engine {version} replaced")
+        } else {
+            format!("Engine upgraded from {previous} to {version}")
+        };
+        report.changed.iter_mut().filter(|text| **text == said).for_each(|text| text.clone_from(&upgraded));
+    }
+    report.previous_engine_version = outcome.previous_version;
     Ok(report)
 }
 
@@ -140,8 +150,7 @@ pub async fn install_certificates(
     progress: &dyn Progress,
 ) -> Result<Vec<String>, ProvisionError> {
     progress.step("Looking at the host");
-    let facts = look(session, &Probe::new(0, "root", None)).await?;
-    check_root(&facts, "The login")?;
+    let facts = look(session, &Probe::new(0, "The user", None)).await?;
     let init = facts.init.ok_or_else(|| unknown_init(&facts))?;
     let ours = facts.files.contains_key(desired::ENGINE);
     let flavor = if ours || facts.dockerd.is_none() { Flavor::Bundled } else { Flavor::Dockerd };
@@ -154,8 +163,8 @@ pub async fn install_certificates(
         return Ok(Vec::new());
     }
     let script = difference.script(&facts, init, flavor, None, None)?;
-    let (changed, _) = apply(session, &facts, &difference, &script, progress).await?;
-    Ok(changed)
+    let (outcome, _) = apply(session, &facts, &difference, &script, progress).await?;
+    Ok(outcome.changed)
 }
 
 /// What `probe.sh` is rendered from.
@@ -195,16 +204,22 @@ async fn look(session: &Session, probe: &Probe<'_>) -> Result<Facts, ProvisionEr
     let answer = output.stdout.get(..facts::ANSWER_AT_MOST).unwrap_or(&output.stdout);
     let answer = String::from_utf8_lossy(answer);
     tracing::debug!(%answer, "the host");
-    Facts::parse(&answer).ok_or_else(|| {
-        let said = if output.stderr.is_empty() { answer.as_bytes() } else { &output.stderr };
-        let said = String::from_utf8_lossy(said);
-        let end: String = said
-            .chars()
-            .rev()
-            .filter(|character| !character.is_control() || *character == '\n')
-            .take(300)
-            .collect();
-        ProvisionError::NoAnswer { ended: output.status, output: end.chars().rev().collect() }
+    Facts::parse(&answer).map_err(|failure| {
+        let user = probe.login_user.to_owned();
+        let end = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let last = lines[lines.len().saturating_sub(3)..].join(" ");
+            last.chars().filter(|character| !character.is_control()).take(300).collect::<String>()
+        };
+        match failure {
+            NoFacts::NoRoot => ProvisionError::NoSudo { user },
+            NoFacts::Refused => ProvisionError::SudoRefused { user, message: end(&output.stderr) },
+            NoFacts::Incomplete => {
+                let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+                ProvisionError::NoAnswer { ended: output.status.clone(), output: end(said) }
+            }
+        }
     })
 }
 
@@ -215,7 +230,7 @@ async fn apply(
     difference: &Difference,
     script: &str,
     progress: &dyn Progress,
-) -> Result<(Vec<String>, usize), ProvisionError> {
+) -> Result<(Outcome, usize), ProvisionError> {
     let upload = difference.upload(script)?;
     difference.check_space(facts, upload.len())?;
     let size = upload.len();
@@ -223,7 +238,7 @@ async fn apply(
     let launcher = shell_quoted(&one_line("shell/launch-apply.sh")?);
     let command = match facts.root {
         Root::Through(command) => format!("exec {command} /bin/sh -c {launcher}"),
-        _ => format!("exec /bin/sh -c {launcher}"),
+        Root::Login => format!("exec /bin/sh -c {launcher}"),
     };
     let mut follower = Follower::new(progress);
     let ended = session
@@ -241,16 +256,6 @@ fn amount(bytes: usize) -> String {
     match bytes / 1024 {
         kib @ 0..1024 => format!("{} KiB", kib.max(1)),
         kib => format!("{}.{} MiB", kib / 1024, (kib % 1024) * 10 / 1024),
-    }
-}
-
-fn check_root(facts: &Facts, user: &str) -> Result<(), ProvisionError> {
-    match &facts.root {
-        Root::Login | Root::Through(_) => Ok(()),
-        Root::Denied => Err(ProvisionError::NoSudo { user: user.to_owned() }),
-        Root::Refused(message) => {
-            Err(ProvisionError::SudoRefused { user: user.to_owned(), message: message.clone() })
-        }
     }
 }
 

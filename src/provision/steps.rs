@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use machine_driver::Progress;
 
 use super::ProvisionError;
+use super::facts::version_in;
 use crate::ssh::{ExitStatus, Stream};
 
 /// Lines of standard error that are shown with a failure.
@@ -13,10 +14,19 @@ const LINES_KEPT: usize = 20;
 /// Characters of a line that are kept.
 const LINE_AT_MOST: usize = 300;
 
+/// What one run of the script did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// One sentence for each thing.
+    pub(super) changed: Vec<String>,
+    /// The version of the engine that was replaced.
+    pub(super) previous_version: Option<String>,
+}
+
 /// Follows one run of the script.
 pub(super) struct Follower<'a> {
     progress: &'a dyn Progress,
-    changed: Vec<String>,
+    outcome: Outcome,
     failed: Option<(String, String)>,
     last: String,
     finished: bool,
@@ -27,7 +37,7 @@ impl<'a> Follower<'a> {
     pub(super) fn new(progress: &'a dyn Progress) -> Self {
         Self {
             progress,
-            changed: Vec::new(),
+            outcome: Outcome::default(),
             failed: None,
             last: "upload".to_owned(),
             finished: false,
@@ -51,6 +61,7 @@ impl<'a> Follower<'a> {
         }
         match line.split_once(' ') {
             Some(("step", rest)) => self.step(rest),
+            Some(("previous", text)) => self.outcome.previous_version = version_in(text),
             Some(("note", text)) => self.progress.note(text),
             Some(("log", text)) => tracing::debug!(text, "the installer"),
             None if line == "finished" => self.finished = true,
@@ -66,14 +77,14 @@ impl<'a> Follower<'a> {
         name.clone_into(&mut self.last);
         match state {
             "running" => self.progress.step(text),
-            "changed" => self.changed.push(text.to_owned()),
+            "changed" => self.outcome.changed.push(text.to_owned()),
             "failed" if self.failed.is_none() => self.failed = Some((name.to_owned(), text.to_owned())),
             _ => {}
         }
     }
 
     /// What has changed, or why it ended early.
-    pub(super) fn finish(self, ended: ExitStatus) -> Result<Vec<String>, ProvisionError> {
+    pub(super) fn finish(self, ended: ExitStatus) -> Result<Outcome, ProvisionError> {
         let output = Vec::from(self.errors).join("\n");
         match self.failed {
             Some((step, text)) if step == "configuration" && text.contains("refused") => {
@@ -81,7 +92,7 @@ impl<'a> Follower<'a> {
                 Err(ProvisionError::ConfigurationRefused { message })
             }
             Some((step, text)) => Err(ProvisionError::Step { step, text, output }),
-            None if self.finished && ended.success() => Ok(self.changed),
+            None if self.finished && ended.success() => Ok(self.outcome),
             None => Err(ProvisionError::Ended { ended, after: self.last, output }),
         }
     }
@@ -108,10 +119,7 @@ mod tests {
         }
     }
 
-    fn follow(
-        lines: &[(Stream, &str)],
-        ended: ExitStatus,
-    ) -> (Vec<String>, Result<Vec<String>, ProvisionError>) {
+    fn follow(lines: &[(Stream, &str)], ended: ExitStatus) -> (Vec<String>, Result<Outcome, ProvisionError>) {
         let told = Told::default();
         let mut follower = Follower::new(&told);
         for (stream, line) in lines {
@@ -127,6 +135,7 @@ mod tests {
             &[
                 (Stream::Out, "step engine running Unpacking the engine"),
                 (Stream::Err, "noise"),
+                (Stream::Out, "previous Docker version 0.9.0, build 1"),
                 (Stream::Out, "step engine changed Engine 1 installed"),
                 (Stream::Out, "step group same there"),
                 (Stream::Out, "note \u{1b}[31mPort opened"),
@@ -137,7 +146,9 @@ mod tests {
             ExitStatus::Code(0),
         );
         assert_eq!(told, ["step Unpacking the engine", "note [31mPort opened"]);
-        assert_eq!(result.unwrap(), ["Engine 1 installed"]);
+        let outcome = result.unwrap();
+        assert_eq!(outcome.changed, ["Engine 1 installed"]);
+        assert_eq!(outcome.previous_version.as_deref(), Some("0.9.0"));
     }
 
     #[test]

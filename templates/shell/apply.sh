@@ -70,13 +70,16 @@ if [ -S /run/containerd/containerd.sock ]{% if init == "systemd" %} || systemctl
     containerd=' --containerd=/run/containerd/containerd.sock'
 fi
 for file in "$stage"/*.template; do
-    sed "s|@DOCKERD@|$dockerd|; s|@CONTAINERD@|$containerd|" "$file" >"${file%.template}" ||
+    # A copy has the permissions of the upload, and keeps them when its content is replaced.
+    cp -p "$file" "${file%.template}" &&
+        sed "s|@DOCKERD@|$dockerd|; s|@CONTAINERD@|$containerd|" "$file" >"${file%.template}" ||
         fail configuration 'Could not write to `/run`'
 done
 {%- endif %}
 {%- if engine %}
 
 step engine running {{ engine.text | sh }}
+directory /usr/local 755
 directory /usr/local/bin 755
 mkdir "$fresh" || fail engine 'Could not write to `/usr/local/bin`'
 gzip -dc <"$stage/engine.gz" >"$fresh/engine" || fail engine 'Could not unpack the engine to `/usr/local/bin`'
@@ -85,6 +88,9 @@ digest=$(sha256sum <"$fresh/engine")
 chmod 0755 "$fresh/engine" || fail engine 'Could not make the engine executable'
 "$fresh/engine" --version >/dev/null || fail engine 'The engine does not run on this host'
 rm -f "$stage/engine.gz"
+if [ -x /usr/local/bin/engine ]; then
+    printf 'previous %s\n' "$(/usr/local/bin/engine --version 2>/dev/null)"
+fi
 {%- endif %}
 {%- if validate == "engine" %}
 
@@ -158,7 +164,7 @@ directory {{ directory.path | sh }} {{ directory.mode | plain }}
 {%- if file.keep_original %}
 keep_original {{ file.path | sh }}
 {%- endif %}
-put {{ file.staged | sh }} {{ file.path | sh }} {{ file.mode | plain }} {{ file.step | plain }}
+put {{ file.staged | sh }} {{ file.path | sh }} {{ file.step | plain }}
 {%- if file.done %}
 step {{ file.step | plain }} changed {{ file.done | sh }}
 {%- endif %}

@@ -6,10 +6,9 @@
 report() {
     echo machine-probe=begin
 
-    # shellcheck disable=SC2046 # Three words, and none of them can be a pattern.
-    set -- $(uname -n -r -m)
-    printf 'node=%s\nkernel=%s\narchitecture=%s\n' "$1" "$2" "$3"
-    kernel_release=$2
+    read -r line </proc/sys/kernel/hostname && printf 'node=%s\n' "$line"
+    read -r kernel_release </proc/sys/kernel/osrelease && printf 'kernel=%s\n' "$kernel_release"
+    printf 'architecture=%s\n' "$(uname -m)"
     printf 'clock=%s\n' "$(date +%s)"
 
     init=
@@ -56,21 +55,20 @@ report_init() {
     case $init in
         systemd)
             systemctl show -p Id -p LoadState -p ActiveState -p UnitFileState \
-                engine.service docker.service docker.socket containerd.service firewalld.service ufw.service |
-                while IFS= read -r line; do printf 'unit=%s\n' "$line"; done
+                engine.service docker.service docker.socket containerd.service
             ;;
         openrc)
             for service in engine docker; do
                 [ -x "/etc/init.d/$service" ] || continue
                 if rc-service "$service" status >/dev/null 2>&1; then active=active; else active=inactive; fi
                 if [ -e "/etc/runlevels/default/$service" ]; then enabled=enabled; else enabled=disabled; fi
-                printf 'unit=Id=%s.service\nunit=ActiveState=%s\nunit=UnitFileState=%s\nunit=\n' "$service" $active $enabled
+                printf 'Id=%s.service\nActiveState=%s\nUnitFileState=%s\n\n' "$service" $active $enabled
             done
             ;;
         machineos)
             if [ -x /etc/services/engine/run ]; then
                 if service engine status >/dev/null 2>&1; then active=active; else active=inactive; fi
-                printf 'unit=Id=engine.service\nunit=ActiveState=%s\nunit=UnitFileState=enabled\nunit=\n' $active
+                printf 'Id=engine.service\nActiveState=%s\nUnitFileState=enabled\n\n' $active
             fi
             ;;
     esac
@@ -84,9 +82,10 @@ report_tools() {
 
 report_files() {
     set --
+    links=
     for file in {% for path in files %}{{ path | sh }} {% endfor %}; do
         if [ -L "$file" ]; then
-            printf 'link=%s %s\n' "$file" "$(readlink "$file")"
+            links="$links $file"
         elif [ -f "$file" ]; then
             set -- "$@" "$file"
         elif [ -e "$file" ]; then
@@ -94,14 +93,16 @@ report_files() {
         fi
     done
     if [ $# -gt 0 ]; then
-        stat -c '%a %u %g %n' "$@" | while IFS= read -r line; do printf 'stat=%s\n' "$line"; done
-        sha256sum "$@" | while IFS= read -r line; do printf 'sha256=%s\n' "$line"; done
+        stat -c 'stat=%a %u %g %n' "$@"
+        sha256sum "$@"
     fi
+    # shellcheck disable=SC2012,SC2086 # Paths of ours, without blanks.
+    [ -z "$links" ] || ls -l $links
     # What is in these decides whether a reload will do, and what of it is somebody else's.
     for file in /etc/engine/daemon.json /etc/docker/daemon.json; do
         if [ -f "$file" ] && has base64; then
             printf 'content=%s ' "$file"
-            head -c 65536 "$file" | base64 | while IFS= read -r line; do printf '%s' "$line"; done
+            base64 -w 0 "$file"
             echo
         fi
     done
@@ -120,17 +121,17 @@ report_kernel() {
     for module in bridge veth nf_tables; do
         [ -d /sys/module/$module ] || set -- "$@" $module
     done
-    for module in "$@"; do
-        if grep -q "/$module\.ko" "/lib/modules/$kernel_release/modules.builtin" 2>/dev/null; then
-            continue
-        elif [ -e "/lib/modules/$kernel_release/modules.dep" ]; then
-            grep -q "/$module\.ko" "/lib/modules/$kernel_release/modules.dep" ||
-                printf 'missing-kernel=%s\n' "$module"
-        else
-            # Neither loaded nor listed: it may be built in without a word. The engine will say so if it is not.
-            printf 'unknown-kernel=%s\n' "$module"
-        fi
-    done
+    if [ $# -gt 0 ]; then
+        modules=/lib/modules/$kernel_release
+        available=$(grep -h -o -E '/(overlay|bridge|veth|nf_tables)\.ko' "$modules/modules.builtin" "$modules/modules.dep")
+        for module in "$@"; do
+            case $available in
+                *"/$module.ko"*) ;;
+                # Neither loaded nor listed: it may be built in without a word. The engine will say so if it is not.
+                *) [ ! -e "$modules/modules.dep" ] || printf 'missing-kernel=%s\n' "$module" ;;
+            esac
+        done
+    fi
     for namespace in mnt net pid ipc uts; do
         [ -e /proc/self/ns/$namespace ] || printf 'missing-kernel=%s namespaces\n' $namespace
     done
@@ -147,30 +148,39 @@ report_kernel() {
 }
 
 report_space() {
-    for wanted in /run /usr/local/bin /etc /var/lib/engine; do
+    set --
+    for wanted in /run /usr/local/bin /etc; do
         path=$wanted
         while [ ! -d "$path" ]; do path=${path%/*}; done
-        printf 'space=%s ' "$wanted"
-        df -Pk "${path:-/}" | { read -r _ && read -r line && echo "$line"; } || echo
         [ -w "${path:-/}" ] || printf 'read-only=%s\n' "$wanted"
+        set -- "$@" "${path:-/}"
     done
+    df -Pk "$@" | {
+        read -r line
+        for wanted in /run /usr/local/bin /etc; do
+            read -r line && printf 'space=%s %s\n' "$wanted" "$line"
+        done
+    }
 }
 
 report_names() {
     hostname={{ hostname | sh }}
     if [ -n "$hostname" ]; then
         [ -r /etc/hostname ] && read -r line </etc/hostname && printf 'static-hostname=%s\n' "$line"
-        if grep -q "^[^#]*[[:blank:]]$hostname\([[:blank:]]\|\$\)" /etc/hosts; then echo in-hosts=yes; fi
+        while IFS='	 ' read -r address names; do
+            case $address in '#'*) continue ;; esac
+            case " $names " in *[[:blank:]]"$hostname"[[:blank:]]*) echo in-hosts=yes ;; esac
+        done </etc/hosts
     fi
     user={{ login_user | sh }}
-    if grep -q '^docker:' /etc/group; then echo docker-group=yes; fi
-    case " $(id -nG "$user" 2>/dev/null) " in *' docker '*) echo docker-member=yes ;; esac
+    while IFS=: read -r group _ _ members; do
+        [ "$group" = docker ] || continue
+        echo docker-group=yes
+        case ",$members," in *",$user,"*) echo docker-member=yes ;; esac
+    done </etc/group
 }
 
 report_engines() {
-    if [ -x /usr/local/bin/engine ]; then
-        printf 'engine-version=%s\n' "$(/usr/local/bin/engine --version 2>/dev/null | head -n 1)"
-    fi
     if [ -r /run/engine.pid ] && read -r line </run/engine.pid && grep -q /usr/local/bin/engine "/proc/$line/cmdline"; then
         echo engine-runs=yes
     fi
@@ -203,3 +213,4 @@ report_protection() {
 export LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 report </dev/null 2>/dev/null
+exit 0

@@ -52,20 +52,19 @@ leave() {
 
 # directory PATH MODE
 directory() {
-    [ -d "$1" ] || mkdir -p "$1" || fail directories "Could not make \`$1\`"
-    chmod "$2" "$1" || fail directories "Could not set the permissions of \`$1\`"
+    [ -d "$1" ] || mkdir -m "$2" "$1" || fail directories "Could not make \`$1\`"
 }
 
-# put STAGED PATH MODE STEP: the file is complete or the old one at every moment, and never more readable than MODE.
+# put STAGED PATH STEP: at every moment there is the complete new file or the old one. What was unpacked has its owner and
+# permissions already, and nobody but root could get at it.
 put() {
     if [ -d "$2" ] && ! [ -L "$2" ]; then
-        fail "$4" "\`$2\` is a folder"
+        fail "$3" "\`$2\` is a folder"
     fi
     temporary=${2%/*}/.${2##*/}.machine-new
-    if ! { rm -f "$temporary" && cp "$stage/$1" "$temporary" && chown 0:0 "$temporary" && chmod "$3" "$temporary" &&
-        mv -f "$temporary" "$2"; }; then
+    if ! { cp -p "$stage/$1" "$temporary" && mv -f "$temporary" "$2"; }; then
         rm -f "$temporary"
-        fail "$4" "Could not write \`$2\`"
+        fail "$3" "Could not write \`$2\`"
     fi
     label "$2"
 }
