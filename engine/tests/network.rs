@@ -40,7 +40,7 @@ fn ask_with(ask: impl Fn() -> harness::Output) -> String {
     let mut answer = String::new();
     wait_for("an answer", || {
         let output = ask();
-        answer = output.stdout.trim().to_owned();
+        output.stdout.trim().clone_into(&mut answer);
         output.code == Some(0) && !answer.is_empty()
     });
     answer
