@@ -172,11 +172,7 @@ impl Driver for Generic {
 
     async fn state(&self, host: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
         let config = Config::of(host)?;
-        Ok(if reach::answers(&config.address, config.port).await {
-            State::Running
-        } else {
-            State::Stopped
-        })
+        Ok(if reach::answers(&config.address, config.port).await { State::Running } else { State::Stopped })
     }
 
     async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
@@ -190,12 +186,7 @@ impl Driver for Generic {
             address: config.address.clone(),
             engine_port: config.engine_port,
             url: None,
-            ssh: Some(SshEndpoint {
-                host: config.address,
-                port: config.port,
-                user: config.user,
-                key,
-            }),
+            ssh: Some(SshEndpoint { host: config.address, port: config.port, user: config.user, key }),
         })
     }
 }
