@@ -70,6 +70,9 @@ pub(crate) struct Global {
     /// The private key of the client [default: certs/key.pem in the store]
     #[arg(long, env = "MACHINE_TLS_CLIENT_KEY", value_name = "FILE")]
     pub(crate) tls_client_key: Option<PathBuf>,
+    /// The folder of engines to install instead of the ones inside this program
+    #[arg(long, env = crate::bundle::BUNDLE_VARIABLE, hide = true, value_name = "FOLDER")]
+    pub(crate) engine_bundle: Option<PathBuf>,
     /// Accepted for scripts written for docker-machine; SSH is always built in
     #[arg(long, env = "MACHINE_NATIVE_SSH", hide = true)]
     pub(crate) native_ssh: bool,
@@ -236,7 +239,8 @@ impl Global {
     fn context(&self) -> Result<Context, Failure> {
         let store = self.store()?;
         let certificates = self.certificates(&store);
-        Ok(Context { store, certificates, drivers: Registry::built_in(), bundle: Bundle::embedded() })
+        let bundle = Bundle::read_or_embedded(self.engine_bundle.as_deref())?;
+        Ok(Context { store, certificates, drivers: Registry::built_in(), bundle })
     }
 }
 

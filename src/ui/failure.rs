@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use machine_driver::DriverError;
 use serde_json::{Value, json};
 
-use crate::{engine_api::EngineError, provision::ProvisionError, ssh::SshError, store::StoreError};
+use crate::{bundle::BundleError, engine_api::EngineError, provision::ProvisionError, ssh::SshError, store::StoreError};
 
 /// Something went wrong and is to be told. Its exit status is decided here and used once, in `main`.
 #[derive(Debug)]
@@ -126,6 +126,9 @@ pub fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<EngineError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<BundleError>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<machine_pki::PkiError>() {

@@ -109,5 +109,6 @@ pub(crate) fn machineos() -> Result<()> {
 
 /// The image of a stock Debian.
 pub(crate) fn debian() -> Result<()> {
+    setup::for_debian_image()?;
     image::debian(&root().join("target/images/debian-12"))
 }

@@ -28,8 +28,8 @@ const TEST: [&str; 9] = [
     "util-linux",
     "openssl",
     "curl",
-    "fish",
     "shellcheck",
+    "sudo",
 ];
 
 /// Everything that building takes.
