@@ -261,6 +261,29 @@ async fn a_killed_run_is_completed_by_the_next() {
     }
 }
 
+/// The host goes on without us; the next run waits for it and finds what it has done.
+#[tokio::test]
+async fn a_lost_connection_is_made_up_for() {
+    let host = Host::new(Kind::Systemd);
+    host.provision(host.settings()).await.unwrap();
+    let hook = "#!/bin/sh\n[ \"$1\" = restart ] || exit 0\nrm /opt/hook\n\
+                parent() { sed -n 's/^PPid:[[:space:]]*//p' \"/proc/$1/status\"; }\n\
+                # The script, the shell that unpacked it, the server's process for this login.\n\
+                kill -9 \"$(parent \"$(parent \"$2\")\")\"\nsleep 2\n";
+    host.write("/opt/hook", hook, 0o755);
+    let settings = EngineSettings { env: vec![("A".to_owned(), "b".to_owned())], ..host.settings() };
+    let error = host.provision(settings.clone()).await.unwrap_err();
+    assert!(matches!(error, ProvisionError::Session { .. }), "{error:?}");
+    assert_eq!(error.layer(), "connection");
+    assert!(error.hint().unwrap().contains("un the same command again"), "{:?}", error.hint());
+
+    let report = host.provision(settings.clone()).await.unwrap();
+    assert!(!report.changed.contains(&"Environment written".to_owned()), "{:?}", report.changed);
+    assert_eq!(host.environment()["A"], "b");
+    assert_eq!(host.provision(settings).await.unwrap().changed, Vec::<String>::new());
+    host.is_tidy();
+}
+
 #[tokio::test]
 async fn a_full_disk_leaves_the_old_engine_in_place() {
     let small = "mkdir /mnt/kept\ncp -a $root/usr/local/. /mnt/kept\n\

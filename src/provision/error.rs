@@ -1,6 +1,7 @@
 //! Why a host did not become an engine host: which layer, what was there, and what to do next.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::bundle::BundleError;
 use crate::ssh::{ExitStatus, SshError};
@@ -14,6 +15,9 @@ pub enum ProvisionError {
     /// The session broke.
     #[error("{attempt} failed")]
     Session { attempt: &'static str, source: SshError },
+    /// The session is there, and the host does not come to an end.
+    #[error("{attempt} did not end within {} s", after.as_secs())]
+    TooSlow { attempt: &'static str, after: Duration },
     /// The login shell does something else than it was asked to.
     #[error("The host did not say what it is: the command ended with {} and {}", status(ended), said(output))]
     NoAnswer { ended: ExitStatus, output: String },
@@ -76,7 +80,8 @@ impl ProvisionError {
         match self {
             Self::Session { .. } => "connection",
             Self::SudoRefused { .. } | Self::NoSudo { .. } => "sudo",
-            Self::NoAnswer { .. }
+            Self::TooSlow { .. }
+            | Self::NoAnswer { .. }
             | Self::UnknownInit { .. }
             | Self::BundledEngineOnly { .. }
             | Self::MissingTools { .. }
@@ -146,6 +151,9 @@ impl ProvisionError {
             }
             Self::Step { output, .. } if output.contains("No space left on device") => {
                 "Make room on the host, and run the same command again"
+            }
+            Self::TooSlow { .. } => {
+                "A command hangs on the host: look at its processes, and run the same command again"
             }
             Self::Step { .. } | Self::Ended { .. } => "Run the same command again: it goes on from there",
             Self::Render(_) | Self::Upload(_) => return None,

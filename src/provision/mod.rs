@@ -21,10 +21,12 @@ mod steps;
 mod system;
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::Cursor;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use machine_driver::Progress;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::bundle::Bundle;
 use crate::ssh::Session;
@@ -38,6 +40,13 @@ use desired::Flavor;
 use facts::{Facts, Init, NoFacts, Root};
 use render::{RenderError, render, shell_quoted};
 use steps::{Follower, Outcome};
+
+/// How long a host may take to say what it is. It is a matter of a second, unless something hangs (a file system of
+/// another host that `df` waits for, a firewall's daemon).
+const LOOK_AT_MOST: Duration = Duration::from_secs(180);
+
+/// How long a host may take to apply everything; another engine's installer may have to fetch a lot.
+const APPLY_AT_MOST: Duration = Duration::from_secs(30 * 60);
 
 /// A clock that is off by more than this makes fresh certificates look like they were of the future: they begin to be
 /// valid five minutes before they were made.
@@ -197,9 +206,10 @@ impl<'a> Probe<'a> {
 async fn look(session: &Session, probe: &Probe<'_>) -> Result<Facts, ProvisionError> {
     let launcher = one_line("shell/launch-probe.sh")?;
     let command = format!("exec /bin/sh -c {}", shell_quoted(&launcher));
-    let output = session
-        .output(&command, probe.script()?.as_bytes())
+    let script = probe.script()?;
+    let output = timeout(LOOK_AT_MOST, session.output(&command, script.as_bytes()))
         .await
+        .map_err(|_| ProvisionError::TooSlow { attempt: "Looking at the host", after: LOOK_AT_MOST })?
         .map_err(|source| ProvisionError::Session { attempt: "Looking at the host", source })?;
     let answer = output.stdout.get(..facts::ANSWER_AT_MOST).unwrap_or(&output.stdout);
     let answer = String::from_utf8_lossy(answer);
@@ -241,9 +251,10 @@ async fn apply(
         Root::Login => format!("exec /bin/sh -c {launcher}"),
     };
     let mut follower = Follower::new(progress);
-    let ended = session
-        .stream(&command, std::io::Cursor::new(upload), |stream, line| follower.line(stream, line))
+    let following = session.stream(&command, Cursor::new(upload), |stream, line| follower.line(stream, line));
+    let ended = timeout(APPLY_AT_MOST, following)
         .await
+        .map_err(|_| ProvisionError::TooSlow { attempt: "Provisioning", after: APPLY_AT_MOST })?
         .map_err(|source| ProvisionError::Session { attempt: "Provisioning", source })?;
     Ok((follower.finish(ended)?, size))
 }

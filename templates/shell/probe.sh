@@ -176,8 +176,11 @@ report_names() {
     while IFS=: read -r group _ _ members; do
         [ "$group" = docker ] || continue
         echo docker-group=yes
-        case ",$members," in *",$user,"*) echo docker-member=yes ;; esac
+        case ",$members," in *",$user,"*) user= ;; esac
     done </etc/group
+    # It may be the user's first group, or known to a directory service alone.
+    [ -z "$user" ] || case " $(id -nG "$user") " in *' docker '*) user= ;; esac
+    [ -n "$user" ] || echo docker-member=yes
 }
 
 report_engines() {
