@@ -595,6 +595,19 @@ fn volumes_keep_data_and_begin_with_the_image() {
     engine.docker(["rm", "-v", "anon"]).ok();
     assert!(!Path::new(&source).exists());
     assert!(engine.data_root().join("volumes/store/_data/new").exists());
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "store\n");
+    engine.docker(["volume", "create", "--label", "kind=x", "extra"]).ok();
+    assert_eq!(engine.docker(["volume", "ls", "-qf", "label=kind=x"]).ok(), "extra\n");
+    let place = engine.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "store"]).ok();
+    assert!(Path::new(place.trim()).join("new").exists(), "{place}");
+    engine.docker(["create", "--name", "user", "-v", "store:/x", "-v", "/y", "busybox"]).ok();
+    assert!(engine.docker(["volume", "rm", "store"]).failed().contains("volume is in use - ["));
+    engine.docker(["rm", "user"]).ok();
+    let pruned = engine.docker(["volume", "prune", "-f"]).ok();
+    assert_eq!(pruned.lines().filter(|line| line.len() == 64).count(), 1, "{pruned}");
+    engine.docker(["volume", "prune", "-af"]).ok();
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "");
+    assert!(engine.docker(["volume", "rm", "store"]).failed().contains("no such volume"));
     let script = "df -k /scratch | tail -1; touch /scratch/x && echo fine; id -u";
     let tmpfs =
         ["run", "--rm", "--tmpfs", "/scratch:size=1m", "--shm-size", "2m", "busybox", "sh", "-c", script];

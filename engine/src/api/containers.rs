@@ -1,4 +1,4 @@
-//! `/containers/…` and `/exec/…`
+//! `/containers/…`, `/exec/…` and `/volumes/…`
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ mod archive;
 mod exec;
 mod hijack;
 mod streams;
+mod volumes;
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -52,6 +53,7 @@ pub fn routes() -> Router<App> {
         .route("/containers/{id}/changes", get(changes))
         .merge(archive::routes())
         .merge(exec::routes())
+        .merge(volumes::routes())
 }
 
 /// The query of a request, as texts.

@@ -134,13 +134,19 @@ async fn disk_usage(
     let images =
         if wanted("image") { Value::Array(images::summaries_with_usage(&app).await?) } else { Value::Null };
     let containers = if wanted("container") { app.containers.disk_usage().await } else { Value::Null };
+    let volumes = if wanted("volume") {
+        let containers = app.containers.clone();
+        tokio::task::spawn_blocking(move || containers.volume_usage()).await?.into()
+    } else {
+        Value::Null
+    };
     let worker = app.images.clone();
     let layers = tokio::task::spawn_blocking(move || worker.layers_size()).await?;
     Ok(Json(json!({
         "LayersSize": layers,
         "Images": images,
         "Containers": containers,
-        "Volumes": if wanted("volume") { json!([]) } else { Value::Null },
+        "Volumes": volumes,
         "BuildCache": if wanted("build-cache") { json!([]) } else { Value::Null },
         "BuilderSize": 0,
     })))

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::config::{Config, CreateRequest, HostConfig};
 use super::mounts;
 use super::names;
-use super::record::{FORMAT, Identity, MountPoint, State};
+use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::{Container, ContainerError, Containers};
 use crate::images::ImageConfig;
 use crate::runtime::spec;
@@ -77,7 +77,7 @@ impl Containers {
         let (log_driver, log_options) = log_settings(&host_config)?;
 
         let mut reservation = self.reserve(name, &id)?;
-        mounts::create_sources(&mounts)?;
+        self.create_sources(&mounts)?;
         let identity = Identity {
             format: FORMAT,
             id: id.clone(),
@@ -174,6 +174,26 @@ impl Containers {
                 for (name, value) in &live.log_options {
                     host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what is mounted, where that is the engine's business.
+    pub(super) fn create_sources(&self, points: &[MountPoint]) -> Result<(), ContainerError> {
+        for point in points {
+            match (&point.name, point.kind) {
+                (Some(name), MountKind::Volume) => {
+                    let labels = if point.anonymous { Self::anonymous_labels() } else { BTreeMap::new() };
+                    self.ensure_volume(name, labels)?;
+                }
+                (_, MountKind::Bind) if point.source.symlink_metadata().is_err() => {
+                    fs::create_dir_all(&point.source).map_err(|source| ContainerError::CreateSource {
+                        path: point.source.clone(),
+                        source,
+                    })?;
+                }
+                _ => {}
             }
         }
         Ok(())

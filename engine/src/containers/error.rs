@@ -21,6 +21,8 @@ pub enum ContainerError {
     NoSuchExec(String),
     #[error("Could not find the file {} in container", .0.display())]
     NoSuchFile(PathBuf),
+    #[error("{0}")]
+    NotFound(String),
     #[error("Multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
     #[error(
@@ -47,6 +49,8 @@ pub enum ContainerError {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Shim(#[from] ShimError),
+    #[error("error while creating mount source path '{}'", path.display())]
+    CreateSource { path: PathBuf, source: io::Error },
     #[error("Could not write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("Could not read `{}`", path.display())]
@@ -62,7 +66,9 @@ pub enum ContainerError {
 impl ContainerError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::NoSuchFile(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::NoSuchFile(_) | Self::NotFound(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::InvalidName(_) | Self::Invalid(_) | Self::Ambiguous(_) | Self::Spec(_) | Self::Mount(_) => {
                 StatusCode::BAD_REQUEST
             }

@@ -29,6 +29,7 @@ mod start;
 pub mod stats;
 mod stop;
 mod update;
+pub mod volumes;
 
 pub use container::Container;
 pub use error::ContainerError;

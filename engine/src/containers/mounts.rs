@@ -1,8 +1,6 @@
 //! From `-v`, `--mount`, `--tmpfs` and an image's volumes to mount points.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::config::{HostConfig, Mount};
@@ -38,8 +36,6 @@ pub enum MountError {
     Kind(String),
     #[error("invalid mount config for type \"volume\": subpath {0:?} is not supported by this engine yet")]
     Subpath(String),
-    #[error("error while creating mount source path '{}'", path.display())]
-    Create { path: PathBuf, source: io::Error },
 }
 
 /// Named volumes lie here.
@@ -79,18 +75,6 @@ pub fn parse(
         from_others.into_iter().chain(volumes).filter(|point| taken.insert(point.destination.clone())),
     );
     Ok(points)
-}
-
-/// Makes the directories that mounts come from, where that is the engine's business.
-pub fn create_sources(points: &[MountPoint]) -> Result<(), MountError> {
-    for point in points.iter().filter(|point| point.kind != MountKind::Tmpfs) {
-        if point.kind == MountKind::Bind && point.source.symlink_metadata().is_ok() {
-            continue;
-        }
-        fs::create_dir_all(&point.source)
-            .map_err(|source| MountError::Create { path: point.source.clone(), source })?;
-    }
-    Ok(())
 }
 
 fn destination(path: &str, kind: &'static str, specification: &str) -> Result<PathBuf, MountError> {

@@ -178,7 +178,7 @@ impl Containers {
         write(container.directory.join("hostname"), format!("{}\n", around.hostname).as_bytes())?;
         write(container.directory.join("resolv.conf"), resolver(identity).as_bytes())?;
         write(container.directory.join("hosts"), own_hosts(identity, &around.hostname, &[])?.as_bytes())?;
-        super::mounts::create_sources(&identity.mounts)?;
+        self.create_sources(&identity.mounts)?;
         let (spec, devices) = spec::build(identity, around)?;
         let text = serde_json::to_vec(&spec).map_err(spec::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
@@ -390,6 +390,10 @@ fn write_hosts(
 }
 
 fn own_hosts(identity: &Identity, hostname: &str, endpoints: &[Endpoint]) -> Result<String, ContainerError> {
+    if identity.host.network_mode == "host" && identity.host.extra_hosts.as_ref().is_none_or(Vec::is_empty) {
+        // The names that hold on the host hold in its network.
+        return Ok(fs::read_to_string("/etc/hosts").unwrap_or_default());
+    }
     let gateway = endpoints.first().and_then(|endpoint| endpoint.gateway).map(IpAddr::from);
     let entries = identity.host.extra_hosts.clone().unwrap_or_default();
     // Before there is a network, the gateway is not known yet.

@@ -24,7 +24,8 @@ pub fn bring_up(namespace: &Path) -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "there is no safe form of this ioctl")]
 fn set_up() -> io::Result<()> {
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: all zeroes is a valid value of this structure, which lives through both calls; the name ends with zero.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn special_letters_are_escaped() {
-        let overlay = Overlay { lower: vec!["/a:b".into(), "/c,d".into()], upper: "/u:v,w".into(), work: "/w".into() };
+        let overlay =
+            Overlay { lower: vec!["/a:b".into(), "/c,d".into()], upper: "/u:v,w".into(), work: "/w".into() };
         assert_eq!(options(&overlay.lower, &overlay), r"lowerdir=/a\:b:/c\,d,upperdir=/u:v\,w,workdir=/w");
     }
 }

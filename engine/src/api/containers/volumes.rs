@@ -1,0 +1,78 @@
+//! `/volumes/…`
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::{Options, QueryMap, body};
+use crate::api::ApiError;
+use crate::api::filters::Filters;
+use crate::containers::volumes::{Volume, VolumeRequest};
+use crate::daemon::App;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/volumes", get(list))
+        .route("/volumes/create", post(create))
+        .route("/volumes/prune", post(prune))
+        .route("/volumes/{name}", get(inspect).delete(remove))
+}
+
+async fn list(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(Options(query).text("filters"))?;
+    filters.only(&["dangling", "driver", "label", "label!", "name"])?;
+    let dangling = filters.boolean("dangling")?;
+    let listed = tokio::task::spawn_blocking(move || {
+        let containers = &app.containers;
+        let wanted = |volume: &Volume| {
+            let (names, drivers) = (filters.values("name"), filters.values("driver"));
+            (names.is_empty() || names.iter().any(|part| volume.name.contains(part.as_str())))
+                && (drivers.is_empty() || drivers.iter().any(|driver| driver == "local"))
+                && filters.labels_fit(&volume.labels)
+                && dangling
+                    .is_none_or(|dangling| containers.volume_users(&volume.name).is_empty() == dangling)
+        };
+        let volumes = containers.volumes();
+        let chosen = volumes.iter().filter(|volume| wanted(volume));
+        chosen.map(|volume| containers.describe_volume(volume)).collect::<Vec<_>>()
+    });
+    Ok(Json(json!({ "Volumes": listed.await?, "Warnings": null })))
+}
+
+async fn create(State(app): State<App>, bytes: Bytes) -> Result<impl IntoResponse, ApiError> {
+    let request: VolumeRequest = body(&bytes)?;
+    let made = tokio::task::spawn_blocking(move || {
+        let volume = app.containers.create_volume(request)?;
+        Ok::<_, ApiError>(app.containers.describe_volume(&volume))
+    });
+    Ok((StatusCode::CREATED, Json(made.await??)))
+}
+
+async fn inspect(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let volume = app.containers.volume(&name)?;
+    Ok(Json(app.containers.describe_volume(&volume)))
+}
+
+async fn remove(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    let force = Options(query).is("force");
+    tokio::task::spawn_blocking(move || app.containers.remove_volume(&name, force)).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(Options(query).text("filters"))?;
+    filters.only(&["all", "label", "label!"])?;
+    let all = filters.boolean("all")?.unwrap_or(false);
+    let wanted = move |volume: &Volume| filters.labels_fit(&volume.labels);
+    let (removed, bytes) =
+        tokio::task::spawn_blocking(move || app.containers.prune_volumes(all, wanted)).await?;
+    Ok(Json(json!({ "VolumesDeleted": removed, "SpaceReclaimed": bytes })))
+}
