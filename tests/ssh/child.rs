@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use machine::ssh::{HostKeyPolicy, Key, Session, Target, Timeouts};
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use crate::server::wait;
 
 const VARIABLE: &str = "MACHINE_TEST_TASK";
+/// Names a file at whose appearance the child panics.
+pub(crate) const PANIC: &str = "MACHINE_TEST_PANIC";
 /// What the test program itself prints ends here.
 pub(crate) const MARKER: &[u8] = b"=== task ===\n";
 
@@ -84,6 +87,14 @@ fn the_child() {
         key: task["key"].as_str().map_or(Key::Agent, |path| Key::File(PathBuf::from(path))),
         host_key: HostKeyPolicy::Pinned(serde_json::from_value(task["lines"].clone()).unwrap()),
     };
+    if let Some(file) = std::env::var_os(PANIC) {
+        std::thread::spawn(move || {
+            while !std::fs::exists(&file).unwrap() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            panic!("as ordered");
+        });
+    }
     std::io::stdout().write_all(MARKER).unwrap();
     std::io::stdout().flush().unwrap();
     let code = wait(async {

@@ -74,7 +74,8 @@ fn keys_are_exchanged_anew_in_the_middle_of_everything() {
         assert!(session.output("cat", &data).await.unwrap().stdout == data);
         session.close().await;
     });
-    assert!(server.log().contains("Received disconnect"), "{}", server.log());
+    // The goodbye was heard.
+    server.wait_for_log("Received disconnect");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use machine::ssh::{Key, Target};
 
-use crate::child::{MARKER, Task, after_marker};
+use crate::child::{MARKER, PANIC, Task, after_marker};
 use crate::server::Server;
 
 #[test]
@@ -71,6 +72,10 @@ struct Screen {
 
 impl Screen {
     fn open(task: &Task, columns: u16, rows: u16) -> Self {
+        Self::open_with(task, columns, rows, &[])
+    }
+
+    fn open_with(task: &Task, columns: u16, rows: u16, environment: &[(&str, &Path)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -82,6 +87,7 @@ impl Screen {
                 resize(&master, columns, rows);
                 let stream = || Stdio::from(slave.try_clone().unwrap());
                 let mut command = task.command_in_terminal();
+                command.envs(environment.iter().copied());
                 command
                     .env("TERM", "vt220")
                     .stdin(stream())
@@ -199,6 +205,21 @@ fn the_terminal_is_restored_however_it_ends() {
     server.cut();
     screen.expect("was lost while running");
     assert_eq!(screen.end(), 1);
+}
+
+#[test]
+fn a_panic_leaves_a_terminal_that_can_be_read() {
+    let server = Server::start();
+    let trigger = server.path("trigger");
+    let task = in_terminal(&server, "echo ready; sleep 100");
+    let mut screen = Screen::open_with(&task, 80, 24, &[(PANIC, &trigger)]);
+    screen.expect("ready");
+    assert!(screen.is_raw());
+    std::fs::write(&trigger, "").unwrap();
+    screen.expect("as ordered");
+    assert!(!screen.is_raw());
+    kill_process(Pid::from_child(&screen.child), Signal::TERM).unwrap();
+    assert_eq!(screen.end(), 143);
 }
 
 #[test]

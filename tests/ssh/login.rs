@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -144,13 +144,24 @@ fn a_login_that_is_refused_says_what_is_offered() {
     );
 }
 
+/// An agent that does not outlive its test.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn the_agent_opens_the_door() {
     let server = Server::start();
     let home = server.path("home");
     let socket = server.path("agent").display().to_string();
-    let mut agent =
-        Command::new("ssh-agent").args(["-D", "-a", &socket]).stdout(Stdio::null()).spawn().unwrap();
+    let mut command = Command::new("ssh-agent");
+    command.args(["-D", "-a", &socket]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _agent = Agent(command.spawn().unwrap());
     server.shell(
         "while ! test -S agent; do sleep 0.02; done
         umask 077; export SSH_AUTH_SOCK=agent
@@ -192,8 +203,6 @@ fn the_agent_opens_the_door() {
     server.shell("mkdir -p home/.ssh; cp key home/.ssh/id_ed25519; cp key.pub authorized_keys");
     let (code, output) = child(&Task::Connect { target }, &[("SSH_AUTH_SOCK", ""), ("HOME", &home)]);
     assert_eq!((code, output.as_str()), (0, "connected"));
-    let _ = agent.kill();
-    let _ = agent.wait();
 }
 
 /// Longer than any greeting.

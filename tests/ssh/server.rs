@@ -72,7 +72,7 @@ impl Server {
             "{lines}\n{sftp}\nListenAddress {address}:{port}\nHostKey {place}/host_ed25519\nHostKey {place}/host_ecdsa\n\
              PidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nMaxStartups 100\nMaxSessions 100\n\
-             AuthorizedKeysFile {place}/authorized_keys\n"
+             AuthorizedKeysFile {place}/authorized_keys\nSetEnv HOME={place}/home\n"
         );
         fs::write(path.join("sshd_config"), config).unwrap();
         let log = fs::File::create(path.join("log")).unwrap();
@@ -97,6 +97,17 @@ impl Server {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The server writes when it gets to it.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        for _ in 0..200 {
+            if self.log().contains(text) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{text:?} is not in {}", self.log());
     }
 
     pub(crate) fn logins(&self) -> usize {
