@@ -101,8 +101,7 @@ fn short<'a>(
     rest: &mut impl Iterator<Item = &'a OsString>,
     out: &mut Vec<OsString>,
 ) {
-    let mut letters = cluster.char_indices();
-    while let Some((at, letter)) = letters.next() {
+    for (at, letter) in cluster.char_indices() {
         let found = command.get_arguments().find(|argument| argument.get_short() == Some(letter));
         let Some(found) = found else {
             let help = letter == 'h' && cluster == "h";
@@ -116,7 +115,7 @@ fn short<'a>(
         let after = &cluster[at + letter.len_utf8()..];
         if takes_value(found) {
             let name = found.get_long().unwrap_or_default();
-            match after.strip_prefix('=').or((!after.is_empty()).then_some(after)) {
+            match after.strip_prefix('=').or_else(|| (!after.is_empty()).then_some(after)) {
                 Some(value) => out.push(bound(name, OsStr::new(value))),
                 None => match rest.next() {
                     Some(next) => out.push(bound(name, next)),

@@ -6,7 +6,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::client::{Client, Target};
@@ -17,6 +17,7 @@ use super::terminal::{self, RawMode};
 
 /// What is joined, and how.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "Each is a thing of its own that is or is not so")]
 pub(crate) struct Session {
     /// Whether the process has a terminal, so that there are no frames.
     pub(crate) tty: bool,
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     /// Whether what the process writes comes to us.
     pub(crate) output: bool,
     pub(crate) detach_keys: DetachKeys,
+    /// Whether somebody beside the session passes signals on; otherwise they end it.
+    pub(crate) signals_go_on: bool,
 }
 
 /// How a session ended.
@@ -43,11 +46,10 @@ const ENDING: [(SignalKind, u8); 3] =
 impl Session {
     /// Copies in both directions until one side is done. Raw mode lasts exactly as long.
     pub(crate) async fn run(self, stream: Upgraded) -> Outcome<End> {
-        let raw = if self.tty && self.input && terminal::input_is_terminal() {
-            Some(RawMode::enter().map_err(Failure::Input)?)
-        } else {
-            None
-        };
+        let on_terminal = self.tty && self.input && terminal::input_is_terminal();
+        // Before the terminal is raw, so that no signal finds it so and nobody to restore it.
+        let deadly = if on_terminal && !self.signals_go_on { deadly_signals() } else { Vec::new() };
+        let raw = if on_terminal { Some(RawMode::enter().map_err(Failure::Input)?) } else { None };
         let (mut from, to) = tokio::io::split(TokioIo::new(stream));
         let detach_keys = (self.tty && raw.is_some()).then_some(self.detach_keys);
         let mut input: JoinHandle<io::Result<End>> = if self.input {
@@ -73,7 +75,7 @@ impl Session {
         };
         tokio::pin!(output);
         let mut input_open = true;
-        let killed = ended(raw.is_some());
+        let killed = ended(deadly);
         tokio::pin!(killed);
         let end = loop {
             tokio::select! {
@@ -120,23 +122,22 @@ async fn feed(
     }
 }
 
-/// Waits for a signal that would end us with the terminal still raw.
-async fn ended(raw: bool) -> u8 {
-    if !raw {
+/// Takes the signals that would end us with the terminal still raw.
+fn deadly_signals() -> Vec<(Signal, u8)> {
+    ENDING.into_iter().filter_map(|(kind, code)| Some((signal(kind).ok()?, code))).collect()
+}
+
+/// Waits for one of the signals; the exit code that goes with it.
+async fn ended(signals: Vec<(Signal, u8)>) -> u8 {
+    if signals.is_empty() {
         return std::future::pending().await;
     }
-    let mut waits = Vec::new();
-    for (kind, code) in ENDING {
-        if let Ok(mut signals) = signal(kind) {
-            waits.push(Box::pin(async move {
-                signals.recv().await;
-                code
-            }));
-        }
-    }
-    if waits.is_empty() {
-        return std::future::pending().await;
-    }
+    let waits = signals.into_iter().map(|(mut signal, code)| {
+        Box::pin(async move {
+            signal.recv().await;
+            code
+        })
+    });
     futures_util::future::select_all(waits).await.0
 }
 
@@ -162,30 +163,43 @@ async fn send_size(client: &Client, target: &Target) -> bool {
     client.post(&target, None).await.is_ok()
 }
 
-/// Passes signals on to a container until it is dropped; for processes without a terminal.
-pub(crate) async fn forward_signals(client: &Client, container: &str) {
-    let kinds = [
-        (SignalKind::hangup(), "HUP"),
-        (SignalKind::interrupt(), "INT"),
-        (SignalKind::quit(), "QUIT"),
-        (SignalKind::terminate(), "TERM"),
-        (SignalKind::user_defined1(), "USR1"),
-        (SignalKind::user_defined2(), "USR2"),
-        (SignalKind::alarm(), "ALRM"),
-    ];
-    let mut waits = Vec::new();
-    for (kind, name) in kinds {
-        if let Ok(mut signals) = signal(kind) {
-            waits.push(Box::pin(async move {
-                while signals.recv().await.is_some() {
-                    let target = Target::new(["containers", container, "kill"]).with("signal", name);
-                    // A container that has just ended takes no signals.
-                    let _: Outcome<Value> = client.post(&target, None).await;
-                }
-            }));
+/// Takes our signals to pass them on to a container. None is lost from here on.
+#[derive(Debug, Default)]
+pub(crate) struct SignalProxy {
+    signals: Vec<(Signal, &'static str)>,
+}
+
+impl SignalProxy {
+    /// Takes the signals, if they are to be passed on.
+    pub(crate) fn new(wanted: bool) -> Self {
+        if !wanted {
+            return Self::default();
+        }
+        let kinds = [
+            (SignalKind::hangup(), "HUP"),
+            (SignalKind::interrupt(), "INT"),
+            (SignalKind::quit(), "QUIT"),
+            (SignalKind::terminate(), "TERM"),
+            (SignalKind::user_defined1(), "USR1"),
+            (SignalKind::user_defined2(), "USR2"),
+            (SignalKind::alarm(), "ALRM"),
+        ];
+        Self {
+            signals: kinds.into_iter().filter_map(|(kind, name)| Some((signal(kind).ok()?, name))).collect(),
         }
     }
-    futures_util::future::join_all(waits).await;
+
+    /// Passes them on until it is dropped.
+    pub(crate) async fn run(self, client: &Client, container: &str) {
+        let waits = self.signals.into_iter().map(async |(mut signals, name)| {
+            while signals.recv().await.is_some() {
+                let target = Target::new(["containers", container, "kill"]).with("signal", name);
+                // A container that has just ended takes no signals.
+                let _: Outcome<Value> = client.post(&target, None).await;
+            }
+        });
+        futures_util::future::join_all(waits).await;
+    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn the_requests_to_make_a_container_are_those_of_the_stock_client() {
             "-v",
             "/a:/b:ro",
             "-v",
-            "data:/c",
+            "/again",
             "-v",
             "/anonymous",
             "--tmpfs",

@@ -110,13 +110,39 @@ fn a_signal_restores_the_terminal() {
             drop(read_all(&mut stream));
         });
         let (mut master, slave) = terminal();
-        let mut child = on_terminal(ours(&daemon.host(), &["run", "-it", "busybox"]), &slave);
+        let mut child =
+            on_terminal(ours(&daemon.host(), &["run", "-it", "--sig-proxy=false", "busybox"]), &slave);
         read_until(&mut master, "prompt> ");
         wait_for("the raw terminal", || is_raw(&slave));
         send(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(code));
         assert!(!is_raw(&slave), "{signal}");
     }
+}
+
+#[test]
+fn a_signal_to_run_is_the_process_s_business_even_on_a_terminal() {
+    let daemon = one_container(0, |mut stream| {
+        stream.get_mut().write_all(b"prompt> ").unwrap();
+        let mut typed = [0];
+        stream.read_exact(&mut typed).unwrap();
+        close(&stream);
+    });
+    let (mut master, slave) = terminal();
+    let mut child = on_terminal(ours(&daemon.host(), &["run", "-it", "busybox"]), &slave);
+    read_until(&mut master, "prompt> ");
+    wait_for("the raw terminal", || is_raw(&slave));
+    send(&child, "TERM");
+    wait_for("the signal at the daemon", || {
+        daemon
+            .requests()
+            .iter()
+            .any(|request| request.path.ends_with("/kill") && request.query == "signal=TERM")
+    });
+    assert!(is_raw(&slave));
+    master.write_all(b"x").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!is_raw(&slave));
 }
 
 #[test]

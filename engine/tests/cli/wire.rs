@@ -14,7 +14,7 @@ use crate::{clean, one_container, ours, send};
 
 #[test]
 fn input_is_half_closed_and_output_taken_apart() {
-    let input: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).take(3_000_000).collect();
+    let input: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).take(3_000_000).collect();
     let expected = input.clone();
     let daemon = one_container(7, move |mut stream| {
         // The whole input is there before anything is answered: the end of it must have come alone.

@@ -11,7 +11,7 @@ use crate::cli::client::{Client, Target, empty};
 use crate::cli::create::{Attached, environment};
 use crate::cli::detach::DetachKeys;
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::session::{self, End, Session};
+use crate::cli::session::{self, End, Session, SignalProxy};
 use crate::cli::stdcopy::{copy_frames, copy_raw};
 use crate::cli::{output, terminal, units};
 
@@ -55,7 +55,9 @@ pub(crate) async fn attach(client: &Client, options: Attach) -> Outcome {
     let waiting = wait(client, id, "").await?;
     let stream =
         client.hijack(&attach_target(id, Attached { stdin, stdout: true, stderr: true }), None).await?;
-    let session = Session { tty, input: stdin, output: true, detach_keys };
+    let proxied = options.sig_proxy && !tty;
+    let signals = SignalProxy::new(proxied);
+    let session = Session { tty, input: stdin, output: true, detach_keys, signals_go_on: proxied };
     let work = async {
         match session.run(stream).await? {
             End::Detached => {
@@ -67,7 +69,7 @@ pub(crate) async fn attach(client: &Client, options: Attach) -> Outcome {
     };
     tokio::select! {
         outcome = work => outcome,
-        () = beside(client, id, tty, options.sig_proxy) => Ok(()),
+        () = beside(client, id, tty, signals) => Ok(()),
     }
 }
 
@@ -137,7 +139,13 @@ pub(crate) async fn exec(client: &Client, options: Exec) -> Outcome {
         return client.post(&start, Some(&start_body)).await.map(|_| ());
     }
     let stream = client.hijack(&start, Some(&start_body)).await?;
-    let session = Session { tty: options.tty, input: options.interactive, output: true, detach_keys };
+    let session = Session {
+        tty: options.tty,
+        input: options.interactive,
+        output: true,
+        detach_keys,
+        signals_go_on: false,
+    };
     let size = async {
         if options.tty {
             session::follow_size(client, Target::new(["exec", id, "resize"])).await;

@@ -292,7 +292,7 @@ fn pack(writer: &mut impl Write, source: &Path, entry: Option<&str>, follow: boo
     let entry = entry.filter(|entry| !entry.is_empty());
     match entry {
         Some(entry) if source.is_dir() && (follow || !source.is_symlink()) => {
-            builder.append_dir_all(entry, source)?
+            builder.append_dir_all(entry, source)?;
         }
         Some(entry) => {
             builder.follow_symlinks(follow);

@@ -282,7 +282,7 @@ pub(crate) async fn remove(client: &Client, options: Remove) -> Outcome {
                 for step in removed.as_array().into_iter().flatten() {
                     match (step["Deleted"].as_str(), step["Untagged"].as_str()) {
                         (Some(deleted), _) if !deleted.is_empty() => {
-                            output::line(format!("Deleted: {deleted}"))?
+                            output::line(format!("Deleted: {deleted}"))?;
                         }
                         (_, Some(untagged)) => output::line(format!("Untagged: {untagged}"))?,
                         _ => {}
@@ -421,8 +421,10 @@ pub(crate) async fn write_out(mut body: hyper::body::Incoming, path: Option<&str
         return Ok(());
     };
     let failed = |source| Failure::WriteFile { path: path.to_owned(), source };
-    let folder =
-        Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = Path::new(path)
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(folder).map_err(failed)?;
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(broken)?.into_data() {

@@ -10,7 +10,7 @@ use crate::cli::create::{self, Attached};
 use crate::cli::detach::DetachKeys;
 use crate::cli::failure::{Failure, Outcome, chain};
 use crate::cli::output;
-use crate::cli::session::{End, Session};
+use crate::cli::session::{End, Session, SignalProxy};
 
 /// How many containers are worked on at a time, as in the stock client.
 const AT_ONCE: usize = 50;
@@ -84,8 +84,9 @@ async fn start_attached(client: &Client, name: &str, detach_keys: &str, interact
     let stream = client.hijack(&attach_target(id, attached), None).await?;
     let removed = container["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
     let waiting = begin_wait(client, id, if removed { "removed" } else { "next-exit" }).await?;
+    let signals = SignalProxy::new(!tty);
     start_container(client, id).await?;
-    let session = Session { tty, input: stdin, output: true, detach_keys };
+    let session = Session { tty, input: stdin, output: true, detach_keys, signals_go_on: !tty };
     let work = async {
         match session.run(stream).await? {
             End::Detached => Ok(()),
@@ -94,7 +95,7 @@ async fn start_attached(client: &Client, name: &str, detach_keys: &str, interact
     };
     tokio::select! {
         outcome = work => outcome,
-        () = beside(client, id, tty, true) => Ok(()),
+        () = beside(client, id, tty, signals) => Ok(()),
     }
 }
 

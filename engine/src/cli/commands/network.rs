@@ -101,7 +101,6 @@ pub(crate) struct Disconnect {
 }
 
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "Each is a flag of the stock client")]
 pub(crate) struct Create {
     /// Containers may be attached by hand
     #[arg(long)]

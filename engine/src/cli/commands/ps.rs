@@ -139,7 +139,9 @@ pub(crate) fn row(container: &Value, whole: bool, now: Timestamp) -> Row {
     let created = container["Created"].as_i64().unwrap_or(0);
     let mounts = container["Mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mount_names = mounts.iter().map(|mount| {
-        let name = Some(text(mount, "Name")).filter(|name| !name.is_empty()).unwrap_or(text(mount, "Source"));
+        let name = Some(text(mount, "Name"))
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| text(mount, "Source"));
         if whole { name.to_owned() } else { units::ellipsis(name, 15) }
     });
     let local = mounts.iter().filter(|mount| text(mount, "Driver") == "local").count();

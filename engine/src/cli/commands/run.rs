@@ -16,7 +16,7 @@ use crate::cli::create::{self, Attached, Options};
 use crate::cli::detach::DetachKeys;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
-use crate::cli::session::{self, End, Session};
+use crate::cli::session::{self, End, Session, SignalProxy};
 use crate::cli::terminal;
 
 /// The longest answer to a wait.
@@ -79,12 +79,14 @@ pub(crate) async fn run(client: &Client, run: Run) -> Outcome {
     let stream = client.hijack(&attach_target(&id, attached), None).await.map_err(failed("run"))?;
     let condition = if options.rm { "removed" } else { "next-exit" };
     let waiting = wait(client, &id, condition).await.map_err(failed("run"))?;
+    let signals = SignalProxy::new(sig_proxy);
     start(client, &id).await.map_err(not_started)?;
     let session = Session {
         tty: options.tty,
         input: attached.stdin,
         output: attached.stdout || attached.stderr,
         detach_keys,
+        signals_go_on: sig_proxy,
     };
     let work = async {
         match session.run(stream).await? {
@@ -94,18 +96,19 @@ pub(crate) async fn run(client: &Client, run: Run) -> Outcome {
     };
     tokio::select! {
         outcome = work => outcome,
-        () = beside(client, &id, options.tty, sig_proxy) => Ok(()),
+        () = beside(client, &id, options.tty, signals) => Ok(()),
     }
 }
 
-/// What goes on beside a session, for ever: the terminal's size, or signals.
-pub(crate) async fn beside(client: &Client, id: &str, tty: bool, sig_proxy: bool) {
-    if tty {
-        session::follow_size(client, Target::new(["containers", id, "resize"])).await;
-    } else if sig_proxy {
-        session::forward_signals(client, id).await;
-    }
-    std::future::pending().await
+/// What goes on beside a session, for ever: the terminal's size, and signals.
+pub(crate) async fn beside(client: &Client, id: &str, tty: bool, signals: SignalProxy) {
+    let size = async {
+        if tty {
+            session::follow_size(client, Target::new(["containers", id, "resize"])).await;
+        }
+    };
+    tokio::join!(size, signals.run(client, id));
+    std::future::pending::<()>().await;
 }
 
 /// Where to attach to these streams of a container.

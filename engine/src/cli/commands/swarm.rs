@@ -140,6 +140,7 @@ pub(crate) struct Update {
 }
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "They are the names of the stock client's flags")]
 pub(crate) struct Ca {
     /// The root certificate to use, as a PEM file
     #[arg(long, value_name = "pem-file")]

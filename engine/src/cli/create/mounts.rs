@@ -9,6 +9,7 @@ use super::super::units;
 
 /// What the options of a container say about its filesystems.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "The API calls one kind of mounts so")]
 pub(crate) struct Mounts {
     /// Bind mounts and named volumes, as written.
     pub(crate) binds: Vec<String>,
