@@ -69,7 +69,7 @@ impl Home {
 fn show(output: &Output) -> String {
     format!(
         "exit: {}\n----- stdout\n{}----- stderr\n{}",
-        output.status.code().map_or("signal".to_owned(), |code| code.to_string()),
+        output.status.code().map_or_else(|| "signal".to_owned(), |code| code.to_string()),
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )

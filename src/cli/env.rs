@@ -172,7 +172,7 @@ fn no_proxy_value(arguments: &Arguments, address: &str) -> String {
 enum Shell {
     Posix,
     Fish,
-    PowerShell,
+    Pwsh,
     Cmd,
     Tcsh,
     Emacs,
@@ -191,7 +191,7 @@ fn shell_of(arguments: &Arguments) -> Result<Shell, Failure> {
     }
     Ok(match word.as_str() {
         "fish" => Shell::Fish,
-        "powershell" | "pwsh" => Shell::PowerShell,
+        "powershell" | "pwsh" => Shell::Pwsh,
         "cmd" => Shell::Cmd,
         "tcsh" | "csh" => Shell::Tcsh,
         "emacs" => Shell::Emacs,
@@ -210,10 +210,10 @@ impl Shell {
                 format!("set -gx {name} \"{}\";\n", escaped(value, &['\\', '"', '$'], '\\'))
             }
             (Self::Fish, None) => format!("set -e {name};\n"),
-            (Self::PowerShell, Some(value)) => {
+            (Self::Pwsh, Some(value)) => {
                 format!("$Env:{name} = \"{}\"\n", escaped(value, &['`', '"', '$'], '`'))
             }
-            (Self::PowerShell, None) => format!("Remove-Item Env:\\\\{name}\n"),
+            (Self::Pwsh, None) => format!("Remove-Item Env:\\\\{name}\n"),
             (Self::Cmd, Some(value)) => format!("SET {name}={value}\n"),
             (Self::Cmd, None) => format!("SET {name}=\n"),
             (Self::Tcsh, Some(value)) => {
@@ -232,7 +232,7 @@ impl Shell {
         match self {
             Self::Posix => format!("# {intro}\n# eval $({command})\n"),
             Self::Fish => format!("# {intro}\n# eval ({command})\n"),
-            Self::PowerShell => format!("# {intro}\n# & {command} | Invoke-Expression\n"),
+            Self::Pwsh => format!("# {intro}\n# & {command} | Invoke-Expression\n"),
             Self::Cmd => format!("REM {intro}\nREM \t@FOR /f \"tokens=*\" %i IN ('{command}') DO @%i\n"),
             Self::Tcsh => format!(": {intro}\n: eval `{command}`\n"),
             Self::Emacs => format!(

@@ -258,7 +258,7 @@ impl Filters {
                 "name" => {
                     filters.names.push(regex_lite::Regex::new(value).map_err(|error| {
                         anyhow::Error::new(error).context("Could not use the filter `name`")
-                    })?)
+                    })?);
                 }
                 "driver" => filters.drivers.push(value_text),
                 "state" => filters.states.push(value_text),

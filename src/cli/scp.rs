@@ -104,9 +104,10 @@ fn place<'a>(side: &Side, session: Option<&'a Session>) -> Place<'a> {
 }
 
 fn delta(store: &Store, source: &Side, destination: &Side, arguments: &Arguments) -> Result<u8, Failure> {
-    let remote = match (source, destination) {
-        (Side::There { record, .. }, Side::Here(_)) | (Side::Here(_), Side::There { record, .. }) => record,
-        _ => return Err(anyhow::anyhow!("`--delta` copies between this machine and one host").into()),
+    let ((Side::There { record: remote, .. }, Side::Here(_))
+    | (Side::Here(_), Side::There { record: remote, .. })) = (source, destination)
+    else {
+        return Err(anyhow::anyhow!("`--delta` copies between this machine and one host").into());
     };
     let login = system_ssh::login(store, remote)?;
     let text = |side: &Side| match side {

@@ -112,7 +112,7 @@ async fn wait_for_ssh(
     let target = super::target(&context.store, record, None)
         .map_err(|source| BringUpError::Login { source, console: Console::default() })?;
     let (paths, keys) = (context.paths(record), Keys::default());
-    let view = context.view(record, &paths, &keys);
+    let view = super::view(record, &paths, &keys);
     let banner = ssh::wait_for_banner(&target.host, target.port, BOOT_AT_MOST);
     let died = async {
         loop {

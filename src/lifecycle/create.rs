@@ -3,7 +3,7 @@
 use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress};
 use serde_json::Value;
 
-use super::{Asker, BringUpError, Context, Keys, bring_up};
+use super::{Asker, BringUpError, Context, Keys, LoginError, bring_up};
 use crate::{
     ssh::{self, SshError},
     store::{
@@ -42,10 +42,31 @@ pub enum CreateError {
     #[error("Could not make a key pair")]
     Keys(#[source] SshError),
     #[error("Error creating machine")]
-    BringUp(#[source] BringUpError),
+    BringUp(#[source] Box<BringUpError>),
 }
 
 impl CreateError {
+    /// What the user can do about it, where the cause does not say so itself.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherOptions { name } => Some(format!(
+                "Give the options that it was begun with to go on, or undo it with `machine rm {name}`"
+            )),
+            Self::Removing { name } => Some(format!("Finish that with `machine rm {name}`")),
+            Self::BringUp(error)
+                if matches!(
+                    **error,
+                    BringUpError::Login { source: LoginError::Ssh(SshError::HostKeyUnknown { .. }), .. }
+                ) =>
+            {
+                Some("If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says the same on the host, run the same \
+                 command again with `--ssh-host-key SHA256:…`"
+                    .to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// docker-machine's exit status: 3 when it was refused before anything was made.
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -80,7 +101,10 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
-        let record = context.store.load(&request.name)?;
+        let mut record = context.store.load(&request.name)?;
+        if record.ssh_host_keys.is_empty() {
+            record.ssh_host_keys.clone_from(&request.host_keys);
+        }
         return match record.phase {
             Phase::Ready => Err(StoreError::Exists { name: request.name.clone() }.into()),
             Phase::Removing => Err(CreateError::Removing { name: request.name.clone() }),
@@ -98,7 +122,7 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     record.ssh_host_keys.clone_from(&request.host_keys);
     let paths = context.paths(&record);
     let keys = Keys::default();
-    if let Err(error) = driver.check(&context.view(&record, &paths, &keys)).await {
+    if let Err(error) = driver.check(&super::view(&record, &paths, &keys)).await {
         lock.abandon();
         return Err(CreateError::Check(error));
     }
@@ -125,7 +149,9 @@ pub async fn create(
         context.store.save(&lock, &mut record)?;
         return Ok(record);
     }
-    bring_up::bring_up(context, &lock, &mut record, asker, progress).await.map_err(CreateError::BringUp)?;
+    bring_up::bring_up(context, &lock, &mut record, asker, progress)
+        .await
+        .map_err(|error| CreateError::BringUp(Box::new(error)))?;
     Ok(record)
 }
 
@@ -143,7 +169,7 @@ async fn make(
     progress.step("Creating machine");
     let paths = context.paths(record);
     let before = record.clone();
-    let view = context.view(&before, &paths, &keys);
+    let view = super::view(&before, &paths, &keys);
     let mut journal = RecordJournal::new(&context.store, lock, record);
     driver.create(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
     let endpoint = driver.endpoint(&view, &record.driver.state).await.map_err(CreateError::Driver)?;

@@ -43,19 +43,6 @@ impl Context {
         self.drivers.find(&record.driver_name)
     }
 
-    /// Runs `act` with the driver's view of a host whose folder exists.
-    pub(crate) fn view<'a>(&self, record: &'a Record, paths: &'a Paths, keys: &'a Keys) -> HostView<'a> {
-        HostView {
-            name: &record.name,
-            id: &record.id,
-            folder: &paths.folder,
-            cache: &paths.cache,
-            config: &record.driver.config,
-            login: keys.login.as_ref(),
-            host_key: keys.host.as_ref(),
-        }
-    }
-
     pub(crate) fn paths(&self, record: &Record) -> Paths {
         Paths { folder: self.store.folder(&record.name), cache: self.store.cache() }
     }
@@ -64,7 +51,20 @@ impl Context {
     pub async fn state(&self, record: &Record) -> Result<State, DriverError> {
         let paths = self.paths(record);
         let keys = Keys::default();
-        self.driver(record)?.state(&self.view(record, &paths, &keys), &record.driver.state).await
+        self.driver(record)?.state(&view(record, &paths, &keys), &record.driver.state).await
+    }
+}
+
+/// What a driver is told of a host.
+pub(crate) fn view<'a>(record: &'a Record, paths: &'a Paths, keys: &'a Keys) -> HostView<'a> {
+    HostView {
+        name: &record.name,
+        id: &record.id,
+        folder: &paths.folder,
+        cache: &paths.cache,
+        config: &record.driver.config,
+        login: keys.login.as_ref(),
+        host_key: keys.host.as_ref(),
     }
 }
 

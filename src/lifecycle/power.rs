@@ -42,7 +42,7 @@ pub async fn power(
     let driver = context.driver(&record)?;
     let (paths, keys) = (context.paths(&record), Keys::default());
     let before = record.clone();
-    let view = context.view(&before, &paths, &keys);
+    let view = super::view(&before, &paths, &keys);
     if driver.info().features.power {
         let state = driver.state(&view, &record.driver.state).await?;
         let already = match (what, state) {
@@ -80,7 +80,7 @@ pub async fn power(
         return Ok(record);
     }
     record.state = State::Running;
-    let endpoint = driver.endpoint(&context.view(&before, &paths, &keys), &record.driver.state).await?;
+    let endpoint = driver.endpoint(&super::view(&before, &paths, &keys), &record.driver.state).await?;
     record.set_endpoint(endpoint, &paths.folder);
     context.store.save(&lock, &mut record)?;
     if driver.info().features.provisioned && record.phase >= Phase::Booting {

@@ -40,7 +40,7 @@ pub async fn remove(
     record.phase = Phase::Removing;
     context.store.save(&lock, &mut record)?;
     let (paths, keys) = (context.paths(&before), Keys::default());
-    let view = context.view(&before, &paths, &keys);
+    let view = super::view(&before, &paths, &keys);
     let removed = match context.drivers.find(&before.driver_name) {
         Ok(driver) => {
             let mut journal = RecordJournal::new(&context.store, &lock, &mut record);

@@ -100,7 +100,7 @@ async fn describe(
     let views: Vec<(HostView<'_>, &serde_json::Value)> = indices
         .iter()
         .zip(&paths)
-        .map(|(&index, paths)| (context.view(records[index], paths, &keys), &records[index].driver.state))
+        .map(|(&index, paths)| (super::view(records[index], paths, &keys), &records[index].driver.state))
         .collect();
     let Ok(answers) = tokio::time::timeout(limit, driver.describe_many(&views)).await else {
         return indices.iter().map(|&index| (index, None, None, String::new())).collect();

@@ -89,7 +89,9 @@ impl Difference {
         difference.open_firewall = facts.firewall.is_some() && !facts.firewall_open;
         let unit = format!("{}.service", flavor.service());
         difference.enable = init != Init::MachineOs && !facts.enabled(&unit);
-        difference.action = action(effect, facts.active(&unit));
+        // Packages start what they install, with their own settings.
+        let active = facts.active(&unit) || difference.install;
+        difference.action = action(effect, active);
         Ok(difference)
     }
 

@@ -147,7 +147,7 @@ impl ProvisionError {
                 "Correct the option that it names (`--engine-opt` and its like), and run the same command again"
             }
             Self::Step { step, .. } if step == "install" => {
-                "The installer of the other engine failed; look at what it said"
+                "The installer of the other engine did not do its work; correct what it says, and run the same command again"
             }
             Self::Step { output, .. } if output.contains("No space left on device") => {
                 "Make room on the host, and run the same command again"

@@ -174,7 +174,7 @@ impl Facts {
                 _ if !begun || ended => {}
                 "os-release" => release.push(value),
                 "Id" | "LoadState" | "ActiveState" | "UnitFileState" => {
-                    facts.read_unit(key, value, &mut unit)
+                    facts.read_unit(key, value, &mut unit);
                 }
                 _ => facts.read(key, value),
             }

@@ -13,7 +13,7 @@ use super::StoreError;
 /// the folder. The mode holds from the first byte on.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let failed = |source| StoreError::Write { path: path.to_owned(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".tmp-")
         .permissions(fs::Permissions::from_mode(mode))

@@ -218,7 +218,7 @@ impl Certificates {
     }
 
     fn make_parent(&self, path: &Path) -> Result<(), StoreError> {
-        self.store.make_folder(path.parent().unwrap_or(Path::new(".")))
+        self.store.make_folder(path.parent().unwrap_or_else(|| Path::new(".")))
     }
 
     fn unusable(&self, source: PkiError) -> StoreError {

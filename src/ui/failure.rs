@@ -5,7 +5,14 @@ use std::{error::Error, fmt};
 use machine_driver::DriverError;
 use serde_json::{Value, json};
 
-use crate::{bundle::BundleError, engine_api::EngineError, provision::ProvisionError, ssh::SshError, store::StoreError};
+use crate::{
+    bundle::BundleError,
+    engine_api::EngineError,
+    lifecycle::CreateError,
+    provision::ProvisionError,
+    ssh::{CopyError, SshError},
+    store::StoreError,
+};
 
 /// Something went wrong and is to be told. Its exit status is decided here and used once, in `main`.
 #[derive(Debug)]
@@ -113,11 +120,17 @@ pub fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<Hinted>() {
         return Some(error.hint.clone());
     }
+    if let Some(error) = error.downcast_ref::<CreateError>() {
+        return error.hint();
+    }
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<DriverError>() {
         return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<CopyError>() {
+        return error.hint();
     }
     if let Some(error) = error.downcast_ref::<SshError>() {
         return error.hint();
