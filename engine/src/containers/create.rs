@@ -13,7 +13,7 @@ use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::{Container, ContainerError, Containers};
 use crate::images::ImageConfig;
-use crate::runtime::spec;
+use crate::runtime::{limits, spec};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Containers {
         if host.shm_size == 0 {
             host.shm_size = 64 * 1024 * 1024;
         }
-        if host.ulimits.as_ref().is_some_and(|limits| !limits.is_empty()) && !spec::may_raise_limits() {
+        if host.ulimits.as_ref().is_some_and(|limits| !limits.is_empty()) && !limits::may_raise_limits() {
             warnings
                 .push("This engine may not raise limits of processes; higher ones are cut down.".to_owned());
         }

@@ -16,6 +16,7 @@ use super::record::Status;
 use super::shim::{self, Connection, Shim, ShimError};
 use super::{ContainerError, Containers, names};
 use crate::config::Ulimit;
+use crate::runtime::limits;
 use crate::runtime::spec::{self, SpecError};
 use crate::shim::protocol::{ExecTask, Reply, Request, ShimConfig, Task};
 
@@ -295,7 +296,7 @@ fn exec_config(
     let directory = if directory.is_empty() { "/" } else { directory };
     let command = request.cmd.clone().unwrap_or_default();
     let mut process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
-    let rlimits = spec::rlimits(&identity.host, default_ulimits);
+    let rlimits = limits::processes(&identity.host, default_ulimits);
     if !rlimits.is_empty() {
         process["rlimits"] = rlimits.into();
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::config::RestartPolicy;
 use super::{Container, ContainerError, Containers};
-use crate::runtime::{cgroup, spec};
+use crate::runtime::{cgroup, limits};
 
 /// The body of `POST /containers/{id}/update`; zero and absent mean unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,7 +72,7 @@ impl Containers {
         }
         super::create::check(&container.identity().config, &host)?;
         if container.status().is_alive() {
-            let value = spec::resources(&host, cgroup::is_unified());
+            let value = limits::resources(&host, cgroup::is_unified());
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
             let cgroup = container.cgroup.clone();

@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod confine;
 pub mod devices;
+pub mod limits;
 pub mod loopback;
 pub mod overlay;
 pub mod seccomp;

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::protocol::{self, ContainerTask, ShimConfig, VolumeFill};
 use crate::runtime::confine::{self, Root};
-use crate::runtime::{overlay, users};
+use crate::runtime::overlay;
+use crate::runtime::users::{self, User};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -36,8 +37,8 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// Mounts the root file system in a namespace of this process's own, so that nothing stays mounted whatever happens,
-/// and completes the OCI configuration with what only the root file system tells.
-pub fn container(directory: &Path, config: &ShimConfig, task: &ContainerTask) -> Result<(), PrepareError> {
+/// and completes the OCI configuration with what only the root file system tells; answers with the user.
+pub fn container(directory: &Path, config: &ShimConfig, task: &ContainerTask) -> Result<User, PrepareError> {
     private_mounts().map_err(|source| PrepareError::Namespace { source })?;
     let rootfs = directory.join(protocol::ROOTFS);
     overlay::mount(&task.overlay, &rootfs, directory).map_err(|source| PrepareError::Mount { source })?;
@@ -57,19 +58,20 @@ pub fn container(directory: &Path, config: &ShimConfig, task: &ContainerTask) ->
             .map_err(|source| PrepareError::Volume { destination: volume.destination.clone(), source })?;
     }
     let content = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
-    std::fs::write(&path, content).map_err(failed)
+    std::fs::write(&path, content).map_err(failed)?;
+    Ok(user)
 }
 
 /// Completes the OCI `process` of a process that joins the container whose first process is `init_pid`.
-pub fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<(), PrepareError> {
+pub fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<User, PrepareError> {
     let path = PathBuf::from(format!("/proc/{init_pid}/root"));
     let root = Root::open(&path).map_err(|source| PrepareError::Configuration { path, source })?;
     let user = users::resolve(&root, &config.user, &config.groups)?;
     complete_process(process, &user);
-    Ok(())
+    Ok(user)
 }
 
-fn complete_process(process: &mut Value, user: &users::User) {
+fn complete_process(process: &mut Value, user: &User) {
     process["user"] = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids });
     if let Some(environment) = process["env"].as_array_mut()
         && !environment.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("HOME=")))

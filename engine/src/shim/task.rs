@@ -10,7 +10,7 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use libcontainer::syscall::syscall::SyscallType;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, Uid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use super::executor::{MARK, Program};
 use super::prepare;
 use super::protocol::{self, ContainerTask, ExecTask, ShimConfig, Task};
 use crate::runtime::cgroup;
+use crate::runtime::users::User;
 
 /// Where libcontainer hands over the terminal.
 const CONSOLE: &str = "console.sock";
@@ -68,9 +69,9 @@ pub fn create(
     config: &ShimConfig,
     task: &ContainerTask,
 ) -> Result<(Container, Running), TaskError> {
-    prepare::container(directory, config, task)?;
+    let user = prepare::container(directory, config, task)?;
     let console = Console::new(directory, config)?;
-    let (streams, given) = streams(config)?;
+    let (streams, given) = streams(config, &user)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program { init: task.init, ..Program::default() })
         .with_root_path(directory.join(protocol::STATE))
@@ -91,7 +92,7 @@ pub fn create(
     };
     let finished = cgroup::apply_devices(&config.cgroup, &task.devices)
         .map_err(|source| TaskError::Devices { source })
-        .and_then(|()| with_console(streams, console, config));
+        .and_then(|()| with_console(streams, console, config, &user));
     match finished {
         Ok(streams) => Ok((container, Running { pid, streams })),
         Err(error) => {
@@ -104,9 +105,9 @@ pub fn create(
 /// Runs another process in a container.
 pub fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Result<Running, TaskError> {
     let console = Console::new(directory, config)?;
-    let (streams, given) = streams(config)?;
     let mut process = task.process.clone();
-    prepare::exec(config, &mut process, task.init_pid)?;
+    let user = prepare::exec(config, &mut process, task.init_pid)?;
+    let (streams, given) = streams(config, &user)?;
     let understood = |source| TaskError::Configuration { source };
     let mut program = Program::default();
     if let Some(seccomp) = &task.seccomp {
@@ -143,7 +144,7 @@ pub fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Result<Ru
         .build()
         .map_err(|error| refused(&error, directory))?
         .as_raw();
-    let streams = with_console(streams, console, config)?;
+    let streams = with_console(streams, console, config, &user)?;
     Ok(Running { pid, streams })
 }
 
@@ -174,7 +175,7 @@ fn refused(error: &libcontainer::error::LibcontainerError, directory: &Path) -> 
     TaskError::Refused(if details.is_empty() { text } else { format!("{text} ({})", details.join("; ")) })
 }
 
-fn streams(config: &ShimConfig) -> Result<(Streams, Option<Given>), TaskError> {
+fn streams(config: &ShimConfig, user: &User) -> Result<(Streams, Option<Given>), TaskError> {
     if config.terminal {
         return Ok((Streams { stdin: None, terminal: None, stdout: None, stderr: None }, None));
     }
@@ -189,6 +190,10 @@ fn streams(config: &ShimConfig) -> Result<(Streams, Option<Given>), TaskError> {
         let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         (null.map_err(failed)?, None)
     };
+    // A program opens them anew by `/dev/stdout` and so on.
+    for given in [&given_stdin, &given_stdout, &given_stderr].into_iter().skip(usize::from(stdin.is_none())) {
+        rustix::fs::fchown(given, Some(Uid::from_raw(user.uid)), None).map_err(failed)?;
+    }
     for own in stdin.iter().chain([&stdout, &stderr]) {
         rustix::io::ioctl_fionbio(own, true).map_err(failed)?;
     }
@@ -200,11 +205,16 @@ fn with_console(
     mut streams: Streams,
     console: Option<Console>,
     config: &ShimConfig,
+    user: &User,
 ) -> Result<Streams, TaskError> {
     if let Some(console) = console {
         let terminal = console.receive().map_err(|source| TaskError::Terminal { source })?;
         rustix::io::ioctl_fionbio(&terminal, true)
             .map_err(|error| TaskError::Terminal { source: error.into() })?;
+        let failed = |error: rustix::io::Errno| TaskError::Terminal { source: error.into() };
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let inner = rustix::pty::ioctl_tiocgptpeer(&terminal, flags | rustix::pty::OpenptFlags::CLOEXEC);
+        rustix::fs::fchown(inner.map_err(failed)?, Some(Uid::from_raw(user.uid)), None).map_err(failed)?;
         if let Some((rows, columns)) = config.console_size {
             resize(&terminal, rows, columns).map_err(|source| TaskError::Terminal { source })?;
         }

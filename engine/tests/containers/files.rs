@@ -1,0 +1,84 @@
+//! Volumes, and files in and out.
+
+use super::*;
+
+#[test]
+fn volumes_keep_data_and_begin_with_the_image() {
+    let engine = engine();
+    let write = ["run", "--rm", "-v", "store:/etc", "busybox", "sh", "-c", "echo more > /etc/new; ls /etc"];
+    let listed = engine.docker(write).ok();
+    assert!(listed.contains("passwd") && listed.contains("new"), "{listed}");
+    let read = ["run", "--rm", "-v", "store:/mnt:ro", "busybox", "sh", "-c", "cat /mnt/new; touch /mnt/x"];
+    let again = engine.docker(read);
+    assert_eq!(again.stdout, "more\n");
+    assert!(again.stderr.contains("Read-only file system"), "{again:?}");
+    let outer = engine.path("outer");
+    fs::create_dir_all(outer.join("inner")).unwrap();
+    engine.inside("mount", ["-t", "tmpfs", "x", outer.join("inner").to_str().unwrap()]).ok();
+    let bind = format!("{}:/o:ro", outer.display());
+    let below = engine.docker(["run", "--rm", "-v", &bind, "busybox", "touch", "/o/inner/x"]).failed();
+    assert!(below.contains("Read-only file system"), "{below}");
+    engine.docker(["run", "--name", "anon", "-v", "/data", "busybox", "touch", "/data/x"]).ok();
+    let source = inspect(&engine, "anon")["Mounts"][0]["Source"].as_str().unwrap().to_owned();
+    assert!(Path::new(&source).join("x").exists());
+    let from = engine.docker(["run", "--rm", "--volumes-from", "anon", "busybox", "ls", "/data"]).ok();
+    assert_eq!(from, "x\n");
+    engine.docker(["rm", "-v", "anon"]).ok();
+    assert!(!Path::new(&source).exists());
+    assert!(engine.data_root().join("volumes/store/_data/new").exists());
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "store\n");
+    engine.docker(["volume", "create", "--label", "kind=x", "extra"]).ok();
+    assert_eq!(engine.docker(["volume", "ls", "-qf", "label=kind=x"]).ok(), "extra\n");
+    let place = engine.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "store"]).ok();
+    assert!(Path::new(place.trim()).join("new").exists(), "{place}");
+    engine.docker(["create", "--name", "user", "-v", "store:/x", "-v", "/y", "busybox"]).ok();
+    assert!(engine.docker(["volume", "rm", "store"]).failed().contains("volume is in use - ["));
+    engine.docker(["rm", "user"]).ok();
+    let pruned = engine.docker(["volume", "prune", "-f"]).ok();
+    assert_eq!(pruned.lines().filter(|line| line.len() == 64).count(), 1, "{pruned}");
+    engine.docker(["volume", "prune", "-af"]).ok();
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "");
+    assert!(engine.docker(["volume", "rm", "store"]).failed().contains("no such volume"));
+    let script = "df -k /scratch | tail -1; touch /scratch/x && echo fine; id -u";
+    let tmpfs =
+        ["run", "--rm", "--tmpfs", "/scratch:size=1m", "--shm-size", "2m", "busybox", "sh", "-c", script];
+    let output = engine.docker(tmpfs).ok();
+    assert!(output.contains("1024") && output.contains("fine"), "{output}");
+}
+
+#[test]
+fn files_are_copied_in_and_out() {
+    let engine = engine();
+    let source = engine.path("source");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    fs::write(source.join("sub/file"), "content").unwrap();
+    symlink("sub/file", source.join("link")).unwrap();
+    engine
+        .docker(["create", "--name", "still", "-v", "kept:/kept", "busybox", "cat", "/tmp/source/link"])
+        .ok();
+    engine.docker(["run", "-d", "--name", "alive", "busybox", "sleep", "1000"]).ok();
+    for name in ["still", "alive"] {
+        engine.docker(["cp", source.to_str().unwrap(), &format!("{name}:/tmp")]).ok();
+        let out = engine.path(format!("out-{name}"));
+        engine.docker(["cp", &format!("{name}:/tmp/source"), out.to_str().unwrap()]).ok();
+        assert_eq!(fs::read_to_string(out.join("link")).unwrap(), "content");
+        let missing = engine.docker(["cp", &format!("{name}:/none"), "-"]).failed();
+        assert!(missing.contains("Could not find the file /none in container"), "{missing}");
+    }
+    assert_eq!(engine.docker(["start", "-a", "still"]).ok(), "content");
+    engine.docker(["cp", source.join("sub").to_str().unwrap(), "still:/kept/"]).ok();
+    assert!(engine.data_root().join("volumes/kept/_data/sub/file").exists());
+    let changes = engine.docker(["diff", "alive"]).ok();
+    assert_eq!(
+        changes,
+        "C /tmp\nA /tmp/source\nA /tmp/source/link\nA /tmp/source/sub\nA /tmp/source/sub/file\n"
+    );
+    engine.docker(["exec", "alive", "rm", "/etc/passwd"]).ok();
+    assert!(engine.docker(["diff", "alive"]).ok().contains("D /etc/passwd\n"));
+    // A link made by the container leads nowhere outside of it.
+    let outside = engine.path("outside");
+    fs::create_dir(&outside).unwrap();
+    engine.docker(["exec", "alive", "ln", "-s", outside.to_str().unwrap(), "/escape"]).ok();
+    let _ = engine.docker(["cp", source.to_str().unwrap(), "alive:/escape/"]);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}

@@ -1,0 +1,154 @@
+//! Containers live longer than daemons, and daemons find them again.
+
+use super::*;
+
+#[test]
+fn a_container_survives_its_daemon() {
+    let mut engine = engine();
+    let script = "trap 'exit 42' TERM; i=0; while true; do echo line $i; i=$((i+1)); sleep 0.1; done";
+    engine.docker(["run", "-d", "--name", "long", "busybox", "sh", "-c", script]).ok();
+    engine.docker(["run", "-d", "--name", "short", "busybox", "sh", "-c", "sleep 1.5; exit 9"]).ok();
+    engine.docker(["run", "-d", "--name", "keeper", "--restart", "always", "busybox", "sleep", "1.5"]).ok();
+    engine.docker(["create", "--name", "fresh", "busybox", "true"]).ok();
+    let before = inspect(&engine, "long");
+    engine.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    engine.launch();
+    assert_eq!(status(&engine, "long"), "running");
+    let after = inspect(&engine, "long");
+    assert_eq!(before["State"]["Pid"], after["State"]["Pid"]);
+    assert_eq!(before["NetworkSettings"]["IPAddress"], after["NetworkSettings"]["IPAddress"]);
+    let short = inspect(&engine, "short")["State"].clone();
+    assert_eq!((short["Status"].as_str(), short["ExitCode"].as_i64()), (Some("exited"), Some(9)));
+    assert_eq!(status(&engine, "fresh"), "created");
+    wait_for("a new start by the policy", || inspect(&engine, "keeper")["RestartCount"].as_i64() >= Some(1));
+    let count = |engine: &Engine| engine.docker(["logs", "long"]).ok().lines().count();
+    let seen = count(&engine);
+    assert!(seen > 15, "{seen} lines were written while there was no daemon");
+    wait_for("more lines", || count(&engine) > seen);
+    let lines = engine.docker(["logs", "long"]).ok();
+    assert!(lines.lines().enumerate().all(|(number, line)| line == format!("line {number}")), "{lines}");
+    let waiter = engine.docker_command(["wait", "long"]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for("the wait", || true);
+    engine.docker(["stop", "long"]).ok();
+    let answer = waiter.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(answer.stdout).unwrap(), "42\n");
+    engine.docker(["rm", "-f", "long", "short", "keeper", "fresh"]).ok();
+}
+
+#[test]
+fn an_interrupted_create_and_a_lost_supervisor_are_cleared_up() {
+    let mut engine = engine();
+    let id =
+        engine.docker(["run", "-d", "--name", "orphan", "busybox", "sleep", "1000"]).ok().trim().to_owned();
+    let pid = inspect(&engine, "orphan")["State"]["Pid"].as_i64().unwrap();
+    let status_file = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let shim = status_file.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    engine.kill();
+    harness::run(Command::new("kill").args(["-KILL", &shim]), b"").ok();
+    wait_for("the container to go with its supervisor", || {
+        // Whoever has taken it over may take its time to collect it.
+        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    });
+    let half = engine.data_root().join("containers").join("f".repeat(64));
+    fs::create_dir_all(half.join("upper")).unwrap();
+    engine.launch();
+    assert!(!half.exists());
+    let state = inspect(&engine, "orphan")["State"].clone();
+    assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(255)));
+    engine.docker(["start", "orphan"]).ok();
+    assert_eq!(inspect(&engine, &id)["State"]["Running"], true);
+    engine.docker(["kill", "orphan"]).ok();
+    assert_eq!(inspect(&engine, &id)["State"]["ExitCode"], 137);
+}
+
+/// All processes that run as supervisors for this engine.
+fn supervisors(engine: &Engine) -> Vec<String> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.starts_with("engine shim") && command.contains(engine.exec_root()) {
+            found.push(command);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
+    let mut engine = engine();
+    for round in 0..5u64 {
+        let working = std::sync::atomic::AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            for worker in 0..3 {
+                let (engine, working) = (&engine, &working);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    // Whatever the daemon's end does to these commands is right.
+                    while working.load(std::sync::atomic::Ordering::Relaxed) {
+                        let name = format!("chaos{round}x{worker}x{number}");
+                        let _ = engine.docker(["run", "-d", "--name", &name, "busybox", "sleep", "1000"]);
+                        let _ = engine.docker(["stop", "-t", "0", &name]);
+                        let _ = engine.docker(["start", &name]);
+                        if number % 2 == 0 {
+                            let _ = engine.docker(["rm", "-f", &name]);
+                        }
+                        number += 1;
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(150 + 137 * round));
+            engine.signal("KILL");
+            working.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
+        engine.kill();
+        engine.launch();
+        let listed = engine.http("GET", "/containers/json?all=1", b"").json();
+        for container in listed.as_array().unwrap() {
+            let id = container["Id"].as_str().unwrap();
+            let view = inspect(&engine, id);
+            let state = &view["State"];
+            let pid = state["Pid"].as_i64().unwrap();
+            let expected = state["Status"] == "running";
+            assert_eq!(pid != 0 && Path::new(&format!("/proc/{pid}")).exists(), expected, "{state}");
+            if expected {
+                assert_eq!(engine.docker(["exec", id, "echo", "alive"]).ok(), "alive\n");
+            } else {
+                engine.docker(["start", id]).ok();
+            }
+        }
+    }
+    let all = engine.docker(["ps", "-aq"]).ok();
+    let ids: Vec<&str> = all.split_whitespace().collect();
+    engine.docker(["rm", "-f"].into_iter().chain(ids)).ok();
+    wait_for("all supervisors to end", || supervisors(&engine).is_empty());
+    let left: Vec<_> = fs::read_dir(engine.data_root().join("containers")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let left = engine.inside("ls", [format!("{}/containers", engine.exec_root())]).ok();
+    assert_eq!(left, "");
+    let links = engine.inside("ip", ["-o", "link"]).ok();
+    assert!(!links.contains("veth"), "{links}");
+}
+
+#[test]
+fn restart_policies_are_kept() {
+    let engine = engine();
+    let failing =
+        ["run", "-d", "--name", "failing", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 5"];
+    engine.docker(failing).ok();
+    wait_for("two new starts", || {
+        let view = inspect(&engine, "failing");
+        view["State"]["Status"] == "exited" && view["RestartCount"] == 2
+    });
+    engine.docker(["run", "-d", "--name", "fine", "--restart", "on-failure", "busybox", "true"]).ok();
+    wait_for("the end", || status(&engine, "fine") == "exited");
+    engine.docker(["run", "-d", "--name", "steady", "--restart", "always", "busybox", "sleep", "0.2"]).ok();
+    wait_for("several starts", || inspect(&engine, "steady")["RestartCount"].as_i64() >= Some(2));
+    engine.docker(["stop", "-t", "0", "steady"]).ok();
+    assert_eq!(status(&engine, "steady"), "exited");
+    engine.docker(["start", "steady"]).ok();
+    engine.docker(["rm", "-f", "steady"]).ok();
+    let both = engine.docker(["run", "--rm", "--restart", "always", "busybox", "true"]).failed();
+    assert!(both.contains("--restart and --rm") || both.contains("AutoRemove"), "{both}");
+}
