@@ -15,10 +15,10 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What is copied: [[USER@]HOST:]PATH
+    /// What is copied: `[[USER@]HOST:]PATH`
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// Where to: [[USER@]HOST:]PATH
+    /// Where to: `[[USER@]HOST:]PATH`
     #[arg(value_name = "DESTINATION")]
     destination: String,
     /// Folders with all that is in them

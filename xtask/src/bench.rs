@@ -77,11 +77,14 @@ fn small_commands(store: &Path) -> Result<()> {
 }
 
 fn sizes() -> Result<()> {
-    let size =
-        |path: &Path| fs::metadata(path).map(|file| file.len()).context("Could not read a file's size");
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let size = |path: &Path| {
+        fs::metadata(path)
+            .map(|file| file.len())
+            .with_context(|| format!("Could not read `{}`", path.display()))
+    };
+    let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
     say(&format!(
-        "engine: {:.1} MiB, gzip'd {:.1} MiB (≤ 30, ≤ 10); machine with it: {:.1} MiB",
+        "engine: {}, gzip'd {} (≤ 30, ≤ 10); machine with it: {}",
         mib(size(&build::engine_program())?),
         mib(size(&root().join("target/engine-bundle/engine-x86_64.gz"))?),
         mib(size(&build::machine_program())?),

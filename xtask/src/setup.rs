@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -126,7 +127,6 @@ fn as_root(command: &mut Command) -> Result<()> {
 
 /// Whether this process is root's.
 pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
@@ -141,7 +141,6 @@ impl NoServices {
         if path.exists() || !is_root() {
             return Self { policy: None };
         }
-        use std::os::unix::fs::PermissionsExt as _;
         let made = fs::write(&path, "#!/bin/sh\nexit 101\n")
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
         Self { policy: made.is_ok().then_some(path) }
