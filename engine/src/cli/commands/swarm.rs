@@ -59,7 +59,7 @@ pub(crate) struct Settings {
 
 #[derive(Args, Debug)]
 pub(crate) struct Init {
-    /// Address for the other nodes (format: "<ip|interface>[:port]")
+    /// Address for the other nodes (format: `"<ip|interface>[:port]"`)
     #[arg(long, value_name = "string", default_value = "")]
     advertise_addr: String,
     /// Lock managers, so that a key is needed to start them
@@ -83,7 +83,7 @@ pub(crate) struct Init {
     /// Make a new cluster of what this node knows
     #[arg(long)]
     force_new_cluster: bool,
-    /// Address to listen on (format: "<ip|interface>[:port]")
+    /// Address to listen on (format: `"<ip|interface>[:port]"`)
     #[arg(long, value_name = "node-addr", default_value = "0.0.0.0:2377")]
     listen_addr: String,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub(crate) struct Init {
 
 #[derive(Args, Debug)]
 pub(crate) struct Join {
-    /// Address for the other nodes (format: "<ip|interface>[:port]")
+    /// Address for the other nodes (format: `"<ip|interface>[:port]"`)
     #[arg(long, value_name = "string", default_value = "")]
     advertise_addr: String,
     /// Availability of the node ("active", "pause", "drain")
@@ -101,7 +101,7 @@ pub(crate) struct Join {
     /// Address or interface for the containers' traffic
     #[arg(long, value_name = "string", default_value = "")]
     data_path_addr: String,
-    /// Address to listen on (format: "<ip|interface>[:port]")
+    /// Address to listen on (format: `"<ip|interface>[:port]"`)
     #[arg(long, value_name = "node-addr", default_value = "0.0.0.0:2377")]
     listen_addr: String,
     /// The token that lets a node in
