@@ -333,7 +333,13 @@ fn grammar() -> clap::Command {
             .help_template(HELP)
             .override_usage(usage)
             .styles(clap::builder::Styles::plain())
-            .disable_help_subcommand(true);
+            .disable_help_subcommand(true)
+            .mut_args(|argument| {
+                // A default of nothing says nothing.
+                let defaults = argument.get_default_values();
+                let says_nothing = !defaults.is_empty() && defaults.iter().all(|value| value.is_empty());
+                if says_nothing { argument.hide_default_value(true) } else { argument }
+            });
         command.mut_subcommands(|sub| {
             let path = format!("{path} {}", sub.get_name());
             dress(sub, &path)
