@@ -472,12 +472,7 @@ fn serve(script: String) -> String {
 #[tokio::test]
 async fn another_engine_is_installed_and_configured() {
     let dockerd = include_str!("provision/stand_ins/dockerd");
-    let script = format!(
-        "#!/bin/sh\necho Installing dockerd\nmkdir -p /opt/bin /etc/systemd/system\ncat >/usr/local/bin/dockerd <<'END'\n{dockerd}END\n\
-         chmod 755 /usr/local/bin/dockerd\necho docker:x:102: >>/etc/group\n\
-         printf '[Service]\\nExecStart=/usr/bin/dockerd -H fd://\\n' >/etc/systemd/system/docker.service\n\
-         echo start >>/run/installs\n"
-    );
+    let script = include_str!("provision/stand_ins/install-dockerd").replace("@DOCKERD@", dockerd);
     let host = Host::new(Kind::Systemd);
     host.write("/etc/docker/daemon.json", "{\"hosts\": [\"fd://\"], \"data-root\": \"/srv/docker\"}", 0o644);
     let settings = EngineSettings {
@@ -508,7 +503,15 @@ async fn another_engine_is_installed_and_configured() {
 
     let again = host.provision(settings).await.unwrap();
     assert_eq!(again.changed, Vec::<String>::new());
-    assert_eq!((host.lines("/run/installs").len(), host.lines("/run/dockerd.starts").len()), (1, 1));
+    assert_eq!((host.lines("/run/installs").len(), host.lines("/run/dockerd.starts").len()), (1, 2));
+
+    // It reads its certificates at its start alone.
+    let session = host.log_in().await;
+    let told = Told::default();
+    let changed = provision::install_certificates(&session, &tls(2), &told).await.unwrap();
+    assert_eq!(changed, ["Certificates installed", "Engine restarted"]);
+    assert!(told.lines().iter().any(|line| line.starts_with("note: ")), "{:?}", told.lines());
+    assert_eq!(host.read("/etc/docker/server-key.pem"), "SECRET KEY 2\n");
 }
 
 #[tokio::test]

@@ -103,6 +103,11 @@ impl Difference {
         let unit = format!("{}.service", flavor.service());
         if facts.active(&unit) {
             difference.action = action(effect, true);
+            if flavor == Flavor::Dockerd && difference.action == Some(Action::Restart) {
+                let note = "dockerd reads its certificates at its start alone: it is restarted, and with it its containers, \
+                            unless it was told `live-restore`";
+                difference.notes.push(note.to_owned());
+            }
         } else if effect.is_some() {
             difference
                 .notes

@@ -40,16 +40,26 @@ take_lock
 rm -rf "$fresh"
 {%- if install_url %}
 
+add_fetcher() {
+    if has apt-get; then apt-get -q update >&2 && apt-get -q install -y --no-install-recommends ca-certificates curl >&2
+    elif has dnf; then dnf -q install -y curl >&2
+    elif has yum; then yum -q install -y curl >&2
+    elif has zypper; then zypper -n -q install curl >&2
+    elif has apk; then apk add -q curl >&2
+    elif has pacman; then pacman -Sy --noconfirm curl >&2
+    else return 1
+    fi
+}
+
 # The engine's own installer; what it says is passed on, so that nobody takes a long download for a dead connection.
 step install running {{ install_text | sh }}
 echo 'DPkg::Lock::Timeout "300";' >"$stage/apt.conf"
 export APT_CONFIG="$stage/apt.conf"
+has curl || has wget || add_fetcher || fail install 'The host has neither `curl` nor `wget`, and no package of either'
 if has curl; then
     curl -fsSL --retry 3 --connect-timeout 20 -o "$stage/install.sh" {{ install_url | sh }} >&2
-elif has wget; then
-    wget -q -O "$stage/install.sh" {{ install_url | sh }} >&2
 else
-    fail install 'The host has neither `curl` nor `wget` to fetch the installer with'
+    wget -q -O "$stage/install.sh" {{ install_url | sh }} >&2
 fi || fail install {{ install_download_failed | sh }}
 [ -s "$stage/install.sh" ] || fail install {{ install_download_failed | sh }}
 (umask 022; sh "$stage/install.sh" </dev/null 2>&1; echo $? >"$stage/install.status") |
