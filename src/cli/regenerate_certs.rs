@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         let lane = ui.lane(name.as_str());
         match lifecycle::regenerate_server(context, &name, &lane).await {
             Ok(()) => {
-                lane.finish(Outcome::Done, "Certificates renewed; containers were not touched");
+                lane.finish(Outcome::Done, "Certificates renewed");
                 Ok(())
             }
             Err(error) => {
