@@ -50,7 +50,8 @@ pub async fn survey(context: &Context, records: &[&Record], ask_engines: bool, l
         let row = &mut rows[index];
         row.state = state;
         row.error = error;
-        if state == Some(State::Running) {
+        // The engine of a host that is not finished is not asked: the word about the phase is the better one.
+        if state == Some(State::Running) && records[index].phase == Phase::Ready {
             let known = endpoint.as_ref().or(records[index].endpoint.as_ref());
             row.url = known.map(Endpoint::url).unwrap_or_default();
         }
