@@ -23,7 +23,7 @@ use crate::supervisor::protocol;
 const POLL: Duration = Duration::from_millis(10);
 /// Buses answer a little after their drivers say that they are done.
 const LATE_DISKS: Duration = Duration::from_millis(150);
-/// Without any seed there is nothing to lose by waiting for a slow bus.
+/// Without a seed, or data that has the last one, there is nothing to lose by waiting for a slow bus.
 const LATE_SEED: Duration = Duration::from_secs(3);
 /// More than any driver takes; a driver that hangs must not keep the system from starting.
 const DEVICES_DEADLINE: Duration = Duration::from_secs(30);
@@ -115,13 +115,14 @@ fn find_disks() -> Vec<Disk> {
         }
         let found: Vec<Disk> = known.values().flatten().cloned().collect();
         let has_seed = seed::choose(&found).is_some();
-        if has_seed && data::choose(&found).is_some_and(data::is_settled) {
+        let has_data = data::choose(&found).is_some_and(data::is_settled);
+        if has_seed && has_data {
             return found;
         }
         if settled.is_none() && Path::new(SETTLED).exists() {
             settled = Some(Instant::now());
         }
-        let patience = if has_seed { LATE_DISKS } else { LATE_SEED };
+        let patience = if has_seed || has_data { LATE_DISKS } else { LATE_SEED };
         if settled.is_some_and(|since| since.elapsed() >= patience) || began.elapsed() >= DEVICES_DEADLINE {
             return found;
         }

@@ -28,6 +28,10 @@ fn a_host_keeps_its_promises_through_its_life() {
     assert_eq!(machine.ssh("echo $PATH").split(':').filter(|part| *part == "/usr/local/bin").count(), 1);
     machine.ssh("test $(sudo -n id -u) = 0");
     machine.ssh("id -nG | grep -qw docker");
+    // Scripts get the programs of the packages, not what a shell has inside.
+    machine.ssh(
+        "test \"$(sh -c 'command -v ip reboot service' | wc -l)\" = 3 && sh -c 'ip -V' | grep -q iproute2",
+    );
     assert_eq!(
         machine.ssh("sudo cat /etc/from-seed; sudo stat -c %a:%U /etc/from-seed"),
         "hello\n600:root\n"

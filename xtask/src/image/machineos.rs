@@ -19,10 +19,11 @@ const FILES: [&str; 3] = ["vmlinuz", "vmlinux", "initrd.img"];
 /// The stock kernel: the cloud flavour lacks the drivers of VirtualBox.
 const KERNEL: &str = "linux-image-amd64";
 /// What is in the image; the libraries are those that the programs name, checked when they are unpacked.
-const PACKAGES: [&str; 56] = [
+const PACKAGES: [&str; 57] = [
     "bash",
     "busybox-static",
     "ca-certificates",
+    "dash",
     "e2fsprogs",
     "iproute2",
     "kmod",

@@ -178,6 +178,8 @@ pub(super) fn assemble(root: &Path, overlay: &Path, init: &Path, release_file: &
     make_link("/run", root.join("var/run"))?;
     make_link("/run/lock", root.join("var/lock"))?;
     make_link("/tmp", root.join("var/tmp"))?;
+    // Busybox's shell would take its own applets for everything, whatever is in the folders of PATH.
+    make_shell(root)?;
     own_program(root, init)?;
     applets(root)?;
     check_libraries(root)
@@ -238,6 +240,11 @@ fn lay_over(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn make_shell(root: &Path) -> Result<()> {
+    remove(&root.join("usr/bin/sh"))?;
+    make_link("dash", root.join("usr/bin/sh"))
 }
 
 fn own_program(root: &Path, init: &Path) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::seed::cloud_config::Account;
 
 const FIRST_NUMBER: u32 = 1000;
 const LAST_NUMBER: u32 = 59_999;
-const SHELL: &str = "/bin/sh";
+const SHELL: &str = "/bin/bash";
 /// Whoever may become root may as well talk to the engine.
 const ENGINE_GROUP: &str = "docker";
 
@@ -139,7 +139,7 @@ impl Accounts {
             find(&self.people, &account.name).and_then(|entry| entry.get(5)).cloned().unwrap_or_default();
         let home = self.root.join(home.trim_start_matches('/'));
         let keys = home.join(".ssh/authorized_keys");
-        own_folder(&home, 0o755, (user, group))?;
+        own_folder(&home, 0o700, (user, group))?;
         own_folder(&home.join(".ssh"), 0o700, (user, group))?;
         if is_new || !keys.exists() {
             let content = account.keys.iter().fold(String::new(), |text, key| text + key + "\n");
@@ -231,7 +231,7 @@ mod tests {
         accounts.store().unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join("etc").join(name)).unwrap();
         assert!(read("passwd").contains("\njo:x:1000:1000::/home/jo:/bin/bash\n"), "{}", read("passwd"));
-        assert!(read("passwd").contains("\nmo:x:1001:1001::/home/mo:/bin/sh\n"), "{}", read("passwd"));
+        assert!(read("passwd").contains("\nmo:x:1001:1001::/home/mo:/bin/bash\n"), "{}", read("passwd"));
         assert!(read("group").contains("docker:x:998:jo,mo\n"), "{}", read("group"));
         assert!(read("group").contains("build:x:59999:jo,mo\n"), "{}", read("group"));
         assert!(read("shadow").ends_with("mo:*:19000:0:99999:7:::\n"));

@@ -60,6 +60,8 @@ pub(super) fn prepare() {
         let _ = fs::set_permissions(folder, fs::Permissions::from_mode(mode));
     }
     delegate_controllers();
+    // Ctrl-Alt-Del would restart at once, disks or not.
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
     for (setting, value) in SETTINGS {
         let _ = fs::write(Path::new("/proc/sys").join(setting), value);
     }
