@@ -174,8 +174,11 @@ fn names_are_unique_and_errors_are_dockers() {
     engine.docker(["stop", "-t", "0", "two"]).ok();
     assert_eq!(post(&engine, "/containers/two/stop"), 304);
     assert_eq!(post(&engine, "/containers/two/kill"), 409);
+    engine.docker(["run", "--name", "keeper", "-v", "/data", "busybox", "touch", "/data/x"]).ok();
+    let data = inspect(&engine, "keeper")["Mounts"][0]["Source"].as_str().unwrap().to_owned();
     let pruned = engine.docker(["container", "prune", "-f"]).ok();
     assert!(pruned.contains(&id), "{pruned}");
+    assert!(Path::new(&data).join("x").exists(), "pruning never takes data");
     let random = engine.docker(["create", "busybox"]).ok();
     let name = inspect(&engine, random.trim())["Name"].as_str().unwrap().to_owned();
     assert!(name.starts_with('/') && name.contains('_'), "{name}");

@@ -149,7 +149,7 @@ async fn stop(
 ) -> Result<StatusCode, ApiError> {
     let (container, options) = (find(&app, &id)?, Options(query));
     let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
-    app.containers.stop(&container, timeout, signal).await?;
+    tokio::spawn(async move { app.containers.stop(&container, timeout, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -170,7 +170,8 @@ async fn kill(
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
     let signal = Options(query).signal("signal")?.unwrap_or(signals::KILL);
-    app.containers.kill(&find(&app, &id)?, signal).await?;
+    let container = find(&app, &id)?;
+    tokio::spawn(async move { app.containers.kill(&container, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -154,6 +154,7 @@ impl Containers {
     /// Mounts a stopped container's layers and volumes in a new mount namespace of this thread.
     fn mounted_root(&self, container: &Container) -> Result<Root, ContainerError> {
         let lower = self.0.images.lower_dirs(&container.identity().image_id)?;
+        super::shim::wait_for_end(&container.directory)?;
         super::shim::prepare(&container.runtime_directory)?;
         let path = container.runtime_directory.join(protocol::ROOTFS);
         let overlay = Overlay {

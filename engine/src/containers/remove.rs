@@ -106,6 +106,7 @@ impl Containers {
         let remove = |path: PathBuf| {
             gone_is_fine(fs::remove_dir_all(&path)).map_err(|source| ContainerError::Remove { path, source })
         };
+        super::shim::wait_for_end(&container.directory)?;
         remove(container.runtime_directory.clone())?;
         if volumes {
             let used: BTreeSet<PathBuf> = self
@@ -130,7 +131,8 @@ impl Containers {
         remove(container.directory.clone())
     }
 
-    /// Removes stopped containers that `wanted` accepts and that were made before `older_than`.
+    /// Removes stopped containers that `wanted` accepts and that were made before `older_than`, but none of their
+    /// volumes.
     pub async fn prune_stopped(
         &self,
         older_than: Option<Timestamp>,
@@ -149,7 +151,7 @@ impl Containers {
             let size =
                 tokio::task::spawn_blocking(move || super::list::size_of(&directory)).await.unwrap_or(0);
             // Somebody may have started or removed it just now.
-            if self.remove(&container, false, true).await.is_ok() {
+            if self.remove(&container, false, false).await.is_ok() {
                 pruned.containers.push(container.id.clone());
                 pruned.bytes += size;
             }

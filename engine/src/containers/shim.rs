@@ -1,6 +1,6 @@
 //! The daemon's side of a supervising process: to begin one, to find it again, to ask it for things.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,6 +25,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub enum ShimError {
     #[error("Could not prepare `{}`", path.display())]
     Prepare { path: PathBuf, source: io::Error },
+    #[error("An earlier run of the container does not come to its end")]
+    Busy,
     #[error("Could not start the supervising process")]
     Spawn { source: io::Error },
     #[error("Could not reach the supervising process")]
@@ -126,6 +128,25 @@ impl Shim {
         let mut connection = self.connect().await?;
         connection.ask(&Request::Follow).await?;
         Ok(connection.into_stream())
+    }
+}
+
+/// Waits until nothing is left of an earlier run of a container: a daemon that was killed may have left a supervising
+/// process behind that is just clearing up.
+pub fn wait_for_end(container: &Path) -> Result<(), ShimError> {
+    let failed = |source| ShimError::Prepare { path: container.to_owned(), source };
+    let file = match OpenOptions::new().write(true).open(container.join(protocol::LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    let end = Instant::now() + ANSWER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() > end => return Err(ShimError::Busy),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 

@@ -168,6 +168,7 @@ impl Containers {
         identity: &Identity,
         around: &Surroundings,
     ) -> Result<ShimConfig, ContainerError> {
+        shim::wait_for_end(&container.directory)?;
         shim::prepare(&container.runtime_directory)?;
         let exit_file = container.directory.join(EXIT_FILE);
         gone_is_fine(fs::remove_file(&exit_file))

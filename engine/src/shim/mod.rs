@@ -41,6 +41,8 @@ enum ShimError {
     Detach { source: io::Error },
     #[error("Could not offer the socket")]
     Listen { source: io::Error },
+    #[error("Could not lock the container")]
+    Lock { source: io::Error },
     #[error("Could not watch the process")]
     Watch { source: io::Error },
     #[error("Could not record the exit in `{}`", path.display())]
@@ -97,6 +99,8 @@ fn container(
     listener: UnixListener,
     mut control: Peer,
 ) -> Result<(), ShimError> {
+    // Of a process before this one that is still clearing up, the daemon has waited for the end.
+    let lock = lock(config).map_err(|source| ShimError::Lock { source })?;
     let (container, running) = match task::create(directory, config, task) {
         Ok(created) => created,
         Err(error) => {
@@ -126,7 +130,7 @@ fn container(
         Ok((mut server, code)) => {
             let out_of_memory = task::clean_up(&mut container.borrow_mut(), config);
             let Some(code) = code else { return Ok(()) };
-            finish(config, &mut server, &serve::exit_record(code, out_of_memory))
+            finish(config, &mut server, &serve::exit_record(code, out_of_memory), Some(lock))
         }
         Err(source) => {
             task::clean_up(&mut container.borrow_mut(), config);
@@ -151,15 +155,29 @@ fn exec(
     let mut server = Server::new(config, listener, control, Box::new(begin))
         .map_err(|source| ShimError::Watch { source })?;
     match server.run(&|| {}) {
-        Some(code) => finish(config, &mut server, &serve::exit_record(code, false)),
+        Some(code) => finish(config, &mut server, &serve::exit_record(code, false), None),
         None => Ok(()),
     }
 }
 
-fn finish(config: &ShimConfig, server: &mut Server, exit: &ExitRecord) -> Result<(), ShimError> {
+fn finish(
+    config: &ShimConfig,
+    server: &mut Server,
+    exit: &ExitRecord,
+    lock: Option<File>,
+) -> Result<(), ShimError> {
     let recorded = record(&config.exit_file, exit);
+    // The container may be started again while clients read what is left of this run.
+    drop(lock);
     server.farewell(exit);
     recorded.map_err(|source| ShimError::Record { path: config.exit_file.clone(), source })
+}
+
+fn lock(config: &ShimConfig) -> io::Result<File> {
+    let path = config.exit_file.with_file_name(protocol::LOCK);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Takes the connection from standard input and leaves the daemon's session.

@@ -95,7 +95,8 @@ fn limits_hold() {
     let id = inspect(&engine, "limited")["Id"].as_str().unwrap().to_owned();
     let read = |v1: &str, v2: &str| {
         let found =
-            harness::run(Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &id]), b"").ok();
+            harness::run(Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &id]), b"")
+                .stdout;
         let folders: Vec<&str> = found.lines().collect();
         let texts = folders
             .iter()
@@ -113,7 +114,7 @@ fn limits_hold() {
     );
     engine.docker(["rm", "-f", "limited", "hog"]).ok();
     let left =
-        harness::run(Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &id]), b"").ok();
+        harness::run(Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &id]), b"").stdout;
     assert_eq!(left, "");
 }
 
@@ -150,7 +151,7 @@ fn symbolic_links_do_not_lead_out() {
     fs::write(source.join("file"), "content").unwrap();
     let bind = format!("{}:/volume/deep", source.display());
     for options in
-        [vec!["-v", &bind], vec!["-w", "/work/here"], vec!["-v", "named:/work/made"], vec!["-u", "root"]]
+        [vec!["-v", &bind], vec!["-w", "/job/here"], vec!["-v", "named:/job/made"], vec!["-u", "root"]]
     {
         let arguments = ["run", "--rm"].into_iter().chain(options.iter().copied());
         let output = engine.docker(arguments.chain(["links", "/bin/sh", "-c", ":"]));
