@@ -49,6 +49,7 @@ impl Executor for Program {
         self.confine().map_err(ExecutorError::Other)?;
         // The container does not outlive the process that watches over it.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        listen_again();
         let environment = process.env().as_deref().unwrap_or_default();
         let run = || {
             let error = become_program(&path, arguments, environment);
@@ -130,7 +131,20 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
-#[expect(unsafe_code, reason = "execve and the reset of signals have no safe form here")]
+/// What the supervising process ignores, or whoever started the engine, would otherwise be ignored in the container,
+/// too.
+#[expect(unsafe_code, reason = "the C library's call about signals")]
+fn listen_again() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the process has one thread; the default action is valid for all signals, and where it cannot be
+        // changed nothing happens.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "execve has no safe form here")]
 fn become_program(path: &Path, arguments: &[String], environment: &[String]) -> io::Error {
     let strings = |texts: &[String]| -> Vec<CString> {
         texts.iter().filter_map(|text| CString::new(text.as_bytes()).ok()).collect()
@@ -143,10 +157,9 @@ fn become_program(path: &Path, arguments: &[String], environment: &[String]) -> 
         strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (argument_pointers, environment_pointers) = (pointers(&arguments), pointers(&environment));
-    // SAFETY: this process has one thread; the default action is always valid for these signals; the pointer lists
-    // end with null and what they point to lives until the call replaces the process or fails.
+    // SAFETY: the pointer lists end with null, and what they point to lives until the call replaces the process or
+    // fails.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::execve(path.as_ptr(), argument_pointers.as_ptr(), environment_pointers.as_ptr());
     }
     io::Error::last_os_error()

@@ -190,8 +190,23 @@ fn detach() -> io::Result<UnixStream> {
     // What the process leaves behind comes here, not to the daemon.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     rustix::thread::set_name(c"engine-shim")?;
+    outlive_shutdown();
     Ok(UnixStream::from(control))
 }
+
+/// When a host shuts down it asks every process to end. The container has to do so first, and this one records it.
+#[expect(unsafe_code, reason = "the C library's call about signals")]
+fn outlive_shutdown() {
+    for signal in DEAF_TO {
+        // SAFETY: ignoring is valid for these signals, and the process has one thread.
+        unsafe {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+}
+
+/// What the supervising process ignores; the container does not.
+const DEAF_TO: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
 
 fn configuration(directory: &Path) -> Result<ShimConfig, ShimError> {
     let path = directory.join(protocol::CONFIGURATION);

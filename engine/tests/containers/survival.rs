@@ -152,3 +152,48 @@ fn restart_policies_are_kept() {
     let both = engine.docker(["run", "--rm", "--restart", "always", "busybox", "true"]).failed();
     assert!(both.contains("--restart and --rm") || both.contains("AutoRemove"), "{both}");
 }
+
+#[test]
+fn a_shutdown_of_the_host_ends_containers_in_order() {
+    let mut engine = engine();
+    let script = "trap 'echo saved; exit 0' TERM; echo ready; while true; do sleep 0.1; done";
+    engine
+        .docker([
+            "run",
+            "-d",
+            "--name",
+            "server",
+            "--restart",
+            "unless-stopped",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
+    wait_for("the program", || engine.docker(["logs", "server"]).ok().contains("ready"));
+    let pid = inspect(&engine, "server")["State"]["Pid"].to_string();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    // SIGTERM, SIGINT and SIGHUP, which the supervisor does not listen to.
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & (1 << 14 | 1 << 1 | 1), 0, "{status}");
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    engine.stop();
+    harness::run(Command::new("kill").args(["-TERM", &supervisor, &pid]), b"").ok();
+    wait_for("the supervisor to end", || supervisors(&engine).is_empty());
+    let record = engine.data_root().join("containers").join(inspect_id(&engine)).join("exit.json");
+    let exit: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    assert_eq!(exit["code"], 0);
+    engine.launch();
+    wait_for("the new start", || {
+        let text = engine.docker(["logs", "server"]).ok();
+        text.matches("ready").count() == 2 && text.contains("saved")
+    });
+    engine.docker(["rm", "-f", "server"]).ok();
+}
+
+/// The only container's id, while no daemon can be asked.
+fn inspect_id(engine: &Engine) -> String {
+    let mut entries = fs::read_dir(engine.data_root().join("containers")).unwrap();
+    entries.next().unwrap().unwrap().file_name().into_string().unwrap()
+}
