@@ -28,7 +28,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let docker = setup::docker_cli()?;
     times.part("Unit and integration tests", || {
         let mut command = cargo();
-        command.args(["test", "--workspace"]).env("PATH", path_with(&docker));
+        command.args(["test", "--workspace", "--no-fail-fast"]).env("PATH", path_with(&docker));
         if !setup::is_root() {
             // The engine's tests make namespaces of their own.
             say("The tests of the engine need root: running test programs through sudo");
