@@ -139,6 +139,7 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
     let wanted = fs::read_to_string(os.join("modules.txt"))?;
     kernel::copy(&kernel_folder, &root_folder, release, &modules.select(&wanted)?, &tools)?;
 
+    root::normalise_modes(&root_folder)?;
     // Machines that run from the files of the last build keep them: new files take their names when all are done.
     let fresh = out_dir.join(".new");
     remove_folder(&fresh)?;

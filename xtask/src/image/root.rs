@@ -277,6 +277,25 @@ fn applets(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives everything the modes that it has in packages, whatever umask it was cloned and built under. The few that differ
+/// are named where the file system is made.
+pub(super) fn normalise_modes(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("Could not read `{}`", folder.display()))? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            continue;
+        }
+        let is_program = entry.metadata()?.permissions().mode() & 0o111 != 0;
+        let mode = if is_program || kind.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+        if kind.is_dir() {
+            normalise_modes(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A library that is missing shows here rather than in a machine that does not start.
 fn check_libraries(root: &Path) -> Result<()> {
     let mut files = Vec::new();
