@@ -198,8 +198,10 @@ async fn ports_are_told_apart() {
     // Nobody accepts, but the kernel does: the handshake never comes to an end.
     let error = certificates.client(port).with_limits(IMPATIENT).version().await.unwrap_err();
     assert!(matches!(error, EngineError::HandshakeTimeout { .. }), "{error:?}");
-    drop(listener);
-    let error = certificates.client(port).version().await.unwrap_err();
+    // Bound and not listened to: nobody else can take the port meanwhile.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let error = certificates.client(closed.local_addr().unwrap().port()).version().await.unwrap_err();
     assert!(matches!(error, EngineError::Connect { .. }), "{error:?}");
     assert_eq!((error.layer(), error.is_final()), ("port", false));
     assert!(error.hint().unwrap().contains("does not run"));
