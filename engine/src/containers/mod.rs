@@ -28,6 +28,7 @@ pub mod signals;
 mod start;
 pub mod stats;
 mod stop;
+mod tree;
 mod update;
 pub mod volumes;
 

@@ -27,6 +27,8 @@ pub const MARK: &str = "exec: ";
 
 impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        // The container does not outlive the process that watches over it, which is waiting for this one just now.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         let arguments =
             spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default();
         let name = arguments.first().map(String::as_str).unwrap_or_default();
@@ -47,8 +49,6 @@ impl Executor for Program {
         let name = arguments.first().map(String::as_str).unwrap_or_default();
         let path = find(name, search_path(spec)).map_err(ExecutorError::Other)?;
         self.confine().map_err(ExecutorError::Other)?;
-        // The container does not outlive the process that watches over it.
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         listen_again();
         let environment = process.env().as_deref().unwrap_or_default();
         let run = || {

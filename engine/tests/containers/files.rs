@@ -75,6 +75,19 @@ fn files_are_copied_in_and_out() {
     );
     engine.docker(["exec", "alive", "rm", "/etc/passwd"]).ok();
     assert!(engine.docker(["diff", "alive"]).ok().contains("D /etc/passwd\n"));
+    let exported = engine.path("exported.tar");
+    engine.docker(["export", "-o", exported.to_str().unwrap(), "alive"]).ok();
+    let mut archive = tar::Archive::new(fs::File::open(&exported).unwrap());
+    let names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
+        .collect();
+    for (name, expected) in
+        [("tmp/source/sub/file", true), ("bin/busybox", true), ("proc/", true), ("proc/1/", false)]
+    {
+        assert_eq!(names.iter().any(|found| found == name), expected, "{name}");
+    }
     // A link made by the container leads nowhere outside of it.
     let outside = engine.path("outside");
     fs::create_dir(&outside).unwrap();

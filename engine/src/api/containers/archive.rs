@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,10 +23,10 @@ use crate::daemon::App;
 const STAT_HEADER: &str = "x-docker-container-path-stat";
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route(
-        "/containers/{id}/archive",
-        get(get_archive).head(head_archive).put(put_archive).layer(DefaultBodyLimit::disable()),
-    )
+    let archive = get(get_archive).head(head_archive).put(put_archive);
+    Router::new()
+        .route("/containers/{id}/archive", archive.layer(DefaultBodyLimit::disable()))
+        .route("/containers/{id}/export", get(export))
 }
 
 fn path(options: &Options) -> Result<PathBuf, ApiError> {
@@ -64,13 +64,28 @@ async fn get_archive(
             let _ = failed.send(Err(io::Error::other(error.to_string()))).await;
         }
     });
-    let body = Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
-        let item = receiver.recv().await?;
-        Some((item, receiver))
-    }));
     let headers =
         [(STAT_HEADER, encoded(&stat)), (header::CONTENT_TYPE.as_str(), "application/x-tar".to_owned())];
-    Ok((headers, body).into_response())
+    Ok((headers, stream_of(receiver)).into_response())
+}
+
+fn stream_of(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Body {
+    Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
+        let item = receiver.recv().await?;
+        Some((item, receiver))
+    }))
+}
+
+async fn export(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let container = find(&app, &id)?;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let failed = sender.clone();
+        if let Err(error) = app.containers.export(&container, sender).await {
+            let _ = failed.send(Err(io::Error::other(error.to_string()))).await;
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream_of(receiver)).into_response())
 }
 
 async fn put_archive(
