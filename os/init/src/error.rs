@@ -50,7 +50,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), BootError> {
     fs::create_dir_all(path).map_err(|source| BootError::Write { path: path.to_owned(), source })
 }
 
-/// Reads a text file that may grow no larger than a configuration has reason to.
+/// Reads a text file.
 pub(crate) fn read_text(path: &Path) -> Result<String, BootError> {
     fs::read_to_string(path).map_err(|source| BootError::Read { path: path.to_owned(), source })
 }
