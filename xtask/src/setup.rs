@@ -21,7 +21,7 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
 /// For the tests beyond that.
-const TEST: [&str; 9] = [
+const TEST: [&str; 12] = [
     "openssh-server",
     "openssh-client",
     "nftables",
@@ -31,6 +31,9 @@ const TEST: [&str; 9] = [
     "curl",
     "shellcheck",
     "sudo",
+    "mtools",
+    "dosfstools",
+    "genisoimage",
 ];
 
 /// Everything that building takes.
