@@ -28,7 +28,7 @@ const LAUNCH: Duration = Duration::from_mins(1);
 const FORWARDER: Duration = Duration::from_secs(15);
 const MONITOR_LIMIT: Duration = Duration::from_secs(3);
 /// What an orderly shutdown may take.
-const SHUTDOWN: Duration = Duration::from_mins(1);
+const SHUTDOWN: Duration = Duration::from_mins(2);
 /// A guest that is still booting does not see the button being pressed.
 const PRESS_AGAIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(50);

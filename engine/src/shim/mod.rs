@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -194,7 +195,8 @@ fn detach() -> io::Result<UnixStream> {
     Ok(UnixStream::from(control))
 }
 
-/// When a host shuts down it asks every process to end. The container has to do so first, and this one records it.
+/// When a host shuts down it asks every process to end. The container has to do so first, and this one records it;
+/// a container that does not is killed after a while (see [`serve`]), so that it does not hold up the host.
 #[expect(unsafe_code, reason = "the C library's call about signals")]
 fn outlive_shutdown() {
     for signal in DEAF_TO {
@@ -203,10 +205,22 @@ fn outlive_shutdown() {
             libc::signal(signal, libc::SIG_IGN);
         }
     }
+    let handler = note_shutdown as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
+    unsafe {
+        libc::signal(libc::SIGTERM, handler as libc::sighandler_t);
+    }
+}
+
+/// Whether the host has asked this process to end.
+static HOST_ENDS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_shutdown(_: libc::c_int) {
+    HOST_ENDS.store(true, Ordering::Relaxed);
 }
 
 /// What the supervising process ignores; the container does not.
-const DEAF_TO: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
+const DEAF_TO: [libc::c_int; 3] = [libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
 
 fn configuration(directory: &Path) -> Result<ShimConfig, ShimError> {
     let path = directory.join(protocol::CONFIGURATION);

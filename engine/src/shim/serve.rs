@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use super::task::{Running, Streams, resize};
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a client may take to read what is left; somebody may be looking at it in a pager.
 const FAREWELL: Duration = Duration::from_hours(1);
+/// How long a container may take to end when the host does: first processes of a container are deaf to signals that
+/// they do not handle.
+const SHUTDOWN: Duration = Duration::from_secs(8);
 /// How often processes are looked for that were left to this one.
 const REAPING: Duration = Duration::from_secs(10);
 /// Input that the container has not read yet.
@@ -97,7 +101,14 @@ impl<'a> Server<'a> {
     pub fn run(&mut self, kill_rest: &dyn Fn()) -> Option<i32> {
         let mut code = None;
         let mut deadline = None;
+        let mut shutdown = None;
         loop {
+            if code.is_none() && super::HOST_ENDS.load(Ordering::Relaxed) {
+                let at = *shutdown.get_or_insert_with(|| Instant::now() + SHUTDOWN);
+                if Instant::now() > at {
+                    let _ = self.kill(libc::SIGKILL);
+                }
+            }
             if code.is_some()
                 && (!self.has_output() || deadline.is_some_and(|deadline| Instant::now() > deadline))
             {
@@ -108,7 +119,12 @@ impl<'a> Server<'a> {
             if !started && self.peers.is_empty() {
                 return code;
             }
-            self.step(if code.is_some() { Duration::from_millis(100) } else { REAPING }, code.is_some());
+            let patience = match (code, shutdown) {
+                (Some(_), _) => Duration::from_millis(100),
+                (None, Some(_)) => Duration::from_secs(1),
+                (None, None) => REAPING,
+            };
+            self.step(patience, code.is_some());
             if code.is_none()
                 && let Some(ended) = self.reap()
             {

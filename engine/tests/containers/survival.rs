@@ -154,6 +154,21 @@ fn restart_policies_are_kept() {
 }
 
 #[test]
+fn a_container_that_is_deaf_does_not_hold_up_the_shutdown_of_the_host() {
+    let mut engine = engine();
+    // The first process of a container gets no signal that it does not handle.
+    engine.docker(["run", "-d", "--name", "deaf", "busybox", "sleep", "1000"]).ok();
+    let pid = inspect(&engine, "deaf")["State"]["Pid"].to_string();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    engine.stop();
+    harness::run(Command::new("kill").args(["-TERM", &supervisor, &pid]), b"").ok();
+    wait_for("the supervisor to end", || supervisors(&engine).is_empty());
+    engine.launch();
+    assert_eq!(inspect(&engine, "deaf")["State"]["ExitCode"], 137);
+}
+
+#[test]
 fn a_shutdown_of_the_host_ends_containers_in_order() {
     let mut engine = engine();
     let script = "trap 'echo saved; exit 0' TERM; echo ready; while true; do sleep 0.1; done";
