@@ -283,6 +283,11 @@ fn broken_records_are_told_and_kept() {
     assert_eq!(home.machine(&["rm", "-f", "bad"]).status.code(), Some(0));
     assert!(!home.config("bad").exists());
 
+    for nonsense in ["[]", "{}", "null", "{\"DriverName\": \"\"}"] {
+        fs::write(home.config("good"), nonsense).unwrap();
+        let output = home.machine(&["inspect", "good"]);
+        assert_eq!(output.status.code(), Some(1), "{nonsense}: {}", show(&output));
+    }
     fs::write(home.config("good"), "{\"ConfigVersion\": 99}").unwrap();
     let output = home.machine(&["start", "good"]);
     assert!(stderr(&output).contains("is from the future"), "{}", show(&output));
@@ -365,6 +370,48 @@ fn a_json_event_a_line() {
     let output = home.machine(&["--json", "start", "nothing"]);
     let event: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(event["event"], "error");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let home = Home::with(&["mc1"]);
+    for arguments in [&["inspect", "mc1"][..], &["env", "mc1"], &["ls", "-q"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = home.command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains("Could not write to the standard output"), "{}", show(&output));
+    }
+}
+
+#[test]
+fn without_a_command_there_is_help() {
+    let home = Home::new();
+    let output = home.machine(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("regenerate-certs"), "{}", show(&output));
+}
+
+#[test]
+fn a_key_that_is_missing_is_told_with_its_remedy() {
+    let home = Home::with(&["mc1"]);
+    let folder = home.store().join("machines/mc1");
+    fs::copy(home.store().join("certs/cert.pem"), folder.join("cert.pem")).unwrap();
+    let output = home.machine(&["env", "mc1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("regenerate-certs mc1"), "{}", show(&output));
+}
+
+#[test]
+fn ls_as_json_is_an_object_a_line() {
+    let home = Home::with(&["m2", "m1"]);
+    let text = stdout(&home.machine(&["ls", "--json", "-t", "1"]));
+    let names: Vec<String> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["Name"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(names, ["m1", "m2"]);
 }
 
 #[test]

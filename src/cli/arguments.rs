@@ -69,13 +69,9 @@ fn collect(command: &Command, names: &mut HashSet<String>) {
 }
 
 /// Prints why the words cannot be understood, or the help that was asked for. Returns the exit status.
-pub(super) fn report(program: &str, words: &[OsString], error: &clap::Error) -> u8 {
+pub(super) fn report(program: &str, error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
-            0
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if words.len() < 2 => {
             let _ = error.print();
             0
         }

@@ -65,6 +65,12 @@ impl Target {
         let folder = record.host_options.auth_options.store_path.clone();
         // Hosts without a driver have no certificates of ours: their engine is spoken to as its URL says.
         let tls = folder.join("cert.pem").exists();
+        if tls && !(folder.join("key.pem").exists() && folder.join("ca.pem").exists()) {
+            return Err(Failure::new(Hinted {
+                message: format!("The client's key or its authority is missing in `{}`", folder.display()),
+                hint: format!("Put them back with `machine regenerate-certs {name}`"),
+            }));
+        }
         Ok(Self { url, address: record.driver.ip_address, folder, tls })
     }
 

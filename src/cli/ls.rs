@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     docker_host: String,
 }
 
-pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments, json: bool) -> Result<u8, Failure> {
     let filters = Filters::parse(&arguments.filter)?;
     let format = arguments.format.as_deref().unwrap_or(DEFAULT_FORMAT);
     let (table, text) = match format.strip_prefix("table") {
@@ -78,7 +78,7 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
     }
     // A response time prints like `2ms`, but `printf "%d"` of it gives nanoseconds: Go's type was a number.
     let nanoseconds = text.contains("%d");
-    let ask_engines = !arguments.quiet && text.contains(".DockerVersion");
+    let ask_engines = !arguments.quiet && (json || text.contains(".DockerVersion"));
     let limit = Duration::from_secs(arguments.timeout.max(1));
     let Some(rows) = super::block_on(survey(context, &records, ask_engines, limit))? else {
         return Ok(super::INTERRUPTED);
@@ -101,6 +101,10 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         return Ok(0);
     }
     items.sort_by(|one, other| natural(&one.name, &other.name));
+    if json {
+        ui.data(&items.iter().map(|item| format!("{}\n", item.fields)).collect::<String>());
+        return Ok(0);
+    }
     let mut lines = Vec::new();
     if table {
         let header: serde_json::Map<String, Value> =

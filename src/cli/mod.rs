@@ -39,7 +39,6 @@ use crate::{
 #[command(
     name = "machine",
     disable_version_flag = true,
-    arg_required_else_help = true,
     after_help = "Run 'machine COMMAND --help' for more information on a command."
 )]
 pub(crate) struct Cli {
@@ -147,17 +146,23 @@ pub fn main(words: Vec<OsString>) -> u8 {
     let words = arguments::normalise(&command(&program, &words), words);
     let matches = match command(&program, &words).try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => return arguments::report(&program, &words, &error),
+        Err(error) => return arguments::report(&program, &error),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return arguments::report(&program, &words, &error),
+        Err(error) => return arguments::report(&program, &error),
     };
     let evaluated = matches!(cli.command, Some(Command::Env(_) | Command::Config(_)));
     let ui = Ui::new(cli.global.json, evaluated);
     log_to_stderr(cli.global.debug);
     match run(cli, &matches, &words, &ui) {
-        Ok(status) => status,
+        Ok(status) => match ui.output_failure() {
+            Some(failure) => {
+                ui.report(&failure);
+                failure.status()
+            }
+            None => status,
+        },
         Err(failure) => {
             ui.report(&failure);
             failure.status()
@@ -175,7 +180,10 @@ fn command(program: &str, words: &[OsString]) -> clap::Command {
 fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8, Failure> {
     let global = &cli.global;
     let Some(command) = cli.command else {
-        // Only `--version` gets here; without anything, clap has printed the help.
+        if !global.version {
+            ui.data(&<Cli as clap::CommandFactory>::command().render_help().to_string());
+            return Ok(0);
+        }
         ui.data(&version::own(&arguments::program_name(words)));
         return Ok(0);
     };
@@ -191,7 +199,7 @@ fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8
         Command::Inspect(arguments) => inspect::run(&global.store()?, ui, &arguments),
         Command::Ip(arguments) => ip::run(&global.store()?, ui, &arguments),
         Command::Kill(named) => power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Kill),
-        Command::Ls(arguments) => ls::run(&global.context()?, ui, &arguments),
+        Command::Ls(arguments) => ls::run(&global.context()?, ui, &arguments, global.json),
         Command::Mount(arguments) => mount::run(&global.store()?, &arguments),
         Command::Provision(named) => provision::run(&global.context()?, ui, &named),
         Command::RegenerateCerts(arguments) => regenerate_certs::run(&global.context()?, ui, &arguments),

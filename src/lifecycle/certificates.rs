@@ -13,6 +13,9 @@ pub async fn regenerate_server(
 ) -> Result<(), BringUpError> {
     let lock = context.store.lock(name)?;
     let mut record = super::power::load_or_unlock(context, name, &lock)?;
+    if context.driver(&record)?.info().features.power {
+        context.ensure_running(&record).await?;
+    }
     progress.step("Regenerating TLS certificates");
     let (client, files) = bring_up::certificates(context, &record, true)?;
     let session = log_in(&context.store, &record, None)

@@ -102,6 +102,11 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
         let mut record = context.store.load(&request.name)?;
+        if record.phase < Phase::Ready {
+            // What has not been installed yet can still be corrected.
+            record.host_options.engine_options = request.engine.clone();
+            record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
+        }
         if record.ssh_host_keys.is_empty() {
             record.ssh_host_keys.clone_from(&request.host_keys);
         }

@@ -43,6 +43,17 @@ impl Context {
         self.drivers.find(&record.driver_name)
     }
 
+    /// Refuses a host that its driver says is stopped; whether a running one answers is not asked.
+    pub async fn ensure_running(&self, record: &Record) -> Result<(), DriverError> {
+        match self.state(record).await {
+            Ok(State::Stopped | State::Saved | State::Paused) => {
+                Err(DriverError::refused("Host is not running")
+                    .with_hint(format!("Start it with `machine start {}`", record.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn paths(&self, record: &Record) -> Paths {
         Paths { folder: self.store.folder(&record.name), cache: self.store.cache() }
     }

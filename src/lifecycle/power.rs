@@ -106,6 +106,9 @@ pub async fn reprovision(
     if record.phase < Phase::Booting || record.phase == Phase::Removing {
         return Err(PowerError::Unfinished { name: name.clone(), phase: record.phase });
     }
+    if record.phase == Phase::Ready && driver.info().features.power {
+        context.ensure_running(&record).await?;
+    }
     let changed = bring_up::bring_up(context, &lock, &mut record, asker, progress).await?;
     Ok((record, changed))
 }

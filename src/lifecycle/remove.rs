@@ -3,7 +3,7 @@
 use machine_driver::{DriverError, ErrorKind, HostName, Progress};
 
 use super::{Context, Keys};
-use crate::store::{Phase, RecordJournal, StoreError};
+use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
 
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,26 @@ pub enum RemoveError {
     Store(#[from] StoreError),
     #[error("Error removing host \"{name}\"")]
     Driver { name: HostName, source: DriverError },
+}
+
+/// Removes what a driver finds of a host of which only the identity is known.
+async fn salvage(
+    context: &Context,
+    name: &HostName,
+    lock: &HostLock,
+    progress: &dyn Progress,
+) -> Result<(), RemoveError> {
+    let Some(identity) = context.store.identity(name) else { return Ok(()) };
+    let mut record =
+        Record::new(&context.store, name.clone(), &identity.driver_name, serde_json::Value::Null);
+    record.id = identity.id;
+    let Ok(driver) = context.drivers.find(&identity.driver_name) else { return Ok(()) };
+    let (paths, keys, before) = (context.paths(&record), Keys::default(), record.clone());
+    let mut journal = RecordJournal::new(&context.store, lock, &mut record);
+    driver
+        .remove(&super::view(&before, &paths, &keys), &mut journal, progress)
+        .await
+        .map_err(|source| RemoveError::Driver { name: name.clone(), source })
 }
 
 /// Removes the host, running or not. With `force`, the record goes even if the provider refuses or the record
@@ -30,6 +50,8 @@ pub async fn remove(
             return Err(error.into());
         }
         Err(error) if force => {
+            // Nothing is known but the name and the folder: whatever a driver finds there is removed as well.
+            salvage(context, name, &lock, progress).await?;
             context.store.delete(lock, name)?;
             return Ok(Some(error.into()));
         }

@@ -7,6 +7,7 @@
 //!   locks/NAME                one lock for each host, with its owner's pid and command
 //!   machines/NAME/            a host's folder, 0700
 //!     config.json             its record (this module), 0600
+//!     identity.json           who the host is, should the record be damaged
 //!     config.json.bak         the record as docker-machine left it, kept when it is first rewritten
 //!     id_ed25519[.pub]        the key that logs in, where `machine` made it
 //!     ssh_host_ed25519_key    the host key until it has been delivered
@@ -40,7 +41,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use machine_driver::HostName;
+use machine_driver::{HostId, HostName};
 
 /// A record larger than this is not one of ours.
 const RECORD_BYTES_AT_MOST: u64 = 4 << 20;
@@ -49,6 +50,20 @@ const RECORD_BYTES_AT_MOST: u64 = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// What is written once beside the record, so that a host whose record is damaged can still be removed.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Identity {
+    pub id: HostId,
+    pub driver_name: String,
+}
+
+impl Identity {
+    fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
 }
 
 /// A host of the store, with its record or the reason why it cannot be read.
@@ -164,6 +179,8 @@ impl Store {
             .tempdir_in(&parent)
             .map_err(|source| StoreError::Write { path: parent.clone(), source })?;
         atomic::write(&temporary.path().join("config.json"), record.to_json().as_bytes(), 0o600)?;
+        let identity = Identity { id: record.id, driver_name: record.driver_name.clone() };
+        atomic::write(&temporary.path().join("identity.json"), identity.to_json().as_bytes(), 0o600)?;
         let folder = self.folder(&record.name);
         let made = temporary.keep();
         fs::rename(&made, &folder).map_err(|source| {
@@ -182,6 +199,12 @@ impl Store {
             atomic::write(&path.with_extension("json.bak"), &old, 0o600)?;
         }
         atomic::write(&path, record.to_json().as_bytes(), 0o600)
+    }
+
+    /// Who a host is, when its record cannot be read any more.
+    pub fn identity(&self, name: &HostName) -> Option<Identity> {
+        let text = fs::read(self.folder(name).join("identity.json")).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Deletes a host's folder, record last, so that a crash leaves a host that can be removed again.

@@ -253,6 +253,10 @@ pub(super) fn parse(text: &str, name: &HostName, store: &Store, path: &Path) -> 
     if version > u64::from(CONFIG_VERSION) {
         return Err(StoreError::Newer { path: path.to_owned(), found: version, known: CONFIG_VERSION });
     }
+    if value.get("DriverName").and_then(Value::as_str).is_none_or(str::is_empty) {
+        let nothing = <serde_json::Error as serde::de::Error>::custom("it names no driver");
+        return Err(malformed(nothing));
+    }
     let mut record = if version < u64::from(CONFIG_VERSION) {
         let mut record = migrate::read(value, version, name, store).map_err(malformed)?;
         record.migrated_from = Some(version);

@@ -211,7 +211,7 @@ fn a_write_that_fails_leaves_the_old_record() {
     fs::rename(path.with_extension("aside"), &path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), before);
     let debris = fs::read_dir(store.folder(&record.name)).unwrap().count();
-    assert_eq!(debris, 1, "a temporary file was left");
+    assert_eq!(debris, 2, "a temporary file was left beside the record and the identity");
 }
 
 #[test]

@@ -8,7 +8,10 @@ mod lane;
 pub use failure::{Failure, Hinted, hint_of};
 pub use lane::{Lane, Outcome};
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    sync::Mutex,
+};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde_json::json;
@@ -31,6 +34,7 @@ pub struct Ui {
     bars: MultiProgress,
     /// Whether talk goes to stderr, because stdout carries data that is evaluated (`env`, `config`).
     talk_on_stderr: bool,
+    failure: Mutex<Option<io::Error>>,
 }
 
 impl Ui {
@@ -46,7 +50,12 @@ impl Ui {
             Style::Terminal => ProgressDrawTarget::stderr(),
             Style::Plain | Style::Json => ProgressDrawTarget::hidden(),
         };
-        Self { style, bars: MultiProgress::with_draw_target(target), talk_on_stderr }
+        Self {
+            style,
+            bars: MultiProgress::with_draw_target(target),
+            talk_on_stderr,
+            failure: Mutex::new(None),
+        }
     }
 
     pub fn style(&self) -> Style {
@@ -56,8 +65,19 @@ impl Ui {
     /// What a script reads, exactly as given.
     pub fn data(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        // A reader that went away is no failure of ours.
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+            // A reader that went away is no failure of ours.
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let mut failure = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            failure.get_or_insert(error);
+        }
+    }
+
+    /// Why something that was to be read by a script could not be written, if so.
+    pub fn output_failure(&self) -> Option<Failure> {
+        let error = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()?;
+        Some(anyhow::Error::new(error).context("Could not write to the standard output").into())
     }
 
     /// One line of talk.

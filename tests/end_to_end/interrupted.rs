@@ -76,6 +76,11 @@ fn a_killed_vm_is_noticed_and_started_again() {
     assert!(said.contains("is not running"), "{said}");
     bench.machine(&["start", "mc"]);
     bench.machine(&["ssh", "mc", "true"]);
-    bench.machine(&["rm", "-y", "mc"]);
+    // A record that is cut off, while the VM runs: force removes the VM all the same.
+    let config = bench.host_folder("mc").join("config.json");
+    let record = fs::read(&config).unwrap();
+    fs::write(&config, &record[..record.len() / 2]).unwrap();
+    bench.machine_fails(1, &["rm", "-y", "mc"]);
+    bench.machine(&["rm", "-f", "mc"]);
     bench.assert_nothing_left();
 }

@@ -151,6 +151,17 @@ pub(crate) fn release(cache: &Path, address: Ipv4Addr, id: &HostId) -> Result<()
     })
 }
 
+/// Gives back every address that is this host's, when its record does not tell them.
+pub(crate) fn release_all(cache: &Path, id: &HostId) -> Result<(), DriverError> {
+    let Ok(entries) = fs::read_dir(cache.join("addresses")) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            release(cache, address, id)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -433,11 +433,7 @@ impl Driver for Qemu {
             book.gone(FILE, &name)?;
         }
         let addresses = book.named(ADDRESS);
-        for name in addresses.iter().cloned().chain(book.made.address.map(|address| address.to_string())) {
-            if let Ok(address) = name.parse() {
-                address::release(&cache(host), address, host.id)?;
-            }
-        }
+        address::release_all(&cache(host), host.id)?;
         book.made = Made::default();
         book.save()?;
         for name in addresses {
