@@ -119,8 +119,10 @@ async fn create(
     Query(query): QueryMap,
     bytes: Bytes,
 ) -> Result<impl IntoResponse, ApiError> {
-    let request: CreateRequest = body(&bytes)?;
-    let created = app.containers.create(Options(query).text("name").map(str::to_owned), request).await?;
+    let mut request: CreateRequest = body(&bytes)?;
+    let options = Options(query);
+    request.platform = options.text("platform").map(str::to_owned);
+    let created = app.containers.create(options.text("name").map(str::to_owned), request).await?;
     let answer = json!({ "Id": created.container.id, "Warnings": created.warnings });
     Ok((StatusCode::CREATED, Json(answer)))
 }

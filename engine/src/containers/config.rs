@@ -39,6 +39,9 @@ pub struct CreateRequest {
     pub host_config: HostConfig,
     #[serde(deserialize_with = "null_is_default")]
     pub networking_config: NetworkingConfig,
+    /// Comes in the query, not in the body.
+    #[serde(skip)]
+    pub platform: Option<String>,
 }
 
 /// The part that goes with the image.

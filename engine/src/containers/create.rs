@@ -11,7 +11,7 @@ use super::config::{Config, CreateRequest, HostConfig};
 use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
-use super::{Container, ContainerError, Containers};
+use super::{Container, ContainerError, Containers, unsupported};
 use crate::images::ImageConfig;
 use crate::runtime::{limits, spec};
 
@@ -51,7 +51,8 @@ impl Containers {
         name: Option<String>,
         request: CreateRequest,
     ) -> Result<Created, ContainerError> {
-        let CreateRequest { config: mut wanted, mut host_config, networking_config } = request;
+        unsupported::refuse(&request)?;
+        let CreateRequest { config: mut wanted, mut host_config, networking_config, .. } = request;
         let id = names::random_id();
         let name = name.filter(|name| !name.is_empty()).map(|name| name.trim_start_matches('/').to_owned());
         if let Some(name) = name.as_ref().filter(|name| !names::is_valid(name)) {
@@ -69,6 +70,12 @@ impl Containers {
         }
         check(&wanted, &host_config)?;
         let mut warnings = Vec::new();
+        if wanted.healthcheck.as_ref().is_none_or(|check| check["Test"][0] != "NONE")
+            && image.config.healthcheck.as_ref().is_some_and(unsupported::probes)
+        {
+            warnings
+                .push("The image's health check is ignored: this engine does not run any yet.".to_owned());
+        }
         self.complete(&mut host_config, &mut warnings)?;
         spec::confinement(&host_config, host_config.privileged)?;
         let others = self.mounts_of_others(&host_config)?;
@@ -155,7 +162,7 @@ impl Containers {
             if private { "private" } else { "host" }.clone_into(&mut host.cgroupns_mode);
         }
         if host.runtime.is_empty() {
-            "engine".clone_into(&mut host.runtime);
+            unsupported::RUNTIME.clone_into(&mut host.runtime);
         }
         if host.shm_size == 0 {
             host.shm_size = 64 * 1024 * 1024;

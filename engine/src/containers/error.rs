@@ -37,6 +37,8 @@ pub enum ContainerError {
     Conflict(String),
     #[error("{0}")]
     Refused(String),
+    #[error("{0} is not supported by this engine yet")]
+    Unsupported(String),
     #[error("already so")]
     NotModified,
     #[error(transparent)]
@@ -73,6 +75,7 @@ impl ContainerError {
                 StatusCode::BAD_REQUEST
             }
             Self::NameTaken { .. } | Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NotModified => StatusCode::NOT_MODIFIED,
             Self::Image(error) => error.status(),
             Self::Network(error) => error.status(),

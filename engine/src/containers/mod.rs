@@ -29,6 +29,7 @@ mod start;
 pub mod stats;
 mod stop;
 mod tree;
+mod unsupported;
 mod update;
 pub mod volumes;
 

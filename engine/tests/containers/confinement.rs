@@ -182,3 +182,44 @@ fn an_init_reaps_and_passes_signals_on() {
     assert_eq!(inspect(&engine, "tended")["State"]["ExitCode"], 8);
     assert_eq!(engine.docker(["logs", "tended"]).ok(), "ready\ncaught\n");
 }
+
+#[test]
+fn options_that_are_not_there_yet_are_refused() {
+    let engine = engine();
+    for (options, named) in [
+        (["--link", "other:alias"], "--link"),
+        (["--health-cmd", "true"], "--health-cmd"),
+        (["--gpus", "all"], "--gpus"),
+        (["--runtime", "kata"], "--runtime kata"),
+        (["--platform", "linux/s390x"], "--platform linux/s390x"),
+        (["--storage-opt", "size=1g"], "--storage-opt"),
+        (["--device-read-bps", "/dev/null:1mb"], "--device-read-bps"),
+        (["--volume-driver", "nfs"], "--volume-driver nfs"),
+        (["--ipc", "none"], "--ipc none"),
+    ] {
+        let tail = ["-v", "made:/made", "busybox", "true"];
+        let output = engine.docker(["run", "--name", "refused"].into_iter().chain(options).chain(tail));
+        assert_eq!(output.code, Some(125), "{output:?}");
+        let message = format!("`{named}` is not supported by this engine yet");
+        assert!(output.stderr.contains(&message), "{output:?}");
+        assert_eq!(engine.docker(["ps", "-aq"]).ok(), "");
+        assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "");
+    }
+    let body = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": { "Isolation": "hyperv" } });
+    let answer = engine.http("POST", "/containers/create", body.to_string().as_bytes());
+    assert_eq!(answer.status, 501);
+    let message = "`--isolation hyperv` is not supported by this engine yet";
+    assert_eq!(answer.json(), json!({ "message": message }));
+    // What says the same as the default goes through, and an image may have a check that nobody runs.
+    let own = engine.docker(["version", "-f", "{{.Server.Arch}}"]).ok();
+    let own = format!("linux/{}", own.trim());
+    engine.docker(["run", "--rm", "--platform", &own, "--no-healthcheck", "busybox", "true"]).ok();
+    let layer = tar::Builder::new(Vec::new()).into_inner().unwrap();
+    let config = json!({ "Cmd": ["/x"], "Healthcheck": { "Test": ["CMD", "/probe"] } });
+    engine.docker_with_input(["load"], &harness::image("probed", &[layer], &config)).ok();
+    let warned = engine.docker(["create", "probed"]);
+    assert_eq!(warned.code, Some(0), "{warned:?}");
+    assert!(warned.stderr.contains("WARNING: The image's health check is ignored"), "{warned:?}");
+    let silent = engine.docker(["create", "--no-healthcheck", "probed"]);
+    assert_eq!((silent.code, silent.stderr.as_str()), (Some(0), ""), "{silent:?}");
+}
