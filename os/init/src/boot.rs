@@ -9,15 +9,17 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::command_line;
 use crate::console;
 use crate::data;
 use crate::devices::{SETTLED, entries};
 use crate::disks::{self, Content, Disk};
-use crate::error::{BootError, replace_file};
+use crate::error::{BootError, make_folder, replace_file};
 use crate::instance;
 use crate::kernel::Modules;
 use crate::network;
-use crate::seed::{self, Files, Seed};
+use crate::seed::network_config::NetworkConfig;
+use crate::seed::{self, Files, Seed, ec2};
 use crate::supervisor::protocol;
 
 const POLL: Duration = Duration::from_millis(10);
@@ -30,6 +32,8 @@ const DEVICES_DEADLINE: Duration = Duration::from_secs(30);
 const SSHD_DEADLINE: Duration = Duration::from_mins(1);
 const NETWORK_DEADLINE: Duration = Duration::from_secs(15);
 const COMMAND_LOG: &str = "/var/log/runcmd.log";
+/// Where the seed's scripts are run from: they may carry secrets, and the folders above are root's.
+const SCRIPTS: &str = "scripts";
 const SSH_PORT: u16 = 22;
 
 /// What the data disk and the seed are mounted with. The checksums come first: ext4 would call for them otherwise.
@@ -54,25 +58,29 @@ pub(crate) fn run() -> ExitCode {
     let mut modules = Modules::of_this_kernel().unwrap_or_default();
     report(network::loopback());
     load(&mut modules, &FILE_SYSTEMS);
-    let found = find_disks();
+    let is_ec2 = ec2::is_here();
+    let found = find_disks(is_ec2);
     prepare_data(&found);
-    let (seed, is_new) = read_seed(&found, &mut modules);
+    let mut up = BTreeSet::new();
+    let (seed, is_new) = read_seed(&found, is_ec2, &mut modules, &mut up);
     for complaint in &seed.complaints {
         console::report(complaint);
     }
 
     let (host_name, named) = instance::name_host(seed.host_name.as_deref());
     report(named);
-    let mut up = BTreeSet::new();
-    bring_up_network(&seed, &host_name, &mut up);
-    complain(&instance::make_accounts(seed.config.accounts(), is_new));
-    complain(&instance::provide_host_keys(&seed.config.ssh_keys));
+    bring_up_network(seed.network.as_ref(), Some(&host_name), &mut up);
+    let (default_user, verdict) = command_line::default_user();
+    report(verdict);
+    complain(&instance::make_accounts(seed.accounts(&default_user), is_new));
+    complain(&instance::provide_host_keys(&seed.config.ssh_keys, is_new, &host_name));
     complain(&instance::write_files(&seed.config.write_files, is_new));
     let mark = Path::new(data::STATE).join("instance");
     report(replace_file(&mark, seed.instance.as_bytes(), 0o600, None));
 
     report(start("sshd"));
     if wait(SSHD_DEADLINE, || network::is_listening(SSH_PORT)) {
+        instance::tell_host_keys();
         let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
         let seconds = uptime.split(' ').next().unwrap_or_default();
         console::say(&format!("sshd listens {seconds} s after the kernel started"));
@@ -85,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
     }
 
     wait(DEVICES_DEADLINE, || Path::new(SETTLED).exists());
-    bring_up_network(&seed, &host_name, &mut up);
+    bring_up_network(seed.network.as_ref(), Some(&host_name), &mut up);
     if up.is_empty() {
         console::say("There is no network interface");
     }
@@ -97,12 +105,15 @@ pub(crate) fn run() -> ExitCode {
             report(start(name));
         }
     }
-    run_commands(&seed);
+    if run_commands(&seed) {
+        // They may have changed them, and what comes last is found first.
+        instance::tell_host_keys();
+    }
     ExitCode::SUCCESS
 }
 
 /// The disks that are there when seed and data are found, or when no more can come.
-fn find_disks() -> Vec<Disk> {
+fn find_disks(is_ec2: bool) -> Vec<Disk> {
     let began = Instant::now();
     let mut settled: Option<Instant> = None;
     let mut known: BTreeMap<String, Option<Disk>> = BTreeMap::new();
@@ -122,7 +133,8 @@ fn find_disks() -> Vec<Disk> {
         if settled.is_none() && Path::new(SETTLED).exists() {
             settled = Some(Instant::now());
         }
-        let patience = if has_seed || has_data { LATE_DISKS } else { LATE_SEED };
+        // On EC2 the seed is not on a disk.
+        let patience = if has_seed || has_data || is_ec2 { LATE_DISKS } else { LATE_SEED };
         if settled.is_some_and(|since| since.elapsed() >= patience) || began.elapsed() >= DEVICES_DEADLINE {
             return found;
         }
@@ -145,39 +157,70 @@ fn prepare_data(found: &[Disk]) {
 }
 
 /// The seed, and whether it is for an instance that was not set up yet.
-fn read_seed(found: &[Disk], modules: &mut Modules) -> (Seed, bool) {
+fn read_seed(found: &[Disk], is_ec2: bool, modules: &mut Modules, up: &mut BTreeSet<String>) -> (Seed, bool) {
     let kept = Path::new(data::STATE).join("seed");
-    let files = seed::choose(found).and_then(|disk| {
-        let is_disc = matches!(disk.content, Content::Iso { .. });
-        load(modules, if is_disc { &ISO_MODULES } else { &FAT_MODULES });
-        let files = Files::read_from(disk).map_err(|failure| console::report(&failure)).ok()?;
-        report(files.keep(&kept));
-        Some(files)
-    });
-    let Some(files) = files.or_else(|| Files::read(&kept).ok()) else {
-        console::say("There is no seed: nobody can log in. Attach a disk labelled `cidata` with `user-data`");
-        return (Seed::default(), true);
+    let files = match seed::choose(found) {
+        Some(disk) => read_disk(disk, modules),
+        None if is_ec2 => read_metadata(up),
+        None => None,
     };
-    let seed = files.parse();
+    if let Some(files) = &files {
+        report(files.keep(&kept));
+    }
+    let seed = match files.or_else(|| Files::read(&kept).ok()) {
+        Some(files) => files.parse(),
+        None if is_ec2 => {
+            console::say("There is no metadata: nobody can log in. Enable the instance's metadata service");
+            Seed::default()
+        }
+        None => {
+            console::say(
+                "There is no seed: nobody can log in. Attach a disk labelled `cidata` with `user-data`",
+            );
+            Seed::default()
+        }
+    };
     let before = fs::read_to_string(Path::new(data::STATE).join("instance"));
     let is_new = before.map_or(true, |before| before != seed.instance);
     (seed, is_new)
 }
 
-fn bring_up_network(seed: &Seed, host_name: &str, up: &mut BTreeSet<String>) {
-    for interface in network::interfaces() {
-        if up.insert(interface.clone()) {
-            report(network::bring_up(&interface, seed.network.as_ref(), host_name, start));
+fn read_disk(disk: &Disk, modules: &mut Modules) -> Option<Files> {
+    let is_disc = matches!(disk.content, Content::Iso { .. });
+    load(modules, if is_disc { &ISO_MODULES } else { &FAT_MODULES });
+    Files::read_from(disk).map_err(|failure| console::report(&failure)).ok()
+}
+
+/// Brings up the network on the way: on EC2 that comes before knowing whose it is.
+fn read_metadata(up: &mut BTreeSet<String>) -> Option<Files> {
+    match ec2::read(|| bring_up_network(None, None, up)) {
+        Ok((files, complaint)) => {
+            report(complaint.map_or(Ok(()), Err));
+            Some(files)
+        }
+        Err(failure) => {
+            console::report(&failure);
+            None
         }
     }
 }
 
-/// The seed's commands, once for each instance: those that were begun are not begun again.
-fn run_commands(seed: &Seed) {
+fn bring_up_network(config: Option<&NetworkConfig>, host_name: Option<&str>, up: &mut BTreeSet<String>) {
+    for interface in network::interfaces() {
+        if up.insert(interface.clone()) {
+            report(network::bring_up(&interface, config, host_name, start));
+        }
+    }
+}
+
+/// The seed's commands and then its scripts, once for each instance: those that were begun are not begun again. Tells
+/// whether there were any.
+fn run_commands(seed: &Seed) -> bool {
     let commands = seed.config.commands();
     let mark = Path::new(data::STATE).join("commands");
-    if commands.is_empty() || fs::read_to_string(&mark).is_ok_and(|before| before == seed.instance) {
-        return;
+    let is_nothing = commands.is_empty() && seed.scripts.is_empty();
+    if is_nothing || fs::read_to_string(&mark).is_ok_and(|before| before == seed.instance) {
+        return false;
     }
     report(replace_file(&mark, seed.instance.as_bytes(), 0o600, None));
     wait(NETWORK_DEADLINE, network::has_route);
@@ -186,6 +229,19 @@ fn run_commands(seed: &Seed) {
             console::say(&format!("A command of the seed failed, see `{COMMAND_LOG}`: {failure}"));
         }
     }
+    let folder = Path::new(data::STATE).join(SCRIPTS);
+    let _ = fs::remove_dir_all(&folder);
+    for (index, script) in seed.scripts.iter().enumerate() {
+        let number = index + 1;
+        let file = folder.join(format!("script-{number}"));
+        let written = make_folder(&folder).and_then(|()| replace_file(&file, script.as_bytes(), 0o700, None));
+        if let Err(failure) = written {
+            console::report(&failure);
+        } else if let Err(failure) = run_logged(&[file.to_string_lossy().into_owned()]) {
+            console::say(&format!("Script {number} of the seed failed, see `{COMMAND_LOG}`: {failure}"));
+        }
+    }
+    true
 }
 
 /// The output goes straight to the file: what a command leaves running must not hold up the next one.

@@ -15,9 +15,9 @@ pub(crate) fn report(failure: &dyn Error) {
     say(&chain(failure));
 }
 
-/// The answer of a command.
+/// The answer of a command, of one line or several, which nothing else gets between.
 pub(crate) fn answer(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = std::io::stdout().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 /// A complaint of a command.

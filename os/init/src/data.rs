@@ -1,5 +1,6 @@
 //! The data disk: formatted when it is blank, grown when it grew, and the folders that are kept on it.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use crate::console;
 use crate::disks::{Content, Disk};
 use crate::error::{BootError, make_folder, run};
+use crate::instance::{HOST_KEY_FOLDER, is_host_key};
 
 /// The label of a data disk that is complete.
 pub(crate) const LABEL: &str = "machineos-data";
@@ -18,7 +20,7 @@ const MOUNT_POINT: &str = "/data";
 /// What stays. Everything else is memory over the image.
 const KEPT: [&str; 7] =
     ["/etc/engine", "/etc/services", "/home", STATE, "/usr/local", "/var/lib/engine", "/var/log"];
-/// MachineOS's own memory: the last seed, what was done for it, host keys it made.
+/// MachineOS's own memory: the last seed, what was done for it.
 pub(crate) const STATE: &str = "/var/lib/machineos";
 /// Less is rounding: the file system ends on a block group, the disk anywhere.
 const WORTH_GROWING: u64 = 16 * 1024 * 1024;
@@ -38,9 +40,10 @@ pub(crate) fn is_settled(disk: &Disk) -> bool {
     matches!(&disk.content, Content::Ext4 { label, .. } if label == LABEL)
 }
 
-/// Whether a path lies in a folder that outlives the power.
+/// Whether a path lies in a folder that outlives the power, or is a host key.
 pub(crate) fn is_kept(path: &Path) -> bool {
-    KEPT.iter().any(|kept| path.starts_with(kept))
+    let is_key = path.parent() == Some(Path::new(HOST_KEY_FOLDER)) && is_host_key(path);
+    is_key || KEPT.iter().any(|kept| path.starts_with(kept))
 }
 
 /// Makes the disk ready and puts the kept folders on it.
@@ -114,7 +117,39 @@ fn keep() -> Result<(), BootError> {
         make_folder(Path::new(path))?;
         mount_bind(&kept, path).map_err(|source| mount_failed(&kept.to_string_lossy(), path, source))?;
     }
+    // Without them there are still those of the seed.
+    if let Err(failure) = keep_host_keys() {
+        console::report(&failure);
+    }
     Ok(())
+}
+
+/// Keeps what comes to the image's folder of host keys in a layer over it, and of that only the keys: the
+/// configuration is always that of the image.
+fn keep_host_keys() -> Result<(), BootError> {
+    let layer = PathBuf::from(format!("{MOUNT_POINT}{HOST_KEY_FOLDER}"));
+    let work = PathBuf::from(format!("{MOUNT_POINT}/work{HOST_KEY_FOLDER}"));
+    if !layer.exists() {
+        seed_folder(Path::new(HOST_KEY_FOLDER), &layer)?;
+    }
+    make_folder(&work)?;
+    keep_only_host_keys(&layer);
+    let options =
+        format!("lowerdir={HOST_KEY_FOLDER},upperdir={},workdir={}", layer.display(), work.display());
+    let failed = |source| mount_failed(&layer.to_string_lossy(), HOST_KEY_FOLDER, source);
+    let options = CString::new(options).map_err(|_| failed(rustix::io::Errno::INVAL))?;
+    mount("overlay", HOST_KEY_FOLDER, "overlay", MountFlags::NOATIME, options.as_c_str()).map_err(failed)
+}
+
+fn keep_only_host_keys(layer: &Path) {
+    for path in crate::devices::entries(layer) {
+        let facts = fs::symlink_metadata(&path);
+        if facts.as_ref().is_ok_and(fs::Metadata::is_dir) {
+            let _ = fs::remove_dir_all(path);
+        } else if !is_host_key(&path) || !facts.is_ok_and(|facts| facts.is_file()) {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Gives a new kept folder what the image has in its place, folders and modes only: the image has no files there.
@@ -177,6 +212,31 @@ mod tests {
             disk("vde", Content::Iso { label: LABEL.to_owned() }),
         ];
         assert!(choose(&others).is_none());
+    }
+
+    #[test]
+    fn of_the_layer_over_the_host_keys_only_keys_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = folder.path();
+        for name in ["ssh_host_ed25519_key", "ssh_host_rsa_key.pub", "sshd_config", "unfinished"] {
+            fs::write(layer.join(name), "x").unwrap();
+        }
+        fs::create_dir_all(layer.join("sshd_config.d/x")).unwrap();
+        std::os::unix::fs::symlink("/etc/shadow", layer.join("ssh_host_ecdsa_key.pub")).unwrap();
+        keep_only_host_keys(layer);
+        let mut left: Vec<_> = crate::devices::entries(layer);
+        left.sort();
+        assert_eq!(left, ["ssh_host_ed25519_key", "ssh_host_rsa_key.pub"].map(|name| layer.join(name)));
+    }
+
+    #[test]
+    fn what_is_kept() {
+        for path in ["/home/jo/x", "/etc/engine/x", "/etc/ssh/ssh_host_rsa_key"] {
+            assert!(is_kept(Path::new(path)), "{path}");
+        }
+        for path in ["/etc/ssh/sshd_config", "/etc/ssh_host_x", "/etc/ssh/x/ssh_host_y", "/homes"] {
+            assert!(!is_kept(Path::new(path)), "{path}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::error::{BootError, make_folder, replace_file};
 use crate::seed::cloud_config::{EntryError, FileEntry};
 use accounts::Accounts;
 
-pub(crate) use host_keys::{HOST_KEY_FOLDER, provide as provide_host_keys};
+pub(crate) use host_keys::{
+    HOST_KEY_FOLDER, is_host_key, provide as provide_host_keys, tell as tell_host_keys,
+};
 
 const DEFAULT_HOST_NAME: &str = "machineos";
 

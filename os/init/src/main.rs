@@ -2,12 +2,14 @@
 
 mod boot;
 mod command;
+mod command_line;
 mod console;
 mod data;
 mod devices;
 mod disks;
 mod early;
 mod error;
+mod http;
 mod instance;
 mod kernel;
 mod network;

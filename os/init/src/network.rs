@@ -34,7 +34,7 @@ pub(crate) fn interfaces() -> BTreeSet<String> {
 pub(crate) fn bring_up(
     interface: &str,
     config: Option<&NetworkConfig>,
-    host_name: &str,
+    host_name: Option<&str>,
     start: impl FnOnce(&str) -> Result<(), BootError>,
 ) -> Result<(), BootError> {
     let mac =
@@ -84,9 +84,10 @@ fn resolver(plan: &Plan) -> String {
 }
 
 /// Asks at once and often: the first question may be lost while the link comes up.
-fn client(interface: &str, host_name: &str) -> String {
+fn client(interface: &str, host_name: Option<&str>) -> String {
+    let name = host_name.map(|name| format!(" -x hostname:{name}")).unwrap_or_default();
     format!(
-        "#!/bin/sh\nexec {BUSYBOX} udhcpc -f -R -i {interface} -s /usr/lib/machineos/dhcp -x hostname:{host_name} -T 1 -t 10 -A 3\n"
+        "#!/bin/sh\nexec {BUSYBOX} udhcpc -f -R -i {interface} -s /usr/lib/machineos/dhcp{name} -T 1 -t 10 -A 3\n"
     )
 }
 

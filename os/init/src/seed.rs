@@ -1,7 +1,10 @@
-//! The NoCloud seed: found on a disk labelled `cidata`, read with bounds, kept for boots without it.
+//! The seed: found on a disk labelled `cidata` or at EC2's metadata service, read with bounds, kept for boots without it.
 
 pub(crate) mod cloud_config;
+pub(crate) mod ec2;
+mod multipart;
 pub(crate) mod network_config;
+mod user_data;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,17 +13,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disks::{Content, Disk};
 use crate::error::{BootError, make_folder, replace_file};
-use cloud_config::CloudConfig;
+use cloud_config::{Account, CloudConfig, EntryError};
+use multipart::MultipartError;
 use network_config::NetworkConfig;
+use user_data::UserData;
 
 const LABEL: &str = "cidata";
 const MOUNT_POINT: &str = "/run/seed";
 /// What cloud providers allow is 16 to 64 KiB; a seed with a file or two in it is still far below.
 const FILE_BOUND: u64 = 1024 * 1024;
+/// What a file compressed with gzip starts with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 const META_DATA: &str = "meta-data";
 const USER_DATA: &str = "user-data";
 const NETWORK_CONFIG: &str = "network-config";
@@ -35,10 +42,20 @@ pub(crate) enum SeedError {
     Large { name: &'static str },
     #[error("`{name}` of the seed is not text in UTF-8")]
     Encoding { name: &'static str },
+    #[error("`{name}` of the seed is compressed and cannot be unpacked")]
+    Compression { name: &'static str, source: io::Error },
     #[error("`{name}` of the seed is not understood: {reason}")]
     Syntax { name: &'static str, reason: String },
-    #[error("`user-data` does not start with `#cloud-config`, which is the only kind that is read")]
+    #[error(
+        "`user-data` starts with neither `#cloud-config` nor `#!` nor MIME headers; no other kind is read"
+    )]
     Kind,
+    #[error("`user-data` cannot be followed in full")]
+    Multipart(#[source] MultipartError),
+    #[error("Part {number} of `user-data` is ignored, its type `{kind}` is not known here")]
+    PartKind { number: usize, kind: String },
+    #[error("Part {number} of `user-data` is not understood: {reason}")]
+    PartSyntax { number: usize, reason: String },
     #[error("The network configuration has version {0}, only version 2 is read")]
     NetworkVersion(u64),
 }
@@ -56,10 +73,21 @@ pub(crate) struct Files {
 pub(crate) struct Seed {
     pub(crate) instance: String,
     pub(crate) host_name: Option<String>,
+    /// Keys for the default account, from whoever made the instance.
+    public_keys: Vec<String>,
     pub(crate) config: CloudConfig,
+    /// To be run once for the instance, after the commands in `config`.
+    pub(crate) scripts: Vec<String>,
     pub(crate) network: Option<NetworkConfig>,
     /// Parts that could not be used; the rest is.
     pub(crate) complaints: Vec<SeedError>,
+}
+
+impl Seed {
+    /// The accounts to make, and complaints about those that cannot be.
+    pub(crate) fn accounts(&self, default_name: &str) -> Vec<Result<Account, EntryError>> {
+        self.config.accounts(default_name, &self.public_keys)
+    }
 }
 
 /// The disk that carries the seed, of those that are there.
@@ -118,16 +146,17 @@ impl Files {
     pub(crate) fn parse(&self) -> Seed {
         let mut seed = Seed { instance: "nocloud".to_owned(), ..Seed::default() };
         match parse_meta_data(&self.meta_data) {
-            Ok((instance, host_name)) => {
-                seed.instance = instance.unwrap_or(seed.instance);
-                seed.host_name = host_name;
+            Ok(data) => {
+                seed.instance = data.instance_id.unwrap_or(seed.instance);
+                seed.host_name = data.local_hostname.or(data.hostname);
+                seed.public_keys = data.public_keys.0;
             }
             Err(complaint) => seed.complaints.push(complaint),
         }
-        match CloudConfig::parse(&self.user_data) {
-            Ok(config) => seed.config = config,
-            Err(complaint) => seed.complaints.push(complaint),
-        }
+        let user_data = UserData::parse(&self.user_data);
+        seed.config = user_data.config;
+        seed.scripts = user_data.scripts;
+        seed.complaints.extend(user_data.complaints);
         if let Some(name) = seed.config.host_name() {
             seed.host_name = Some(name.to_owned());
         }
@@ -154,20 +183,63 @@ fn read_bounded(folder: &Path, name: &'static str) -> Result<Option<String>, See
     if content.len() as u64 > FILE_BOUND {
         return Err(SeedError::Large { name });
     }
-    String::from_utf8(content).map(Some).map_err(|_| SeedError::Encoding { name })
+    text(name, content).map(Some)
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Text as it came or compressed with gzip, which cloud-init takes as well.
+fn text(name: &'static str, content: Vec<u8>) -> Result<String, SeedError> {
+    let content = if content.starts_with(&GZIP) { unpack(name, &content)? } else { content };
+    String::from_utf8(content).map_err(|_| SeedError::Encoding { name })
+}
+
+fn unpack(name: &'static str, content: &[u8]) -> Result<Vec<u8>, SeedError> {
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(content)
+        .take(FILE_BOUND + 1)
+        .read_to_end(&mut unpacked)
+        .map_err(|source| SeedError::Compression { name, source })?;
+    if unpacked.len() as u64 > FILE_BOUND {
+        return Err(SeedError::Large { name });
+    }
+    Ok(unpacked)
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct MetaData {
     instance_id: Option<String>,
     local_hostname: Option<String>,
     hostname: Option<String>,
+    public_keys: PublicKeys,
 }
 
-fn parse_meta_data(text: &str) -> Result<(Option<String>, Option<String>), SeedError> {
-    let data: MetaData = parse_yaml(META_DATA, text)?;
-    Ok((data.instance_id, data.local_hostname.or(data.hostname)))
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PublicKeysForm")]
+struct PublicKeys(Vec<String>);
+
+/// As cloud-init takes them from NoCloud.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PublicKeysForm {
+    Line(String),
+    List(Vec<String>),
+    ByName(Table<String>),
+    Nothing(()),
+}
+
+impl From<PublicKeysForm> for PublicKeys {
+    fn from(form: PublicKeysForm) -> PublicKeys {
+        PublicKeys(match form {
+            PublicKeysForm::Line(lines) => lines.lines().map(str::to_owned).collect(),
+            PublicKeysForm::List(list) => list,
+            PublicKeysForm::ByName(table) => table.into_values().collect(),
+            PublicKeysForm::Nothing(()) => Vec::new(),
+        })
+    }
+}
+
+fn parse_meta_data(text: &str) -> Result<MetaData, SeedError> {
+    parse_yaml(META_DATA, text)
 }
 
 /// YAML where a document without content means that nothing is set.
@@ -212,8 +284,35 @@ mod tests {
         let seed = Files::read(folder.path()).unwrap().parse();
         assert_eq!((seed.instance.as_str(), seed.host_name.as_deref()), ("i-1", Some("mc1")));
         assert_eq!(seed.complaints.len(), 0);
-        assert_eq!(seed.config.accounts().len(), 1);
+        assert_eq!(seed.accounts("docker").len(), 1);
         assert!(seed.network.is_none());
+    }
+
+    #[test]
+    fn keys_in_every_spelling() {
+        for (keys, count) in
+            [("[a b, c d]", 2), ("{one: a b, two: c d}", 2), ("\"a b\\nc d\"", 2), ("", 0), ("[]", 0)]
+        {
+            let seed = files(&format!("public-keys: {keys}"), "", None).parse();
+            assert!(seed.complaints.is_empty(), "{keys}: {:?}", seed.complaints);
+            assert_eq!(seed.public_keys.len(), count, "{keys}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_file_is_unpacked_within_bounds() {
+        use std::io::Write as _;
+        let packed = |content: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_eq!(text(USER_DATA, packed(b"#cloud-config\n")).unwrap(), "#cloud-config\n");
+        let bomb = packed(&vec![b'x'; usize::try_from(FILE_BOUND).unwrap() + 1]);
+        assert!(matches!(text(USER_DATA, bomb), Err(SeedError::Large { .. })));
+        let mut broken = packed(b"#cloud-config\n");
+        broken.truncate(15);
+        assert!(matches!(text(USER_DATA, broken), Err(SeedError::Compression { .. })));
     }
 
     #[test]

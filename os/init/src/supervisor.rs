@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitOptions};
 
+use crate::command_line;
 use crate::console;
 use crate::devices;
 use protocol::{Reply, Request};
@@ -70,7 +71,7 @@ pub(crate) fn run() -> ExitCode {
     if let Err(failure) = Command::new("/sbin/init").arg("boot").spawn() {
         console::say(&format!("The boot process could not be started: {failure}"));
     }
-    if base::wants_shell() {
+    if command_line::wants_shell() {
         supervisor.start_shell();
     }
     let end = supervisor.attend(&events);

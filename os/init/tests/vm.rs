@@ -7,8 +7,11 @@
 
 #[path = "vm/machine.rs"]
 mod machine;
+#[path = "vm/metadata.rs"]
+mod metadata;
 
 use machine::{Bench, Disks, Seed};
+use metadata::Metadata;
 
 /// Beats once a second, says what signals it gets.
 const SERVICE: &str = "#!/bin/sh\ntrap 'echo hup' HUP\ntrap 'echo term; exit 0' TERM\n\
@@ -19,6 +22,7 @@ const SERVICE: &str = "#!/bin/sh\ntrap 'echo hup' HUP\ntrap 'echo term; exit 0' 
 fn a_host_keeps_its_promises_through_its_life() {
     let bench = Bench::new();
     let seed = Seed { instance: "i-1", host_name: "mc1", ..Seed::default() };
+    let delivered = bench.read("host.pub");
     let data = bench.blank_disk("data.qcow2", "2G");
     let machine = bench.boot(&Disks::Virtio { data: Some(&data), seed: Some(bench.fat(&seed)) });
 
@@ -82,12 +86,13 @@ fn a_host_keeps_its_promises_through_its_life() {
 
     // A reboot keeps what is to be kept, and no more.
     machine.ssh("echo kept > ~/file && echo kept | sudo tee /var/lib/engine/file /usr/local/bin/file /etc/engine/file");
-    machine.ssh("echo lost | sudo tee /etc/lost; echo 'ssh-ed25519 AAAA other' >> ~/.ssh/authorized_keys");
+    machine.ssh("echo lost | sudo tee /etc/lost /etc/ssh/lost; echo 'ssh-ed25519 AAAA other' >> ~/.ssh/authorized_keys");
+    machine.replace_host_key();
     machine.reboot();
     machine.ssh(
         "cat ~/file /var/lib/engine/file /usr/local/bin/file /etc/engine/file | grep -c kept | grep -qx 4",
     );
-    machine.ssh("test ! -e /etc/lost && sudo test -e /etc/from-seed && grep -q other ~/.ssh/authorized_keys");
+    machine.ssh("test ! -e /etc/lost && test ! -e /etc/ssh/lost && sudo test -e /etc/from-seed && grep -q other ~/.ssh/authorized_keys");
     assert_eq!(machine.ssh("cat /var/log/ran"), "ran\n");
     machine.service_pid("beat");
 
@@ -110,12 +115,75 @@ fn a_host_keeps_its_promises_through_its_life() {
     machine.ssh_to_the_end("sudo poweroff");
     machine.await_end();
 
-    // A new instance on the same disk: its seed is followed, the data stays.
+    // A new instance on the same disk: its seed is followed, host key and all; the data stays.
+    bench.expect_host_key(&delivered);
     let seed = Seed { instance: "i-2", host_name: "mc2", ..Seed::default() };
     let machine = bench.boot(&Disks::Virtio { data: Some(&data), seed: Some(bench.fat(&seed)) });
     machine.ssh("test $(hostname) = mc2 && grep -qx kept ~/file");
     machine.await_value(|| (machine.ssh("wc -l < /var/log/ran").trim() == "2").then_some(()));
     machine.ssh("! grep -q other ~/.ssh/authorized_keys");
+}
+
+#[test]
+#[ignore = "boots virtual machines; needs the image"]
+fn an_instance_of_ec2_follows_its_metadata() {
+    let bench = Bench::new();
+    bench.user.set("docker");
+    let metadata = Metadata::serve();
+    let delivered = bench.read("host.pub");
+    let private: String = bench.read("host").lines().map(|line| format!("    {line}\r\n")).collect();
+    // Two parts of each kind, in an order of their own; line ends as mail has them.
+    let user_data = format!(
+        "Content-Type: multipart/mixed; boundary=\"==b==\"\r\nMIME-Version: 1.0\r\n\r\n\
+         --==b==\r\nContent-Type: text/x-shellscript\r\n\r\n\
+         #!/bin/sh\r\necho script $(id -u) $(stat -c %a:%U $0) >> /var/log/ran\r\n--==b==\r\n\
+         Content-Type: text/cloud-config; charset=\"us-ascii\"\r\nContent-Transfer-Encoding: 7bit\r\n\
+         Content-Disposition: attachment; filename=\"config.yaml\"\r\n\r\n#cloud-config\r\n\
+         ssh_keys:\r\n  ed25519_private: |\r\n{private}  ed25519_public: {}\r\n\
+         runcmd:\r\n  - echo first >> /var/log/ran\r\n--==b==\r\n\
+         Content-Type: text/cloud-config\r\n\r\nruncmd: ['echo second >> /var/log/ran']\r\n--==b==\r\n\
+         Content-Type: text/x-shellscript\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+         IyEvYmluL3NoCmVjaG8gbGFzdCA+PiAvdmFyL2xv\r\nZy9yYW4K\r\n--==b==\r\n\
+         Content-Type: text/cloud-boothook\r\n\r\n#!/bin/sh\r\n--==b==--\r\n",
+        delivered.trim(),
+    );
+    metadata.say("i-0000000000000001", &bench.read("id.pub"), Some(&user_data));
+    let data = bench.blank_disk("data.qcow2", "2G");
+    let here = Disks::Ec2 { data: &data, metadata: &metadata, options: "" };
+    let machine = bench.boot(&here);
+    let console = machine.console();
+    assert!(console.contains("type `text/cloud-boothook` is not known"), "{console}");
+    assert!(!console.contains("There is no"), "{console}");
+    assert_eq!(machine.host_keys_on_console().trim_end(), delivered.trim_end());
+    machine.ssh("test $(hostname) = ip-10-0-0-1.eu-test-1.compute.internal");
+    machine.ssh("test $(sudo -n id -u) = 0 && id -nG | grep -qw docker && id -un | grep -qx docker");
+    machine
+        .ssh("ip -4 route show default | grep -q 'via 169.254.0.2' && grep -q 169.254.0.3 /etc/resolv.conf");
+    machine.ssh("ip -4 address show eth0 | grep -q 'inet 169.254.10.15/16' && df /home | grep -q ^/dev/nvme");
+    let ran = "first\nsecond\nscript 0 700:root\nlast\n";
+    machine.await_value(|| (machine.ssh("cat /var/log/ran; true") == ran).then_some(()));
+
+    // The replaced host key stays, the commands do not run again, through a reboot and through a stop and a start.
+    machine.replace_host_key();
+    machine.reboot();
+    assert_eq!(machine.ssh("cat /var/log/ran"), ran);
+    machine.press_power_button();
+    let machine = bench.boot(&here);
+    assert_eq!(machine.ssh("cat /var/log/ran"), ran);
+    assert_eq!(machine.host_keys_on_console(), bench.read("host.pub"));
+    machine.press_power_button();
+
+    // A copy of the disk in another instance: a host key of its own, which its console tells.
+    bench.user.set("jo");
+    let script = "#!/bin/sh\necho copy >> /var/log/ran\n";
+    metadata.say("i-0000000000000002", &bench.read("id.pub"), Some(script));
+    let machine =
+        bench.boot_to_ready(&Disks::Ec2 { data: &data, metadata: &metadata, options: "machineos.user=jo" });
+    let own = machine.host_keys_on_console();
+    assert!(own.starts_with("ssh-ed25519 ") && own.contains(" root@ip-10-0-0-1."), "{own}");
+    assert!(own != bench.read("host.pub") && own != delivered);
+    bench.expect_host_key(&own);
+    machine.await_value(|| (machine.ssh("cat /var/log/ran") == format!("{ran}copy\n")).then_some(()));
 }
 
 #[test]

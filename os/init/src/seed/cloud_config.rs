@@ -7,8 +7,6 @@ use serde::Deserialize;
 
 use super::{SeedError, Table, USER_DATA, parse_yaml};
 
-/// The account that gets the keys of a seed which names none.
-const DEFAULT_ACCOUNT: &str = "machine";
 const ALL_WITHOUT_PASSWORD: &str = "ALL=(ALL) NOPASSWD:ALL";
 const HEADER: &str = "#cloud-config";
 /// More accounts than a host for containers has people.
@@ -19,7 +17,8 @@ const MOST_ACCOUNTS: usize = 64;
 pub(crate) struct CloudConfig {
     hostname: Option<String>,
     fqdn: Option<String>,
-    users: Vec<UserEntry>,
+    /// Nothing is not the same as an empty list: that one means that there is no default account either.
+    users: Option<Vec<UserEntry>>,
     ssh_authorized_keys: Vec<String>,
     /// `ed25519_private`, `ed25519_public` and so on.
     pub(crate) ssh_keys: Table<String>,
@@ -109,44 +108,70 @@ pub(crate) enum EntryError {
 
 impl CloudConfig {
     pub(super) fn parse(text: &str) -> Result<CloudConfig, SeedError> {
-        if text.trim().is_empty() {
-            return Ok(CloudConfig::default());
-        }
-        if text.lines().next().is_none_or(|line| line.trim_end() != HEADER) {
-            return Err(SeedError::Kind);
-        }
         parse_yaml(USER_DATA, text)
+    }
+
+    /// Whether the first line says that this is one.
+    pub(super) fn is_announced(text: &str) -> bool {
+        text.lines().next().is_some_and(|line| line.trim_end() == HEADER)
+    }
+
+    /// Follows a later part of the same user data: its lists are appended, everything else in it replaces what was.
+    pub(super) fn merge(&mut self, later: CloudConfig) {
+        // All fields are named, so that a new one cannot be forgotten here.
+        let CloudConfig { hostname, fqdn, users, ssh_authorized_keys, ssh_keys, write_files, runcmd } = later;
+        self.hostname = hostname.or_else(|| self.hostname.take());
+        self.fqdn = fqdn.or_else(|| self.fqdn.take());
+        if let Some(users) = users {
+            self.users.get_or_insert_default().extend(users);
+        }
+        self.ssh_authorized_keys.extend(ssh_authorized_keys);
+        if !ssh_keys.is_empty() {
+            self.ssh_keys = ssh_keys;
+        }
+        self.write_files.extend(write_files);
+        self.runcmd.extend(runcmd);
     }
 
     pub(super) fn host_name(&self) -> Option<&str> {
         self.hostname.as_deref().or(self.fqdn.as_deref())
     }
 
-    /// The accounts to make, and complaints about those that cannot be.
-    pub(crate) fn accounts(&self) -> Vec<Result<Account, EntryError>> {
-        let mut accounts: Vec<Result<Account, EntryError>> =
-            self.users.iter().take(MOST_ACCOUNTS).map(|entry| self.account(entry)).collect();
-        // The keys at the top are for the default account, which a seed without `users` means as well.
-        if self.users.is_empty() && !self.ssh_authorized_keys.is_empty() {
-            accounts.push(Ok(self.default_account()));
+    /// The accounts to make, and complaints about those that cannot be. The default account is called `default_name`,
+    /// and `public_keys` are those that the provider has for it.
+    pub(crate) fn accounts(
+        &self,
+        default_name: &str,
+        public_keys: &[String],
+    ) -> Vec<Result<Account, EntryError>> {
+        let default = self.default_account(default_name, public_keys);
+        match &self.users {
+            Some(users) => {
+                users.iter().take(MOST_ACCOUNTS).map(|entry| CloudConfig::account(entry, &default)).collect()
+            }
+            // One without keys is nobody's.
+            None if default.keys.is_empty() => Vec::new(),
+            None => vec![Ok(default)],
         }
-        accounts
     }
 
-    fn default_account(&self) -> Account {
+    /// The account that gets the keys of a seed which says of none whose they are.
+    fn default_account(&self, name: &str, public_keys: &[String]) -> Account {
+        let mut keys = clean_keys(public_keys);
+        keys.extend(clean_keys(&self.ssh_authorized_keys));
         Account {
-            name: DEFAULT_ACCOUNT.to_owned(),
+            name: name.to_owned(),
             title: String::new(),
             sudo_rules: vec![ALL_WITHOUT_PASSWORD.to_owned()],
             groups: Vec::new(),
             shell: None,
-            keys: clean_keys(&self.ssh_authorized_keys),
+            keys,
         }
     }
 
-    fn account(&self, entry: &UserEntry) -> Result<Account, EntryError> {
+    fn account(entry: &UserEntry, default: &Account) -> Result<Account, EntryError> {
         let fields = match entry {
-            UserEntry::Name(name) if name == "default" => return Ok(self.default_account()),
+            UserEntry::Name(name) if name == "default" => return Ok(default.clone()),
             UserEntry::Name(name) => &UserFields { name: name.clone(), ..UserFields::default() },
             UserEntry::Account(fields) => fields,
         };
@@ -269,9 +294,11 @@ mod tests {
              - {name: ko, sudo: ['ALL=(ALL) /bin/ls', 'ALL=(ALL) /bin/cat']}\n\
              ssh_authorized_keys: [' ssh-ed25519 AAAA top ']\n",
         );
-        let accounts: Vec<Account> = config.accounts().into_iter().map(Result::unwrap).collect();
-        assert_eq!(accounts[0].name, "machine");
-        assert_eq!(accounts[0].keys, ["ssh-ed25519 AAAA top"]);
+        let keys = ["ssh-ed25519 AAAA pair\n".to_owned()];
+        let accounts: Vec<Account> =
+            config.accounts("docker", &keys).into_iter().map(Result::unwrap).collect();
+        assert_eq!(accounts[0].name, "docker");
+        assert_eq!(accounts[0].keys, ["ssh-ed25519 AAAA pair", "ssh-ed25519 AAAA top"]);
         assert_eq!(accounts[1].groups, ["docker", "wheel"]);
         assert_eq!(accounts[1].keys, ["ssh-ed25519 AAAA jo"]);
         assert_eq!(accounts[1].shell.as_deref(), Some("/bin/bash"));
@@ -281,9 +308,18 @@ mod tests {
 
     #[test]
     fn keys_without_users_are_for_the_default_account() {
-        let accounts = parse("ssh_authorized_keys: [k]").accounts();
-        assert_eq!(accounts[0].as_ref().unwrap().name, DEFAULT_ACCOUNT);
-        assert_eq!(parse("hostname: x").accounts().len(), 0);
+        let keys = ["k".to_owned()];
+        for (text, keys) in [("ssh_authorized_keys: [k]", &[][..]), ("hostname: x", &keys[..])] {
+            let accounts = parse(text).accounts("jo", keys);
+            assert_eq!(accounts.len(), 1);
+            let account = accounts[0].as_ref().unwrap();
+            assert_eq!((account.name.as_str(), &account.keys[..]), ("jo", &["k".to_owned()][..]));
+            assert_eq!(account.sudo_rules, [ALL_WITHOUT_PASSWORD]);
+        }
+        assert_eq!(parse("hostname: x").accounts("jo", &[]).len(), 0);
+        // The keys do not go to somebody else.
+        assert_eq!(parse("users: []").accounts("jo", &keys).len(), 0);
+        assert_eq!(parse("users: [mo]").accounts("jo", &keys)[0].as_ref().unwrap().keys, [""; 0]);
     }
 
     #[test]
@@ -292,13 +328,13 @@ mod tests {
             assert!(check_name(name).is_err(), "{name}");
         }
         let config = parse("users: [{name: '../../etc'}, {name: jo, groups: ['a:b']}]");
-        assert!(config.accounts().iter().all(Result::is_err));
+        assert!(config.accounts("docker", &[]).iter().all(Result::is_err));
     }
 
     #[test]
     fn a_rule_cannot_bring_a_second_line() {
         let config = parse("users: [{name: jo, sudo: \"ALL=(ALL) ALL\\nmo ALL=(ALL) ALL\"}]");
-        assert_eq!(config.accounts()[0].as_ref().unwrap().sudo_rules, [""; 0]);
+        assert_eq!(config.accounts("docker", &[])[0].as_ref().unwrap().sudo_rules, [""; 0]);
     }
 
     #[test]
@@ -351,10 +387,12 @@ mod tests {
     }
 
     #[test]
-    fn only_cloud_config() {
-        assert!(matches!(CloudConfig::parse("#!/bin/sh\n"), Err(SeedError::Kind)));
-        assert!(matches!(CloudConfig::parse("#cloud-config-archive\n"), Err(SeedError::Kind)));
-        assert!(CloudConfig::parse("").is_ok());
-        assert!(CloudConfig::parse("#cloud-config\n").is_ok());
+    fn the_first_line_announces_it() {
+        for text in ["#cloud-config", "#cloud-config\r\n", "#cloud-config \nhostname: x"] {
+            assert!(CloudConfig::is_announced(text), "{text}");
+        }
+        for text in ["", "#!/bin/sh\n", "#cloud-config-archive\n", "\n#cloud-config\n"] {
+            assert!(!CloudConfig::is_announced(text), "{text}");
+        }
     }
 }

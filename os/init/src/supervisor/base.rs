@@ -70,12 +70,6 @@ pub(super) fn prepare() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: None });
 }
 
-/// Whether a shell on the console was asked for on the kernel command line.
-pub(super) fn wants_shell() -> bool {
-    fs::read_to_string("/proc/cmdline")
-        .is_ok_and(|line| line.split_whitespace().any(|word| word == "machineos.shell"))
-}
-
 fn attach(kind: &str, target: &str, flags: MountFlags, data: &CStr) {
     let _ = fs::create_dir_all(target);
     if let Err(failure) = mount(kind, target, kind, flags, data) {

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::SERVICE;
+use super::metadata::Metadata;
 
 /// A boot takes 5 s on an idle machine; the bound is for busy ones.
 const BOOT_DEADLINE: Duration = Duration::from_mins(3);
@@ -18,6 +19,8 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
+    /// The account to log in to.
+    pub(crate) user: std::cell::Cell<&'static str>,
 }
 
 /// How disks are attached.
@@ -35,7 +38,19 @@ pub(crate) enum Disks<'a> {
         data: &'a Path,
         seed: PathBuf,
     },
+    /// As EC2 has them: no seed disk, but firmware that says where we are, and the metadata service in a network of
+    /// link-local addresses.
+    Ec2 {
+        data: &'a Path,
+        metadata: &'a Metadata,
+        /// Words for the kernel command line.
+        options: &'a str,
+    },
 }
+
+/// Joins a connection that a machine makes to the metadata service with the one on loopback.
+const RELAY: &str = "#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/$1\ncat <&0 >&3 &\ncat <&3\nkill $!\n";
+const EC2_NUMBER: &str = "ec2e1916-9099-7caf-fd21-012345abcdef";
 
 pub(crate) struct Seed {
     pub(crate) instance: &'static str,
@@ -77,10 +92,15 @@ impl Bench {
             let path = folder.path().join(name);
             run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", text(&path)]);
         }
-        Bench { folder }
+        Bench { folder, user: "jo".into() }
     }
 
-    fn read(&self, name: &str) -> String {
+    /// Expects a host key from now on, as `ssh-ed25519 AAAA…`.
+    pub(crate) fn expect_host_key(&self, public: &str) {
+        fs::write(self.folder.path().join("host.pub"), public).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.folder.path().join(name)).unwrap()
     }
 
@@ -164,8 +184,22 @@ impl Bench {
         // QEMU takes the kernel as it is and saves unpacking it; what travels elsewhere has its turn as well.
         let kernel = if matches!(disks, Disks::Ahci { .. }) { "vmlinuz" } else { "vmlinux" };
         command.arg("-kernel").arg(image.join(kernel)).arg("-initrd").arg(image.join("initrd.img"));
-        command.args(["-append", line.trim_end_matches("\",")]);
-        command.args(["-netdev", &format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:22")]);
+        let mut line = line.trim_end_matches("\",").to_owned();
+        let mut network = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:22");
+        if let Disks::Ec2 { metadata, options, .. } = disks {
+            line.push_str(&format!(" {options}"));
+            let relay = self.folder.path().join("relay");
+            fs::write(&relay, RELAY).unwrap();
+            network.push_str(&format!(
+                ",net=169.254.0.0/16,host=169.254.0.2,dns=169.254.0.3,dhcpstart=169.254.10.15,\
+                 guestfwd=tcp:169.254.169.254:80-cmd:bash {} {}",
+                relay.display(),
+                metadata.port
+            ));
+            let firmware = format!("type=1,manufacturer=Amazon EC2,uuid={EC2_NUMBER},serial={EC2_NUMBER}");
+            command.args(["-smbios", &firmware]);
+        }
+        command.args(["-append", &line, "-netdev", &network]);
         let drive = |path: &Path, rest: &str| format!("file={},{rest}", path.display());
         let card = if matches!(disks, Disks::Ahci { .. }) { "e1000" } else { "virtio-net-pci" };
         command.args(["-device", &format!("{card},netdev=n0")]);
@@ -194,11 +228,13 @@ impl Bench {
                 command.args(["-drive", &drive(data, "if=virtio,format=raw")]);
                 command.args(["-drive", &drive(seed, "if=virtio,format=raw,readonly=on")]);
             }
+            Disks::Ec2 { data, .. } => {
+                command.args(["-drive", &drive(data, "if=none,id=d0,format=qcow2")]);
+                command.args(["-device", "nvme,drive=d0,serial=vol0"]);
+            }
         }
         let child =
             command.stdin(Stdio::null()).spawn().expect("QEMU does not start; is qemu-system-x86 installed?");
-        let known = format!("[127.0.0.1]:{port} {}", self.read("host.pub"));
-        fs::write(self.folder.path().join("known"), known).unwrap();
         let machine = Machine { bench: self, child: child.into(), port, console, control };
         machine.await_ready(1);
         machine
@@ -229,9 +265,37 @@ impl Machine<'_> {
         }
     }
 
+    fn login(&self) -> String {
+        format!("{}@127.0.0.1", self.bench.user.get())
+    }
+
+    /// The host keys as the console says them last.
+    pub(crate) fn host_keys_on_console(&self) -> String {
+        let console = self.console();
+        let (_, last) = console.rsplit_once("-----BEGIN SSH HOST KEY KEYS-----\n").unwrap();
+        last.split_once("-----END SSH HOST KEY KEYS-----\n").unwrap().0.to_owned()
+    }
+
+    /// Makes another host key on the host itself, and expects it from now on.
+    pub(crate) fn replace_host_key(&self) {
+        let public = self.ssh(
+            "cd /etc/ssh && sudo ssh-keygen -q -t ed25519 -N '' -C replaced -f new && \
+             sudo mv new.pub ssh_host_ed25519_key.pub && sudo mv new ssh_host_ed25519_key && \
+             sync && sudo service sshd restart >/dev/null && cat ssh_host_ed25519_key.pub",
+        );
+        self.bench.expect_host_key(&public);
+        // A service has started before it listens.
+        self.await_value(|| {
+            let status = self.client("ssh").args([&self.login(), "true"]).output().unwrap().status;
+            status.success().then_some(())
+        });
+    }
+
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let folder = self.bench.folder.path();
+        let known = format!("[127.0.0.1]:{} {}", self.port, self.bench.read("host.pub"));
+        fs::write(folder.join("known"), known).unwrap();
         command.args([
             "-F",
             "none",
@@ -250,7 +314,7 @@ impl Machine<'_> {
 
     /// Runs a command there, which must succeed.
     pub(crate) fn ssh(&self, line: &str) -> String {
-        let output = self.client("ssh").args(["jo@127.0.0.1", line]).output().unwrap();
+        let output = self.client("ssh").args([&self.login(), line]).output().unwrap();
         let (said, complained) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(
@@ -264,13 +328,13 @@ impl Machine<'_> {
 
     /// The connection goes down with the machine, so there is no telling how the command ends.
     pub(crate) fn ssh_to_the_end(&self, line: &str) {
-        let _ = self.client("ssh").args(["jo@127.0.0.1", line]).output().unwrap();
+        let _ = self.client("ssh").args([&self.login(), line]).output().unwrap();
     }
 
     pub(crate) fn refuses_passwords(&self) {
         let mut command = self.client("ssh");
         let output =
-            command.args(["-v", "-o", "PubkeyAuthentication=no", "jo@127.0.0.1", "true"]).output().unwrap();
+            command.args(["-v", "-o", "PubkeyAuthentication=no", &self.login(), "true"]).output().unwrap();
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("Authentications that can continue: publickey\r\n"), "{said}");
@@ -278,8 +342,11 @@ impl Machine<'_> {
 
     pub(crate) fn copies_files(&self) {
         let from = self.bench.folder.path().join("host.pub");
-        let status =
-            self.client("scp").args(["-s", "-q", text(&from), "jo@127.0.0.1:copy"]).status().unwrap();
+        let status = self
+            .client("scp")
+            .args(["-s", "-q", text(&from), &format!("{}:copy", self.login())])
+            .status()
+            .unwrap();
         assert!(status.success());
         assert_eq!(self.ssh("cat copy"), fs::read_to_string(from).unwrap());
     }
