@@ -14,6 +14,8 @@ impl Registry {
         Self {
             drivers: vec![
                 Box::new(machine_driver_qemu::Qemu::new()),
+                #[cfg(feature = "aws")]
+                Box::new(machine_driver_aws::Aws::new()),
                 Box::new(machine_driver_generic::Generic),
                 Box::new(machine_driver_none::NoDriver),
             ],
@@ -27,8 +29,13 @@ impl Registry {
             .map(AsRef::as_ref)
             .find(|driver| driver.info().name == name || driver.info().aliases.contains(&name))
             .ok_or_else(|| {
-                DriverError::unsupported(format!("Driver \"{name}\" not found"))
-                    .with_hint(format!("The drivers are {}", self.names().join(", ")))
+                let error = DriverError::unsupported(format!("Driver \"{name}\" not found"));
+                if LEFT_OUT.contains(&name) {
+                    return error.with_hint(
+                        "This `machine` was built without it; `cargo xtask build` builds it with all drivers",
+                    );
+                }
+                error.with_hint(format!("The drivers are {}", self.names().join(", ")))
             })
     }
 
@@ -40,6 +47,9 @@ impl Registry {
         self.drivers.iter().map(AsRef::as_ref)
     }
 }
+
+/// The drivers that this build leaves out.
+const LEFT_OUT: &[&str] = if cfg!(feature = "aws") { &[] } else { &["aws", "amazonec2"] };
 
 /// The driver that `create` uses when none is named.
 pub const DEFAULT_DRIVER: &str = "qemu";

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(ui: &Ui, arguments: &Arguments) -> u8 {
     let mut script = Vec::new();
-    let command = super::create::with_driver_flags(Cli::command(), &[]);
+    let command = super::driver_flags::with_driver_flags(Cli::command(), &[]);
     clap_complete::generate(arguments.shell, &mut command.name("machine"), "machine", &mut script);
     ui.data(&String::from_utf8_lossy(&script));
     0

@@ -1,16 +1,16 @@
 //! `machine create`: one host or several, side by side.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::collections::BTreeMap;
 
-use clap::{Arg, ArgAction, ArgMatches, Args};
-use machine_driver::{Driver, Flag, FlagKind, HostKeySource, HostName, Options};
+use clap::{ArgMatches, Args, ValueEnum};
+use machine_driver::{Driver, HostKeySource, HostName};
 
-use super::{hosts, ssh};
+use super::{driver_flags, hosts, ssh};
 use crate::{
-    drivers::{DEFAULT_DRIVER, Registry},
+    drivers::DEFAULT_DRIVER,
     lifecycle::{self, Asker, Context, Prepared, Request},
     store::{EngineOptions, SwarmOptions},
-    ui::{Failure, Outcome, Ui},
+    ui::{Failure, Lane, Outcome, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -48,64 +48,16 @@ pub(crate) struct Arguments {
     /// The SSH host key to accept, as a line of known_hosts without the host or as SHA256:…; may be given again
     #[arg(long, value_name = "KEY")]
     ssh_host_key: Vec<String>,
+    /// What becomes of a host that could not be created: keep it, so that the same command goes on, or undo it
+    #[arg(long, value_enum, default_value_t = OnFailure::Keep, value_name = "WHAT")]
+    on_failure: OnFailure,
 }
 
-/// Adds the options of the driver that `words` name.
-pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> clap::Command {
-    let registry = Registry::built_in();
-    let known = registry.names().join(", ");
-    let named = driver_in(words);
-    let flags = registry.find(&named).map(Driver::flags).unwrap_or_default();
-    command.mut_subcommand("create", |create| {
-        let heading = format!("Options of the driver {named} (drivers: {known})");
-        create.args(flags.into_iter().map(|flag| argument(flag).help_heading(heading.clone())))
-    })
-}
-
-/// The driver named on a command line that is not parsed yet.
-fn driver_in(words: &[OsString]) -> String {
-    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
-    while let Some(word) = words.next() {
-        let rest = word.trim_start_matches('-');
-        if !word.starts_with('-') {
-            continue;
-        }
-        match rest.split_once('=') {
-            Some(("d" | "driver", value)) => return value.to_owned(),
-            None if rest == "d" || rest == "driver" => {
-                return words.next().map(std::borrow::Cow::into_owned).unwrap_or_default();
-            }
-            None if !word.starts_with("--") && rest.starts_with('d') && !rest.starts_with("driver") => {
-                return rest[1..].to_owned();
-            }
-            _ => {}
-        }
-    }
-
-    let named = std::env::var("MACHINE_DRIVER").ok().filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| DEFAULT_DRIVER.to_owned())
-}
-
-fn argument(flag: Flag) -> Arg {
-    let mut argument =
-        Arg::new(flag.name).long(flag.name).visible_aliases(flag.aliases.to_vec()).help(flag.help);
-    if let Some(variable) = flag.environment {
-        argument = argument.env(variable);
-    }
-    if let Some(default) = flag.default {
-        argument = argument.default_value(default);
-    }
-    match flag.kind {
-        FlagKind::Text | FlagKind::Integer => argument.value_name(flag.value_name).action(ArgAction::Set),
-        FlagKind::List => argument.value_name(flag.value_name).action(ArgAction::Append).value_delimiter(','),
-        FlagKind::Switch => argument
-            .value_name("BOOL")
-            .action(ArgAction::Set)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .hide_possible_values(true),
-    }
+/// What becomes of a host that could not be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnFailure {
+    Keep,
+    Undo,
 }
 
 pub(super) fn run(
@@ -131,6 +83,7 @@ pub(super) fn run(
     let prepared = prepare_all(context, ui, &requests)?;
     let Some(prepared) = prepared else { return Ok(super::INTERRUPTED) };
     // The locks that `prepare` took are handed over one by one.
+    let undo = arguments.on_failure == OnFailure::Undo;
     let waiting: std::sync::Mutex<BTreeMap<HostName, Prepared>> =
         std::sync::Mutex::new(prepared.into_iter().map(|one| (one.name().clone(), one)).collect());
     let status = hosts::for_each(ui, &names, |name| {
@@ -153,6 +106,9 @@ pub(super) fn run(
                     Ok(())
                 }
                 Err(error) => {
+                    if undo {
+                        undo_host(context, ui, &name, &lane).await;
+                    }
                     lane.finish(Outcome::Failed, "");
                     let status = error.exit_status();
                     Err(Failure::new(error).with_status(status))
@@ -174,6 +130,14 @@ pub(super) fn run(
         _ => {}
     }
     Ok(status)
+}
+
+/// Removes what a failed creation made. What cannot be removed stays recorded, and is said beside the first failure.
+async fn undo_host(context: &Context, ui: &Ui, name: &HostName, lane: &Lane<'_>) {
+    machine_driver::Progress::note(lane, "Creating it failed; undoing what was made");
+    if let Err(error) = lifecycle::remove(context, name, false, lane).await {
+        ui.report(&Failure::new(error).with_host(name.as_str()));
+    }
 }
 
 /// Everything that can be refused is refused here, for all names, before anything is made for any.
@@ -201,14 +165,7 @@ fn requests(
     matches: &ArgMatches,
     names: &[HostName],
 ) -> Result<Vec<Request>, Failure> {
-    let flags = driver.flags();
-    let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for flag in &flags {
-        if let Some(values) = matches.get_many::<String>(flag.name) {
-            given.insert(flag.name.to_owned(), values.cloned().collect());
-        }
-    }
-    let options = Options::resolve(&flags, &given)?;
+    let options = driver_flags::options(&driver.flags(), matches)?;
     let config = driver.configure(&options).map_err(|error| {
         anyhow::Error::new(error).context("Error setting machine configuration from flags provided")
     })?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     lifecycle::{Context, Row, survey},
     store::{Record, StoreError},
-    ui::{Failure, Ui},
+    ui::{Failure, Ui, aligned},
 };
 
 const DEFAULT_FORMAT: &str = "table {{.Name}}\t{{.Active}}\t{{.DriverName}}\t{{.State}}\t{{.URL}}\t{{.Swarm}}\t{{.DockerVersion}}\t{{.Error}}";
@@ -187,29 +187,6 @@ impl Item {
 
 fn duration(time: Duration) -> String {
     if time.as_millis() > 0 { format!("{}ms", time.as_millis()) } else { format!("{}µs", time.as_micros()) }
-}
-
-/// Cells separated by tabs, every column but the last padded to max(5, longest + 3) characters.
-fn aligned(lines: &[String]) -> String {
-    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        (longest.unwrap_or(0) + 3).max(5)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let last = row.len() - 1;
-        for (column, cell) in row.iter().enumerate() {
-            text.push_str(cell);
-            if column < last {
-                text.extend(std::iter::repeat_n(' ', widths[column].saturating_sub(cell.chars().count())));
-            }
-        }
-        text.push('\n');
-    }
-    text
 }
 
 /// Case-insensitive, with numbers by their value: m9 before m10.

@@ -5,8 +5,11 @@ mod arguments;
 mod completions;
 mod config;
 mod create;
+mod driver_flags;
 mod env;
+mod gc;
 mod hosts;
+mod iam_policy;
 mod inspect;
 mod ip;
 mod ls;
@@ -101,6 +104,10 @@ pub(crate) enum Command {
     Create(create::Arguments),
     /// Print the commands that point a docker client at a host
     Env(env::Arguments),
+    /// Find what is left at a provider and belongs to no host, and remove it
+    Gc(gc::Arguments),
+    /// Print the permissions that a driver needs at its provider
+    IamPolicy(iam_policy::Arguments),
     /// Print a host's record
     Inspect(inspect::Arguments),
     /// Print the addresses of hosts
@@ -174,7 +181,7 @@ pub fn main(words: Vec<OsString>) -> u8 {
 fn command(program: &str, words: &[OsString]) -> clap::Command {
     let command =
         <Cli as clap::CommandFactory>::command().name(program.to_owned()).bin_name(program.to_owned());
-    create::with_driver_flags(command, words)
+    driver_flags::with_driver_flags(command, words)
 }
 
 fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8, Failure> {
@@ -196,6 +203,11 @@ fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8
             create::run(&global.context()?, ui, arguments, given, &arguments::program_word(words))
         }
         Command::Env(arguments) => env::run(&global.store()?, ui, &arguments, words),
+        Command::Gc(arguments) => {
+            let given = matches.subcommand_matches("gc").unwrap_or(matches);
+            gc::run(&global.context()?, ui, &arguments, given, global.json)
+        }
+        Command::IamPolicy(arguments) => iam_policy::run(ui, &arguments),
         Command::Inspect(arguments) => inspect::run(&global.store()?, ui, &arguments),
         Command::Ip(arguments) => ip::run(&global.store()?, ui, &arguments),
         Command::Kill(named) => power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Kill),

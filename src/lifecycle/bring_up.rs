@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use machine_driver::{Driver, DriverError, Progress, State};
 
-use super::{Asker, Context, Keys, LoginError, log_in};
+use super::{Asker, Context, Keys, LoginError, host_key, log_in};
 use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
@@ -14,10 +14,13 @@ use crate::{
 
 /// How long a host may take from power-on to its SSH banner: a stock distribution in software emulation on a
 /// loaded machine takes some minutes.
-const BOOT_AT_MOST: Duration = Duration::from_secs(600);
+pub(super) const BOOT_AT_MOST: Duration = Duration::from_secs(600);
 
 /// How long the engine may take from its start to its first answer.
 const ENGINE_AT_MOST: Duration = Duration::from_secs(90);
+
+/// The longest pause between two questions whether a host that boots still lives.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Lines of the serial log that are shown with a failure.
 const CONSOLE_LINES: usize = 15;
@@ -35,6 +38,8 @@ pub enum BringUpError {
     Ssh { source: SshError, console: Console },
     #[error("Could not log in{console}")]
     Login { source: LoginError, console: Console },
+    #[error("The provider does not show the host's SSH host key after {} minutes", after.as_secs() / 60)]
+    NoHostKey { after: Duration },
     #[error("Error running provisioning")]
     Provision(#[from] ProvisionError),
     #[error("Error checking the host: the engine does not answer on {url}")]
@@ -74,6 +79,7 @@ pub(super) async fn bring_up(
 ) -> Result<Vec<String>, BringUpError> {
     let driver = context.driver(record)?;
     wait_for_ssh(context, driver, record, progress).await?;
+    host_key::learn(context, driver, lock, record, progress).await?;
     if record.phase < Phase::Provisioning {
         record.phase = Phase::Provisioning;
         context.store.save(lock, record)?;
@@ -92,6 +98,7 @@ pub(super) async fn bring_up(
     progress.step("Provisioning");
     let plan = plan(context, driver, record, &files);
     let report = provision::provision(&session, &plan, progress).await?;
+    host_key::replace(context, driver, lock, record, &session, progress).await?;
     session.close().await;
     let version = check_engine(record, &client, progress).await?;
     record.engine_version = Some(version.version);
@@ -115,8 +122,11 @@ async fn wait_for_ssh(
     let view = super::view(record, &paths, &keys);
     let banner = ssh::wait_for_banner(&target.host, target.port, BOOT_AT_MOST);
     let died = async {
+        let mut pause = Duration::from_secs(1);
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
+            // Providers are asked less and less often: most hosts do not die.
+            pause = (pause * 2).min(LONGEST_PAUSE);
             if let Ok(state @ (State::Stopped | State::Error | State::None)) =
                 driver.state(&view, &record.driver.state).await
             {

@@ -3,7 +3,7 @@
 use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress};
 use serde_json::Value;
 
-use super::{Asker, BringUpError, Context, Keys, LoginError, bring_up};
+use super::{Asker, BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, bring_up};
 use crate::{
     ssh::{self, SshError},
     store::{
@@ -187,15 +187,15 @@ async fn make(
 
 /// The login key and the host key of a host, made if they are not there yet, before anything is created with them.
 fn ensure_keys(context: &Context, driver: &dyn Driver, record: &mut Record) -> Result<Keys, CreateError> {
-    let features = driver.info().features;
+    let features = driver.features_of(&record.driver.config);
     let folder = context.store.folder(&record.name);
     let mut keys = Keys::default();
     if features.login == LoginSource::Generated {
         let pair = ensure_pair(&folder.join("id_ed25519"), record.name.as_str())?;
         keys.login = Some(machine_driver::LoginKey { public: pair.public });
     }
-    if features.host_key == HostKeySource::Delivered {
-        let pair = ensure_pair(&folder.join("ssh_host_ed25519_key"), record.name.as_str())?;
+    if matches!(features.host_key, HostKeySource::Delivered | HostKeySource::DeliveredOnce) {
+        let pair = ensure_pair(&folder.join(DELIVERED_HOST_KEY), record.name.as_str())?;
         record.ssh_host_keys = vec![pair.public.clone()];
         keys.host = Some(machine_driver::HostKey { public: pair.public, private: pair.private });
     }

@@ -7,6 +7,8 @@
 mod bring_up;
 mod certificates;
 mod create;
+mod host_key;
+mod leftovers;
 mod login;
 mod power;
 mod remove;
@@ -15,6 +17,7 @@ mod survey;
 pub use bring_up::BringUpError;
 pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
+pub use leftovers::{leftovers, remove_leftovers};
 pub use login::{Asker, LoginError, log_in, target};
 pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
@@ -25,8 +28,11 @@ use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, State};
 use crate::{
     bundle::Bundle,
     drivers::Registry,
-    store::{Certificates, Record, Store},
+    store::{Certificates, HostLock, Record, Store},
 };
+
+/// The host key that a driver delivers, in the host's folder for as long as it is needed.
+const DELIVERED_HOST_KEY: &str = "ssh_host_ed25519_key";
 
 /// What every operation on hosts works with.
 #[derive(Debug)]
@@ -46,12 +52,30 @@ impl Context {
     /// Refuses a host that its driver says is stopped; whether a running one answers is not asked.
     pub async fn ensure_running(&self, record: &Record) -> Result<(), DriverError> {
         match self.state(record).await {
-            Ok(State::Stopped | State::Saved | State::Paused) => {
-                Err(DriverError::refused("Host is not running")
-                    .with_hint(format!("Start it with `machine start {}`", record.name)))
-            }
+            Ok(State::Stopped | State::Saved | State::Paused) => Err(not_running(record)),
             _ => Ok(()),
         }
+    }
+
+    /// Takes over where a running host is reached now, should that have changed behind our back; refuses a stopped one.
+    pub async fn refresh(&self, lock: &HostLock, record: &mut Record) -> Result<(), RefreshError> {
+        let paths = self.paths(record);
+        let keys = Keys::default();
+        let driver = self.driver(record)?;
+        let before = record.clone();
+        let view = view(&before, &paths, &keys);
+        let found = driver.describe_many(&[(view, &before.driver.state)]).await.pop();
+        let Some(Ok(found)) = found else { return Ok(()) };
+        if matches!(found.state, State::Stopped | State::Saved | State::Paused) {
+            return Err(not_running(record).into());
+        }
+        if let Some(endpoint) = found.endpoint
+            && record.endpoint.as_ref() != Some(&endpoint)
+        {
+            record.set_endpoint(endpoint, &paths.folder);
+            self.store.save(lock, record)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn paths(&self, record: &Record) -> Paths {
@@ -64,6 +88,20 @@ impl Context {
         let keys = Keys::default();
         self.driver(record)?.state(&view(record, &paths, &keys), &record.driver.state).await
     }
+}
+
+/// A host could not be looked at anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    #[error("{0}")]
+    Store(#[from] crate::store::StoreError),
+    #[error("{0}")]
+    Driver(#[from] DriverError),
+}
+
+fn not_running(record: &Record) -> DriverError {
+    DriverError::refused("Host is not running")
+        .with_hint(format!("Start it with `machine start {}`", record.name))
 }
 
 /// What a driver is told of a host.

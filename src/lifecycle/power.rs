@@ -2,7 +2,7 @@
 
 use machine_driver::{DriverError, HostName, Progress, State};
 
-use super::{BringUpError, Context, Keys, bring_up};
+use super::{BringUpError, Context, Keys, RefreshError, bring_up};
 use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
 
 /// What is to be done to a host's power.
@@ -27,6 +27,15 @@ pub enum PowerError {
     Unfinished { name: HostName, phase: Phase },
     #[error("{0}")]
     BringUp(#[from] BringUpError),
+}
+
+impl From<RefreshError> for PowerError {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Store(error) => Self::Store(error),
+            RefreshError::Driver(error) => Self::Driver(error),
+        }
+    }
 }
 
 /// Does it. A host that is already so is an error with docker-machine's text, which is told apart by
@@ -107,7 +116,7 @@ pub async fn reprovision(
         return Err(PowerError::Unfinished { name: name.clone(), phase: record.phase });
     }
     if record.phase == Phase::Ready && driver.info().features.power {
-        context.ensure_running(&record).await?;
+        context.refresh(&lock, &mut record).await?;
     }
     let changed = bring_up::bring_up(context, &lock, &mut record, asker, progress).await?;
     Ok((record, changed))

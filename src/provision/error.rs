@@ -66,6 +66,9 @@ pub enum ProvisionError {
     /// The engine has looked at its configuration. The old one is in force.
     #[error("The engine refused its new configuration, and the old one stays in force: {}", said(message))]
     ConfigurationRefused { message: String },
+    /// The host made no key, or one that is not understood.
+    #[error("The host could not replace its SSH host key: {}", said(output))]
+    HostKey { output: String },
     /// A step failed.
     #[error("Could not finish the step `{step}` on the host: {text}{}", tail(output))]
     Step { step: String, text: String, output: String },
@@ -93,7 +96,7 @@ impl ProvisionError {
             Self::Bundle(_) => "bundle",
             Self::Settings(_) | Self::Render(_) | Self::Upload(_) => "settings",
             Self::ConfigurationRefused { .. } => "engine",
-            Self::Step { .. } | Self::Ended { .. } => "step",
+            Self::Step { .. } | Self::Ended { .. } | Self::HostKey { .. } => "step",
         }
     }
 
@@ -155,7 +158,9 @@ impl ProvisionError {
             Self::TooSlow { .. } => {
                 "A command hangs on the host: look at its processes, and run the same command again"
             }
-            Self::Step { .. } | Self::Ended { .. } => "Run the same command again: it goes on from there",
+            Self::Step { .. } | Self::Ended { .. } | Self::HostKey { .. } => {
+                "Run the same command again: it goes on from there"
+            }
             Self::Render(_) | Self::Upload(_) => return None,
         };
         Some(text.to_owned())

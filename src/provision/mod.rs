@@ -15,6 +15,7 @@ mod apply;
 mod desired;
 mod error;
 mod facts;
+mod host_key;
 mod render;
 mod settings;
 mod steps;
@@ -32,6 +33,7 @@ use crate::bundle::Bundle;
 use crate::ssh::Session;
 
 pub use error::ProvisionError;
+pub use host_key::{place_host_key, prepare_host_key};
 pub use settings::{EngineSettings, SettingsError};
 pub use system::{Family, OsRelease};
 

@@ -40,6 +40,7 @@ static TEMPLATES: LazyLock<Tera> = LazyLock::new(|| {
         "openrc/docker",
         "openrc/engine",
         "shell/apply.sh",
+        "shell/host-key.sh",
         "shell/launch-apply.sh",
         "shell/launch-probe.sh",
         "shell/probe.sh",

@@ -4,9 +4,11 @@
 
 mod failure;
 mod lane;
+mod table;
 
 pub use failure::{Failure, Hinted, hint_of};
 pub use lane::{Lane, Outcome};
+pub use table::aligned;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},

@@ -10,6 +10,8 @@ use std::{
 /// A store with its hosts. Dropped, it removes what is left, so that a failed test leaves no VM behind.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
+    /// What `machine` is told besides.
+    environment: Vec<(String, String)>,
 }
 
 pub(crate) fn variable(name: &str) -> String {
@@ -18,7 +20,12 @@ pub(crate) fn variable(name: &str) -> String {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("machine-e2e-").tempdir().unwrap() }
+        Self::with(Vec::new())
+    }
+
+    /// A store whose hosts are made where these variables lead.
+    pub(crate) fn with(environment: Vec<(String, String)>) -> Self {
+        Self { folder: tempfile::Builder::new().prefix("machine-e2e-").tempdir().unwrap(), environment }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -39,6 +46,7 @@ impl Bench {
             .args(arguments)
             .env("MACHINE_STORAGE_PATH", self.store())
             .env_remove("DOCKER_HOST")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
     }

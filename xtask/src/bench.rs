@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     let docker = setup::docker_cli()?;
     build::engine()?;
     build::machineos()?;
-    build::machine()?;
+    build::machine(build::Drivers::Light)?;
     let store = root().join("target/bench");
     let _ = fs::remove_dir_all(&store);
     small_commands(&store)?;

@@ -25,7 +25,7 @@ pub(crate) fn run(keep: bool) -> Result<()> {
     })?;
     times.part("Building the engine", build::engine)?;
     times.part("Building the image of MachineOS", build::machineos)?;
-    times.part("Building machine", build::machine)?;
+    times.part("Building machine", || build::machine(build::Drivers::Light))?;
     let store = root().join("target/demo");
     // A demo that was interrupted has left its host.
     if store.join("machines").join(HOST).exists() {

@@ -1,5 +1,6 @@
 //! The project's own chores: build what travels, show it working, test it, measure it.
 
+mod aws;
 mod bench;
 mod build;
 mod demo;
@@ -38,6 +39,8 @@ enum Chore {
     },
     /// Print the figures of the budget
     Bench,
+    /// Play AWS on loopback, with a VM for each instance, until Ctrl-C
+    Aws,
     /// Build one image of a VM
     Image { which: Image },
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
         Chore::Bench => bench::run(),
+        Chore::Aws => aws::play(),
         Chore::Image { which: Image::Machineos } => build::machineos(),
         Chore::Image { which: Image::Debian } => build::debian(),
     };

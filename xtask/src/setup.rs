@@ -36,6 +36,9 @@ const TEST: [&str; 12] = [
     "genisoimage",
 ];
 
+/// For the bench that plays AWS.
+const AWS_BENCH: [&str; 2] = ["python3", "python3-venv"];
+
 /// Everything that building takes.
 pub(crate) fn for_build() -> Result<()> {
     packages(&BUILD)
@@ -54,6 +57,11 @@ pub(crate) fn for_debian_image() -> Result<()> {
 /// Everything that the tests take.
 pub(crate) fn for_tests() -> Result<()> {
     packages(&[BUILD.as_slice(), VM.as_slice(), TEST.as_slice()].concat())
+}
+
+/// Everything that the bench which plays AWS takes.
+pub(crate) fn for_aws_bench() -> Result<()> {
+    packages(&[VM.as_slice(), AWS_BENCH.as_slice()].concat())
 }
 
 fn packages(names: &[&str]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    build, demo,
+    aws, build, demo,
     run::{Times, cargo, check, root, say},
     setup,
 };
@@ -15,20 +15,12 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     times.part("Preparing the system", setup::for_tests)?;
     times.part("Format", || check(cargo().args(["fmt", "--all", "--check"])))?;
     times.part("Dependencies: licences, sources, bans", deny)?;
-    times.part("Lints", || {
-        check(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    })?;
-    times.part("Documentation", || {
-        check(
-            cargo()
-                .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
-                .env("RUSTDOCFLAGS", "-D warnings"),
-        )
-    })?;
+    times.part("Lints", || lint(&LIGHT))?;
+    times.part("Documentation", || document(&LIGHT))?;
     let docker = setup::docker_cli()?;
     times.part("Unit and integration tests", || {
         let mut command = cargo();
-        command.args(["test", "--workspace", "--no-fail-fast"]).env("PATH", path_with(&docker));
+        command.arg("test").args(LIGHT).arg("--no-fail-fast").env("PATH", path_with(&docker));
         if !setup::is_root() {
             // The engine's tests make namespaces of their own.
             say("The tests of the engine need root: running test programs through sudo");
@@ -42,21 +34,46 @@ pub(crate) fn run(quick: bool) -> Result<()> {
             build::machineos()?;
             build::debian()
         })?;
-        times.part("Building machine", build::machine)?;
+        times.part("Building machine", || build::machine(build::Drivers::Light))?;
         times.part("End to end, on VMs", || {
             let image = demo::busybox_image(&root().join("target/demo-image"))?;
             check(
                 cargo()
-                    .args(["test", "--package", "machine", "--test", "end_to_end", "--"])
+                    .args(["test", "--package", "machine", "--no-default-features"])
+                    .args(["--test", "end_to_end", "--"])
                     .args(["--ignored", "--test-threads", "1", "--nocapture"])
                     .env("PATH", path_with(&docker))
                     .env("MACHINE_PROGRAM", build::machine_program())
                     .env("MACHINE_TEST_IMAGE", image),
             )
         })?;
+        times.part("AWS: lints and documentation", || {
+            lint(&aws::PACKAGES)?;
+            document(&aws::PACKAGES)
+        })?;
+        times.part("AWS: building", aws::machine)?;
+        times.part("AWS: unit tests", || check(cargo().arg("test").args(aws::PACKAGES).arg("--lib")))?;
+        times.part("AWS: on the bench", || aws::test(&path_with(&docker)))?;
     }
     times.print();
     Ok(())
+}
+
+/// Everything but the driver whose SDK takes minutes and gigabytes to compile.
+const LIGHT: [&str; 4] = ["--workspace", "--exclude", "machine-driver-aws", "--no-default-features"];
+
+fn lint(packages: &[&str]) -> Result<()> {
+    check(cargo().arg("clippy").args(packages).args(["--all-targets", "--", "-D", "warnings"]))
+}
+
+fn document(packages: &[&str]) -> Result<()> {
+    check(
+        cargo()
+            .arg("doc")
+            .args(packages)
+            .args(["--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 /// PATH with the stock docker command line in it.

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{Description, DriverError, Endpoint, Flag, HostView, Journal, Options, Progress, State};
+use crate::{
+    Description, DriverError, Endpoint, Flag, HostView, Journal, Leftover, Options, Progress, State,
+};
 
 /// What a driver is and what it can do. Callers ask this, never the driver's name.
 #[derive(Debug, Clone)]
@@ -50,6 +52,10 @@ pub enum LoginSource {
 pub enum HostKeySource {
     /// `machine` makes the host key and the driver delivers it with the first boot.
     Delivered,
+    /// The same, by a way that others may read later on: the host makes a new one at the first login.
+    DeliveredOnce,
+    /// The host makes its own, and the provider shows them: [`Driver::host_keys`].
+    Shown,
     /// Nobody knows it: the user is asked, or names it with `--ssh-host-key`.
     User,
     /// There is no SSH.
@@ -72,8 +78,20 @@ pub enum HostKeySource {
 pub trait Driver: Send + Sync + Debug {
     fn info(&self) -> DriverInfo;
 
+    /// What it can do for a host with this configuration, where that depends on it.
+    fn features_of(&self, config: &Value) -> Features {
+        let _ = config;
+        self.info().features
+    }
+
     /// The driver's own options, as data: the command line, the help and the documentation show these.
     fn flags(&self) -> Vec<Flag>;
+
+    /// The options that say which account and place is meant, for commands that are about no host. A list of places
+    /// may be given where `flags` takes one.
+    fn scope_flags(&self) -> Vec<Flag> {
+        Vec::new()
+    }
 
     /// Turns options into the driver's configuration, which is stored in the record and given back in
     /// [`HostView::config`]. Pure: looks at nothing but its argument. Refuses values that can never work.
@@ -156,6 +174,45 @@ pub trait Driver: Send + Sync + Debug {
     /// The end of the host's serial console log (at most `lines` lines), where the provider keeps one.
     async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
         let _ = (host, state, lines);
+        None
+    }
+
+    /// The SSH host keys as the provider shows them, as lines of `known_hosts` without the host; `None` as long as it
+    /// shows none. Only for hosts whose [`HostKeySource`] is `Shown`.
+    async fn host_keys(
+        &self,
+        host: &HostView<'_>,
+        state: &Value,
+    ) -> Result<Option<Vec<String>>, DriverError> {
+        let _ = (host, state);
+        Ok(None)
+    }
+
+    /// Everything at the provider that carries our marks, in the account and places that `options` (of
+    /// [`Driver::scope_flags`]) name.
+    async fn leftovers(&self, options: &Options) -> Result<Vec<Leftover>, DriverError> {
+        let _ = options;
+        Err(DriverError::unsupported(format!("The driver {} leaves nothing anywhere", self.info().name)))
+    }
+
+    /// Removes some of what [`Driver::leftovers`] found; gone already is success.
+    async fn remove_leftovers(
+        &self,
+        options: &Options,
+        leftovers: &[Leftover],
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (options, leftovers, progress);
+        Err(DriverError::unsupported(format!("The driver {} leaves nothing anywhere", self.info().name)))
+    }
+
+    /// How [`Leftover::owner`] names whoever runs this.
+    fn owner(&self) -> String {
+        String::new()
+    }
+
+    /// The permissions that the driver needs at the provider, in the provider's own form.
+    fn permissions(&self) -> Option<Value> {
         None
     }
 }

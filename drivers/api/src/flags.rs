@@ -13,6 +13,8 @@ pub enum FlagKind {
     Integer,
     /// Takes no value; present means true.
     Switch,
+    /// Of an older program, and not taken any more: its help says why. Not shown, and refused with that reason.
+    Retired,
 }
 
 /// One option of a driver, such as `--qemu-memory`.
@@ -53,6 +55,8 @@ pub enum OptionsError {
     NotANumber { name: String, value: String },
     #[error("`--{name}` takes `true` or `false`, not `{value}`")]
     NotASwitch { name: String, value: String },
+    #[error("`--{name}` is not taken: {reason}")]
+    Retired { name: String, reason: &'static str },
 }
 
 impl Options {
@@ -101,6 +105,10 @@ impl Options {
 fn parse(flag: &Flag, texts: &[String]) -> Result<Option<OptionValue>, OptionsError> {
     let last = texts.last();
     Ok(match flag.kind {
+        FlagKind::Retired if last.is_none() => None,
+        FlagKind::Retired => {
+            return Err(OptionsError::Retired { name: flag.name.to_owned(), reason: flag.help });
+        }
         FlagKind::Text => last.map(|text| OptionValue::Text(text.clone())),
         FlagKind::List => Some(OptionValue::List(texts.to_vec())),
         FlagKind::Integer => match last {

@@ -207,6 +207,22 @@ impl FromStr for State {
     }
 }
 
+/// Something at a provider that carries our marks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// In the provider's words: `instance`, `volume`, …
+    pub kind: &'static str,
+    /// The provider's id.
+    pub id: String,
+    /// The region, or whatever the provider calls it.
+    pub place: String,
+    /// The host that it was made for; `None` for what several hosts share.
+    pub host_id: Option<String>,
+    pub host_name: String,
+    /// Who made it.
+    pub owner: String,
+}
+
 /// One row of [`crate::Driver::describe_many`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {

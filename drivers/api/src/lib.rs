@@ -5,6 +5,7 @@
 //! runs and removes the host. See [`Driver`] for the rules that every driver keeps, and [`conformance`] for the
 //! suite that checks them.
 
+mod book;
 pub mod conformance;
 mod driver;
 mod error;
@@ -14,12 +15,13 @@ mod journal;
 mod progress;
 pub mod seed;
 
+pub use book::{Book, parse_state};
 pub use driver::{Driver, DriverInfo, Features, HostKeySource, LoginSource};
 pub use error::{DriverError, ErrorKind};
 pub use flags::{Flag, FlagKind, OptionValue, Options, OptionsError};
 pub use host::{
-    Description, Endpoint, HostId, HostKey, HostName, HostView, InvalidHostName, InvalidState, LoginKey,
-    SshEndpoint, SshKey, State,
+    Description, Endpoint, HostId, HostKey, HostName, HostView, InvalidHostName, InvalidState, Leftover,
+    LoginKey, SshEndpoint, SshKey, State,
 };
 pub use journal::{Entry, EntryStatus, Journal, JournalError, MemoryJournal};
 pub use progress::{Progress, Silent};

@@ -1,0 +1,684 @@
+//! The driver: each call as the steps it consists of.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::InstanceStateName;
+use machine_driver::{
+    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource,
+    HostView, Journal, Leftover, LoginSource, Options, Progress, SshEndpoint, SshKey, State, parse_state,
+};
+use serde_json::Value;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    api::Call,
+    config::{Config, HostKeys, Scope},
+    console,
+    error::{Answer as _, ApiError},
+    flags, gc, groups, keys, launch,
+    notices::heard,
+    patience::Patience,
+    placement::{self, filter},
+    policy,
+    region::Region,
+    removal::{self, GroupFate},
+    rules,
+    state::{Book, INSTANCE, KEY_PAIR, Made, Plan, SECURITY_GROUP, SHARED_GROUP, SPOT_REQUEST},
+    tags, user_data,
+    watch::{self, Instance},
+};
+
+/// A stop goes through the guest's own shutdown, which EC2 ends by force after some minutes.
+const STOP_AT_MOST: Duration = Duration::from_secs(900);
+/// How long a guest that was asked to reboot may go on answering.
+const REBOOT_AT_MOST: Duration = Duration::from_secs(120);
+/// An instance that was asked for a moment ago may not be listed yet.
+const HIDDEN_AT_MOST: Duration = Duration::from_secs(15);
+const BANNER_AT_MOST: Duration = Duration::from_secs(2);
+
+/// Instances of EC2.
+///
+/// What is the same for several hosts (images, subnets, the caller's address) is asked for once in the life of this
+/// value, and instances that are waited for are asked for together.
+#[derive(Debug, Clone, Default)]
+pub struct Aws {
+    regions: Arc<Mutex<HashMap<Scope, Arc<Region>>>>,
+}
+
+impl Aws {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The region that a host is in, or is to be in.
+    async fn region(&self, config: &Config, plan: Option<&Plan>) -> Result<Arc<Region>, DriverError> {
+        let mut scope = config.scope.clone();
+        if let Some(plan) = plan {
+            scope.region = Some(plan.region.clone());
+        }
+        self.open(&scope).await
+    }
+
+    async fn open(&self, scope: &Scope) -> Result<Arc<Region>, DriverError> {
+        let mut regions = self.regions.lock().await;
+        if let Some(region) = regions.get(scope) {
+            return Ok(region.clone());
+        }
+        let region = Region::open(scope).await?;
+        // A region that was found in the environment is the same as one that is named.
+        let named = Scope { region: Some(region.api.region.clone()), ..scope.clone() };
+        let region = regions.entry(named).or_insert(region).clone();
+        regions.insert(scope.clone(), region.clone());
+        Ok(region)
+    }
+
+    async fn opened(
+        &self,
+        host: &HostView<'_>,
+        plan: Option<Plan>,
+    ) -> Result<(Config, Arc<Region>), DriverError> {
+        let config = Config::of(host)?;
+        let region = self.region(&config, plan.as_ref()).await?;
+        Ok((config, region))
+    }
+
+    async fn make(
+        &self,
+        host: &HostView<'_>,
+        book: &mut Book<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let (config, region) = self.opened(host, book.made.plan.clone()).await?;
+        let plan = match book.made.plan.clone() {
+            Some(plan) => plan,
+            None => placement::plan(&region, &config).await?,
+        };
+        book.made.plan = Some(plan.clone());
+        book.save()?;
+        // An instance that is there was made after its key and its groups.
+        if book.made.instance.is_none() {
+            keys::ensure(&region.api, host, &config, book, progress).await?;
+            groups::ensure(&region, host, &config, &plan, book, progress).await?;
+        }
+        launch::ensure(&region, host, &config, &plan, book, progress).await?;
+        launch::wait_running(&region, host, &config, book, progress).await
+    }
+
+    async fn power_on(
+        &self,
+        host: &HostView<'_>,
+        book: &mut Book<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let (config, region) = self.opened(host, book.made.plan.clone()).await?;
+        let id = launch::instance_id(host, &book.made)?;
+        let mut instance = known(&region, host, &id).await?;
+        let began = Instant::now();
+        while instance.state == InstanceStateName::Stopping {
+            progress.step("Waiting until the instance has stopped");
+            bounded(began, &id, "stop")?;
+            instance = known(&region, host, &id).await?;
+        }
+        if let Some(plan) = book.made.plan.clone() {
+            groups::follow_caller(&region, &config, &plan, book, progress).await?;
+        }
+        if instance.state == InstanceStateName::Stopped {
+            progress.step("Starting the instance");
+            region
+                .api
+                .start_instances()
+                .instance_ids(&id)
+                .send()
+                .await
+                .answer(Call::StartInstances, &region.api)
+                .map_err(|error| changed(host, &id, error, "start"))?;
+        }
+        launch::wait_running(&region, host, &config, book, progress).await
+    }
+
+    async fn power_off(
+        &self,
+        host: &HostView<'_>,
+        book: &mut Book<'_>,
+        progress: &dyn Progress,
+        force: bool,
+    ) -> Result<(), DriverError> {
+        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
+        let id = launch::instance_id(host, &book.made)?;
+        let mut instance = known(&region, host, &id).await?;
+        if instance.state == InstanceStateName::Stopped {
+            return Ok(());
+        }
+        if force || instance.state != InstanceStateName::Stopping {
+            progress.step("Stopping the instance");
+            region
+                .api
+                .stop_instances()
+                .instance_ids(&id)
+                .force(force)
+                .send()
+                .await
+                .answer(Call::StopInstances, &region.api)
+                .map_err(|error| {
+                    let is_spot = error.is("UnsupportedOperation") && !book.named(SPOT_REQUEST).is_empty();
+                    let error = changed(host, &id, error, "stop");
+                    if is_spot {
+                        error.with_hint("A spot instance of ours can be restarted and removed, not stopped")
+                    } else {
+                        error
+                    }
+                })?;
+        }
+        let began = Instant::now();
+        while instance.state != InstanceStateName::Stopped {
+            bounded(began, &id, "stop")?;
+            instance = known(&region, host, &id).await?;
+        }
+        book.made.public_address = None;
+        book.save()
+    }
+
+    async fn take_down(
+        &self,
+        host: &HostView<'_>,
+        book: &mut Book<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let entries = book.journal.entries();
+        let salvaging = host.config.is_null();
+        if entries.is_empty() && book.made.instance.is_none() && !salvaging {
+            return Ok(());
+        }
+        let region = if salvaging {
+            progress.note(
+                "Nothing is known of the host but its id: only the region of the environment is searched; `machine gc -d aws` searches others",
+            );
+            self.open(&Scope::default()).await?
+        } else {
+            self.opened(host, book.made.plan.clone()).await?.1
+        };
+        let api = &region.api;
+        remove_instance(&region, host, book, progress).await?;
+        let failed =
+            |error: ApiError| error.during(format!("Could not look for what is left of `{}`", host.name));
+        let by = format!("tag:{}", tags::ID);
+        let id = vec![host.id.to_string()];
+        let volumes = removal::volumes(api, &by, &id).await.map_err(failed)?;
+        let volumes: Vec<String> = volumes.into_iter().filter_map(|volume| volume.volume_id).collect();
+        removal::delete_volumes(api, &volumes).await?;
+        let mut key_pairs = book.named(KEY_PAIR);
+        if salvaging {
+            key_pairs.push(groups::own_name(host));
+        }
+        for name in key_pairs {
+            progress.step("Deleting the key pair");
+            removal::delete_key_pair(api, &name).await?;
+            book.gone(KEY_PAIR, &name)?;
+        }
+        remove_groups(&region, host, book, progress, salvaging).await?;
+        book.made = Made { plan: book.made.plan.take(), ..Made::default() };
+        book.save()
+    }
+}
+
+/// The instance of a host, of which AWS must know.
+async fn known(region: &Arc<Region>, host: &HostView<'_>, id: &str) -> Result<Instance, DriverError> {
+    let found = watch::look(region, id)
+        .await
+        .map_err(|error| error.during(format!("Could not look for the instance {id} of `{}`", host.name)))?;
+    match found {
+        Some(instance) if !instance.is_ending() => Ok(instance),
+        _ => Err(launch::gone(host, id)),
+    }
+}
+
+fn changed(host: &HostView<'_>, id: &str, error: ApiError, what: &str) -> DriverError {
+    if error.is_not_found() {
+        return launch::gone(host, id);
+    }
+    error.during(format!("Could not {what} the instance {id} of `{}`", host.name))
+}
+
+fn bounded(began: Instant, id: &str, what: &str) -> Result<(), DriverError> {
+    if began.elapsed() < STOP_AT_MOST {
+        return Ok(());
+    }
+    Err(DriverError::failed(format!(
+        "The instance {id} does not {what} after {} minutes",
+        STOP_AT_MOST.as_secs() / 60
+    ))
+    .with_hint("`machine kill` stops it by force"))
+}
+
+/// Ends every instance that carries the host's id, with its spot request.
+async fn remove_instance(
+    region: &Arc<Region>,
+    host: &HostView<'_>,
+    book: &mut Book<'_>,
+    progress: &dyn Progress,
+) -> Result<(), DriverError> {
+    let names = book.named(INSTANCE);
+    let mut ids: Vec<String> = book.made.instance.clone().into_iter().collect();
+    let mut requests = book.named(SPOT_REQUEST);
+    if ids.is_empty() && (!names.is_empty() || host.config.is_null()) {
+        // It was asked for, and nobody heard the answer.
+        progress.step("Looking for an instance that may have been started");
+        let by = format!("tag:{}", tags::ID);
+        let mut patience = Patience::of(HIDDEN_AT_MOST);
+        loop {
+            let found =
+                watch::describe(&region.api, vec![filter(&by, [host.id.to_string()])]).await.map_err(
+                    |error| error.during(format!("Could not look for the instance of `{}`", host.name)),
+                )?;
+            requests.extend(found.iter().filter_map(|instance| instance.spot_request.clone()));
+            ids.extend(found.into_iter().map(|instance| instance.id));
+            if !ids.is_empty() || !patience.wait().await {
+                break;
+            }
+        }
+    }
+    removal::terminate(region, &ids, progress).await?;
+    requests.dedup();
+    removal::cancel_spot_requests(&region.api, &requests).await?;
+    for name in names {
+        book.gone(INSTANCE, &name)?;
+    }
+    for request in book.named(SPOT_REQUEST) {
+        book.gone(SPOT_REQUEST, &request)?;
+    }
+    Ok(())
+}
+
+async fn remove_groups(
+    region: &Arc<Region>,
+    host: &HostView<'_>,
+    book: &mut Book<'_>,
+    progress: &dyn Progress,
+    salvaging: bool,
+) -> Result<(), DriverError> {
+    let api = &region.api;
+    let entries = book.journal.entries();
+    let failed = |error: ApiError| error.during(format!("Could not look for the groups of `{}`", host.name));
+    if salvaging || entries.iter().any(|entry| entry.kind == SECURITY_GROUP) {
+        progress.step("Deleting the security group");
+        let ids = match &book.made.own_group {
+            Some(id) => vec![id.clone()],
+            None => removal::group_ids(api, &format!("tag:{}", tags::ID), &[host.id.to_string()])
+                .await
+                .map_err(failed)?,
+        };
+        for id in ids {
+            if let GroupFate::UsedBy(users) = removal::delete_group(api, &id).await? {
+                return Err(DriverError::refused(format!(
+                    "The security group {id} of `{}` is in use by {}",
+                    host.name,
+                    users.join(", ")
+                ))
+                .with_hint("Take it from there, and run the same command again; all else is removed"));
+            }
+        }
+        for name in book.named(SECURITY_GROUP) {
+            book.gone(SECURITY_GROUP, &name)?;
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.kind == SHARED_GROUP) {
+        let ids = match &entry.id {
+            Some(id) => vec![id.clone()],
+            None => {
+                removal::group_ids(api, &format!("tag:{}", tags::NAME), std::slice::from_ref(&entry.name))
+                    .await
+                    .map_err(failed)?
+            }
+        };
+        for id in ids {
+            // The last of those who share it takes it along.
+            removal::delete_group(api, &id).await?;
+        }
+        book.gone(SHARED_GROUP, &entry.name)?;
+    }
+    Ok(())
+}
+
+/// Waits until nobody answers on the SSH port, so that whoever waits for SSH next does not meet the old boot.
+async fn wait_until_down(host: &str, port: u16) {
+    let began = Instant::now();
+    while began.elapsed() < REBOOT_AT_MOST {
+        let banner = async {
+            let mut stream = TcpStream::connect((host, port)).await.ok()?;
+            let mut start = [0; 4];
+            stream.read_exact(&mut start).await.ok()?;
+            (start == *b"SSH-").then_some(())
+        };
+        if !matches!(timeout(BANNER_AT_MOST, banner).await, Ok(Some(()))) {
+            return;
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn endpoint_of(host: &HostView<'_>, config: &Config, made: &Made) -> Result<Endpoint, DriverError> {
+    let address = launch::address(config, made)
+        .ok_or_else(|| DriverError::gone(format!("`{}` has no address yet", host.name)))?;
+    let user = made.plan.as_ref().map(|plan| plan.image.user.clone()).unwrap_or_default();
+    Ok(Endpoint {
+        engine_port: rules::ENGINE_PORT,
+        url: None,
+        ssh: Some(SshEndpoint {
+            host: address.clone(),
+            port: config.ssh_port,
+            user,
+            key: config.key_file.clone().map_or(SshKey::Generated, SshKey::File),
+        }),
+        address,
+    })
+}
+
+#[async_trait]
+impl Driver for Aws {
+    fn info(&self) -> DriverInfo {
+        DriverInfo {
+            name: "aws",
+            aliases: &["amazonec2"],
+            summary: "Runs an instance on AWS EC2",
+            features: Features {
+                provisioned: true,
+                power: true,
+                login: LoginSource::Generated,
+                host_key: HostKeySource::DeliveredOnce,
+                adopted: false,
+            },
+        }
+    }
+
+    fn features_of(&self, config: &Value) -> Features {
+        let mut features = self.info().features;
+        let config: Option<Config> = serde_json::from_value(config.clone()).ok();
+        if config.as_ref().is_some_and(|config| config.host_keys == HostKeys::Console) {
+            features.host_key = HostKeySource::Shown;
+        }
+        if config.is_some_and(|config| config.key_file.is_some()) {
+            features.login = LoginSource::User;
+        }
+        features
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        flags::all()
+    }
+
+    fn scope_flags(&self) -> Vec<Flag> {
+        let mut flags = flags::scope();
+        for flag in flags.iter_mut().filter(|flag| flag.name == "aws-region") {
+            flag.kind = FlagKind::List;
+            flag.help = "A region to search; may be given again [default: AWS_REGION, then the profile's]";
+        }
+        flags
+    }
+
+    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+        Config::from_options(options)?.to_value()
+    }
+
+    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
+        let config = Config::of(host)?;
+        let region = self.region(&config, None).await?;
+        user_data::of_host(host, &config)?;
+        let plan = placement::plan(&region, &config).await?;
+        keys::check(&region.api, host, &config).await?;
+        if !config.groups.is_empty() {
+            groups::named(&region, &config, &plan.vpc).await?;
+        }
+        if !config.groups_read_only {
+            groups::callers(&region, &config, &plan).await?;
+        }
+        launch::rehearse(&region, host, &config, &plan).await
+    }
+
+    async fn create(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book::open(journal)?;
+        heard(progress, Box::pin(self.make(host, &mut book, progress))).await
+    }
+
+    async fn start(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book::open(journal)?;
+        heard(progress, Box::pin(self.power_on(host, &mut book, progress))).await
+    }
+
+    async fn stop(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book::open(journal)?;
+        heard(progress, Box::pin(self.power_off(host, &mut book, progress, false))).await
+    }
+
+    async fn kill(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book::open(journal)?;
+        heard(progress, Box::pin(self.power_off(host, &mut book, progress, true))).await
+    }
+
+    /// A reboot keeps the address, unlike a stop and a start.
+    async fn restart(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book::open(journal)?;
+        let work = async {
+            let (config, region) = self.opened(host, book.made.plan.clone()).await?;
+            let id = launch::instance_id(host, &book.made)?;
+            if known(&region, host, &id).await?.state != InstanceStateName::Running {
+                return self.power_on(host, &mut book, progress).await;
+            }
+            progress.step("Rebooting the instance");
+            region
+                .api
+                .reboot_instances()
+                .instance_ids(&id)
+                .send()
+                .await
+                .answer(Call::RebootInstances, &region.api)
+                .map_err(|error| changed(host, &id, error, "reboot"))?;
+            if let Some(address) = launch::address(&config, &book.made) {
+                wait_until_down(&address, config.ssh_port).await;
+            }
+            launch::wait_running(&region, host, &config, &mut book, progress).await
+        };
+        heard(progress, Box::pin(work)).await
+    }
+
+    async fn remove(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
+        let made = parse_state(&journal.state()).unwrap_or_default();
+        let mut book = Book { journal, made };
+        heard(progress, Box::pin(self.take_down(host, &mut book, progress))).await
+    }
+
+    async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {
+        let made: Made = parse_state(state)?;
+        let Some(id) = made.instance.clone() else { return Ok(State::None) };
+        let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
+        let found = watch::describe_ids(&region.api, std::slice::from_ref(&id)).await.map_err(|error| {
+            error.during(format!("Could not look for the instance {id} of `{}`", host.name))
+        })?;
+        Ok(found.get(&id).map_or(State::None, Instance::host_state))
+    }
+
+    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
+        endpoint_of(host, &Config::of(host)?, &parse_state(state)?)
+    }
+
+    /// One question for each account and region.
+    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
+        let mut read: Vec<Result<(Config, Made), DriverError>> =
+            hosts.iter().map(|(host, state)| Ok((Config::of(host)?, parse_state(state)?))).collect();
+        let mut batches: HashMap<Scope, Vec<usize>> = HashMap::new();
+        for (index, one) in read.iter().enumerate() {
+            if let Ok((config, made)) = one
+                && made.instance.is_some()
+            {
+                let mut scope = config.scope.clone();
+                if let Some(plan) = &made.plan {
+                    scope.region = Some(plan.region.clone());
+                }
+                batches.entry(scope).or_default().push(index);
+            }
+        }
+        let mut found: HashMap<usize, Result<Option<Instance>, DriverError>> = HashMap::new();
+        let read_now = &read;
+        let asked = batches.iter().map(|(scope, indices)| async move {
+            let ids: Vec<String> = indices
+                .iter()
+                .filter_map(|&index| {
+                    read_now[index].as_ref().ok().and_then(|(_, made)| made.instance.clone())
+                })
+                .collect();
+            let answer = async {
+                let region = self.open(scope).await?;
+                watch::describe_ids(&region.api, &ids).await.map_err(|error| {
+                    error.during(format!("Could not look for the instances in {}", region.api.region))
+                })
+            };
+            (indices, answer.await)
+        });
+        for (indices, answer) in futures_util::future::join_all(asked).await {
+            for &index in indices {
+                let id = read[index].as_ref().ok().and_then(|(_, made)| made.instance.clone());
+                let one = match &answer {
+                    Ok(instances) => Ok(id.and_then(|id| instances.get(&id).cloned())),
+                    Err(error) => Err(repeated(error)),
+                };
+                found.insert(index, one);
+            }
+        }
+        hosts
+            .iter()
+            .enumerate()
+            .map(|(index, (host, _))| {
+                let (config, made) = match &mut read[index] {
+                    Ok((config, made)) => (config, made),
+                    Err(error) => return Err(repeated(error)),
+                };
+                let instance = found.remove(&index).unwrap_or(Ok(None))?;
+                let state = instance.as_ref().map_or(State::None, Instance::host_state);
+                if let Some(instance) = &instance {
+                    launch::take_addresses(made, instance);
+                }
+                Ok(Description { state, endpoint: endpoint_of(host, config, made).ok() })
+            })
+            .collect()
+    }
+
+    async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
+        let made: Made = parse_state(state).ok()?;
+        let region = self.region(&Config::of(host).ok()?, made.plan.as_ref()).await.ok()?;
+        let text = console::text(&region.api, &made.instance?).await.ok()?;
+        Some(console::tail(&text, lines))
+    }
+
+    async fn host_keys(
+        &self,
+        host: &HostView<'_>,
+        state: &Value,
+    ) -> Result<Option<Vec<String>>, DriverError> {
+        let made: Made = parse_state(state)?;
+        let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
+        let id = launch::instance_id(host, &made)?;
+        let text = console::text(&region.api, &id)
+            .await
+            .map_err(|error| error.during(format!("Could not read the console of the instance {id}")))?;
+        Ok(console::host_keys(&text))
+    }
+
+    async fn leftovers(&self, options: &Options) -> Result<Vec<Leftover>, DriverError> {
+        let mut found = Vec::new();
+        for scope in scopes(options)? {
+            found.extend(gc::find(&self.open(&scope).await?).await?);
+        }
+        Ok(found)
+    }
+
+    async fn remove_leftovers(
+        &self,
+        options: &Options,
+        leftovers: &[Leftover],
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        for scope in scopes(options)? {
+            let region = self.open(&scope).await?;
+            let here: Vec<&Leftover> =
+                leftovers.iter().filter(|leftover| leftover.place == region.api.region).collect();
+            heard(progress, Box::pin(gc::remove(&region, &here, progress))).await?;
+        }
+        Ok(())
+    }
+
+    fn owner(&self) -> String {
+        tags::owner()
+    }
+
+    fn permissions(&self) -> Option<Value> {
+        Some(policy::document())
+    }
+}
+
+/// One scope for each region that is named; the SDK's own region if none is.
+fn scopes(options: &Options) -> Result<Vec<Scope>, DriverError> {
+    let scope = Scope::from_options(options)?;
+    let regions = options.list("aws-region");
+    if regions.is_empty() {
+        return Ok(vec![scope]);
+    }
+    regions
+        .iter()
+        .map(|region| Ok(Scope { region: Some(crate::config::region(region)?), ..scope.clone() }))
+        .collect()
+}
+
+/// The same error for another host: errors are not copied, and this one is about all of them.
+fn repeated(error: &DriverError) -> DriverError {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let again = DriverError::new(error.kind(), text);
+    match error.hint() {
+        Some(hint) => again.with_hint(hint),
+        None => again,
+    }
+}

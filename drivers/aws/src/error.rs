@@ -1,0 +1,252 @@
+//! What AWS answers when it does not do what it is asked: the call, AWS' own code and words, and what to do next.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ec2::{
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+};
+use machine_driver::{DriverError, ErrorKind};
+
+use crate::api::Call;
+
+/// A call that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{action}: {message}{}", shown(code))]
+pub(crate) struct ApiError {
+    pub(crate) action: &'static str,
+    /// AWS' code, such as `InvalidGroup.NotFound`; empty where no answer came.
+    pub(crate) code: String,
+    message: String,
+    region: String,
+    /// There are no credentials to ask with.
+    no_credentials: bool,
+}
+
+fn shown(code: &str) -> String {
+    if code.is_empty() { String::new() } else { format!(" ({code})") }
+}
+
+/// Codes that say "you may not".
+const DENIED: [&str; 4] =
+    ["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"];
+/// Codes that say "who are you?".
+const STRANGER: [&str; 6] = [
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    "MissingAuthenticationToken",
+];
+/// Codes that say "your credentials were good once".
+const EXPIRED: [&str; 4] =
+    ["RequestExpired", "ExpiredToken", "ExpiredTokenException", "Client.RequestExpired"];
+
+impl ApiError {
+    pub(crate) fn new<E>(call: Call, region: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let code = error.code().unwrap_or_default().to_owned();
+        let no_credentials = code.is_empty() && caused_by_credentials(error);
+        let message = match (error.message(), no_credentials) {
+            (Some(message), _) if !message.trim().is_empty() => printable(message),
+            (_, true) => "There are no AWS credentials".to_owned(),
+            _ => match error.raw_response() {
+                // A proxy's page, or an endpoint that is none.
+                Some(response) => {
+                    format!("The answer is not understood; its status is {}", response.status().as_u16())
+                }
+                None => printable(&chain(error)),
+            },
+        };
+        Self { action: call.action(), code, message, region: region.to_owned(), no_credentials }
+    }
+
+    pub(crate) fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+
+    /// Whether it is one of these, or of the family that they begin.
+    pub(crate) fn is_any(&self, codes: &[&str]) -> bool {
+        codes.iter().any(|code| self.code == *code)
+    }
+
+    /// Whether the thing that was named is not there (or not there yet).
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code.ends_with(".NotFound")
+            || self.is_any(&["InvalidGroupId.Malformed", "InvalidSpotInstanceRequestID.NotFound"])
+    }
+
+    pub(crate) fn is_denied(&self) -> bool {
+        self.is_any(&DENIED)
+    }
+
+    /// Whether no instance could be had of this kind, here and now.
+    pub(crate) fn is_about_capacity(&self) -> bool {
+        self.is_any(&[
+            "InsufficientInstanceCapacity",
+            "InsufficientHostCapacity",
+            "InsufficientReservedInstanceCapacity",
+            "InsufficientCapacity",
+            "Unsupported",
+        ])
+    }
+
+    /// Whether spot instances cannot be had here and now, while others may.
+    pub(crate) fn is_about_spot(&self) -> bool {
+        self.is_about_capacity()
+            || self.is_any(&[
+                "SpotMaxPriceTooLow",
+                "MaxSpotInstanceCountExceeded",
+                "SpotInstanceCountExceeded",
+            ])
+    }
+
+    fn is_about_quota(&self) -> bool {
+        self.code.ends_with("LimitExceeded") && !self.is("RequestLimitExceeded")
+            || self.is_any(&["MaxSpotInstanceCountExceeded", "InstanceLimitExceeded", "VcpuLimitExceeded"])
+    }
+
+    fn hint(&self) -> Option<String> {
+        if self.no_credentials {
+            return Some(
+                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with `--aws-profile`, or log in with `aws sso login`"
+                    .into(),
+            );
+        }
+        if self.is_denied() {
+            return Some(format!(
+                "The permission {} is missing; `machine iam-policy aws` prints the whole policy",
+                self.action
+            ));
+        }
+        if self.is_any(&EXPIRED) {
+            return Some(
+                "The credentials have expired: log in again (`aws sso login`), or renew them".into(),
+            );
+        }
+        if self.is_any(&STRANGER) {
+            return Some("AWS does not know these credentials: check the keys or the profile".into());
+        }
+        if self.is_about_quota() {
+            return Some(format!(
+                "A quota of the account in {} is reached: remove something, choose a smaller type or another region, or raise it under Service Quotas",
+                self.region
+            ));
+        }
+        if self.is_about_capacity() {
+            return Some(
+                "Choose another type with `--aws-instance-type`, or another zone with `--aws-zone`".into(),
+            );
+        }
+        if self.is("RequestLimitExceeded") {
+            return Some("The account is asking too often: try again in a minute".into());
+        }
+        self.code.is_empty().then(|| format!("Is `{}` a region, and is the network up?", self.region))
+    }
+
+    /// As the driver's error: `attempt` is what was tried, on what.
+    pub(crate) fn during(self, attempt: impl Into<String>) -> DriverError {
+        let kind = if self.is_denied() || self.is_about_quota() || self.no_credentials {
+            ErrorKind::Refused
+        } else {
+            ErrorKind::Failed
+        };
+        let error = DriverError::new(kind, attempt);
+        match self.hint() {
+            Some(hint) => error.with_hint(hint).with_source(self),
+            None => error.with_source(self),
+        }
+    }
+}
+
+fn caused_by_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// All causes, one after another, without those that only say that something failed.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = error.source().or(Some(error));
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|said| said.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}
+
+/// AWS' words fit a terminal: no control characters, not without end, and without the encoded details that only
+/// another call could read.
+fn printable(text: &str) -> String {
+    let text = text.split("Encoded authorization failure message").next().unwrap_or_default();
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut short: String = clean.trim().chars().take(400).collect();
+    while short.ends_with('.') {
+        short.pop();
+    }
+    short
+}
+
+/// Calls that answer with an error of ours.
+pub(crate) trait Answer<T> {
+    fn answer(self, call: Call, api: &crate::api::Api) -> Result<T, ApiError>;
+}
+
+impl<T, E> Answer<T> for Result<T, SdkError<E, HttpResponse>>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    fn answer(self, call: Call, api: &crate::api::Api) -> Result<T, ApiError> {
+        self.map_err(|error| ApiError::new(call, &api.region, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str) -> ApiError {
+        ApiError {
+            action: "ec2:RunInstances",
+            code: code.into(),
+            message: "no".into(),
+            region: "eu-west-1".into(),
+            no_credentials: false,
+        }
+    }
+
+    #[test]
+    fn a_denied_call_names_the_permission() {
+        let told = error("UnauthorizedOperation").during("Could not start an instance");
+        assert_eq!(told.kind(), ErrorKind::Refused);
+        assert!(told.hint().is_some_and(|hint| hint.contains("ec2:RunInstances")));
+    }
+
+    #[test]
+    fn quota_throttling_and_capacity_are_told_apart() {
+        assert!(error("VcpuLimitExceeded").is_about_quota());
+        assert!(error("SecurityGroupLimitExceeded").is_about_quota());
+        assert!(!error("RequestLimitExceeded").is_about_quota());
+        assert!(error("InsufficientInstanceCapacity").is_about_spot());
+        assert!(!error("SpotMaxPriceTooLow").is_about_capacity());
+    }
+
+    #[test]
+    fn encoded_details_and_control_characters_are_left_out() {
+        let text = "You are not authorized.\u{1b}[2J Encoded authorization failure message: AAAA";
+        assert_eq!(printable(text), "You are not authorized. [2J");
+    }
+}

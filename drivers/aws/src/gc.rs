@@ -1,0 +1,109 @@
+//! Finds, and removes, what carries our tags at AWS.
+
+use std::sync::Arc;
+
+use aws_sdk_ec2::types::{SpotInstanceState, Tag};
+use machine_driver::{DriverError, Leftover, Progress};
+
+use crate::{
+    api::{Api, Call},
+    error::{Answer as _, ApiError},
+    groups,
+    placement::filter,
+    region::Region,
+    removal::{self, GroupFate},
+    tags, watch,
+};
+
+const INSTANCE: &str = "instance";
+const VOLUME: &str = "volume";
+const KEY_PAIR: &str = "key pair";
+const GROUP: &str = "security group";
+const SPOT: &str = "spot request";
+
+fn leftover(api: &Api, kind: &'static str, id: &str, tags: &[(&str, &str)]) -> Leftover {
+    let tag = |key: &str| tags.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+    Leftover {
+        kind,
+        id: id.to_owned(),
+        place: api.region.clone(),
+        host_id: tag(tags::ID),
+        host_name: tag(tags::NAME).unwrap_or_default(),
+        owner: tag(tags::OWNER).unwrap_or_default(),
+    }
+}
+
+fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
+    tags.iter().filter_map(|tag| Some((tag.key()?, tag.value()?))).collect()
+}
+
+/// Everything of ours in a region, whosever it is.
+pub(crate) async fn find(region: &Arc<Region>) -> Result<Vec<Leftover>, DriverError> {
+    let api = &region.api;
+    ask(api).await.map_err(|error| error.during(format!("Could not look for what is left in {}", api.region)))
+}
+
+async fn ask(api: &Api) -> Result<Vec<Leftover>, ApiError> {
+    let ours = || filter("tag-key", [tags::NAME]);
+    let mut found = Vec::new();
+    for instance in watch::describe(api, vec![ours()]).await?.iter().filter(|instance| !instance.is_ending())
+    {
+        let tags: Vec<(&str, &str)> =
+            instance.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        found.push(leftover(api, INSTANCE, &instance.id, &tags));
+    }
+    let spot = api
+        .describe_spot_instance_requests()
+        .filters(ours())
+        .send()
+        .await
+        .answer(Call::DescribeSpotInstanceRequests, api)?;
+    for request in spot.spot_instance_requests() {
+        let open = matches!(request.state(), Some(SpotInstanceState::Open | SpotInstanceState::Active));
+        if let (true, Some(id)) = (open, request.spot_instance_request_id()) {
+            found.push(leftover(api, SPOT, id, &pairs(request.tags())));
+        }
+    }
+    for volume in removal::volumes(api, "tag-key", &[tags::NAME.to_owned()]).await? {
+        if let Some(id) = volume.volume_id() {
+            found.push(leftover(api, VOLUME, id, &pairs(volume.tags())));
+        }
+    }
+    let keys = api.describe_key_pairs().filters(ours()).send().await.answer(Call::DescribeKeyPairs, api)?;
+    for key in keys.key_pairs() {
+        if let Some(name) = key.key_name() {
+            found.push(leftover(api, KEY_PAIR, name, &pairs(key.tags())));
+        }
+    }
+    for group in groups::find(api, "tag-key", &[tags::NAME.to_owned()]).await? {
+        if let Some(id) = group.group_id() {
+            found.push(leftover(api, GROUP, id, &pairs(group.tags())));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what was found in this region. A group that others use stays, and is said.
+pub(crate) async fn remove(
+    region: &Arc<Region>,
+    leftovers: &[&Leftover],
+    progress: &dyn Progress,
+) -> Result<(), DriverError> {
+    let api = &region.api;
+    let of = |kind: &str| -> Vec<String> {
+        leftovers.iter().filter(|one| one.kind == kind).map(|one| one.id.clone()).collect()
+    };
+    removal::terminate(region, &of(INSTANCE), progress).await?;
+    removal::cancel_spot_requests(api, &of(SPOT)).await?;
+    // Most volumes went with their instances.
+    removal::delete_volumes(api, &of(VOLUME)).await?;
+    for name in of(KEY_PAIR) {
+        removal::delete_key_pair(api, &name).await?;
+    }
+    for id in of(GROUP) {
+        if let GroupFate::UsedBy(users) = removal::delete_group(api, &id).await? {
+            progress.note(&format!("The security group {id} stays: {} uses it", users.join(", ")));
+        }
+    }
+    Ok(())
+}

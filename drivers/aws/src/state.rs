@@ -1,0 +1,90 @@
+//! What is stored of a host while it exists: where it was planned, what was made, and where it is reached.
+
+use serde::{Deserialize, Serialize};
+
+/// Kinds in the journal.
+pub(crate) const KEY_PAIR: &str = "key-pair";
+pub(crate) const SECURITY_GROUP: &str = "security-group";
+/// A group that belongs to several hosts; it goes with the last of them.
+pub(crate) const SHARED_GROUP: &str = "shared-security-group";
+pub(crate) const INSTANCE: &str = "instance";
+pub(crate) const SPOT_REQUEST: &str = "spot-request";
+
+/// The driver's state in the record. It holds no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Made {
+    /// What was found out before anything was made, so that a later run does not decide differently.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<Plan>,
+    /// The name of the key pair that the instance was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_pair: Option<String>,
+    /// All security groups of the instance, by id.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<String>,
+    /// The host's own group among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) own_group: Option<String>,
+    /// Who is let in on SSH and the engine's port, as addresses with prefix lengths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) let_in: Vec<String>,
+    /// How the instance is asked for; changes when capacity is looked for elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) launch: Option<Launch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) private_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ipv6_address: Option<String>,
+}
+
+/// What the options came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) region: String,
+    pub(crate) image: Image,
+    pub(crate) vpc: String,
+    /// Where the instance may be, best first; never empty.
+    pub(crate) places: Vec<Place>,
+}
+
+/// A machine image, pinned: the same name may mean another one tomorrow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Image {
+    /// `ami-…`
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// `x86_64` or `arm64`.
+    pub(crate) architecture: String,
+    /// Who logs in.
+    pub(crate) user: String,
+    /// The name of the root device, such as `/dev/xvda`.
+    pub(crate) root_device: String,
+    /// GiB that the root disk has at least.
+    pub(crate) root_size: i32,
+}
+
+/// A subnet and the zone that it is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) subnet: String,
+    pub(crate) zone: String,
+    /// The subnet's addresses, such as `172.31.0.0/20`.
+    pub(crate) addresses: String,
+}
+
+/// One way of asking for the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    /// Counts the ways; part of the client token.
+    pub(crate) attempt: u32,
+    /// Index into [`Plan::places`].
+    pub(crate) place: usize,
+    pub(crate) spot: bool,
+}
+
+pub(crate) type Book<'a> = machine_driver::Book<'a, Made>;

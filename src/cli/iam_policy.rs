@@ -1,0 +1,36 @@
+//! `machine iam-policy`: the permissions that a driver needs at its provider.
+
+use clap::Args;
+
+use crate::{
+    drivers::Registry,
+    ui::{Failure, Hinted, Ui},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The driver
+    #[arg(value_name = "DRIVER")]
+    driver: String,
+}
+
+pub(super) fn run(ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+    let drivers = Registry::built_in();
+    let Some(policy) = drivers.find(&arguments.driver)?.permissions() else {
+        let with: Vec<&str> = drivers
+            .iter()
+            .filter(|driver| driver.permissions().is_some())
+            .map(|driver| driver.info().name)
+            .collect();
+        return Err(Failure::new(Hinted {
+            message: format!("The driver {} needs no permissions at a provider", arguments.driver),
+            hint: if with.is_empty() {
+                "No driver of this build does".into()
+            } else {
+                format!("These do: {}", with.join(", "))
+            },
+        }));
+    };
+    ui.data(&format!("{policy:#}\n"));
+    Ok(0)
+}
