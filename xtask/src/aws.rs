@@ -1,8 +1,13 @@
 //! The driver for AWS: built with its SDK, and proven on a bench that plays AWS with real VMs.
 
-use std::{ffi::OsStr, path::PathBuf, process::Command};
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build, demo,
@@ -89,24 +94,49 @@ pub(crate) fn play() -> Result<()> {
     build::machineos()?;
     machine()?;
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
+    let mut bench = Command::new(bench_program())
+        .arg("--images")
+        .arg(root().join("target/images"))
+        .arg("--moto")
+        .arg(moto)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("Could not start the bench")?;
+    let mut line = String::new();
+    let stdout = bench.stdout.take().context("The bench has no output")?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    let endpoint = line
+        .split('"')
+        .find(|word| word.starts_with("http://"))
+        .context("The bench did not start; what it said is above")?;
+    std::fs::write(environment_file(), environment(endpoint))?;
     say(&format!(
-        "\nIn another terminal:\n  export PATH=\"{}:$PATH\"\n  eval \"$(cat {})\"\n  machine create -d aws mc1\n  eval \"$(machine env mc1)\"\n  docker load -i {}\n",
-        machine_program().parent().unwrap_or(&root()).display(),
+        "\nAWS is played at {endpoint}, until Ctrl-C. In another terminal:\n  . {}\n  machine create -d aws mc1\n  eval \"$(machine env mc1)\"\n  docker load -i {}\n  docker run --rm busybox echo hello\n",
         environment_file().display(),
         image.display(),
     ));
-    check(
-        Command::new(bench_program())
-            .args(["--port", "4599", "--images"])
-            .arg(root().join("target/images"))
-            .arg("--environment")
-            .arg(environment_file())
-            .arg("--moto")
-            .arg(moto),
+    let status = bench.wait()?;
+    if !status.success() {
+        bail!("The bench ended: {status}");
+    }
+    Ok(())
+}
+
+/// What leads `machine` to the bench: credentials that are good there and nowhere else, and a store of its own.
+fn environment(endpoint: &str) -> String {
+    let folder = machine_program().parent().map(PathBuf::from).unwrap_or_default();
+    format!(
+        "export PATH=\"{}:$PATH\"\n\
+         export MACHINE_STORAGE_PATH=\"{}\"\n\
+         export AWS_ENDPOINT={endpoint} AWS_CHECKIP_URL={endpoint}/_bench/checkip AWS_REGION=eu-west-1\n\
+         export AWS_ACCESS_KEY_ID=AKIABENCH AWS_SECRET_ACCESS_KEY=bench AWS_EC2_METADATA_DISABLED=true\n\
+         unset AWS_PROFILE AWS_SESSION_TOKEN\n",
+        folder.display(),
+        root().join("target/aws-store").display(),
     )
 }
 
-/// Where the bench writes the variables that lead to it.
+/// Where the variables that lead to the bench are written.
 fn environment_file() -> PathBuf {
     root().join("target/aws-bench.env")
 }

@@ -108,8 +108,10 @@ async fn trouble(binary: &Path, version: &str, cache: &Path) -> Option<String> {
         return Some(format!("{KVM} cannot be opened ({error}); members of the group `kvm` usually may"));
     }
     let kernel = rustix::system::uname();
+    // The size of the code tells this probe from earlier ones, which asked for less.
     let key = format!(
-        "{} {version} {} {} {}:{}",
+        "{} {version} {} {} {} {}:{}",
+        CODE.len(),
         binary.display(),
         kernel.release().to_string_lossy(),
         kernel.version().to_string_lossy(),
