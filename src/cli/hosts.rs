@@ -26,7 +26,7 @@ pub(crate) struct MaybeOne {
 }
 
 /// How many hosts are worked on at once: nearly all of the time goes by waiting for them.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// Every name as a host of the store; nothing is done if one of them is none.
 pub(super) fn resolve(store: &Store, names: &[String]) -> Result<Vec<HostName>, Failure> {

@@ -1,10 +1,12 @@
 //! `machine rm`: removes hosts, at the provider and here.
 
 use clap::Args;
+use futures_util::stream::{self, StreamExt as _};
 use machine_driver::HostName;
 
+use super::hosts;
 use crate::{
-    lifecycle::{self, Context},
+    lifecycle::{self, Context, RemoveError},
     store::StoreError,
     ui::{Failure, Hinted, Ui},
 };
@@ -45,31 +47,38 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
             return Ok(0);
         }
     }
-    let mut status = 0;
-    for name in names {
+    let work = async |name: HostName| {
         let lane = ui.lane(name.as_str());
-        let Some(removed) = super::block_on(lifecycle::remove(context, &name, arguments.force, &lane))?
-        else {
-            ui.warn("Interrupted; run the same command again to go on");
-            return Ok(super::INTERRUPTED);
-        };
+        let removed = lifecycle::remove(context, &name, arguments.force, &lane).await;
         drop(lane);
-        match removed {
-            Ok(problem) => {
-                if let Some(problem) = problem {
-                    ui.report(&Failure::new(problem));
-                }
-                ui.say(&format!("Successfully removed {name}"));
+        report(ui, &name, removed, arguments.force)
+    };
+    let all = stream::iter(names).map(work).buffer_unordered(hosts::AT_ONCE).collect::<Vec<u8>>();
+    let Some(statuses) = super::block_on(all)? else {
+        ui.warn("Interrupted; run the same command again to go on");
+        return Ok(super::INTERRUPTED);
+    };
+    Ok(statuses.into_iter().max().unwrap_or(0))
+}
+
+/// Says what became of a host, and returns the exit status.
+fn report(ui: &Ui, name: &HostName, removed: Result<Option<RemoveError>, RemoveError>, force: bool) -> u8 {
+    match removed {
+        Ok(problem) => {
+            if let Some(problem) = problem {
+                ui.report(&Failure::new(problem));
             }
-            Err(error) => {
-                let missing = matches!(error, lifecycle::RemoveError::Store(StoreError::Missing { .. }));
-                ui.report(&Failure::new(error));
-                if !(missing && arguments.force) {
-                    ui.say(&format!("Can't remove \"{name}\""));
-                    status = 1;
-                }
+            ui.say(&format!("Successfully removed {name}"));
+            0
+        }
+        Err(error) => {
+            let missing = matches!(error, RemoveError::Store(StoreError::Missing { .. }));
+            ui.report(&Failure::new(error));
+            if missing && force {
+                return 0;
             }
+            ui.say(&format!("Can't remove \"{name}\""));
+            1
         }
     }
-    Ok(status)
 }

@@ -22,14 +22,13 @@ async fn salvage(
     progress: &dyn Progress,
 ) -> Result<(), RemoveError> {
     let Some(identity) = context.store.identity(name) else { return Ok(()) };
-    let mut record =
-        Record::new(&context.store, name.clone(), &identity.driver_name, serde_json::Value::Null);
+    let mut record = Record::new(&context.store, name.clone(), &identity.driver_name, identity.config);
     record.id = identity.id;
     let Ok(driver) = context.drivers.find(&identity.driver_name) else { return Ok(()) };
     let (paths, keys, before) = (context.paths(&record), Keys::default(), record.clone());
     let mut journal = RecordJournal::new(&context.store, lock, &mut record);
     driver
-        .remove(&super::view(&before, &paths, &keys), &mut journal, progress)
+        .salvage(&super::view(&before, &paths, &keys), &mut journal, progress)
         .await
         .map_err(|source| RemoveError::Driver { name: name.clone(), source })
 }

@@ -58,6 +58,9 @@ pub struct Store {
 pub struct Identity {
     pub id: HostId,
     pub driver_name: String,
+    /// What the driver was configured with.
+    #[serde(default)]
+    pub config: serde_json::Value,
 }
 
 impl Identity {
@@ -179,7 +182,11 @@ impl Store {
             .tempdir_in(&parent)
             .map_err(|source| StoreError::Write { path: parent.clone(), source })?;
         atomic::write(&temporary.path().join("config.json"), record.to_json().as_bytes(), 0o600)?;
-        let identity = Identity { id: record.id, driver_name: record.driver_name.clone() };
+        let identity = Identity {
+            id: record.id,
+            driver_name: record.driver_name.clone(),
+            config: record.driver.config.clone(),
+        };
         atomic::write(&temporary.path().join("identity.json"), identity.to_json().as_bytes(), 0o600)?;
         let folder = self.folder(&record.name);
         let made = temporary.keep();

@@ -128,7 +128,7 @@ fn environment(endpoint: &str) -> String {
     format!(
         "export PATH=\"{}:$PATH\"\n\
          export MACHINE_STORAGE_PATH=\"{}\"\n\
-         export AWS_ENDPOINT={endpoint} AWS_CHECKIP_URL={endpoint}/_bench/checkip AWS_REGION=eu-west-1\n\
+         export AWS_ENDPOINT={endpoint} AWS_ENDPOINT_URL={endpoint} AWS_CHECKIP_URL={endpoint}/_bench/checkip AWS_REGION=eu-west-1\n\
          export AWS_ACCESS_KEY_ID=AKIABENCH AWS_SECRET_ACCESS_KEY=bench AWS_EC2_METADATA_DISABLED=true\n\
          unset AWS_PROFILE AWS_SESSION_TOKEN\n",
         folder.display(),

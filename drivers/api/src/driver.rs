@@ -152,6 +152,17 @@ pub trait Driver: Send + Sync + Debug {
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
 
+    /// Removes everything of a host whose record is lost: the journal is empty and tells nothing. What can be found by
+    /// the host's id and folder is removed.
+    async fn salvage(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        self.remove(host, journal, progress).await
+    }
+
     /// The state now. `state` is what the journal holds for this host ([`Journal::state`]).
     async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError>;
 

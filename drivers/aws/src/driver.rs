@@ -42,8 +42,6 @@ use crate::{
 const STOP_AT_MOST: Duration = Duration::from_secs(900);
 /// How long a guest that was asked to reboot may go on answering.
 const REBOOT_AT_MOST: Duration = Duration::from_secs(120);
-/// An instance that was asked for a moment ago may not be listed yet.
-const HIDDEN_AT_MOST: Duration = Duration::from_secs(15);
 const BANNER_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Instances of EC2.
@@ -193,22 +191,21 @@ impl Aws {
         host: &HostView<'_>,
         book: &mut Book<'_>,
         progress: &dyn Progress,
+        salvaging: bool,
     ) -> Result<(), DriverError> {
         let entries = book.journal.entries();
-        let salvaging = host.config.is_null();
         if entries.is_empty() && book.made.instance.is_none() && !salvaging {
             return Ok(());
         }
-        let region = if salvaging {
-            progress.note(
-                "Nothing is known of the host but its id: only the region of the environment is searched; `machine gc -d aws` searches others",
-            );
-            self.open(&Scope::default()).await?
-        } else {
-            self.opened(host, book.made.plan.clone()).await?.1
-        };
+        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
+        if salvaging {
+            progress.note(&format!(
+                "The record is lost: what carries the host's id is looked for in {}; `machine gc -d aws` searches other regions",
+                region.api.region
+            ));
+        }
         let api = &region.api;
-        remove_instance(&region, host, book, progress).await?;
+        remove_instance(&region, host, book, progress, salvaging).await?;
         let failed =
             |error: ApiError| error.during(format!("Could not look for what is left of `{}`", host.name));
         let by = format!("tag:{}", tags::ID);
@@ -266,15 +263,16 @@ async fn remove_instance(
     host: &HostView<'_>,
     book: &mut Book<'_>,
     progress: &dyn Progress,
+    salvaging: bool,
 ) -> Result<(), DriverError> {
     let names = book.named(INSTANCE);
     let mut ids: Vec<String> = book.made.instance.clone().into_iter().collect();
     let mut requests = book.named(SPOT_REQUEST);
-    if ids.is_empty() && (!names.is_empty() || host.config.is_null()) {
+    if ids.is_empty() && (!names.is_empty() || salvaging) {
         // It was asked for, and nobody heard the answer.
         progress.step("Looking for an instance that may have been started");
         let by = format!("tag:{}", tags::ID);
-        let mut patience = Patience::of(HIDDEN_AT_MOST);
+        let mut patience = Patience::of(removal::HIDDEN_AT_MOST);
         loop {
             let found =
                 watch::describe(&region.api, vec![filter(&by, [host.id.to_string()])]).await.map_err(
@@ -524,7 +522,17 @@ impl Driver for Aws {
         // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
         let made = parse_state(&journal.state()).unwrap_or_default();
         let mut book = Book { journal, made };
-        heard(progress, Box::pin(self.take_down(host, &mut book, progress))).await
+        heard(progress, Box::pin(self.take_down(host, &mut book, progress, false))).await
+    }
+
+    async fn salvage(
+        &self,
+        host: &HostView<'_>,
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = Book { journal, made: Made::default() };
+        heard(progress, Box::pin(self.take_down(host, &mut book, progress, true))).await
     }
 
     async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {

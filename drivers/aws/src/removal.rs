@@ -17,6 +17,8 @@ use crate::{
 
 /// Termination takes a minute or two; an instance that shuts down slowly takes longer.
 const TERMINATION_AT_MOST: Duration = Duration::from_secs(900);
+/// An instance that was asked for a moment ago may not be listed yet.
+pub(crate) const HIDDEN_AT_MOST: Duration = Duration::from_secs(15);
 /// Network interfaces let go of their groups soon after their instance has ended.
 const RELEASE_AT_MOST: Duration = Duration::from_secs(180);
 
@@ -29,36 +31,38 @@ pub(crate) async fn terminate(
     if ids.is_empty() {
         return Ok(());
     }
-    let listed = ids.join(", ");
     progress.step(if ids.len() == 1 { "Terminating the instance" } else { "Terminating the instances" });
-    let known = watch::describe_ids(&region.api, ids)
-        .await
-        .map_err(|error| error.during(format!("Could not look for {listed}")))?;
-    let alive: Vec<String> =
-        known.values().filter(|instance| !instance.is_ending()).map(|instance| instance.id.clone()).collect();
-    if !alive.is_empty() {
-        let answer = region
-            .api
-            .terminate_instances()
-            .set_instance_ids(Some(alive))
-            .send()
-            .await
-            .answer(Call::TerminateInstances, &region.api);
-        match answer {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) if error.is("OperationNotPermitted") => {
-                return Err(DriverError::refused(format!("{listed} is protected against termination"))
-                    .with_hint(
-                        "Switch that off with `aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID`, and run the same command again",
-                    )
-                    .with_source(error));
+    let mut hidden = Patience::of(HIDDEN_AT_MOST);
+    for id in ids {
+        loop {
+            let answer = region
+                .api
+                .terminate_instances()
+                .instance_ids(id)
+                .send()
+                .await
+                .answer(Call::TerminateInstances, &region.api);
+            match answer {
+                Ok(_) => break,
+                // Long gone, or started a moment ago and not known everywhere yet.
+                Err(error) if error.is_not_found() => {
+                    if !hidden.wait().await {
+                        break;
+                    }
+                }
+                Err(error) if error.is("OperationNotPermitted") => {
+                    return Err(DriverError::refused(format!("The instance {id} is protected against termination"))
+                        .with_hint(
+                            "Switch that off with `aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID`, and run the same command again",
+                        )
+                        .with_source(error));
+                }
+                Err(error) => return Err(error.during(format!("Could not terminate {id}"))),
             }
-            Err(error) => return Err(error.during(format!("Could not terminate {listed}"))),
         }
     }
     let began = std::time::Instant::now();
-    for id in known.keys() {
+    for id in ids {
         loop {
             let now = watch::look(region, id)
                 .await

@@ -86,6 +86,8 @@ impl Cloud {
 fn environment(aws: &Bench) -> Vec<(String, String)> {
     let mut environment: Vec<(String, String)> =
         aws.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    // Both names: nothing may ever go elsewhere.
+    environment.push(("AWS_ENDPOINT_URL".into(), aws.endpoint().into()));
     environment.push(("AWS_ENDPOINT".into(), aws.endpoint().into()));
     environment.push(("AWS_CHECKIP_URL".into(), aws.checkip()));
     environment.push(("AWS_REGION".into(), REGION.into()));

@@ -81,7 +81,9 @@ fn an_instance_that_is_taken_away_is_noticed() {
     cloud.machine(&["create", "-d", "aws", "mc1"]);
     let id = cloud.living()[0]["id"].as_str().unwrap().to_owned();
     cloud.aws.terminate(&id).unwrap();
-    assert_eq!(cloud.machine(&["status", "mc1"]), "\n");
+    crate::store::until("the end is noticed", std::time::Duration::from_secs(30), || {
+        (cloud.machine(&["status", "mc1"]) == "\n").then_some(())
+    });
     let said = cloud.store.machine_fails(1, &["start", "mc1"]);
     assert!(said.contains(&id) && said.contains("machine rm mc1"), "{said}");
     cloud.machine(&["rm", "-y", "mc1"]);

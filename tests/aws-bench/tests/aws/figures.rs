@@ -51,4 +51,12 @@ fn many_hosts_are_made_and_listed_with_few_calls() {
     let listed = counts(&cloud);
     eprintln!("-- calls for `ls` of {HOSTS} hosts: {listed:?}");
     assert_eq!(listed, BTreeMap::from([("DescribeInstances".to_owned(), 1)]));
+
+    cloud.aws.clear_calls().unwrap();
+    let mut arguments = vec!["rm", "-y"];
+    arguments.extend(names.iter().map(String::as_str));
+    cloud.machine(&arguments);
+    eprintln!("-- calls for `rm` of {HOSTS} hosts: {:?}", counts(&cloud));
+    cloud.assert_nothing_left();
+    cloud.store.assert_nothing_left();
 }
