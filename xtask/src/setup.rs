@@ -37,7 +37,7 @@ const TEST: [&str; 12] = [
 ];
 
 /// For the bench that plays AWS.
-const AWS_BENCH: [&str; 2] = ["python3", "python3-venv"];
+const AWS_BENCH: [&str; 3] = ["python3", "python3-venv", "strace"];
 
 /// Everything that building takes.
 pub(crate) fn for_build() -> Result<()> {

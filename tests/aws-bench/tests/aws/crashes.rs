@@ -2,25 +2,42 @@
 //!
 //! strace kills it exactly there: a record is written by renaming, and the sync of the host's folder comes right after.
 
-use std::{os::unix::process::ExitStatusExt as _, process::Command};
+use std::{
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use crate::{
     cloud::Cloud,
-    store::{show, variable},
+    store::{until, variable},
 };
 
 /// More writes than a creation has.
 const MANY: u32 = 60;
 
-/// Runs `create` and kills it at the `number`th sync of its folder. Returns whether it lived to be killed.
-fn killed_at(cloud: &Cloud, name: &str, number: u32) -> bool {
+/// Where a creation is killed.
+#[derive(Clone, Copy)]
+enum Trap {
+    /// Right after a write, before whatever it announces is done.
+    AfterWrite(u32),
+    /// Right before a write, when what it records has been done.
+    BeforeWrite(u32),
+}
+
+/// Runs `create` up to the trap. Returns whether it was killed there.
+fn killed(cloud: &Cloud, name: &str, trap: Trap) -> bool {
     let folder = cloud.store.host_folder(name);
+    let (path, calls, number) = match trap {
+        Trap::AfterWrite(number) => (folder, "fsync", number),
+        Trap::BeforeWrite(number) => (folder.join("config.json"), "rename,renameat,renameat2", number),
+    };
     let template = cloud.store.command(&["create", "-d", "aws", name]);
     let mut command = Command::new("strace");
     command
         .args(["-f", "-qq", "-o", "/dev/null", "-P"])
-        .arg(&folder)
-        .args(["-e", "trace=fsync", "-e", &format!("inject=fsync:signal=KILL:when={number}")])
+        .arg(&path)
+        .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:signal=KILL:when={number}")])
         .arg(variable("MACHINE_PROGRAM"))
         .args(template.get_args());
     for (key, value) in template.get_envs() {
@@ -29,9 +46,22 @@ fn killed_at(cloud: &Cloud, name: &str, number: u32) -> bool {
             None => command.env_remove(key),
         };
     }
-    let output = command.output().unwrap();
-    let killed = output.status.signal() == Some(9) || output.status.code() == Some(128 + 9);
-    assert!(killed || output.status.success(), "create under strace, killed at {number}: {}", show(&output));
+    let mut child = command.stdout(Stdio::null()).process_group(0).spawn().unwrap();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if matches!(trap, Trap::BeforeWrite(_)) && phase(cloud, name) == "Booting" {
+            // Nothing boots in that test: this is its end, for the whole group of processes.
+            let group = format!("-{}", child.id());
+            assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+            child.wait().unwrap();
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let killed = status.signal() == Some(9) || status.code() == Some(128 + 9);
+    assert!(killed || status.success(), "create under strace: {status}");
     killed
 }
 
@@ -47,9 +77,11 @@ fn phase(cloud: &Cloud, name: &str) -> String {
 fn killed_after_any_write_the_same_create_ends_ready_with_one_instance() {
     let cloud = Cloud::new();
     let mut number = 1;
-    while killed_at(&cloud, "mc1", number) {
+    while killed(&cloud, "mc1", Trap::AfterWrite(number)) {
         eprintln!("-- killed after write {number}, in the phase {}", phase(&cloud, "mc1"));
-        cloud.machine(&["create", "-d", "aws", "mc1"]);
+        if phase(&cloud, "mc1") != "Ready" {
+            cloud.machine(&["create", "-d", "aws", "mc1"]);
+        }
         assert_eq!(phase(&cloud, "mc1"), "Ready");
         assert_eq!(cloud.living().len(), 1, "after write {number}");
         cloud.machine(&["rm", "-y", "mc1"]);
@@ -67,7 +99,7 @@ fn killed_after_any_write_the_same_create_ends_ready_with_one_instance() {
 fn killed_after_any_write_rm_leaves_nothing() {
     let cloud = Cloud::new();
     let mut number = 1;
-    while killed_at(&cloud, "mc1", number) {
+    while killed(&cloud, "mc1", Trap::AfterWrite(number)) {
         eprintln!("-- killed after write {number}, in the phase {}", phase(&cloud, "mc1"));
         cloud.machine(&["rm", "-y", "mc1"]);
         cloud.assert_nothing_left();
@@ -78,4 +110,34 @@ fn killed_after_any_write_rm_leaves_nothing() {
     assert!(number > 12, "only {number} writes: the trap does not work");
     cloud.machine(&["rm", "-y", "mc1"]);
     cloud.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn killed_before_any_write_what_was_made_is_found_again() {
+    let cloud = Cloud::without_vms();
+    let mut number = 1;
+    while killed(&cloud, "mc1", Trap::BeforeWrite(number)) {
+        let there = cloud.living().len();
+        eprintln!("-- killed before write {number}, with {there} instances");
+        if cloud.store.host_folder("mc1").exists() {
+            cloud.machine(&["rm", "-y", "mc1"]);
+        }
+        cloud.assert_nothing_left();
+        assert!(killed(&cloud, "mc1", Trap::BeforeWrite(number)));
+        let mut child =
+            cloud.store.command(&["create", "-d", "aws", "mc1"]).stdout(Stdio::null()).spawn().unwrap();
+        until("it goes on", Duration::from_secs(60), || (phase(&cloud, "mc1") == "Booting").then_some(()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(cloud.living().len(), 1, "before write {number}");
+        cloud.machine(&["rm", "-y", "mc1"]);
+        cloud.assert_nothing_left();
+        number += 1;
+        assert!(number < MANY);
+    }
+    assert!(number > 10, "only {number} writes: the trap does not work");
+    cloud.machine(&["rm", "-y", "mc1"]);
+    cloud.assert_nothing_left();
+    cloud.store.assert_nothing_left();
 }
