@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_ms: u64,
     /// MiB of a VM.
     pub(crate) memory: u64,
+    /// How the consoles of new instances are falsified.
+    pub(crate) console: Console,
 }
 
 impl Default for Settings {
@@ -85,6 +87,7 @@ impl Default for Settings {
             ending_ms: 500,
             shutdown_ms: 60_000,
             memory: 512,
+            console: Console::default(),
         }
     }
 }

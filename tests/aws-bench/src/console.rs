@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What the API gives at most.
 const LONGEST: usize = 64 * 1024;
 
 /// How an instance's console is falsified. Sent as JSON.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Console {
     /// In place of what the VM wrote.

@@ -10,7 +10,6 @@ use crate::{
     amis::{self, Ami, ROOT_SIZE},
     bench::{Bench, Instance, now},
     call::Call,
-    console::Console,
     ec2::{Outcome, forward},
     faults::ApiError,
     form::Form,
@@ -263,7 +262,7 @@ async fn adopt(bench: &Arc<Bench>, call: &Call, form: &Form, item: &Element) -> 
         vm: None,
         launching: Arc::default(),
         metadata: None,
-        console: Console::default(),
+        console: bench.lock().settings.console.clone(),
         id,
     })
 }
