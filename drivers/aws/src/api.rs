@@ -155,9 +155,18 @@ impl Api {
     pub(crate) fn new(region: String, config: &aws_config::SdkConfig) -> Self {
         Self {
             region,
-            ec2: aws_sdk_ec2::Client::from_conf(
-                aws_sdk_ec2::config::Builder::from(config).interceptor(crate::notices::Retries).build(),
-            ),
+            ec2:
+                aws_sdk_ec2::Client::from_conf(
+                    aws_sdk_ec2::config::Builder::from(config)
+                        .interceptor(crate::notices::Retries)
+                        .retry_classifier(
+                            crate::capacity::NoRetry::<ec2::run_instances::RunInstancesError>::new(),
+                        )
+                        .retry_classifier(
+                            crate::capacity::NoRetry::<ec2::start_instances::StartInstancesError>::new(),
+                        )
+                        .build(),
+                ),
             ssm: aws_sdk_ssm::Client::from_conf(
                 aws_sdk_ssm::config::Builder::from(config).interceptor(crate::notices::Retries).build(),
             ),

@@ -9,7 +9,7 @@ use aws_sdk_ec2::{
 };
 use machine_driver::{DriverError, ErrorKind};
 
-use crate::api::Call;
+use crate::{api::Call, capacity};
 
 /// A call that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,13 +86,21 @@ impl ApiError {
 
     /// Whether no instance could be had of this kind, here and now.
     pub(crate) fn is_about_capacity(&self) -> bool {
-        self.is_any(&[
-            "InsufficientInstanceCapacity",
-            "InsufficientHostCapacity",
-            "InsufficientReservedInstanceCapacity",
-            "InsufficientCapacity",
-            "Unsupported",
-        ])
+        self.is_any(&capacity::CODES)
+    }
+
+    /// Whether AWS has said no, so that nothing came of the call: neither of this try nor of an earlier one.
+    pub(crate) fn is_a_refusal(&self) -> bool {
+        let open = [
+            "",
+            "IdempotentParameterMismatch",
+            "InternalError",
+            "InternalFailure",
+            "RequestLimitExceeded",
+            "ServiceUnavailable",
+            "Unavailable",
+        ];
+        !self.is_any(&open)
     }
 
     /// Whether spot instances cannot be had here and now, while others may.

@@ -221,7 +221,12 @@ pub(crate) async fn ensure(
                 progress.note(&format!("{}: {error}; trying {instead}", failed()));
                 book.made.launch = Some(next);
             }
-            None => return Err(error.during(failed())),
+            None => {
+                if error.is_a_refusal() {
+                    book.gone(INSTANCE, host.name.as_str())?;
+                }
+                return Err(error.during(failed()));
+            }
         }
     }
 }

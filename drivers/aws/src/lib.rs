@@ -11,6 +11,7 @@
 
 mod api;
 mod caller;
+mod capacity;
 mod config;
 mod console;
 mod driver;
