@@ -210,24 +210,19 @@ pub(crate) async fn ensure(
             book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
             continue;
         }
-        let next = next_launch(config, plan, launch, &error);
-        match next {
-            Some(next) => {
-                let instead = if next.spot == launch.spot {
-                    format!("the zone {}", plan.places[next.place].zone)
-                } else {
-                    "an instance on demand".to_owned()
-                };
-                progress.note(&format!("{}: {error}; trying {instead}", failed()));
-                book.made.launch = Some(next);
+        let Some(next) = next_launch(config, plan, launch, &error) else {
+            if error.is_a_refusal() {
+                book.gone(INSTANCE, host.name.as_str())?;
             }
-            None => {
-                if error.is_a_refusal() {
-                    book.gone(INSTANCE, host.name.as_str())?;
-                }
-                return Err(error.during(failed()));
-            }
-        }
+            return Err(error.during(failed()));
+        };
+        let instead = if next.spot == launch.spot {
+            format!("the zone {}", plan.places[next.place].zone)
+        } else {
+            "an instance on demand".to_owned()
+        };
+        progress.note(&format!("{}: {error}; trying {instead}", failed()));
+        book.made.launch = Some(next);
     }
 }
 
