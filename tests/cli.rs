@@ -444,6 +444,8 @@ fn every_command_has_a_help() {
         "config",
         "create",
         "env",
+        "gc",
+        "iam-policy",
         "inspect",
         "ip",
         "kill",

@@ -86,6 +86,23 @@ pub(crate) fn test(path: &OsStr) -> Result<()> {
     )
 }
 
+/// The figures of the driver, printed by a program of the bench.
+pub(crate) fn figures() -> Result<()> {
+    setup::for_build()?;
+    let moto = prepare()?;
+    build::engine()?;
+    build::machineos()?;
+    machine()?;
+    check(
+        cargo()
+            .args(["run", "--quiet", "--package", "aws-bench", "--example", "figures"])
+            .env("MOTO_SERVER", moto)
+            .env("MACHINE_PROGRAM", machine_program())
+            .env("AWS_BENCH_PROGRAM", bench_program())
+            .env("AWS_BENCH_IMAGES", root().join("target/images")),
+    )
+}
+
 /// Plays AWS until Ctrl-C, and says how `machine` is led there.
 pub(crate) fn play() -> Result<()> {
     setup::for_build()?;

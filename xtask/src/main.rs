@@ -38,7 +38,11 @@ enum Chore {
         quick: bool,
     },
     /// Print the figures of the budget
-    Bench,
+    Bench {
+        /// Those of the driver for AWS
+        #[arg(long)]
+        aws: bool,
+    },
     /// Play AWS on loopback, with a VM for each instance, until Ctrl-C
     Aws,
     /// Build one image of a VM
@@ -56,7 +60,8 @@ fn main() -> ExitCode {
         Chore::Build => build::all(),
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
-        Chore::Bench => bench::run(),
+        Chore::Bench { aws: false } => bench::run(),
+        Chore::Bench { aws: true } => aws::figures(),
         Chore::Aws => aws::play(),
         Chore::Image { which: Image::Machineos } => build::machineos(),
         Chore::Image { which: Image::Debian } => build::debian(),

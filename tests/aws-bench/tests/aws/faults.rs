@@ -1,8 +1,10 @@
 //! AWS on a bad day: throttled, losing replies, slow to know what it made, short of capacity.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::cloud::Cloud;
+use crate::{cloud::Cloud, store::until};
 
 #[test]
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
@@ -27,7 +29,7 @@ fn a_lost_reply_makes_nothing_twice() {
         let cloud = Cloud::without_vms();
         cloud.aws.faults(json!({ "lose_next": { (action): 1 } })).unwrap();
         let mut child = cloud.store.command(&["create", "-d", "aws", "mc1"]).spawn().unwrap();
-        crate::store::until("the instance runs", std::time::Duration::from_secs(60), || {
+        until("the instance runs", Duration::from_secs(60), || {
             (cloud.living().len() == 1
                 && cloud.machine(&["inspect", "-f", "{{.Phase}}", "mc1"]) == "Booting\n")
                 .then_some(())
@@ -69,6 +71,14 @@ fn without_spot_capacity_an_ordinary_instance_is_taken() {
         .cloned()
         .unwrap_or_else(|| record["journal"].as_array().unwrap().clone());
     assert!(entries.iter().any(|entry| entry["kind"] == "spot-request"), "{entries:?}");
+    // AWS takes it away, as it may.
+    let id = cloud.living()[0]["id"].as_str().unwrap().to_owned();
+    cloud.aws.interrupt(&id, Duration::from_millis(100)).unwrap();
+    until("the interruption is noticed", Duration::from_secs(30), || {
+        (cloud.machine(&["status", "mc3"]) == "\n").then_some(())
+    });
+    let said = cloud.store.machine_fails(1, &["start", "mc3"]);
+    assert!(said.contains("is gone"), "{said}");
     cloud.machine(&["rm", "-y", "mc3"]);
     cloud.assert_nothing_left();
     cloud.store.assert_nothing_left();
@@ -81,7 +91,7 @@ fn an_instance_that_is_taken_away_is_noticed() {
     cloud.machine(&["create", "-d", "aws", "mc1"]);
     let id = cloud.living()[0]["id"].as_str().unwrap().to_owned();
     cloud.aws.terminate(&id).unwrap();
-    crate::store::until("the end is noticed", std::time::Duration::from_secs(30), || {
+    until("the end is noticed", Duration::from_secs(30), || {
         (cloud.machine(&["status", "mc1"]) == "\n").then_some(())
     });
     let said = cloud.store.machine_fails(1, &["start", "mc1"]);
