@@ -73,22 +73,9 @@ async fn ask_named(api: &Api, names: &[String], vpc: &str) -> Result<Vec<String>
 }
 
 pub(crate) async fn find(api: &Api, by: &str, values: &[String]) -> Result<Vec<SecurityGroup>, ApiError> {
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let answer = api
-            .describe_security_groups()
-            .filters(filter(by, values.iter().cloned()))
-            .set_next_token(next.take())
-            .send()
-            .await
-            .answer(Call::DescribeSecurityGroups, api)?;
-        found.extend(answer.security_groups.unwrap_or_default());
-        next = answer.next_token.filter(|token| !token.is_empty());
-        if next.is_none() {
-            return Ok(found);
-        }
-    }
+    let by = filter(by, values.iter().cloned());
+    let pages = api.describe_security_groups().filters(by).into_paginator().items().send();
+    pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeSecurityGroups, api)
 }
 
 /// Makes the host's groups, or completes them; ids in the order in which the instance has them.

@@ -197,22 +197,8 @@ async fn default_vpc(api: &Api) -> Result<String, DriverError> {
 }
 
 async fn all_subnets(api: &Api, filters: Vec<Filter>) -> Result<Vec<Subnet>, ApiError> {
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let answer = api
-            .describe_subnets()
-            .set_filters(Some(filters.clone()))
-            .set_next_token(next.take())
-            .send()
-            .await
-            .answer(Call::DescribeSubnets, api)?;
-        found.extend(answer.subnets.unwrap_or_default());
-        next = answer.next_token.filter(|token| !token.is_empty());
-        if next.is_none() {
-            return Ok(found);
-        }
-    }
+    let pages = api.describe_subnets().set_filters(Some(filters)).into_paginator().items().send();
+    pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeSubnets, api)
 }
 
 /// The subnets whose zones have the type.

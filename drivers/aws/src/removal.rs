@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_ec2::types::{InstanceStateName, VolumeState};
+use aws_sdk_ec2::types::{InstanceStateName, Volume, VolumeState};
 use machine_driver::{DriverError, Progress};
 
 use crate::{
@@ -98,31 +98,13 @@ pub(crate) async fn cancel_spot_requests(api: &Api, ids: &[String]) -> Result<()
 }
 
 /// The volumes that carry a tag and have not gone with their instance.
-pub(crate) async fn volumes(
-    api: &Api,
-    by: &str,
-    values: &[String],
-) -> Result<Vec<aws_sdk_ec2::types::Volume>, ApiError> {
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let answer = api
-            .describe_volumes()
-            .filters(filter(by, values.iter().cloned()))
-            .set_next_token(next.take())
-            .send()
-            .await
-            .answer(Call::DescribeVolumes, api)?;
-        found.extend(
-            answer.volumes.unwrap_or_default().into_iter().filter(|volume| {
-                !matches!(volume.state(), Some(VolumeState::Deleting | VolumeState::Deleted))
-            }),
-        );
-        next = answer.next_token.filter(|token| !token.is_empty());
-        if next.is_none() {
-            return Ok(found);
-        }
-    }
+pub(crate) async fn volumes(api: &Api, by: &str, values: &[String]) -> Result<Vec<Volume>, ApiError> {
+    let by = filter(by, values.iter().cloned());
+    let pages = api.describe_volumes().filters(by).into_paginator().items().send();
+    let found = pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeVolumes, api)?;
+    let stays =
+        |volume: &Volume| !matches!(volume.state(), Some(VolumeState::Deleting | VolumeState::Deleted));
+    Ok(found.into_iter().filter(stays).collect())
 }
 
 pub(crate) async fn delete_volumes(api: &Api, ids: &[String]) -> Result<(), DriverError> {

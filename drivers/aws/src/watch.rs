@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_ec2::types::{Filter, Instance as SdkInstance, InstanceStateName};
+use aws_sdk_ec2::types::{Filter, Instance as SdkInstance, InstanceStateName, Reservation};
 use machine_driver::State;
 use tokio::sync::oneshot;
 
@@ -77,25 +77,10 @@ impl Instance {
 
 /// Describes instances by a filter, all pages of the answer.
 pub(crate) async fn describe(api: &Api, filters: Vec<Filter>) -> Result<Vec<Instance>, ApiError> {
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let answer = api
-            .describe_instances()
-            .set_filters(Some(filters.clone()))
-            .max_results(PAGE)
-            .set_next_token(next.take())
-            .send()
-            .await
-            .answer(Call::DescribeInstances, api)?;
-        for reservation in answer.reservations() {
-            found.extend(reservation.instances().iter().filter_map(Instance::of));
-        }
-        next = answer.next_token.filter(|token| !token.is_empty());
-        if next.is_none() {
-            return Ok(found);
-        }
-    }
+    let ask = api.describe_instances().set_filters(Some(filters)).max_results(PAGE);
+    let pages = ask.into_paginator().items().send();
+    let reservations = pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeInstances, api)?;
+    Ok(reservations.iter().flat_map(Reservation::instances).filter_map(Instance::of).collect())
 }
 
 /// Describes instances by their ids; those that AWS does not know are not in the answer. By filter, because a call by
