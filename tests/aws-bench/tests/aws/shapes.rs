@@ -1,6 +1,6 @@
 //! What is asked of AWS, and what reaches the host: careful defaults, user data, networks, groups.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -120,8 +120,11 @@ fn termination_protection_holds_rm_up() {
 
 #[test]
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
-fn user_data_is_merged_with_ours_on_a_private_host_of_a_swarm() {
+fn user_data_is_merged_with_ours_on_a_private_host_of_a_swarm_with_a_key_of_the_user() {
     let cloud = Cloud::new();
+    let key = cloud.store.folder().join("mine");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.unwrap().success());
     let script = cloud.store.folder().join("script");
     fs::write(&script, "#!/bin/sh\necho from the script >/var/log/from-script\n").unwrap();
     cloud.machine(&[
@@ -136,9 +139,13 @@ fn user_data_is_merged_with_ours_on_a_private_host_of_a_swarm() {
         "--aws-swarm",
         "prod",
         "--aws-swarm-manager",
+        "--amazonec2-ssh-keypath",
+        key.to_str().unwrap(),
         "mc1",
     ]);
     let record = cloud.record("mc1");
+    assert_eq!(record["Driver"]["SSHKeyPath"], key.to_str().unwrap());
+    assert!(!cloud.store.host_folder("mc1").join("id_ed25519").exists());
     assert_eq!(record["Driver"]["IPAddress"], record["Driver"]["State"]["private_address"]);
     assert_eq!(cloud.machine(&["ssh", "mc1", "sudo cat /var/log/from-script"]), "from the script\n");
     assert!(!cloud.store.host_folder("mc1").join("ssh_host_ed25519_key").exists());
