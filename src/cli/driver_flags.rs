@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
 use machine_driver::{Driver, Flag, FlagKind, Options};
 
 use crate::{
@@ -81,7 +81,11 @@ fn argument(flag: Flag) -> Arg {
 pub(super) fn options(flags: &[Flag], matches: &ArgMatches) -> Result<Options, Failure> {
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for flag in flags {
-        if let Some(values) = matches.get_many::<String>(flag.name) {
+        let Some(values) = matches.get_many::<String>(flag.name) else { continue };
+        // A variable that is set to nothing says nothing.
+        let is_set = matches.value_source(flag.name) != Some(ValueSource::EnvVariable)
+            || values.clone().any(|value| !value.is_empty());
+        if is_set {
             given.insert(flag.name.to_owned(), values.cloned().collect());
         }
     }

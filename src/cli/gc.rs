@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// Remove what is yours; without this it is only listed
     #[arg(short, long)]
     yes: bool,
-    /// Remove what others made as well: their hosts, if they are in another store
+    /// Remove what belongs to other stores as well, yours and others': hosts that live among it
     #[arg(long)]
     any_owner: bool,
 }
@@ -35,7 +35,7 @@ pub(super) fn run(
         return Ok(super::INTERRUPTED);
     };
     let found = found?;
-    let me = driver.owner();
+    let me = driver.owner(context.store.root());
     let (chosen, others): (Vec<Leftover>, Vec<Leftover>) =
         found.into_iter().partition(|one| arguments.any_owner || one.owner == me);
     let all = || chosen.iter().chain(&others);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use machine_driver::{Driver, DriverError, Progress, State};
 
-use super::{Asker, Context, Keys, LoginError, host_key, log_in};
+use super::{Asker, Context, Keys, LoginError, RefreshError, host_key, log_in};
 use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
@@ -32,7 +32,7 @@ pub enum BringUpError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Driver(#[from] DriverError),
-    #[error("The host stopped while it was starting ({state}){console}")]
+    #[error("The host {} while it was starting{console}", ended(*state))]
     Died { state: State, console: Console },
     #[error("SSH does not answer (layer: {layer}){console}", layer = source.layer())]
     Ssh { source: SshError, console: Console },
@@ -44,6 +44,22 @@ pub enum BringUpError {
     Provision(#[from] ProvisionError),
     #[error("Error checking the host: the engine does not answer on {url}")]
     Engine { url: String, source: EngineError },
+}
+
+fn ended(state: State) -> String {
+    match state {
+        State::None => "went away".to_owned(),
+        state => format!("stopped ({state})"),
+    }
+}
+
+impl From<RefreshError> for BringUpError {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Store(error) => Self::Store(error),
+            RefreshError::Driver(error) => Self::Driver(error),
+        }
+    }
 }
 
 /// The end of a host's serial log, as part of a message.

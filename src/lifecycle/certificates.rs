@@ -14,7 +14,7 @@ pub async fn regenerate_server(
     let lock = context.store.lock(name)?;
     let mut record = super::power::load_or_unlock(context, name, &lock)?;
     if context.driver(&record)?.info().features.power {
-        context.ensure_running(&record).await?;
+        context.refresh(&lock, &mut record, progress).await?;
     }
     progress.step("Regenerating TLS certificates");
     let (client, files) = bring_up::certificates(context, &record, true)?;

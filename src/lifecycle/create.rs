@@ -1,9 +1,9 @@
 //! Creates a host, or goes on creating one.
 
-use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress};
+use machine_driver::{Driver, DriverError, ErrorKind, HostKeySource, HostName, LoginSource, Progress, State};
 use serde_json::Value;
 
-use super::{Asker, BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, bring_up};
+use super::{Asker, BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
 use crate::{
     ssh::{self, SshError},
     store::{
@@ -146,6 +146,9 @@ pub async fn create(
         context.store.plan(&lock, &mut record)?;
     }
     let driver = context.drivers.find(&record.driver_name).map_err(CreateError::Driver)?;
+    if begun && record.phase > Phase::Creating && driver.info().features.power {
+        look_again(context, &lock, &mut record, progress).await?;
+    }
     if record.phase <= Phase::Creating {
         make(context, driver, &lock, &mut record, progress).await?;
     }
@@ -158,6 +161,35 @@ pub async fn create(
         .await
         .map_err(|error| CreateError::BringUp(Box::new(error)))?;
     Ok(record)
+}
+
+/// What had been made when a creation was interrupted may have been stopped, moved or lost meanwhile.
+async fn look_again(
+    context: &Context,
+    lock: &HostLock,
+    record: &mut Record,
+    progress: &dyn Progress,
+) -> Result<(), CreateError> {
+    let state = context.state(record).await.map_err(CreateError::Driver)?;
+    if state == State::Stopped {
+        let (paths, keys, before) = (context.paths(record), Keys::default(), record.clone());
+        let mut journal = RecordJournal::new(&context.store, lock, record);
+        let view = super::view(&before, &paths, &keys);
+        let driver = context.driver(&before).map_err(CreateError::Driver)?;
+        driver.start(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
+    }
+    match context.refresh(lock, record, progress).await {
+        Ok(_) => Ok(()),
+        Err(RefreshError::Driver(error)) if error.kind() == ErrorKind::Gone => {
+            progress.note("What was made is gone; it is made anew");
+            // The new one is told new keys.
+            record.ssh_host_keys.clear();
+            record.phase = Phase::Creating;
+            Ok(context.store.save(lock, record)?)
+        }
+        Err(RefreshError::Store(error)) => Err(CreateError::Store(error)),
+        Err(RefreshError::Driver(error)) => Err(CreateError::Driver(error)),
+    }
 }
 
 /// Has the driver make the host, up to the phase `Booting`.
@@ -180,7 +212,7 @@ async fn make(
     let endpoint = driver.endpoint(&view, &record.driver.state).await.map_err(CreateError::Driver)?;
     record.set_endpoint(endpoint, &paths.folder);
     record.phase = Phase::Booting;
-    record.state = machine_driver::State::Running;
+    record.state = State::Running;
     context.store.save(lock, record)?;
     Ok(())
 }

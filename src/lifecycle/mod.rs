@@ -23,12 +23,12 @@ pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
 pub use survey::{Row, survey};
 
-use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, State};
+use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, Progress, State};
 
 use crate::{
     bundle::Bundle,
     drivers::Registry,
-    store::{Certificates, HostLock, Record, Store},
+    store::{Certificates, HostLock, Record, RecordJournal, Store},
 };
 
 /// The host key that a driver delivers, in the host's folder for as long as it is needed.
@@ -53,29 +53,33 @@ impl Context {
     pub async fn ensure_running(&self, record: &Record) -> Result<(), DriverError> {
         match self.state(record).await {
             Ok(State::Stopped | State::Saved | State::Paused) => Err(not_running(record)),
+            Ok(State::None) if self.driver(record)?.info().features.power => Err(gone(record)),
             _ => Ok(()),
         }
     }
 
-    /// Takes over where a running host is reached now, should that have changed behind our back; refuses a stopped one.
-    pub async fn refresh(&self, lock: &HostLock, record: &mut Record) -> Result<(), RefreshError> {
-        let paths = self.paths(record);
-        let keys = Keys::default();
+    /// Has the driver see to it that a running host can be reached, and takes over where; both may have changed behind
+    /// our back. Refuses a stopped host. Returns whether it is reached elsewhere now.
+    pub async fn refresh(
+        &self,
+        lock: &HostLock,
+        record: &mut Record,
+        progress: &dyn Progress,
+    ) -> Result<bool, RefreshError> {
+        self.ensure_running(record).await?;
         let driver = self.driver(record)?;
-        let before = record.clone();
+        let (paths, keys, before) = (self.paths(record), Keys::default(), record.clone());
         let view = view(&before, &paths, &keys);
-        let found = driver.describe_many(&[(view, &before.driver.state)]).await.pop();
-        let Some(Ok(found)) = found else { return Ok(()) };
-        if matches!(found.state, State::Stopped | State::Saved | State::Paused) {
-            return Err(not_running(record).into());
+        let mut journal = RecordJournal::new(&self.store, lock, record);
+        // Running already is a success.
+        driver.start(&view, &mut journal, progress).await?;
+        let endpoint = driver.endpoint(&view, &record.driver.state).await?;
+        if record.endpoint.as_ref() == Some(&endpoint) {
+            return Ok(false);
         }
-        if let Some(endpoint) = found.endpoint
-            && record.endpoint.as_ref() != Some(&endpoint)
-        {
-            record.set_endpoint(endpoint, &paths.folder);
-            self.store.save(lock, record)?;
-        }
-        Ok(())
+        record.set_endpoint(endpoint, &paths.folder);
+        self.store.save(lock, record)?;
+        Ok(true)
     }
 
     pub(crate) fn paths(&self, record: &Record) -> Paths {
@@ -97,6 +101,11 @@ pub enum RefreshError {
     Store(#[from] crate::store::StoreError),
     #[error("{0}")]
     Driver(#[from] DriverError),
+}
+
+fn gone(record: &Record) -> DriverError {
+    DriverError::gone(format!("`{}` is gone: its provider does not have it any more", record.name))
+        .with_hint(format!("Remove it with `machine rm {}` and create it again", record.name))
 }
 
 fn not_running(record: &Record) -> DriverError {

@@ -64,8 +64,10 @@ pub async fn power(
                 record.state = state;
                 context.store.save(&lock, &mut record)?;
             }
-            // A start that was interrupted after the boot still has its engine to see to.
-            if what != Power::Start || record.phase == Phase::Ready {
+            // A start that was interrupted after the boot still has its engine to see to; and the host may be
+            // reached elsewhere now, or from elsewhere.
+            let settled = record.phase == Phase::Ready;
+            if what != Power::Start || (!context.refresh(&lock, &mut record, progress).await? && settled) {
                 return Err(PowerError::Already { name: name.clone(), state: word });
             }
         }
@@ -116,7 +118,7 @@ pub async fn reprovision(
         return Err(PowerError::Unfinished { name: name.clone(), phase: record.phase });
     }
     if record.phase == Phase::Ready && driver.info().features.power {
-        context.refresh(&lock, &mut record).await?;
+        context.refresh(&lock, &mut record, progress).await?;
     }
     let changed = bring_up::bring_up(context, &lock, &mut record, asker, progress).await?;
     Ok((record, changed))

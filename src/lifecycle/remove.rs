@@ -75,7 +75,14 @@ pub async fn remove(
         Err(source) => Some(RemoveError::Driver { name: name.clone(), source }),
     };
     match problem {
-        Some(problem) if !force => Err(problem),
+        Some(problem) if !force => {
+            if record.journal == before.journal && record.driver == before.driver {
+                // It was refused, and nothing was removed: the host is what it was.
+                record.phase = before.phase;
+                context.store.save(&lock, &mut record)?;
+            }
+            Err(problem)
+        }
         problem => {
             context.store.delete(lock, name)?;
             Ok(problem)

@@ -110,15 +110,21 @@ async fn describe(
         .iter()
         .zip(answers)
         .map(|(&index, answer)| match answer {
-            Ok(found) => (index, Some(found.state), found.endpoint, unfinished(records[index])),
+            Ok(found) => {
+                let word = unfinished(records[index], found.state, driver.info().features.power);
+                (index, Some(found.state), found.endpoint, word)
+            }
             Err(error) => (index, Some(State::Error), None, error.to_string()),
         })
         .collect()
 }
 
-/// A word about a host whose creation or removal was interrupted.
-fn unfinished(record: &Record) -> String {
+/// A word about a host whose creation or removal was interrupted, or which is gone.
+fn unfinished(record: &Record, state: State, has_power: bool) -> String {
     match record.phase {
+        Phase::Ready if state == State::None && has_power => {
+            "The provider does not have it any more".to_owned()
+        }
         Phase::Ready => String::new(),
         Phase::Removing => "Removal was interrupted".to_owned(),
         phase => format!("Creation was interrupted ({phase:?})"),

@@ -64,7 +64,7 @@ pub(super) fn read(
     match record.driver_name.as_str() {
         "none" => adopt_none(&mut record, &driver),
         "generic" => adopt_generic(&mut record, &driver, &ssh_key_path),
-        _ => {}
+        _ => adopt_other(&mut record, &ssh_key_path),
     }
     Ok(record)
 }
@@ -105,6 +105,21 @@ fn adopt_generic(record: &mut Record, driver: &Value, ssh_key_path: &str) {
         config.insert("key".into(), json!(path));
     }
     record.driver.config = Value::Object(config);
+}
+
+/// Where a host of any other driver was last reached; what else its driver keeps is for a driver to read.
+fn adopt_other(record: &mut Record, ssh_key_path: &str) {
+    let address = record.driver.ip_address.clone();
+    if address.is_empty() {
+        return;
+    }
+    let ssh = SshEndpoint {
+        host: address.clone(),
+        port: if record.driver.ssh_port == 0 { 22 } else { record.driver.ssh_port },
+        user: record.driver.ssh_user.clone(),
+        key: if ssh_key_path.is_empty() { SshKey::Agent } else { SshKey::File(ssh_key_path.into()) },
+    };
+    record.endpoint = Some(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh) });
 }
 
 /// Format 0 kept everything at the top.

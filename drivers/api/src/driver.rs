@@ -1,6 +1,6 @@
 //! The trait that every driver implements, with its contract.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, path::Path};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -217,8 +217,9 @@ pub trait Driver: Send + Sync + Debug {
         Err(DriverError::unsupported(format!("The driver {} leaves nothing anywhere", self.info().name)))
     }
 
-    /// How [`Leftover::owner`] names whoever runs this.
-    fn owner(&self) -> String {
+    /// How [`Leftover::owner`] names whoever runs this, with the store at that path.
+    fn owner(&self, store: &Path) -> String {
+        let _ = store;
         String::new()
     }
 

@@ -146,15 +146,18 @@ pub(crate) const IMPLIED: [(&str, Reach); 2] = [
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) region: String,
+    /// The profile that was named.
+    pub(crate) profile: Option<String>,
     ec2: aws_sdk_ec2::Client,
     ssm: aws_sdk_ssm::Client,
     calls: AtomicU64,
 }
 
 impl Api {
-    pub(crate) fn new(region: String, config: &aws_config::SdkConfig) -> Self {
+    pub(crate) fn new(region: String, profile: Option<String>, config: &aws_config::SdkConfig) -> Self {
         Self {
             region,
+            profile,
             ec2:
                 aws_sdk_ec2::Client::from_conf(
                     aws_sdk_ec2::config::Builder::from(config)

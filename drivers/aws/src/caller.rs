@@ -15,7 +15,7 @@ use machine_driver::DriverError;
 
 const ANSWER_AT_MOST: Duration = Duration::from_secs(10);
 /// An address is no longer.
-const LONGEST_ANSWER: usize = 64;
+const LONGEST_ANSWER: usize = 128;
 
 /// Asks the service at `url`, which answers whoever asks with the address that the question came from.
 pub(crate) async fn public(url: &str) -> Result<IpAddr, DriverError> {
@@ -32,15 +32,21 @@ pub(crate) async fn public(url: &str) -> Result<IpAddr, DriverError> {
         if !response.status().is_success() {
             return Err(format!("`{url}` answers with status {}", response.status().as_u16()));
         }
-        let body =
-            ByteStream::new(response.into_body()).collect().await.map_err(|error| error.to_string())?;
-        Ok(body.into_bytes())
+        let mut stream = ByteStream::new(response.into_body());
+        let mut body = Vec::new();
+        while let Some(piece) = stream.next().await {
+            body.extend_from_slice(&piece.map_err(|error| error.to_string())?);
+            if body.len() > LONGEST_ANSWER {
+                return Err(format!("`{url}` answers with more than an address"));
+            }
+        }
+        Ok(body)
     };
     let body = tokio::time::timeout(ANSWER_AT_MOST, asked)
         .await
         .map_err(|_| failed(format!("`{url}` does not answer")))?
         .map_err(failed)?;
-    let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST_ANSWER)]).trim().to_owned();
+    let text = String::from_utf8_lossy(&body).trim().to_owned();
     text.parse().map_err(|_| failed(format!("`{url}` answers with `{}`", text.escape_debug())))
 }
 

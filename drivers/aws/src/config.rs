@@ -6,7 +6,10 @@ use machine_driver::{DriverError, HostView, Options};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::rules::{Cidr, OpenPort};
+use crate::{
+    adopted,
+    rules::{Cidr, OpenPort},
+};
 
 /// Keys that AWS or we use ourselves.
 const RESERVED_TAGS: [&str; 2] = ["aws:", "machine:"];
@@ -143,6 +146,9 @@ impl Scope {
 
 impl Config {
     pub(crate) fn of(host: &HostView<'_>) -> Result<Self, DriverError> {
+        if adopted::is_old(host.config) {
+            return adopted::config(host.config);
+        }
         serde_json::from_value(host.config.clone()).map_err(|error| {
             DriverError::failed(format!("Could not read the options of `{}` in its record", host.name))
                 .with_source(error)
@@ -184,7 +190,7 @@ impl Config {
                 device: text("aws-device-name"),
             },
             instance_profile: text("aws-iam-instance-profile"),
-            user_data: text("aws-userdata").map(PathBuf::from),
+            user_data: file(options, "aws-userdata")?,
             tags: tags(options.text("aws-tags").unwrap_or_default())?,
             spot: spot(options)?,
             tenancy: text("aws-tenancy"),
@@ -193,7 +199,7 @@ impl Config {
             ebs_optimized: options.switch("aws-use-ebs-optimized-instance"),
             termination_protection: options.switch("aws-termination-protection"),
             key_pair: text("aws-keypair-name"),
-            key_file: text("aws-ssh-keypath").map(PathBuf::from),
+            key_file: file(options, "aws-ssh-keypath")?,
             host_keys: match options.text("aws-host-key") {
                 Some("delivered") | None => HostKeys::Delivered,
                 Some("console") => HostKeys::Console,
@@ -264,8 +270,13 @@ fn endpoint(text: &str, insecure: bool) -> Result<String, DriverError> {
         None => format!("https://{text}"),
     };
     let host = url.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
-    if host.is_empty() || host.starts_with('/') || url.contains(|c: char| c.is_whitespace() || c.is_control())
-    {
+    let authority = host.split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    let is_good = !authority.is_empty()
+        && !url.contains(|c: char| c.is_whitespace() || c.is_control())
+        && authority.contains('[') == authority.contains(']')
+        && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    if !is_good {
         return Err(DriverError::invalid(format!("`--aws-endpoint` takes an http(s) URL, not `{text}`")));
     }
     Ok(url)
@@ -312,6 +323,14 @@ fn word(options: &Options, name: &str) -> Result<Option<String>, DriverError> {
     }
 }
 
+/// A path that means the same from every folder.
+fn file(options: &Options, name: &str) -> Result<Option<PathBuf>, DriverError> {
+    let Some(text) = options.text(name) else { return Ok(None) };
+    std::path::absolute(text).map(Some).map_err(|error| {
+        DriverError::invalid(format!("`--{name}` cannot be `{}`", text.escape_debug())).with_source(error)
+    })
+}
+
 fn identifier(options: &Options, name: &str, prefix: &str) -> Result<Option<String>, DriverError> {
     let found = word(options, name)?;
     match &found {
@@ -340,9 +359,10 @@ fn spot(options: &Options) -> Result<Option<Spot>, DriverError> {
 /// `key=value,…` as people write it, or `key,value,…` as docker-machine had it.
 fn tags(text: &str) -> Result<BTreeMap<String, String>, DriverError> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    let pairs: Vec<(&str, &str)> = if parts.iter().all(|part| part.contains('=')) {
+    let with_sign = parts.iter().filter(|part| part.contains('=')).count();
+    let pairs: Vec<(&str, &str)> = if with_sign == parts.len() {
         parts.iter().filter_map(|part| part.split_once('=')).collect()
-    } else if parts.len().is_multiple_of(2) {
+    } else if with_sign == 0 && parts.len().is_multiple_of(2) {
         parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
     } else {
         return Err(DriverError::invalid("`--aws-tags` has a key without a value")
@@ -353,15 +373,18 @@ fn tags(text: &str) -> Result<BTreeMap<String, String>, DriverError> {
         if RESERVED_TAGS.iter().any(|reserved| key.to_ascii_lowercase().starts_with(reserved)) {
             return Err(DriverError::invalid(format!("The tag `{key}` is not for you to set")));
         }
-        if key.is_empty()
-            || key.chars().count() > LONGEST_TAG_KEY
-            || value.chars().count() > LONGEST_TAG_VALUE
-        {
+        if key.is_empty() || text.contains(char::is_control) {
+            return Err(DriverError::invalid(format!("`{}` is no list of tags", text.escape_debug()))
+                .with_hint("Write them as key=value,key=value"));
+        }
+        if key.chars().count() > LONGEST_TAG_KEY || value.chars().count() > LONGEST_TAG_VALUE {
             return Err(DriverError::invalid(format!(
                 "The tag `{key}` is too long: keys have {LONGEST_TAG_KEY} characters at most, values {LONGEST_TAG_VALUE}"
             )));
         }
-        tags.insert(key.to_owned(), value.to_owned());
+        if tags.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(DriverError::invalid(format!("The tag `{key}` has two values")));
+        }
     }
     if tags.len() > MOST_TAGS {
         return Err(DriverError::invalid(format!("There are {} tags; {MOST_TAGS} are the most", tags.len())));
@@ -432,7 +455,9 @@ mod tests {
         let both = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
         assert_eq!(tags("a=1,b=2").unwrap(), both);
         assert_eq!(tags("a,1,b,2").unwrap(), both);
-        assert!(tags("a,1,b").is_err());
+        for wrong in ["a,1,b", "a=1,b", "k=v,k=w", "=x", "a=1\n2"] {
+            assert!(tags(wrong).is_err(), "{wrong:?}");
+        }
         assert!(tags("machine:id=x").is_err());
         assert!(tags("aws:x=y").is_err());
         assert!(tags("").unwrap().is_empty());
@@ -442,7 +467,8 @@ mod tests {
     fn an_endpoint_is_a_url() {
         assert_eq!(endpoint("127.0.0.1:5000", true).unwrap(), "http://127.0.0.1:5000");
         assert_eq!(endpoint("ec2.example.org", false).unwrap(), "https://ec2.example.org");
-        for wrong in ["ftp://x", "http://", "http:///x", "a b"] {
+        assert!(endpoint("http://[::1]:5000/x", false).is_ok());
+        for wrong in ["ftp://x", "http://", "http:///x", "a b", "http://[::1", "http://x:99999"] {
             assert!(endpoint(wrong, false).is_err(), "{wrong}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    adopted,
     api::Call,
     config::{Config, HostKeys, Scope},
     console,
@@ -198,12 +200,6 @@ impl Aws {
             return Ok(());
         }
         let (_, region) = self.opened(host, book.made.plan.clone()).await?;
-        if salvaging {
-            progress.note(&format!(
-                "The record is lost: what carries the host's id is looked for in {}; `machine gc -d aws` searches other regions",
-                region.api.region
-            ));
-        }
         let api = &region.api;
         remove_instance(&region, host, book, progress, salvaging).await?;
         let failed =
@@ -217,6 +213,9 @@ impl Aws {
         if salvaging {
             key_pairs.push(groups::own_name(host));
         }
+        if adopted::is_old(host.config) {
+            key_pairs.extend(book.made.key_pair.clone());
+        }
         for name in key_pairs {
             progress.step("Deleting the key pair");
             removal::delete_key_pair(api, &name).await?;
@@ -226,6 +225,19 @@ impl Aws {
         book.made = Made { plan: book.made.plan.take(), ..Made::default() };
         book.save()
     }
+}
+
+/// What was made for a host, by us or by docker-machine.
+fn made_of(host: &HostView<'_>, state: &Value) -> Result<Made, DriverError> {
+    if state.is_null() && adopted::is_old(host.config) {
+        return Ok(adopted::made(host.config));
+    }
+    parse_state(state)
+}
+
+fn open<'a>(host: &HostView<'_>, journal: &'a mut dyn Journal) -> Result<Book<'a>, DriverError> {
+    let made = made_of(host, &journal.state())?;
+    Ok(Book { journal, made })
 }
 
 /// The instance of a host, of which AWS must know.
@@ -272,7 +284,9 @@ async fn remove_instance(
         // It was asked for, and nobody heard the answer.
         progress.step("Looking for an instance that may have been started");
         let by = format!("tag:{}", tags::ID);
-        let mut patience = Patience::of(removal::HIDDEN_AT_MOST);
+        // A record that is damaged is an old one.
+        let limit = if salvaging { Duration::ZERO } else { removal::HIDDEN_AT_MOST };
+        let mut patience = Patience::of(limit);
         loop {
             let found =
                 watch::describe(&region.api, vec![filter(&by, [host.id.to_string()])]).await.map_err(
@@ -430,7 +444,7 @@ impl Driver for Aws {
     async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
         let config = Config::of(host)?;
         let region = self.region(&config, None).await?;
-        user_data::of_host(host, &config)?;
+        user_data::check(host, &config)?;
         let plan = placement::plan(&region, &config).await?;
         keys::check(&region.api, host, &config).await?;
         if !config.groups.is_empty() {
@@ -448,7 +462,7 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book::open(journal)?;
+        let mut book = open(host, journal)?;
         heard(progress, Box::pin(self.make(host, &mut book, progress))).await
     }
 
@@ -458,7 +472,7 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book::open(journal)?;
+        let mut book = open(host, journal)?;
         heard(progress, Box::pin(self.power_on(host, &mut book, progress))).await
     }
 
@@ -468,7 +482,7 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book::open(journal)?;
+        let mut book = open(host, journal)?;
         heard(progress, Box::pin(self.power_off(host, &mut book, progress, false))).await
     }
 
@@ -478,7 +492,7 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book::open(journal)?;
+        let mut book = open(host, journal)?;
         heard(progress, Box::pin(self.power_off(host, &mut book, progress, true))).await
     }
 
@@ -489,12 +503,15 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book::open(journal)?;
+        let mut book = open(host, journal)?;
         let work = async {
             let (config, region) = self.opened(host, book.made.plan.clone()).await?;
             let id = launch::instance_id(host, &book.made)?;
             if known(&region, host, &id).await?.state != InstanceStateName::Running {
                 return self.power_on(host, &mut book, progress).await;
+            }
+            if let Some(plan) = book.made.plan.clone() {
+                groups::follow_caller(&region, &config, &plan, &mut book, progress).await?;
             }
             progress.step("Rebooting the instance");
             region
@@ -520,7 +537,7 @@ impl Driver for Aws {
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
-        let made = parse_state(&journal.state()).unwrap_or_default();
+        let made = made_of(host, &journal.state()).unwrap_or_default();
         let mut book = Book { journal, made };
         heard(progress, Box::pin(self.take_down(host, &mut book, progress, false))).await
     }
@@ -531,12 +548,29 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = Book { journal, made: Made::default() };
-        heard(progress, Box::pin(self.take_down(host, &mut book, progress, true))).await
+        let config = Config::of(host)?;
+        let region = self.region(&config, None).await?;
+        let regions = match config.scope.region {
+            Some(named) => vec![named],
+            // The region was found in the environment then, which may be another one now.
+            None => placement::regions(&region.api).await?,
+        };
+        progress.note(&format!(
+            "The record is lost: what carries the host's id is looked for in {}",
+            regions.join(", ")
+        ));
+        for name in regions {
+            // All that a record would say is the region.
+            let plan = Plan { region: name, ..Plan::default() };
+            let mut book =
+                Book { journal: &mut *journal, made: Made { plan: Some(plan), ..Made::default() } };
+            heard(progress, Box::pin(self.take_down(host, &mut book, progress, true))).await?;
+        }
+        Ok(())
     }
 
     async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {
-        let made: Made = parse_state(state)?;
+        let made = made_of(host, state)?;
         let Some(id) = made.instance.clone() else { return Ok(State::None) };
         let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
         let found = watch::describe_ids(&region.api, std::slice::from_ref(&id)).await.map_err(|error| {
@@ -546,13 +580,13 @@ impl Driver for Aws {
     }
 
     async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
-        endpoint_of(host, &Config::of(host)?, &parse_state(state)?)
+        endpoint_of(host, &Config::of(host)?, &made_of(host, state)?)
     }
 
     /// One question for each account and region.
     async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
         let mut read: Vec<Result<(Config, Made), DriverError>> =
-            hosts.iter().map(|(host, state)| Ok((Config::of(host)?, parse_state(state)?))).collect();
+            hosts.iter().map(|(host, state)| Ok((Config::of(host)?, made_of(host, state)?))).collect();
         let mut batches: HashMap<Scope, Vec<usize>> = HashMap::new();
         for (index, one) in read.iter().enumerate() {
             if let Ok((config, made)) = one
@@ -611,7 +645,7 @@ impl Driver for Aws {
     }
 
     async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
-        let made: Made = parse_state(state).ok()?;
+        let made = made_of(host, state).ok()?;
         let region = self.region(&Config::of(host).ok()?, made.plan.as_ref()).await.ok()?;
         let text = console::text(&region.api, &made.instance?).await.ok()?;
         Some(console::tail(&text, lines))
@@ -622,7 +656,7 @@ impl Driver for Aws {
         host: &HostView<'_>,
         state: &Value,
     ) -> Result<Option<Vec<String>>, DriverError> {
-        let made: Made = parse_state(state)?;
+        let made = made_of(host, state)?;
         let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
         let id = launch::instance_id(host, &made)?;
         let text = console::text(&region.api, &id)
@@ -645,17 +679,20 @@ impl Driver for Aws {
         leftovers: &[Leftover],
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
+        // What cannot be removed is no reason to leave the rest.
+        let mut failed = None;
         for scope in scopes(options)? {
             let region = self.open(&scope).await?;
             let here: Vec<&Leftover> =
                 leftovers.iter().filter(|leftover| leftover.place == region.api.region).collect();
-            heard(progress, Box::pin(gc::remove(&region, &here, progress))).await?;
+            let removed = heard(progress, Box::pin(gc::remove(&region, &here, progress))).await;
+            failed = failed.or_else(|| removed.err());
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    fn owner(&self) -> String {
-        tags::owner()
+    fn owner(&self, store: &Path) -> String {
+        tags::owner(store)
     }
 
     fn permissions(&self) -> Option<Value> {
@@ -670,10 +707,14 @@ fn scopes(options: &Options) -> Result<Vec<Scope>, DriverError> {
     if regions.is_empty() {
         return Ok(vec![scope]);
     }
-    regions
-        .iter()
-        .map(|region| Ok(Scope { region: Some(crate::config::region(region)?), ..scope.clone() }))
-        .collect()
+    let mut scopes: Vec<Scope> = Vec::new();
+    for region in regions {
+        let named = Scope { region: Some(crate::config::region(region)?), ..scope.clone() };
+        if !scopes.contains(&named) {
+            scopes.push(named);
+        }
+    }
+    Ok(scopes)
 }
 
 /// The same error for another host: errors are not copied, and this one is about all of them.

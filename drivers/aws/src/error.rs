@@ -9,7 +9,10 @@ use aws_sdk_ec2::{
 };
 use machine_driver::{DriverError, ErrorKind};
 
-use crate::{api::Call, capacity};
+use crate::{
+    api::{Api, Call},
+    capacity,
+};
 
 /// A call that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -22,11 +25,21 @@ pub(crate) struct ApiError {
     region: String,
     /// There are no credentials to ask with.
     no_credentials: bool,
+    /// Something answered, which was not AWS.
+    answered: bool,
 }
 
 fn shown(code: &str) -> String {
-    if code.is_empty() { String::new() } else { format!(" ({code})") }
+    let code = printable(code);
+    if code.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", code.chars().take(LONGEST_CODE).collect::<String>())
+    }
 }
+
+/// AWS' longest code has some 60 characters.
+const LONGEST_CODE: usize = 80;
 
 /// Codes that say "you may not".
 const DENIED: [&str; 4] =
@@ -45,7 +58,7 @@ const EXPIRED: [&str; 4] =
     ["RequestExpired", "ExpiredToken", "ExpiredTokenException", "Client.RequestExpired"];
 
 impl ApiError {
-    pub(crate) fn new<E>(call: Call, region: &str, error: &SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn new<E>(call: Call, api: &Api, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -53,7 +66,10 @@ impl ApiError {
         let no_credentials = code.is_empty() && caused_by_credentials(error);
         let message = match (error.message(), no_credentials) {
             (Some(message), _) if !message.trim().is_empty() => printable(message),
-            (_, true) => "There are no AWS credentials".to_owned(),
+            (_, true) => match &api.profile {
+                Some(profile) => format!("There are no AWS credentials in the profile `{profile}`"),
+                None => "There are no AWS credentials".to_owned(),
+            },
             _ => match error.raw_response() {
                 // A proxy's page, or an endpoint that is none.
                 Some(response) => {
@@ -62,7 +78,8 @@ impl ApiError {
                 None => printable(&chain(error)),
             },
         };
-        Self { action: call.action(), code, message, region: region.to_owned(), no_credentials }
+        let answered = code.is_empty() && error.raw_response().is_some();
+        Self { action: call.action(), code, message, region: api.region.clone(), no_credentials, answered }
     }
 
     pub(crate) fn is(&self, code: &str) -> bool {
@@ -126,9 +143,13 @@ impl ApiError {
             );
         }
         if self.is_denied() {
+            // One call may need several permissions; AWS says which of them is missing.
+            let named = self.message.split("authorized to perform: ").nth(1);
+            let named =
+                named.and_then(|rest| rest.split([' ', ',']).next()).filter(|word| word.contains(':'));
             return Some(format!(
                 "The permission {} is missing; `machine iam-policy aws` prints the whole policy",
-                self.action
+                named.unwrap_or(self.action)
             ));
         }
         if self.is_any(&EXPIRED) {
@@ -141,7 +162,7 @@ impl ApiError {
         }
         if self.is_about_quota() {
             return Some(format!(
-                "A quota of the account in {} is reached: remove something, choose a smaller type or another region, or raise it under Service Quotas",
+                "A quota of the account in {} is reached: remove something, choose another region, or raise it under Service Quotas",
                 self.region
             ));
         }
@@ -153,7 +174,18 @@ impl ApiError {
         if self.is("RequestLimitExceeded") {
             return Some("The account is asking too often: try again in a minute".into());
         }
-        self.code.is_empty().then(|| format!("Is `{}` a region, and is the network up?", self.region))
+        if self.answered {
+            return Some(format!(
+                "Is `{}` a region, and is it AWS that answers? Look at the endpoint and at proxies on the way",
+                self.region
+            ));
+        }
+        self.code.is_empty().then(|| {
+            format!(
+                "Is `{}` a region, is the network up, and is the endpoint right, if one is named?",
+                self.region
+            )
+        })
     }
 
     /// As the driver's error: `attempt` is what was tried, on what.
@@ -198,9 +230,10 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// AWS' words fit a terminal: no control characters, not without end, and without the encoded details that only
 /// another call could read.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let text = text.split("Encoded authorization failure message").next().unwrap_or_default();
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String =
+        text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect();
     let mut short: String = clean.trim().chars().take(400).collect();
     while short.ends_with('.') {
         short.pop();
@@ -208,17 +241,22 @@ fn printable(text: &str) -> String {
     short
 }
 
+/// Characters that change how others are shown, and show nothing themselves.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Calls that answer with an error of ours.
 pub(crate) trait Answer<T> {
-    fn answer(self, call: Call, api: &crate::api::Api) -> Result<T, ApiError>;
+    fn answer(self, call: Call, api: &Api) -> Result<T, ApiError>;
 }
 
 impl<T, E> Answer<T> for Result<T, SdkError<E, HttpResponse>>
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    fn answer(self, call: Call, api: &crate::api::Api) -> Result<T, ApiError> {
-        self.map_err(|error| ApiError::new(call, &api.region, &error))
+    fn answer(self, call: Call, api: &Api) -> Result<T, ApiError> {
+        self.map_err(|error| ApiError::new(call, api, &error))
     }
 }
 
@@ -233,6 +271,7 @@ mod tests {
             message: "no".into(),
             region: "eu-west-1".into(),
             no_credentials: false,
+            answered: false,
         }
     }
 
@@ -250,6 +289,13 @@ mod tests {
         assert!(!error("RequestLimitExceeded").is_about_quota());
         assert!(error("InsufficientInstanceCapacity").is_about_spot());
         assert!(!error("SpotMaxPriceTooLow").is_about_capacity());
+    }
+
+    #[test]
+    fn the_permission_that_aws_names_is_the_one_that_is_missing() {
+        let mut error = error("UnauthorizedOperation");
+        error.message = "User x is not authorized to perform: ec2:CreateTags on resource y".into();
+        assert!(error.during("x").hint().is_some_and(|hint| hint.contains("ec2:CreateTags")));
     }
 
     #[test]

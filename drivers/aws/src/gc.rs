@@ -7,7 +7,7 @@ use machine_driver::{DriverError, Leftover, Progress};
 
 use crate::{
     api::{Api, Call},
-    error::{Answer as _, ApiError},
+    error::{Answer as _, ApiError, printable},
     groups,
     placement::filter,
     region::Region,
@@ -22,7 +22,8 @@ const GROUP: &str = "security group";
 const SPOT: &str = "spot request";
 
 fn leftover(api: &Api, kind: &'static str, id: &str, tags: &[(&str, &str)]) -> Leftover {
-    let tag = |key: &str| tags.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+    // Whoever may tag things may write anything there.
+    let tag = |key: &str| tags.iter().find(|(name, _)| *name == key).map(|(_, value)| printable(value));
     Leftover {
         kind,
         id: id.to_owned(),
@@ -83,7 +84,8 @@ async fn ask(api: &Api) -> Result<Vec<Leftover>, ApiError> {
     Ok(found)
 }
 
-/// Removes what was found in this region. A group that others use stays, and is said.
+/// Removes what was found in this region, as far as that goes: the first thing that could not be removed is the error.
+/// A group that others use stays, and is said.
 pub(crate) async fn remove(
     region: &Arc<Region>,
     leftovers: &[&Leftover],
@@ -93,17 +95,33 @@ pub(crate) async fn remove(
     let of = |kind: &str| -> Vec<String> {
         leftovers.iter().filter(|one| one.kind == kind).map(|one| one.id.clone()).collect()
     };
-    removal::terminate(region, &of(INSTANCE), progress).await?;
-    removal::cancel_spot_requests(api, &of(SPOT)).await?;
+    let mut failed: Option<DriverError> = None;
+    let mut keep = |result: Result<(), DriverError>| {
+        if let Err(error) = result {
+            progress.note(&error.to_string());
+            failed.get_or_insert(error);
+        }
+    };
+    // At once, because each takes its time to end.
+    let instances = of(INSTANCE);
+    let ended = instances.iter().map(|id| removal::terminate(region, std::slice::from_ref(id), progress));
+    futures_util::future::join_all(ended).await.into_iter().for_each(&mut keep);
+    keep(removal::cancel_spot_requests(api, &of(SPOT)).await);
     // Most volumes went with their instances.
-    removal::delete_volumes(api, &of(VOLUME)).await?;
+    for id in of(VOLUME) {
+        keep(removal::delete_volumes(api, std::slice::from_ref(&id)).await);
+    }
     for name in of(KEY_PAIR) {
-        removal::delete_key_pair(api, &name).await?;
+        keep(removal::delete_key_pair(api, &name).await);
     }
     for id in of(GROUP) {
-        if let GroupFate::UsedBy(users) = removal::delete_group(api, &id).await? {
-            progress.note(&format!("The security group {id} stays: {} uses it", users.join(", ")));
+        match removal::delete_group(api, &id).await {
+            Ok(GroupFate::Gone) => {}
+            Ok(GroupFate::UsedBy(users)) => {
+                progress.note(&format!("The security group {id} stays: {} uses it", users.join(", ")));
+            }
+            Err(error) => keep(Err(error)),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

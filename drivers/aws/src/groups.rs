@@ -91,12 +91,13 @@ pub(crate) async fn ensure(
     let callers = if config.groups_read_only { Vec::new() } else { callers(region, config, plan).await? };
     let mut rules = rules::for_callers(config.ssh_port, config.swarm_manager, &callers);
     rules.extend(rules::for_open_ports(&config.open_ports));
+    let rules = rules::distinct(rules);
     let mut ids = Vec::new();
     if config.groups.is_empty() {
         let name = own_name(host);
         book.intend(SECURITY_GROUP, &name)?;
         progress.step("Creating the security group");
-        let tags = tags::of_host(host.name, host.id, &config.tags);
+        let tags = tags::of_host(host, &config.tags);
         let about = format!("The host {} of machine", host.name);
         let id = make(api, &name, &plan.vpc, &about, &tags).await?;
         allow(api, &id, &rules).await?;
@@ -114,7 +115,7 @@ pub(crate) async fn ensure(
         let name = shared_name(swarm);
         book.intend(SHARED_GROUP, &name)?;
         let about = format!("Members of the swarm {swarm} of machine");
-        let id = make(api, &name, &plan.vpc, &about, &tags::of_shared(&name)).await?;
+        let id = make(api, &name, &plan.vpc, &about, &tags::of_shared(host, &name)).await?;
         allow(api, &id, &rules::for_members()).await?;
         ids.push(id.clone());
         book.made(SHARED_GROUP, &name, Some(&id))?;
@@ -145,8 +146,15 @@ async fn make(api: &Api, name: &str, vpc: &str, about: &str, tags: &[Tag]) -> Re
                     .await
                     .map_err(|error| error.during(attempt()))?;
                 let ours = found.iter().find(|group| group.vpc_id() == Some(vpc));
-                if let Some(id) = ours.and_then(SecurityGroup::group_id) {
-                    return Ok(id.to_owned());
+                if let Some(group) = ours {
+                    let is_ours = group.tags().iter().any(|tag| tag.key() == Some(tags::NAME));
+                    return match group.group_id() {
+                        Some(id) if is_ours => Ok(id.to_owned()),
+                        _ => Err(DriverError::refused(format!(
+                            "There is a security group {name} in {vpc} that `machine` did not make"
+                        ))
+                        .with_hint("Rename or delete it, or choose another name")),
+                    };
                 }
                 if !patience.wait().await {
                     return Err(error.during(attempt()));
@@ -222,7 +230,11 @@ pub(crate) async fn follow_caller(
     book: &mut Book<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let Some(group) = book.made.own_group.clone().filter(|_| config.open_to.is_empty()) else {
+    if !config.open_to.is_empty() || config.groups_read_only {
+        return Ok(());
+    }
+    let Some(group) = book.made.own_group.clone() else {
+        // A group of the user's may hold rules that look like ours: nothing is taken from it.
         return Ok(());
     };
     let now = match callers(region, config, plan).await {

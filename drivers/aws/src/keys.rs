@@ -77,7 +77,7 @@ pub(crate) async fn ensure(
         .import_key_pair()
         .key_name(&name)
         .public_key_material(Blob::new(public_line(host, config)?))
-        .tag_specifications(tags::on(ResourceType::KeyPair, &tags::of_host(host.name, host.id, &config.tags)))
+        .tag_specifications(tags::on(ResourceType::KeyPair, &tags::of_host(host, &config.tags)))
         .send()
         .await
         .answer(Call::ImportKeyPair, api);

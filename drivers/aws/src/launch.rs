@@ -41,7 +41,7 @@ fn request(
     launch: Launch,
 ) -> Result<(RunInstancesFluentBuilder, InstanceNetworkInterfaceSpecification), DriverError> {
     let place = &plan.places[launch.place.min(plan.places.len().saturating_sub(1))];
-    let tags = tags::of_host(host.name, host.id, &config.tags);
+    let tags = tags::of_host(host, &config.tags);
     let root = &config.root;
     let disk = EbsBlockDevice::builder()
         .delete_on_termination(true)

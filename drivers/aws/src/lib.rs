@@ -9,6 +9,7 @@
 //! Everything carries the host's id as a tag from the moment when it exists. Credentials come from the AWS SDK's own
 //! chain, at each run; none is stored.
 
+mod adopted;
 mod api;
 mod caller;
 mod capacity;

@@ -102,6 +102,17 @@ async fn explain_region(api: &Api) -> Result<(), DriverError> {
         .with_hint(format!("The regions are {}", names.join(", "))))
 }
 
+/// All regions that the account has.
+pub(crate) async fn regions(api: &Api) -> Result<Vec<String>, DriverError> {
+    let answer = api
+        .describe_regions()
+        .send()
+        .await
+        .answer(Call::DescribeRegions, api)
+        .map_err(|error| error.during("Could not look up the regions"))?;
+    Ok(answer.regions.unwrap_or_default().into_iter().filter_map(|region| region.region_name).collect())
+}
+
 /// The subnets that may be used: of one VPC, at least one.
 async fn subnets(api: &Api, config: &Config) -> Result<Vec<Subnet>, DriverError> {
     if let Some(id) = &config.subnet {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, fmt::Debug, hash::Hash, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region as RegionName, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region as RegionName, profile::ProfileFileCredentialsProvider, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
 use machine_driver::DriverError;
 use tokio::sync::Mutex;
 
@@ -77,7 +80,9 @@ impl Region {
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).timeout_config(timeouts);
         if let Some(profile) = &scope.profile {
-            loader = loader.profile_name(profile);
+            // A profile that is named wins over keys in the environment, which the SDK's own chain would take first.
+            let provider = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(provider);
         }
         if let Some(region) = &scope.region {
             loader = loader.region(RegionName::new(region.clone()));
@@ -86,13 +91,13 @@ impl Region {
             loader = loader.endpoint_url(endpoint);
         }
         let sdk = loader.load().await;
-        let Some(region) = sdk.region() else {
+        let Some(region) = sdk.region().filter(|region| !region.as_ref().is_empty()) else {
             return Err(DriverError::invalid("No region is named")
                 .with_hint("Name it with `--aws-region`, AWS_REGION or the profile, such as eu-west-1"));
         };
         let region = config::region(region.as_ref())?;
         Ok(Arc::new(Self {
-            api: Api::new(region, &sdk),
+            api: Api::new(region, scope.profile.clone(), &sdk),
             watch: Watch::default(),
             architectures: Memo::default(),
             images: Memo::default(),

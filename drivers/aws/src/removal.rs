@@ -52,9 +52,10 @@ pub(crate) async fn terminate(
                 }
                 Err(error) if error.is("OperationNotPermitted") => {
                     return Err(DriverError::refused(format!("The instance {id} is protected against termination"))
-                        .with_hint(
-                            "Switch that off with `aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID`, and run the same command again",
-                        )
+                        .with_hint(format!(
+                            "Switch that off with `aws ec2 modify-instance-attribute --region {} --instance-id {id} --no-disable-api-termination`, and run the same command again",
+                            region.api.region
+                        ))
                         .with_source(error));
                 }
                 Err(error) => return Err(error.during(format!("Could not terminate {id}"))),

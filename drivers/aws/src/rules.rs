@@ -183,9 +183,26 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Whether both let in the same, whatever for.
+    pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
+        (&self.protocol, self.first, self.last, &self.source)
+            == (&other.protocol, other.first, other.last, &other.source)
+    }
+
     fn tcp(port: u16, source: &Cidr, why: &'static str) -> Self {
         Self { protocol: "tcp".into(), first: port, last: port, source: Source::Network(source.clone()), why }
     }
+}
+
+/// Each rule once: AWS refuses a call that holds one twice.
+pub(crate) fn distinct(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        if !kept.iter().any(|other| other.is_the_same_as(&rule)) {
+            kept.push(rule);
+        }
+    }
+    kept
 }
 
 /// What whoever works with the host needs: SSH, the engine, and the swarm's port on a manager.
@@ -267,6 +284,15 @@ mod tests {
         assert_eq!(rules.iter().map(|rule| rule.first).collect::<Vec<_>>(), [22, 2376]);
         assert!(rules.iter().all(|rule| rule.source == Source::Network(me.clone())));
         assert_eq!(for_callers(22, true, std::slice::from_ref(&me)).len(), 3);
+    }
+
+    #[test]
+    fn a_rule_that_is_named_twice_is_there_once() {
+        let ports: Vec<OpenPort> =
+            ["80", "80/tcp", "22/tcp@198.51.100.4"].map(|t| t.parse().unwrap()).to_vec();
+        let mut rules = for_callers(22, false, &["198.51.100.4".parse().unwrap()]);
+        rules.extend(for_open_ports(&ports));
+        assert_eq!(distinct(rules).len(), 4);
     }
 
     #[test]

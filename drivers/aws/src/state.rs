@@ -43,7 +43,7 @@ pub(crate) struct Made {
 }
 
 /// What the options came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) region: String,
     pub(crate) image: Image,
@@ -53,7 +53,7 @@ pub(crate) struct Plan {
 }
 
 /// A machine image, pinned: the same name may mean another one tomorrow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
     /// `ami-…`
     pub(crate) id: String,

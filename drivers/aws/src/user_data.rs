@@ -1,6 +1,10 @@
 //! What an instance is told at its first boot: our part, and the user's, as one text for cloud-init.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::{Compression, write::GzEncoder};
@@ -11,6 +15,8 @@ use crate::config::{Config, HostKeys};
 
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
 const BYTES_AT_MOST: usize = 16 * 1024;
+/// What is larger does not fit even when it is compressed well.
+const READ_AT_MOST: u64 = 1 << 20;
 /// MIME's longest line is 78 characters without the line end (RFC 2045).
 const LINE: usize = 76;
 
@@ -43,10 +49,7 @@ struct Keys<'a> {
 pub(crate) fn of_host(host: &HostView<'_>, config: &Config) -> Result<Option<Vec<u8>>, DriverError> {
     let theirs = match &config.user_data {
         None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|error| {
-            DriverError::invalid(format!("Could not read the user data `{}`", path.display()))
-                .with_source(error)
-        })?),
+        Some(path) => Some(read(path)?).filter(|data| !data.is_empty()),
     };
     let ours = match (config.host_keys, host.host_key) {
         (HostKeys::Delivered, Some(key)) => Some(cloud_config(key)?),
@@ -54,6 +57,29 @@ pub(crate) fn of_host(host: &HostView<'_>, config: &Config) -> Result<Option<Vec
     };
     let whole = merged(ours, theirs, &host.id.to_string())?;
     whole.map(bounded).transpose()
+}
+
+/// Refuses user data that could not be used, before there is a host key to go with it.
+pub(crate) fn check(host: &HostView<'_>, config: &Config) -> Result<(), DriverError> {
+    // As long as a real one.
+    let stand_in = HostKey { public: "x".repeat(96), private: "x".repeat(420) };
+    of_host(&HostView { host_key: Some(&stand_in), ..*host }, config).map(drop)
+}
+
+/// A file of any size is not read: AWS takes 16 KiB, compressed.
+fn read(path: &Path) -> Result<Vec<u8>, DriverError> {
+    let failed = |error: std::io::Error| {
+        DriverError::invalid(format!("Could not read the user data `{}`", path.display())).with_source(error)
+    };
+    let mut data = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(READ_AT_MOST + 1).read_to_end(&mut data))
+        .map_err(failed)?;
+    if data.len() as u64 > READ_AT_MOST {
+        return Err(DriverError::invalid(format!("The user data `{}` is too large", path.display()))
+            .with_hint("Have it fetch the rest, with `#include` and a URL"));
+    }
+    Ok(data)
 }
 
 /// The host key travels where whoever may read the instance's user data can read it. It is good for one login: the host

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::{Api, Call},
-    error::{Answer as _, ApiError},
+    error::{Answer as _, ApiError, printable},
     placement::filter,
     region::Region,
 };
@@ -45,7 +45,8 @@ impl Instance {
             state: instance.state()?.name()?.clone(),
             reason: instance
                 .state_reason()
-                .and_then(|reason| text(reason.message()).or_else(|| text(reason.code()))),
+                .and_then(|reason| text(reason.message()).or_else(|| text(reason.code())))
+                .map(|reason| printable(&reason)),
             public_address: text(instance.public_ip_address()),
             private_address: text(instance.private_ip_address()),
             ipv6_address: text(instance.ipv6_address()),

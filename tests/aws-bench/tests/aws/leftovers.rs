@@ -27,25 +27,27 @@ fn begin(cloud: &Cloud, store: &crate::store::Bench, name: &str) {
 fn what_belongs_to_no_record_is_found_and_removed() {
     let cloud = Cloud::without_vms();
     begin(&cloud, &cloud.store, "mine");
-    let lost = cloud.another_store();
-    begin(&cloud, &lost, "lost");
-    std::fs::remove_dir_all(lost.store()).unwrap();
+    let other = cloud.another_store();
+    begin(&cloud, &other, "lost");
 
-    let gc = ["gc", "-d", "aws", "--aws-region", REGION, "--aws-region", "us-east-1"];
-    let listed = cloud.machine(&gc);
+    // A host that lives in another store is not this one's to remove, whosever store it is.
+    let gc = ["gc", "-d", "aws", "--aws-region", REGION, "--aws-region", "us-east-1", "--aws-region", REGION];
+    let yes = [gc.as_slice(), &["--yes"]].concat();
+    let listed = cloud.machine(&yes);
     assert!(listed.contains("lost") && !listed.contains("mine"), "{listed}");
     for kind in ["instance", "volume", "key pair", "security group"] {
-        assert!(listed.contains(kind), "{kind} is not listed:\n{listed}");
+        assert_eq!(listed.matches(kind).count(), 1, "{kind}:\n{listed}");
     }
-    assert_eq!(cloud.living().len(), 2, "listing removes nothing");
-
-    // A colleague's hosts are not ours to remove.
-    let mut command = cloud.store.command(&[gc.as_slice(), &["--yes"]].concat());
-    let output = command.env("USER", "colleague").output().unwrap();
-    assert!(output.status.success());
     assert_eq!(cloud.living().len(), 2);
 
-    cloud.machine(&[gc.as_slice(), &["--yes"]].concat());
+    // The other store is lost, and made anew at the same place.
+    std::fs::remove_dir_all(other.store()).unwrap();
+    assert!(other.machine(&gc).contains("Nothing was removed"));
+    assert_eq!(cloud.living().len(), 2, "listing removes nothing");
+    let output = other.command(&yes).env("USER", "colleague").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(cloud.living().len(), 2, "a colleague's are not ours");
+    other.machine(&yes);
     assert_eq!(cloud.living().len(), 1);
     assert!(cloud.machine(&gc).contains("Nothing is left over"));
     cloud.machine(&["rm", "-y", "mine"]);
@@ -87,4 +89,44 @@ fn a_damaged_record_is_no_reason_to_leave_anything() {
     assert!(left[REGION]["instances"].is_null(), "{left}");
     cloud.machine(&["gc", "-d", "aws", "--yes"]);
     assert_eq!(cloud.aws.left().unwrap(), json!({}));
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_host_of_docker_machine_is_removed_with_its_instance() {
+    let cloud = Cloud::without_vms();
+    let run = "Action=RunInstances&ImageId=ami-0deb12a0000000001&InstanceType=t3.small&MinCount=1&MaxCount=1";
+    let id = crate::refusals::ask(&cloud, REGION, run, "instanceId").remove(0);
+    until("it runs", Duration::from_secs(60), || (cloud.living()[0]["state"] == "running").then_some(()));
+    let folder = cloud.store.host_folder("old");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = json!({
+        "ConfigVersion": 3, "DriverName": "amazonec2", "Name": "old",
+        "Driver": {
+            "IPAddress": "203.0.113.9", "MachineName": "old", "SSHUser": "ubuntu", "SSHPort": 22,
+            "SSHKeyPath": folder.join("id_rsa"), "Region": REGION, "InstanceId": id, "KeyName": "old",
+            "InstanceType": "t3.small", "Zone": "a", "Endpoint": cloud.aws.endpoint(),
+        },
+        "HostOptions": { "EngineOptions": { "TlsVerify": true }, "AuthOptions": {} },
+    });
+    std::fs::write(folder.join("config.json"), record.to_string()).unwrap();
+    assert_eq!(cloud.machine(&["ip", "old"]), "203.0.113.9\n");
+    assert_eq!(cloud.machine(&["status", "old"]), "Running\n");
+    cloud.machine(&["rm", "-y", "old"]);
+    cloud.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn an_instance_that_is_lost_while_it_boots_is_made_anew() {
+    let cloud = Cloud::without_vms();
+    begin(&cloud, &cloud.store, "mc1");
+    let first = cloud.living()[0]["id"].as_str().unwrap().to_owned();
+    cloud.aws.terminate(&first).unwrap();
+    until("it is gone", Duration::from_secs(30), || cloud.living().is_empty().then_some(()));
+    begin(&cloud, &cloud.store, "mc1");
+    assert_ne!(cloud.living()[0]["id"], first);
+    cloud.machine(&["rm", "-y", "mc1"]);
+    cloud.assert_nothing_left();
+    cloud.store.assert_nothing_left();
 }

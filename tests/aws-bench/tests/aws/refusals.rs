@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cloud::Cloud;
 
 /// The id of the first thing of a kind that the emulator has in a region, by a call of the Query API.
-fn ask(cloud: &Cloud, region: &str, query: &str, element: &str) -> Vec<String> {
+pub(crate) fn ask(cloud: &Cloud, region: &str, query: &str, element: &str) -> Vec<String> {
     let authorization =
         format!("AWS4-HMAC-SHA256 Credential=AKIABENCHBENCHBENCH0/20260101/{region}/ec2/aws4_request");
     let headers = [
@@ -28,7 +28,7 @@ fn ask(cloud: &Cloud, region: &str, query: &str, element: &str) -> Vec<String> {
 fn what_cannot_be_is_refused_before_anything_is_made() {
     let cloud = Cloud::without_vms();
     cloud.refuses(&["--aws-region", "mars"], &["`mars`", "eu-west-1"]);
-    cloud.refuses(&["--aws-region", "mars-north-1"], &["mars-north-1", "a region"]);
+    cloud.refuses(&["--aws-region", "mars-north-1"], &["`mars-north-1`", "a region"]);
     cloud.refuses(&["--aws-image", "windows"], &["`windows`", "debian-12"]);
     cloud.refuses(&["--aws-image", "ami-0123456789abcdef0"], &["ami-0123456789abcdef0", "eu-west-1"]);
     cloud.refuses(&["--aws-image", "/aws/service/nobody/has/this"], &["/aws/service/nobody/has/this"]);
@@ -42,6 +42,11 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     cloud.refuses(&["--aws-keypair-name", "mine"], &["--aws-ssh-keypath"]);
     cloud.refuses(&["--aws-ssh-keypath", "/nowhere/id"], &["/nowhere/id"]);
     cloud.refuses(&["--aws-userdata", "/nowhere/data"], &["/nowhere/data"]);
+    let data = cloud.store.folder().join("data");
+    std::fs::write(&data, "hello\n").unwrap();
+    cloud.refuses(&["--aws-userdata", data.to_str().unwrap()], &["cloud-init", "#cloud-config"]);
+    cloud.refuses(&["--aws-tags", "a=1,b"], &["--aws-tags"]);
+    cloud.refuses(&["--aws-profile", "nobodys"], &["nobodys"]);
     cloud.refuses(&["--aws-root-size", "1"], &["GiB", "--aws-root-size"]);
     cloud.refuses(&["--amazonec2-access-key", "AKIA"], &["AWS_ACCESS_KEY_ID"]);
     cloud.refuses(&["--amazonec2-block-duration-minutes", "60"], &["defined duration"]);

@@ -116,6 +116,8 @@ fn termination_protection_holds_rm_up() {
         "{said}"
     );
     assert_eq!(cloud.living().len(), 1);
+    // Nothing was removed: the host is what it was.
+    assert_ne!(cloud.machine(&["inspect", "-f", "{{.Phase}}", "mc1"]), "Removing\n");
 }
 
 #[test]
