@@ -33,6 +33,10 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
     cloud.refuses(&["--aws-image", "ami-0123456789abcdef0"], &["ami-0123456789abcdef0", "eu-west-1"]);
     cloud.refuses(&["--aws-image", "/aws/service/nobody/has/this"], &["/aws/service/nobody/has/this"]);
     cloud.refuses(&["--aws-instance-type", "t99.huge"], &["t99.huge", "--aws-instance-type"]);
+    cloud.refuses(
+        &["--aws-instance-type", "c8a.2xlarge", "--aws-zone", "c"],
+        &["c8a.2xlarge", "eu-west-1c", "It exists in eu-west-1a, eu-west-1b"],
+    );
     cloud.refuses(&["--aws-open-port", "http"], &["`http`", "443/tcp"]);
     cloud.refuses(&["--aws-open-port", "70000"], &["`70000`"]);
     cloud.refuses(&["--aws-open-to", "example.org"], &["example.org", "203.0.113.0/24"]);
