@@ -29,14 +29,13 @@ use crate::{
     error::{Answer as _, ApiError},
     flags, gc, groups, keys, launch,
     notices::heard,
-    patience::Patience,
-    placement::{self, filter},
-    policy,
+    placement, policy,
     region::Region,
-    removal::{self, GroupFate},
     rules,
-    state::{Book, INSTANCE, KEY_PAIR, Made, Plan, SECURITY_GROUP, SHARED_GROUP, SPOT_REQUEST},
-    tags, user_data,
+    state::{Book, Made, Plan, SPOT_REQUEST},
+    tags,
+    take_down::take_down,
+    user_data,
     watch::{self, Instance},
 };
 
@@ -187,44 +186,6 @@ impl Aws {
         book.made.public_address = None;
         book.save()
     }
-
-    async fn take_down(
-        &self,
-        host: &HostView<'_>,
-        book: &mut Book<'_>,
-        progress: &dyn Progress,
-        salvaging: bool,
-    ) -> Result<(), DriverError> {
-        let entries = book.journal.entries();
-        if entries.is_empty() && book.made.instance.is_none() && !salvaging {
-            return Ok(());
-        }
-        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
-        let api = &region.api;
-        remove_instance(&region, host, book, progress, salvaging).await?;
-        let failed =
-            |error: ApiError| error.during(format!("Could not look for what is left of `{}`", host.name));
-        let by = format!("tag:{}", tags::ID);
-        let id = vec![host.id.to_string()];
-        let volumes = removal::volumes(api, &by, &id).await.map_err(failed)?;
-        let volumes: Vec<String> = volumes.into_iter().filter_map(|volume| volume.volume_id).collect();
-        removal::delete_volumes(api, &volumes).await?;
-        let mut key_pairs = book.named(KEY_PAIR);
-        if salvaging {
-            key_pairs.push(groups::own_name(host));
-        }
-        if adopted::is_old(host.config) {
-            key_pairs.extend(book.made.key_pair.clone());
-        }
-        for name in key_pairs {
-            progress.step("Deleting the key pair");
-            removal::delete_key_pair(api, &name).await?;
-            book.gone(KEY_PAIR, &name)?;
-        }
-        remove_groups(&region, host, book, progress, salvaging).await?;
-        book.made = Made { plan: book.made.plan.take(), ..Made::default() };
-        book.save()
-    }
 }
 
 /// What was made for a host, by us or by docker-machine.
@@ -267,98 +228,6 @@ fn bounded(began: Instant, id: &str, what: &str) -> Result<(), DriverError> {
         STOP_AT_MOST.as_secs() / 60
     ))
     .with_hint("`machine kill` stops it by force"))
-}
-
-/// Ends every instance that carries the host's id, with its spot request.
-async fn remove_instance(
-    region: &Arc<Region>,
-    host: &HostView<'_>,
-    book: &mut Book<'_>,
-    progress: &dyn Progress,
-    salvaging: bool,
-) -> Result<(), DriverError> {
-    let names = book.named(INSTANCE);
-    let mut ids: Vec<String> = book.made.instance.clone().into_iter().collect();
-    let mut requests = book.named(SPOT_REQUEST);
-    if ids.is_empty() && (!names.is_empty() || salvaging) {
-        // It was asked for, and nobody heard the answer.
-        progress.step("Looking for an instance that may have been started");
-        let by = format!("tag:{}", tags::ID);
-        // A record that is damaged is an old one.
-        let limit = if salvaging { Duration::ZERO } else { removal::HIDDEN_AT_MOST };
-        let mut patience = Patience::of(limit);
-        loop {
-            let found =
-                watch::describe(&region.api, vec![filter(&by, [host.id.to_string()])]).await.map_err(
-                    |error| error.during(format!("Could not look for the instance of `{}`", host.name)),
-                )?;
-            requests.extend(found.iter().filter_map(|instance| instance.spot_request.clone()));
-            ids.extend(found.into_iter().map(|instance| instance.id));
-            if !ids.is_empty() || !patience.wait().await {
-                break;
-            }
-        }
-    }
-    removal::terminate(region, &ids, progress).await?;
-    requests.dedup();
-    removal::cancel_spot_requests(&region.api, &requests).await?;
-    for name in names {
-        book.gone(INSTANCE, &name)?;
-    }
-    for request in book.named(SPOT_REQUEST) {
-        book.gone(SPOT_REQUEST, &request)?;
-    }
-    Ok(())
-}
-
-async fn remove_groups(
-    region: &Arc<Region>,
-    host: &HostView<'_>,
-    book: &mut Book<'_>,
-    progress: &dyn Progress,
-    salvaging: bool,
-) -> Result<(), DriverError> {
-    let api = &region.api;
-    let entries = book.journal.entries();
-    let failed = |error: ApiError| error.during(format!("Could not look for the groups of `{}`", host.name));
-    if salvaging || entries.iter().any(|entry| entry.kind == SECURITY_GROUP) {
-        progress.step("Deleting the security group");
-        let ids = match &book.made.own_group {
-            Some(id) => vec![id.clone()],
-            None => removal::group_ids(api, &format!("tag:{}", tags::ID), &[host.id.to_string()])
-                .await
-                .map_err(failed)?,
-        };
-        for id in ids {
-            if let GroupFate::UsedBy(users) = removal::delete_group(api, &id).await? {
-                return Err(DriverError::refused(format!(
-                    "The security group {id} of `{}` is in use by {}",
-                    host.name,
-                    users.join(", ")
-                ))
-                .with_hint("Take it from there, and run the same command again; all else is removed"));
-            }
-        }
-        for name in book.named(SECURITY_GROUP) {
-            book.gone(SECURITY_GROUP, &name)?;
-        }
-    }
-    for entry in entries.iter().filter(|entry| entry.kind == SHARED_GROUP) {
-        let ids = match &entry.id {
-            Some(id) => vec![id.clone()],
-            None => {
-                removal::group_ids(api, &format!("tag:{}", tags::NAME), std::slice::from_ref(&entry.name))
-                    .await
-                    .map_err(failed)?
-            }
-        };
-        for id in ids {
-            // The last of those who share it takes it along.
-            removal::delete_group(api, &id).await?;
-        }
-        book.gone(SHARED_GROUP, &entry.name)?;
-    }
-    Ok(())
 }
 
 /// Waits until nobody answers on the SSH port, so that whoever waits for SSH next does not meet the old boot.
@@ -539,7 +408,11 @@ impl Driver for Aws {
         // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
         let made = made_of(host, &journal.state()).unwrap_or_default();
         let mut book = Book { journal, made };
-        heard(progress, Box::pin(self.take_down(host, &mut book, progress, false))).await
+        if book.journal.entries().is_empty() && book.made.instance.is_none() {
+            return Ok(());
+        }
+        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
+        heard(progress, Box::pin(take_down(&region, host, &mut book, progress, false))).await
     }
 
     async fn salvage(
@@ -564,7 +437,8 @@ impl Driver for Aws {
             let plan = Plan { region: name, ..Plan::default() };
             let mut book =
                 Book { journal: &mut *journal, made: Made { plan: Some(plan), ..Made::default() } };
-            heard(progress, Box::pin(self.take_down(host, &mut book, progress, true))).await?;
+            let (_, region) = self.opened(host, book.made.plan.clone()).await?;
+            heard(progress, Box::pin(take_down(&region, host, &mut book, progress, true))).await?;
         }
         Ok(())
     }

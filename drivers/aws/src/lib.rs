@@ -32,6 +32,7 @@ mod removal;
 mod rules;
 mod state;
 mod tags;
+mod take_down;
 mod user_data;
 mod watch;
 
