@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, demo,
+    build, demo, python,
     run::{cargo, check, root, say},
     setup,
 };
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const PACKAGES: [&str; 4] = ["--package", "machine", "--package", "machine-driver-aws"];
 
 /// The emulator of AWS' API that the bench stands on.
-const MOTO: &str = "moto[server,ec2,ssm,iam]==5.2.5";
+const MOTO: &str = "moto[server,ec2,ssm,iam]==5.2.5\n";
 
 /// `machine` with all drivers, for tests: compiled in minutes, where a release takes many.
 pub(crate) fn machine() -> Result<()> {
@@ -34,30 +34,10 @@ fn bench_program() -> PathBuf {
     root().join("target/debug/aws-bench")
 }
 
-/// moto in a virtual environment of its own.
-fn moto() -> Result<PathBuf> {
-    let folder = root().join("target/tools/moto");
-    let program = folder.join("bin/moto_server");
-    let mark = folder.join(".installed");
-    if std::fs::read_to_string(&mark).is_ok_and(|text| text == MOTO) {
-        return Ok(program);
-    }
-    say(&format!("Installing {MOTO} into a virtual environment"));
-    check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    check(Command::new(folder.join("bin/pip")).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        MOTO,
-    ]))?;
-    std::fs::write(&mark, MOTO)?;
-    Ok(program)
-}
-
 /// Everything that the bench needs, but the images and the engine.
 fn prepare() -> Result<PathBuf> {
     setup::for_aws_bench()?;
-    let moto = moto()?;
+    let moto = python::programs("moto", MOTO)?.join("moto_server");
     check(cargo().args(["build", "--package", "aws-bench"]))?;
     Ok(moto)
 }

@@ -4,7 +4,10 @@ mod aws;
 mod bench;
 mod build;
 mod demo;
+mod deny;
 mod image;
+mod python;
+mod report;
 mod run;
 mod setup;
 mod test;
@@ -37,6 +40,8 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
+    /// Check the licences, sources, bans and advisories of all dependencies
+    Deny,
     /// Print the figures of the budget
     Bench {
         /// Those of the driver for AWS
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Chore::Build => build::all(),
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
+        Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: false } => bench::run(),
         Chore::Bench { aws: true } => aws::figures(),
         Chore::Aws => aws::play(),

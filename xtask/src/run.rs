@@ -51,8 +51,20 @@ fn line(command: &Command) -> String {
 /// Cargo, as this chore was run by it, in the root of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
+    command.current_dir(root()).env(skipped::VARIABLE, skipped_file());
     command
+}
+
+/// Where tests write what they could not try.
+pub(crate) fn skipped_file() -> PathBuf {
+    root().join("target/skipped")
+}
+
+/// Says that something is not tried here, as tests do.
+pub(crate) fn skip(what: &str, why: &str) -> Result<()> {
+    say(&format!("SKIPPED {what}: {why}"));
+    let file = skipped_file();
+    skipped::append(&file, what, why).with_context(|| format!("Could not write to `{}`", file.display()))
 }
 
 /// The parts of a chore with the time that each took.

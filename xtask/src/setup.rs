@@ -36,8 +36,11 @@ const TEST: [&str; 12] = [
     "genisoimage",
 ];
 
+/// For programs that come as Python packages.
+const PYTHON: [&str; 2] = ["python3", "python3-venv"];
+
 /// For the bench that plays AWS.
-const AWS_BENCH: [&str; 3] = ["python3", "python3-venv", "strace"];
+const AWS_BENCH: [&str; 1] = ["strace"];
 
 /// Everything that building takes.
 pub(crate) fn for_build() -> Result<()> {
@@ -56,12 +59,17 @@ pub(crate) fn for_debian_image() -> Result<()> {
 
 /// Everything that the tests take.
 pub(crate) fn for_tests() -> Result<()> {
-    packages(&[BUILD.as_slice(), VM.as_slice(), TEST.as_slice()].concat())
+    packages(&[BUILD.as_slice(), VM.as_slice(), TEST.as_slice(), PYTHON.as_slice()].concat())
+}
+
+/// Everything that the check of dependencies takes.
+pub(crate) fn for_deny() -> Result<()> {
+    packages(&PYTHON)
 }
 
 /// Everything that the bench which plays AWS takes.
 pub(crate) fn for_aws_bench() -> Result<()> {
-    packages(&[VM.as_slice(), AWS_BENCH.as_slice()].concat())
+    packages(&[VM.as_slice(), AWS_BENCH.as_slice(), PYTHON.as_slice()].concat())
 }
 
 fn packages(names: &[&str]) -> Result<()> {
