@@ -8,4 +8,5 @@ pub mod lifecycle;
 pub mod provision;
 pub mod ssh;
 pub mod store;
+pub mod terminal;
 pub mod ui;

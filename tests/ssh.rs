@@ -8,9 +8,15 @@ mod child;
 mod commands;
 #[path = "ssh/copies.rs"]
 mod copies;
+#[path = "ssh/host_keys.rs"]
+mod host_keys;
 #[path = "ssh/interactive.rs"]
 mod interactive;
 #[path = "ssh/login.rs"]
 mod login;
+#[path = "ssh/machine.rs"]
+mod machine_program;
+#[path = "ssh/screen.rs"]
+mod screen;
 #[path = "ssh/server.rs"]
 mod server;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::{ArgMatches, Args, ValueEnum};
-use machine_driver::{Driver, HostKeySource, HostName};
+use machine_driver::{Driver, HostName};
 
-use super::{driver_flags, hosts, ssh};
+use super::{driver_flags, hosts};
 use crate::{
     drivers::DEFAULT_DRIVER,
-    lifecycle::{self, Asker, Context, Prepared, Request},
+    lifecycle::{self, Context, Prepared, Request},
     store::{EngineOptions, SwarmOptions},
     ui::{Failure, Lane, Outcome, Ui},
 };
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// Another name or address in the server's certificate; may be given again
     #[arg(long, value_name = "NAME")]
     tls_san: Vec<String>,
-    /// The SSH host key to accept, as a line of known_hosts without the host or as SHA256:…; may be given again
+    /// The SSH host key to accept, as a line `ssh-ed25519 AAAA…` or as SHA256:…; may be given again
     #[arg(long, value_name = "KEY")]
     ssh_host_key: Vec<String>,
     /// What becomes of a host that could not be created: keep it, so that the same command goes on, or undo it
@@ -79,7 +79,6 @@ pub(super) fn run(
     }
     let requests = requests(driver, &arguments, matches, &names)?;
     announce_certificates(context, ui)?;
-    let asker = asker(driver, &arguments);
     let prepared = prepare_all(context, ui, &requests)?;
     let Some(prepared) = prepared else { return Ok(super::INTERRUPTED) };
     // The locks that `prepare` took are handed over one by one.
@@ -88,14 +87,13 @@ pub(super) fn run(
         std::sync::Mutex::new(prepared.into_iter().map(|one| (one.name().clone(), one)).collect());
     let status = hosts::for_each(ui, &names, |name| {
         let prepared = waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&name);
-        let asker = asker.clone();
         async move {
             let Some(prepared) = prepared else { return Ok(()) };
             let lane = ui.lane(name.as_str());
             if let Some(phase) = prepared.resumes() {
                 machine_driver::Progress::note(&lane, &format!("Going on from the phase {phase:?}"));
             }
-            match lifecycle::create(context, prepared, asker, &lane).await {
+            match lifecycle::create(context, prepared, &lane).await {
                 Ok(record) if driver.info().features.provisioned => {
                     let version = record.engine_version.unwrap_or_default();
                     lane.finish(Outcome::Done, &format!("Docker is up and running! Engine {version}"));
@@ -196,7 +194,7 @@ fn requests(
             engine: engine.clone(),
             swarm: SwarmOptions::default(),
             names: arguments.tls_san.clone(),
-            host_keys: arguments.ssh_host_key.iter().filter(|key| !is_fingerprint(key)).cloned().collect(),
+            host_keys: arguments.ssh_host_key.clone(),
         })
         .collect())
 }
@@ -211,10 +209,6 @@ fn pairs(option: &str, texts: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_fingerprint(key: &str) -> bool {
-    key.starts_with("SHA256:")
-}
-
 /// The certificates are the first thing that is made, and said with docker-machine's words. An authority that is
 /// there is checked before anything is created.
 fn announce_certificates(context: &Context, ui: &Ui) -> Result<(), Failure> {
@@ -227,14 +221,4 @@ fn announce_certificates(context: &Context, ui: &Ui) -> Result<(), Failure> {
     let authority = context.certificates.ensure_authority(&mut say)?;
     context.certificates.ensure_client(&authority, &mut say)?;
     Ok(())
-}
-
-/// Who decides on an unknown host key: the fingerprints given, else the user at a terminal, else nobody.
-fn asker(driver: &dyn Driver, arguments: &Arguments) -> Option<Asker> {
-    if driver.info().features.host_key != HostKeySource::User {
-        return None;
-    }
-    let fingerprints: Vec<String> =
-        arguments.ssh_host_key.iter().filter(|key| is_fingerprint(key)).cloned().collect();
-    Some(ssh::asker(fingerprints))
 }

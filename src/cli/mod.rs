@@ -15,6 +15,7 @@ mod ip;
 mod ls;
 mod mount;
 mod power;
+mod prompter;
 mod provision;
 mod regenerate_certs;
 mod rm;
@@ -195,38 +196,38 @@ fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8
         return Ok(0);
     };
     match command {
-        Command::Active(arguments) => active::run(&global.context()?, ui, &arguments),
+        Command::Active(arguments) => active::run(&global.context(ui)?, ui, &arguments),
         Command::Completions(arguments) => Ok(completions::run(ui, &arguments)),
         Command::Config(arguments) => config::run(&global.store()?, ui, &arguments),
         Command::Create(arguments) => {
             let given = matches.subcommand_matches("create").unwrap_or(matches);
-            create::run(&global.context()?, ui, arguments, given, &arguments::program_word(words))
+            create::run(&global.context(ui)?, ui, arguments, given, &arguments::program_word(words))
         }
         Command::Env(arguments) => env::run(&global.store()?, ui, &arguments, words),
         Command::Gc(arguments) => {
             let given = matches.subcommand_matches("gc").unwrap_or(matches);
-            gc::run(&global.context()?, ui, &arguments, given, global.json)
+            gc::run(&global.context(ui)?, ui, &arguments, given, global.json)
         }
         Command::IamPolicy(arguments) => iam_policy::run(ui, &arguments),
         Command::Inspect(arguments) => inspect::run(&global.store()?, ui, &arguments),
         Command::Ip(arguments) => ip::run(&global.store()?, ui, &arguments),
-        Command::Kill(named) => power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Kill),
-        Command::Ls(arguments) => ls::run(&global.context()?, ui, &arguments, global.json),
-        Command::Mount(arguments) => mount::run(&global.store()?, &arguments),
-        Command::Provision(named) => provision::run(&global.context()?, ui, &named),
-        Command::RegenerateCerts(arguments) => regenerate_certs::run(&global.context()?, ui, &arguments),
+        Command::Kill(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Kill),
+        Command::Ls(arguments) => ls::run(&global.context(ui)?, ui, &arguments, global.json),
+        Command::Mount(arguments) => mount::run(&global.context(ui)?, ui, &arguments),
+        Command::Provision(named) => provision::run(&global.context(ui)?, ui, &named),
+        Command::RegenerateCerts(arguments) => regenerate_certs::run(&global.context(ui)?, ui, &arguments),
         Command::Restart(named) => {
-            power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Restart)
+            power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Restart)
         }
-        Command::Rm(arguments) => rm::run(&global.context()?, ui, &arguments),
-        Command::Scp(arguments) => scp::run(&global.store()?, ui, &arguments),
-        Command::Ssh(arguments) => ssh::run(&global.context()?, &arguments),
-        Command::Start(named) => power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Start),
-        Command::Status(one) => status::run(&global.context()?, ui, &one),
-        Command::Stop(named) => power::run(&global.context()?, ui, &named, crate::lifecycle::Power::Stop),
-        Command::Upgrade(named) => provision::upgrade(&global.context()?, ui, &named),
+        Command::Rm(arguments) => rm::run(&global.context(ui)?, ui, &arguments),
+        Command::Scp(arguments) => scp::run(&global.context(ui)?, ui, &arguments),
+        Command::Ssh(arguments) => ssh::run(&global.context(ui)?, ui, &arguments),
+        Command::Start(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Start),
+        Command::Status(one) => status::run(&global.context(ui)?, ui, &one),
+        Command::Stop(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Stop),
+        Command::Upgrade(named) => provision::upgrade(&global.context(ui)?, ui, &named),
         Command::Url(one) => url::run(&global.store()?, ui, &one),
-        Command::Version(one) => version::run(&global.context()?, ui, &one, words),
+        Command::Version(one) => version::run(&global.context(ui)?, ui, &one, words),
     }
 }
 
@@ -256,25 +257,29 @@ impl Global {
         )
     }
 
-    fn context(&self) -> Result<Context, Failure> {
+    fn context(&self, ui: &Ui) -> Result<Context, Failure> {
         let store = self.store()?;
         let certificates = self.certificates(&store);
         let bundle = Bundle::read_or_embedded(self.engine_bundle.as_deref())?;
-        Ok(Context { store, certificates, drivers: Registry::built_in(), bundle })
+        let prompter = prompter::at_the_terminal(ui);
+        Ok(Context { store, certificates, drivers: Registry::built_in(), bundle, prompter })
     }
 }
 
-/// Runs `work` to its end, or until Ctrl-C: then it is dropped where it stands, and `None` is returned.
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM: then it is dropped where it stands, and `None` is returned.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
-        tokio::select! {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        Ok::<_, std::io::Error>(tokio::select! {
             done = work => Some(done),
             _ = tokio::signal::ctrl_c() => None,
-        }
-    });
-    // Blocking reads of standard input must not keep the process alive.
+            _ = terminated.recv() => None,
+        })
+    })?;
+    // Blocking reads of standard input must not keep the process alive, nor the terminal as they changed it.
     runtime.shutdown_background();
+    crate::terminal::restore();
     Ok(result)
 }
 

@@ -5,7 +5,10 @@ use std::process::Command;
 use clap::Args;
 
 use super::{hosts, system_ssh};
-use crate::{store::Store, ui::Failure};
+use crate::{
+    lifecycle::Context,
+    ui::{Failure, Ui},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -20,7 +23,8 @@ pub(crate) struct Arguments {
     unmount: bool,
 }
 
-pub(super) fn run(store: &Store, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+    let store = &context.store;
     let (name, path) = match arguments.remote.split_once(':') {
         Some((name, path)) => (Some(name), path),
         None => (None, arguments.remote.as_str()),
@@ -33,9 +37,10 @@ pub(super) fn run(store: &Store, arguments: &Arguments) -> Result<u8, Failure> {
         return system_ssh::run(command, "fusermount", "use the unmount option");
     }
     let record = store.load(&name)?;
-    let login = system_ssh::login(store, &record)?;
+    let login = system_ssh::login(context, ui, &record)?;
     let mut command = Command::new("sshfs");
-    command.args(login.arguments());
+    // sshfs passes on the options that it knows, and refuses the others; a file it hands over as it is.
+    command.arg("-F").arg(login.write_configuration(&store.folder(&name))?);
     command.arg(format!("{}@{}:{path}", login.ssh.user, login.ssh.host)).arg(mountpoint);
     system_ssh::run(command, "sshfs", "use the mount feature")
 }

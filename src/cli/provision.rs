@@ -1,9 +1,6 @@
 //! `machine provision` and `machine upgrade`: bring a host to what its record and this program say.
 
-use super::{
-    hosts::{self, Named},
-    ssh,
-};
+use super::hosts::{self, Named};
 use crate::{
     lifecycle::{self, Context, Power, PowerError},
     ui::{Failure, Outcome, Ui},
@@ -13,7 +10,7 @@ pub(super) fn run(context: &Context, ui: &Ui, named: &Named) -> Result<u8, Failu
     let names = hosts::resolve(&context.store, &named.names)?;
     hosts::for_each(ui, &names, |name| async move {
         let lane = ui.lane(name.as_str());
-        match lifecycle::reprovision(context, &name, Some(ssh::asker(Vec::new())), &lane).await {
+        match lifecycle::reprovision(context, &name, &lane).await {
             Ok((_, changed)) if changed.is_empty() => {
                 lane.finish(Outcome::Done, "Nothing to change");
                 Ok(())
@@ -44,8 +41,7 @@ pub(super) fn upgrade(context: &Context, ui: &Ui, named: &Named) -> Result<u8, F
                 Err(PowerError::Driver(error)) if error.kind() == machine_driver::ErrorKind::Unsupported => {}
                 Err(error) => return Err(error),
             }
-            let asker = Some(ssh::asker(Vec::new()));
-            Ok(lifecycle::reprovision(context, &name, asker, &lane).await?.0)
+            Ok(lifecycle::reprovision(context, &name, &lane).await?.0)
         };
         match upgraded.await {
             Ok(record) => {

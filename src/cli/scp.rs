@@ -7,7 +7,7 @@ use machine_driver::HostName;
 
 use super::{hosts, ssh, system_ssh};
 use crate::{
-    lifecycle::log_in,
+    lifecycle::Context,
     ssh::{CopyOptions, Place, Session, copy},
     store::{Record, Store},
     ui::{Failure, Ui},
@@ -39,14 +39,15 @@ enum Side {
     There { record: Box<Record>, path: String },
 }
 
-pub(super) fn run(store: &Store, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+    let store = &context.store;
     let (source, destination) = (side(store, &arguments.source)?, side(store, &arguments.destination)?);
     if arguments.delta {
-        return delta(store, &source, &destination, arguments);
+        return delta(context, ui, &source, &destination, arguments);
     }
     let options = CopyOptions { recursive: arguments.recursive, ..CopyOptions::default() };
     let copied = super::block_on(async {
-        let (from, to) = (open(store, &source).await?, open(store, &destination).await?);
+        let (from, to) = (open(context, ui, &source).await?, open(context, ui, &destination).await?);
         copy(&place(&source, from.as_ref()), &place(&destination, to.as_ref()), options, &|_| {}).await?;
         for session in [from, to].into_iter().flatten() {
             session.close().await;
@@ -88,10 +89,10 @@ fn side(store: &Store, text: &str) -> Result<Side, Failure> {
     Ok(Side::There { record: Box::new(record), path: path.to_owned() })
 }
 
-async fn open(store: &Store, side: &Side) -> Result<Option<Session>, anyhow::Error> {
+async fn open(context: &Context, ui: &Ui, side: &Side) -> Result<Option<Session>, anyhow::Error> {
     match side {
         Side::Here(_) => Ok(None),
-        Side::There { record, .. } => Ok(Some(log_in(store, record, Some(ssh::asker(Vec::new()))).await?)),
+        Side::There { record, .. } => Ok(Some(ssh::log_in(context, ui, record).await?)),
     }
 }
 
@@ -103,13 +104,19 @@ fn place<'a>(side: &Side, session: Option<&'a Session>) -> Place<'a> {
     }
 }
 
-fn delta(store: &Store, source: &Side, destination: &Side, arguments: &Arguments) -> Result<u8, Failure> {
+fn delta(
+    context: &Context,
+    ui: &Ui,
+    source: &Side,
+    destination: &Side,
+    arguments: &Arguments,
+) -> Result<u8, Failure> {
     let ((Side::There { record: remote, .. }, Side::Here(_))
     | (Side::Here(_), Side::There { record: remote, .. })) = (source, destination)
     else {
         return Err(anyhow::anyhow!("`--delta` copies between this machine and one host").into());
     };
-    let login = system_ssh::login(store, remote)?;
+    let login = system_ssh::login(context, ui, remote)?;
     let text = |side: &Side| match side {
         Side::Here(path) => path.display().to_string(),
         Side::There { path, .. } => format!("{}@{}:{path}", login.ssh.user, login.ssh.host),

@@ -1,23 +1,16 @@
 //! `machine ssh`: a shell or a command on a host, over one session with the pinned host key.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "the question about a host key is asked in the middle of a connection"
-)]
-
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    sync::Arc,
-};
+use std::io::{self, IsTerminal as _};
 
 use clap::Args;
 use machine_driver::State;
 
 use super::{hosts, system_ssh};
 use crate::{
-    lifecycle::{Asker, Context, log_in},
-    ssh::OfferedKey,
-    ui::{Failure, Hinted},
+    lifecycle::{Context, LoginError, log_in_and_pin},
+    ssh::Session,
+    store::{Record, StoreError},
+    ui::{Failure, Hinted, Ui},
 };
 
 /// The words after the command are the remote command's, whatever they look like.
@@ -29,7 +22,7 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
     let mut words = arguments.words.iter().map(String::as_str);
     let first = words.next();
     if matches!(first, Some("-h" | "--help" | "-help")) {
@@ -50,12 +43,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Failur
     if rest.first() == Some(&"--") {
         rest.remove(0);
     } else if rest.first().is_some_and(|word| word.starts_with('-')) {
-        return system_ssh::ssh(&context.store, &record, &rest);
+        return system_ssh::ssh(context, ui, &record, &rest);
     }
     let command = (!rest.is_empty()).then(|| rest.join(" "));
     let terminal = io::stdin().is_terminal() && (command.is_none() || terminal_wanted);
     let ran = super::block_on(async {
-        let session = match log_in(&context.store, &record, Some(asker(Vec::new()))).await {
+        let session = match log_in(context, ui, &record).await {
             Ok(session) => session,
             Err(error) => return Err(not_running(context, &record).await.unwrap_or_else(|| error.into())),
         };
@@ -70,7 +63,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<u8, Failur
 }
 
 /// The simple reason why nobody answers, if that is it.
-async fn not_running(context: &Context, record: &crate::store::Record) -> Option<anyhow::Error> {
+async fn not_running(context: &Context, record: &Record) -> Option<anyhow::Error> {
     match context.state(record).await {
         Ok(State::Running | State::Starting) | Err(_) => None,
         Ok(_) => Some(
@@ -83,18 +76,15 @@ async fn not_running(context: &Context, record: &crate::store::Record) -> Option
     }
 }
 
-/// Decides on a host key that is not known: one of these fingerprints, or what the user at the terminal says.
-pub(super) fn asker(fingerprints: Vec<String>) -> Asker {
-    Arc::new(move |offered: &OfferedKey| {
-        if !fingerprints.is_empty() {
-            return fingerprints.contains(&offered.fingerprint);
-        }
-        if !io::stdin().is_terminal() {
-            return false;
-        }
-        eprint!("The host shows the key {}. Is that the right one? (yes/no): ", offered.fingerprint);
-        let _ = io::stderr().flush();
-        let mut reply = String::new();
-        io::stdin().read_line(&mut reply).is_ok() && reply.trim() == "yes"
-    })
+/// Logs in, and says so if a host key that was accepted could not be kept.
+pub(super) async fn log_in(context: &Context, ui: &Ui, record: &Record) -> Result<Session, LoginError> {
+    let (session, not_kept) = log_in_and_pin(context, record).await?;
+    if let Some(error) = not_kept {
+        ui.warn(&not_kept_text(record, &error));
+    }
+    Ok(session)
+}
+
+fn not_kept_text(record: &Record, error: &StoreError) -> String {
+    format!("The host key of `{}` was accepted, but could not be kept: {error}", record.name)
 }

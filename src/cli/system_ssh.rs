@@ -8,8 +8,10 @@ use std::{
 use machine_driver::{Endpoint, SshEndpoint, SshKey};
 
 use crate::{
-    store::{Record, Store, write_atomically},
-    ui::{Failure, Hinted},
+    lifecycle::{Context, LoginError},
+    ssh::is_fingerprint,
+    store::{Record, write_atomically},
+    ui::{Failure, Hinted, Ui},
 };
 
 /// What the system's ssh needs to know to log in to a host.
@@ -19,13 +21,66 @@ pub(super) struct Login {
     pub(super) options: Vec<String>,
 }
 
+/// Options of ssh that decide which host keys are accepted, in lower case. They are ours.
+const OURS: [&str; 12] = [
+    "checkhostip",
+    "controlpath",
+    "globalknownhostsfile",
+    "hostkeyalgorithms",
+    "hostkeyalias",
+    "knownhostscommand",
+    "nohostauthenticationforlocalhost",
+    "revokedhostkeys",
+    "stricthostkeychecking",
+    "updatehostkeys",
+    "userknownhostsfile",
+    "verifyhostkeydns",
+];
+
+/// The letters of ssh's options that take a value.
+const WITH_VALUE: &str = "BbcDEeFIiJLlmOopQRSWw";
+
 /// `ssh` with options of the user's own.
-pub(super) fn ssh(store: &Store, record: &Record, rest: &[&str]) -> Result<u8, Failure> {
-    let login = login(store, record)?;
+pub(super) fn ssh(context: &Context, ui: &Ui, record: &Record, rest: &[&str]) -> Result<u8, Failure> {
+    refuse_host_key_options(rest)?;
+    let login = login(context, ui, record)?;
     // Options come before the destination, the command after it; ssh itself tells them apart.
     let mut command = Command::new("ssh");
     command.args(login.arguments()).arg(format!("{}@{}", login.ssh.user, login.ssh.host)).args(rest);
     run(command, "ssh", "use ssh's own options")
+}
+
+/// What comes first counts with ssh, and ours come first: the user's would be dropped in silence.
+fn refuse_host_key_options(rest: &[&str]) -> Result<(), Failure> {
+    for setting in settings(rest) {
+        let key = setting.split(['=', ' ', '\t']).next().unwrap_or_default();
+        if OURS.contains(&key.to_ascii_lowercase().as_str()) {
+            return Err(Failure::new(Hinted {
+                message: format!("`{key}` cannot be given: `machine` decides which host keys are accepted"),
+                hint: "`machine host-key` shows, records and forgets them".into(),
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// The values of `-o` among the options that come first.
+fn settings<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    let mut words = rest.iter().copied();
+    while let Some(word) = words.next() {
+        let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty() && *letters != "-")
+        else {
+            break;
+        };
+        let Some(place) = letters.find(|letter| WITH_VALUE.contains(letter)) else { continue };
+        let attached = &letters[place + 1..];
+        let value = if attached.is_empty() { words.next() } else { Some(attached) };
+        if letters[place..].starts_with('o') {
+            found.extend(value.map(str::trim_start));
+        }
+    }
+    found
 }
 
 impl Login {
@@ -37,6 +92,22 @@ impl Login {
         arguments
     }
 
+    /// The options as a configuration file, with what the user's own files say after them.
+    pub(super) fn write_configuration(&self, folder: &Path) -> Result<PathBuf, Failure> {
+        let path = folder.join("ssh_config");
+        let mut text = String::new();
+        for option in &self.options {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            text.push_str(&format!("{key} {value}\n"));
+        }
+        text.push_str(&format!(
+            "Port {}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n",
+            self.ssh.port
+        ));
+        write_atomically(&path, text.as_bytes(), 0o600)?;
+        Ok(path)
+    }
+
     /// The whole `ssh …` command as one text, for `rsync -e`.
     pub(super) fn command_text(&self) -> String {
         std::iter::once("ssh".to_owned())
@@ -46,19 +117,32 @@ impl Login {
     }
 }
 
-/// The login of a host; its pinned host keys are written beside its record.
-pub(super) fn login(store: &Store, record: &Record) -> Result<Login, Failure> {
+/// The login of a host; its pinned host keys are written beside its record, and nothing else is accepted.
+pub(super) fn login(context: &Context, ui: &Ui, record: &Record) -> Result<Login, Failure> {
     let Some(Endpoint { ssh: Some(ssh), .. }) = &record.endpoint else {
         return Err(anyhow::anyhow!("`{}` has no SSH that is known", record.name).into());
     };
-    let folder = store.folder(&record.name);
+    let folder = context.store.folder(&record.name);
     let known_hosts = folder.join("known_hosts");
-    let at = if ssh.port == 22 { ssh.host.clone() } else { format!("[{}]:{}", ssh.host, ssh.port) };
-    let lines: String = record.ssh_host_keys.iter().map(|key| format!("{at} {key}\n")).collect();
+    // The name, which does not change: addresses and ports do, and may have belonged to another host before.
+    let alias = &record.name;
+    let lines: String =
+        host_keys(context, ui, record)?.iter().map(|key| format!("{alias} {key}\n")).collect();
     write_atomically(&known_hosts, lines.as_bytes(), 0o600)?;
     let mut options = vec![
         format!("UserKnownHostsFile={}", config_word(&known_hosts)),
+        format!("HostKeyAlias={alias}"),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
         "StrictHostKeyChecking=yes".to_owned(),
+        "CheckHostIP=no".to_owned(),
+        "NoHostAuthenticationForLocalhost=no".to_owned(),
+        "UpdateHostKeys=no".to_owned(),
+        "VerifyHostKeyDNS=no".to_owned(),
+        // Programs before OpenSSH 8.5 do not know it.
+        "IgnoreUnknown=KnownHostsCommand".to_owned(),
+        "KnownHostsCommand=none".to_owned(),
+        // A connection that is open already was made to whoever was there then.
+        "ControlPath=none".to_owned(),
         "ConnectTimeout=10".to_owned(),
         "ServerAliveInterval=15".to_owned(),
         "LogLevel=ERROR".to_owned(),
@@ -73,6 +157,24 @@ pub(super) fn login(store: &Store, record: &Record) -> Result<Login, Failure> {
         options.push(format!("IdentityFile={}", config_word(&key)));
     }
     Ok(Login { ssh: ssh.clone(), options })
+}
+
+/// The recorded host keys, in full. A host that none is recorded of, or a fingerprint alone, is logged in to first.
+fn host_keys(context: &Context, ui: &Ui, record: &Record) -> Result<Vec<String>, Failure> {
+    let recorded = &record.ssh_host_keys;
+    if !recorded.is_empty() && !recorded.iter().any(|key| is_fingerprint(key)) {
+        return Ok(recorded.clone());
+    }
+    let shown = super::block_on(async {
+        let session = super::ssh::log_in(context, ui, record).await?;
+        let key = session.host_key().line.clone();
+        session.close().await;
+        Ok::<_, LoginError>(key)
+    })?;
+    match shown {
+        Some(key) => Ok(vec![key?]),
+        None => Err(Failure::new(anyhow::anyhow!("Interrupted")).with_status(super::INTERRUPTED)),
+    }
 }
 
 /// Runs a program of the system in our place, as far as its terminal and exit status go.
@@ -103,5 +205,42 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_settings_of_a_command_line_are_found() {
+        for (words, expected) in [
+            (
+                &["-A", "-o", "A=b", "-oC=d", "-p", "-oX=y", "command", "-o", "not ours"][..],
+                &["A=b", "C=d"][..],
+            ),
+            (&["-AvoKey value", "-Lx:1:y:2", "--", "-o", "x"], &["Key value"]),
+            (&["-L", "-o", "-o", " E = f"], &["E = f"]),
+            (&["-o"], &[]),
+            (&[], &[]),
+        ] {
+            assert_eq!(settings(words), expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_can_loosen_the_check_of_the_host_key() {
+        for words in [
+            &["-o", "StrictHostKeyChecking=no"][..],
+            &["-A", "-ostricthostkeychecking no"],
+            &["-oUserKnownHostsFile=/dev/null", "true"],
+            &["-v", "-o", "HostKeyAlias=x"],
+        ] {
+            assert!(refuse_host_key_options(words).is_err(), "{words:?}");
+        }
+        refuse_host_key_options(&["-o", "ForwardAgent=yes", "echo", "-o", "StrictHostKeyChecking=no"])
+            .unwrap();
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use machine_driver::{Driver, DriverError, Progress, State};
+use machine_driver::{Driver, DriverError, HostName, Progress, State};
 
-use super::{Asker, Context, Keys, LoginError, RefreshError, host_key, log_in};
+use super::{Context, Keys, LoginError, RefreshError, host_key, login};
 use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
@@ -40,10 +40,28 @@ pub enum BringUpError {
     Login { source: LoginError, console: Console },
     #[error("The provider does not show the host's SSH host key after {} minutes", after.as_secs() / 60)]
     NoHostKey { after: Duration },
+    #[error(
+        "`{name}` goes on showing the SSH host key that it was delivered, which others may be able to read"
+    )]
+    HostKeyKept { name: HostName },
     #[error("Error running provisioning")]
     Provision(#[from] ProvisionError),
     #[error("Error checking the host: the engine does not answer on {url}")]
     Engine { url: String, source: EngineError },
+}
+
+impl BringUpError {
+    /// What the user can do about it, where the cause does not say so itself.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Login { source, .. } => source.hint(),
+            Self::HostKeyKept { name } => Some(format!(
+                "No secret was sent to it. See on the host why its SSH server does not read its keys again, or reboot it; then run \
+                 `machine provision {name}`"
+            )),
+            _ => None,
+        }
+    }
 }
 
 fn ended(state: State) -> String {
@@ -90,7 +108,6 @@ pub(super) async fn bring_up(
     context: &Context,
     lock: &HostLock,
     record: &mut Record,
-    asker: Option<Asker>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, BringUpError> {
     let driver = context.driver(record)?;
@@ -100,21 +117,11 @@ pub(super) async fn bring_up(
         record.phase = Phase::Provisioning;
         context.store.save(lock, record)?;
     }
-    progress.step("Logging in");
-    let session = match log_in(&context.store, record, asker).await {
-        Ok(session) => session,
-        Err(source) => return Err(BringUpError::Login { source, console: Console::default() }),
-    };
-    if record.ssh_host_keys != [session.host_key()] {
-        // The user accepted it, or named it by its fingerprint: from now on it is pinned.
-        record.ssh_host_keys = vec![session.host_key().to_owned()];
-        context.store.save(lock, record)?;
-    }
+    let session = host_key::log_in_for_secrets(context, lock, record, progress).await?;
     let (client, files) = certificates(context, record, false)?;
     progress.step("Provisioning");
     let plan = plan(context, driver, record, &files);
     let report = provision::provision(&session, &plan, progress).await?;
-    host_key::replace(context, driver, lock, record, &session, progress).await?;
     session.close().await;
     let version = check_engine(record, &client, progress).await?;
     record.engine_version = Some(version.version);
@@ -132,7 +139,7 @@ async fn wait_for_ssh(
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
     progress.step("Waiting for SSH to be available");
-    let target = super::target(&context.store, record, None)
+    let target = login::target(&context.store, record, &context.prompter)
         .map_err(|source| BringUpError::Login { source, console: Console::default() })?;
     let (paths, keys) = (context.paths(record), Keys::default());
     let view = super::view(record, &paths, &keys);

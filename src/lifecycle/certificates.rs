@@ -2,7 +2,7 @@
 
 use machine_driver::{HostName, Progress};
 
-use super::{BringUpError, Context, bring_up, log_in};
+use super::{BringUpError, Context, bring_up, host_key};
 use crate::{provision, store::StoreError};
 
 /// Renews the server certificate of a host and has the engine take it up.
@@ -18,9 +18,7 @@ pub async fn regenerate_server(
     }
     progress.step("Regenerating TLS certificates");
     let (client, files) = bring_up::certificates(context, &record, true)?;
-    let session = log_in(&context.store, &record, None)
-        .await
-        .map_err(|source| BringUpError::Login { source, console: bring_up::Console::default() })?;
+    let session = host_key::log_in_for_secrets(context, &lock, &mut record, progress).await?;
     let tls = provision::TlsFiles {
         ca_pem: files.ca_pem,
         server_pem: files.server_pem,

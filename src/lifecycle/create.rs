@@ -3,7 +3,7 @@
 use machine_driver::{Driver, DriverError, ErrorKind, HostKeySource, HostName, LoginSource, Progress, State};
 use serde_json::Value;
 
-use super::{Asker, BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
+use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
 use crate::{
     ssh::{self, SshError},
     store::{
@@ -22,7 +22,8 @@ pub struct Request {
     pub swarm: SwarmOptions,
     /// More names and addresses for the server certificate.
     pub names: Vec<String>,
-    /// Host keys to accept, as lines or as `SHA256:…` fingerprints; only for drivers that deliver none.
+    /// Host keys to accept, as lines or fingerprints; only for drivers that deliver none. They go before what an earlier
+    /// run recorded.
     pub host_keys: Vec<String>,
 }
 
@@ -39,6 +40,12 @@ pub enum CreateError {
     Removing { name: HostName },
     #[error("Error creating machine")]
     Driver(#[source] DriverError),
+    #[error("Error with `--ssh-host-key`")]
+    HostKey(#[source] SshError),
+    #[error(
+        "`--ssh-host-key` is for hosts that are there already; the driver {driver} knows the keys of its hosts"
+    )]
+    HostKeyNotNeeded { driver: &'static str },
     #[error("Could not make a key pair")]
     Keys(#[source] SshError),
     #[error("Error creating machine")]
@@ -53,16 +60,18 @@ impl CreateError {
                 "Give the options that it was begun with to go on, or undo it with `machine rm {name}`"
             )),
             Self::Removing { name } => Some(format!("Finish that with `machine rm {name}`")),
-            Self::BringUp(error)
-                if matches!(
-                    **error,
-                    BringUpError::Login { source: LoginError::Ssh(SshError::HostKeyUnknown { .. }), .. }
-                ) =>
-            {
-                Some("If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says the same on the host, run the same \
-                 command again with `--ssh-host-key SHA256:…`"
-                    .to_owned())
-            }
+            Self::HostKeyNotNeeded { .. } => Some("Leave it out".to_owned()),
+            Self::BringUp(error) => match &**error {
+                BringUpError::Login {
+                    source: LoginError::Ssh(SshError::HostKeyUnknown { .. } | SshError::HostKeyChanged { .. }),
+                    ..
+                } => Some(
+                    "If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says what the server shows on the host, run the \
+                     same command again with `--ssh-host-key SHA256:…`"
+                        .to_owned(),
+                ),
+                other => other.hint(),
+            },
             _ => None,
         }
     }
@@ -99,6 +108,7 @@ impl Prepared {
 /// Refuses everything that can be refused. Changes nothing at the provider and records nothing.
 pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, CreateError> {
     let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
+    let host_keys = named_host_keys(driver, request)?;
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
         let mut record = context.store.load(&request.name)?;
@@ -107,8 +117,9 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
             record.host_options.engine_options = request.engine.clone();
             record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
         }
-        if record.ssh_host_keys.is_empty() {
-            record.ssh_host_keys.clone_from(&request.host_keys);
+        if !host_keys.is_empty() {
+            // An earlier run may have been told a wrong one.
+            record.ssh_host_keys = host_keys;
         }
         return match record.phase {
             Phase::Ready => Err(StoreError::Exists { name: request.name.clone() }.into()),
@@ -124,7 +135,7 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     record.host_options.engine_options = request.engine.clone();
     record.host_options.swarm_options = request.swarm.clone();
     record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
-    record.ssh_host_keys.clone_from(&request.host_keys);
+    record.ssh_host_keys = host_keys;
     let paths = context.paths(&record);
     let keys = Keys::default();
     if let Err(error) = driver.check(&super::view(&record, &paths, &keys)).await {
@@ -134,15 +145,26 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     Ok(Prepared { lock, record, begun: false })
 }
 
+/// The host keys that the user named, as they are recorded.
+fn named_host_keys(driver: &dyn Driver, request: &Request) -> Result<Vec<String>, CreateError> {
+    let needed = driver.features_of(&request.config).host_key == HostKeySource::User;
+    if !needed && !request.host_keys.is_empty() {
+        return Err(CreateError::HostKeyNotNeeded { driver: driver.info().name });
+    }
+    request.host_keys.iter().map(|text| ssh::expected_key(text).map_err(CreateError::HostKey)).collect()
+}
+
 /// Creates the host: from the phase that it is in to `Ready`.
 pub async fn create(
     context: &Context,
     prepared: Prepared,
-    asker: Option<Asker>,
     progress: &dyn Progress,
 ) -> Result<Record, CreateError> {
     let Prepared { lock, mut record, begun } = prepared;
-    if !begun {
+    if begun {
+        // What was corrected counts from now on, for `machine provision` as well.
+        context.store.save(&lock, &mut record)?;
+    } else {
         context.store.plan(&lock, &mut record)?;
     }
     let driver = context.drivers.find(&record.driver_name).map_err(CreateError::Driver)?;
@@ -157,7 +179,7 @@ pub async fn create(
         context.store.save(&lock, &mut record)?;
         return Ok(record);
     }
-    bring_up::bring_up(context, &lock, &mut record, asker, progress)
+    bring_up::bring_up(context, &lock, &mut record, progress)
         .await
         .map_err(|error| CreateError::BringUp(Box::new(error)))?;
     Ok(record)

@@ -1,16 +1,17 @@
-//! How a host's SSH host key becomes known, and how one that others may know is replaced.
+//! How a host's SSH host key becomes known, and how one that others may know is replaced before anything secret is sent.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use machine_driver::{Driver, HostKeySource, Progress};
 
-use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, bring_up::BOOT_AT_MOST};
+use super::{
+    BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError,
+    bring_up::{BOOT_AT_MOST, Console},
+    login::{self, log_in, pin},
+};
 use crate::{
     provision,
-    ssh::{HostKeyPolicy, OfferedKey, Session, Timeouts},
+    ssh::{OfferedKey, Session, Timeouts},
     store::{HostLock, Record},
 };
 
@@ -50,56 +51,83 @@ pub(super) async fn learn(
     }
 }
 
-/// Has the host make a key of its own in place of the one that was delivered, where others may read that. Both are
-/// accepted until the new one has been seen, so that this can be killed at any point.
-pub(super) async fn replace(
+/// Logs in to a host that is going to be sent something secret. A key that was accepted or known by its fingerprint is
+/// pinned. One that was delivered where others may read it is replaced first, and the session is one with the new key.
+pub(super) async fn log_in_for_secrets(
     context: &Context,
-    driver: &dyn Driver,
     lock: &HostLock,
     record: &mut Record,
-    session: &Session,
+    progress: &dyn Progress,
+) -> Result<Session, BringUpError> {
+    progress.step("Logging in");
+    let enter = async |record: &Record| {
+        let failed = |source| BringUpError::Login { source, console: Console::default() };
+        log_in(context, record).await.map_err(failed)
+    };
+    let delivered = Delivered::of(context, record);
+    let mut session = enter(record).await?;
+    let once =
+        context.driver(record)?.features_of(&record.driver.config).host_key == HostKeySource::DeliveredOnce;
+    if once && delivered.exists() {
+        replace(context, lock, record, session, progress).await?;
+        progress.step("Logging in with the new SSH host key");
+        session = enter(record).await?;
+    }
+    pin(context, lock, record, &session)?;
+    // Last of all: while it is there, the host is taken for one that may still show it.
+    delivered.delete();
+    Ok(session)
+}
+
+/// The key that a driver delivers, as files in the host's folder.
+struct Delivered(std::path::PathBuf);
+
+impl Delivered {
+    fn of(context: &Context, record: &Record) -> Self {
+        Self(context.store.folder(&record.name).join(DELIVERED_HOST_KEY))
+    }
+
+    fn exists(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// A file that cannot be deleted now is deleted by the next login.
+    fn delete(&self) {
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(self.0.with_extension("pub"));
+    }
+}
+
+/// Has the host make a key of its own in place of the one that was delivered, where others may read that. Both are
+/// accepted until the new one has been seen, so that this can be killed at any point.
+async fn replace(
+    context: &Context,
+    lock: &HostLock,
+    record: &mut Record,
+    session: Session,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
-    let source = driver.features_of(&record.driver.config).host_key;
-    let delivered = context.store.folder(&record.name).join(DELIVERED_HOST_KEY);
-    if source != HostKeySource::DeliveredOnce || !delivered.exists() {
-        return Ok(());
-    }
     progress.step("Replacing the SSH host key");
-    let fresh = provision::prepare_host_key(session).await?;
-    let old = session.host_key().to_owned();
+    let fresh = provision::prepare_host_key(&session).await?;
     if !record.ssh_host_keys.contains(&fresh) {
-        record.ssh_host_keys = vec![old.clone(), fresh.clone()];
+        record.ssh_host_keys = vec![session.host_key().line.clone(), fresh.clone()];
         context.store.save(lock, record)?;
     }
-    provision::place_host_key(session).await?;
+    provision::place_host_key(&session).await?;
+    session.close().await;
     for _ in 0..LOOKS {
-        if shown(context, record).await.as_deref() == Some(fresh.as_str()) {
+        if shown_host_key(record).await.is_ok_and(|key| key.line == fresh) {
             record.ssh_host_keys = vec![fresh];
             context.store.save(lock, record)?;
-            // Last of all: while it is there, the host is taken for one that still shows it.
-            let _ = std::fs::remove_file(&delivered);
-            let _ = std::fs::remove_file(delivered.with_extension("pub"));
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    progress.note(
-        "The host goes on showing the SSH host key that it was delivered; `machine provision` tries again",
-    );
-    Ok(())
+    Err(BringUpError::HostKeyKept { name: record.name.clone() })
 }
 
-/// The host key that the host shows now; nobody logs in for it.
-async fn shown(context: &Context, record: &Record) -> Option<String> {
-    let seen: Arc<Mutex<Option<String>>> = Arc::default();
-    let note = seen.clone();
-    let look = move |offered: &OfferedKey| {
-        *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(offered.line.clone());
-        false
-    };
-    let mut target = super::target(&context.store, record, None).ok()?;
-    target.host_key = HostKeyPolicy::Ask(Arc::new(look));
-    let _ = Session::connect(&target, &Timeouts::default()).await;
-    seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// The host key that a host shows now; nobody logs in for it.
+pub async fn shown_host_key(record: &Record) -> Result<OfferedKey, LoginError> {
+    let ssh = login::endpoint(record)?;
+    Ok(Session::host_key_of(&ssh.host, ssh.port, &Timeouts::default()).await?)
 }

@@ -1,48 +1,165 @@
 //! Logging in to a host: its recorded address, its key, its pinned host key; one session.
 
-use std::sync::Arc;
+use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
 
-use machine_driver::{Endpoint, SshKey};
+use machine_driver::{Endpoint, HostName, SshEndpoint, SshKey};
 
+use super::Context;
 use crate::{
-    ssh::{HostKeyPolicy, Key, OfferedKey, Session, SshError, Target, Timeouts},
-    store::{Record, Store},
+    ssh::{
+        HostKeyPolicy, Key, OfferedKey, Passphrase, Session, SshError, Target, Timeouts, is_fingerprint,
+        same_key,
+    },
+    store::{HostLock, Record, Store, StoreError},
 };
 
-/// Asks the user whether a host key is the right one.
-pub type Asker = Arc<dyn Fn(&OfferedKey) -> bool + Send + Sync>;
+/// How often the lock of a host is asked for, to keep a key that was just accepted, and how long is waited in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_EVERY: Duration = Duration::from_millis(100);
+
+/// Answers what has to be known on the way to a login: as a rule a person at a terminal. Called on threads of its own.
+pub trait Prompter: Debug + Send + Sync {
+    /// Whether the host shows the right key.
+    fn accepts(&self, question: &HostKeyQuestion<'_>) -> bool;
+
+    /// The passphrase of a key file; nothing if nobody gives one.
+    fn passphrase(&self, key_file: &Path) -> Option<String>;
+}
+
+/// A host that shows a key which nothing is known of.
+#[derive(Debug, Clone, Copy)]
+pub struct HostKeyQuestion<'a> {
+    pub host: &'a HostName,
+    /// Where it was found.
+    pub address: &'a str,
+    pub port: u16,
+    pub offered: &'a OfferedKey,
+}
+
+/// Where nobody can be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Nobody;
+
+impl Prompter for Nobody {
+    fn accepts(&self, _: &HostKeyQuestion<'_>) -> bool {
+        false
+    }
+
+    fn passphrase(&self, _: &Path) -> Option<String> {
+        None
+    }
+}
 
 /// There is nothing to log in to, or it did not let us in.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     #[error("`{name}` has no address yet")]
-    NoAddress { name: String },
+    NoAddress { name: HostName },
     #[error("`{name}` has no SSH: its driver records a URL only")]
-    NoSsh { name: String },
-    #[error("{0}")]
+    NoSsh { name: HostName },
+    #[error(transparent)]
     Ssh(#[from] SshError),
 }
 
-/// How a host is logged in to. A host whose key is not pinned is asked about.
-pub fn target(store: &Store, record: &Record, asker: Option<Asker>) -> Result<Target, LoginError> {
-    let name = record.name.to_string();
+impl LoginError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoAddress { name } => {
+                Some(format!("Run the `machine create` of `{name}` again: it goes on from there"))
+            }
+            Self::NoSsh { .. } => None,
+            Self::Ssh(error) => error.hint(),
+        }
+    }
+}
+
+/// Where a host's SSH server is.
+pub(super) fn endpoint(record: &Record) -> Result<&SshEndpoint, LoginError> {
+    let name = &record.name;
     let endpoint: &Endpoint =
         record.endpoint.as_ref().ok_or_else(|| LoginError::NoAddress { name: name.clone() })?;
-    let ssh = endpoint.ssh.as_ref().ok_or(LoginError::NoSsh { name })?;
+    endpoint.ssh.as_ref().ok_or_else(|| LoginError::NoSsh { name: name.clone() })
+}
+
+/// How a host is logged in to. A host whose key is not pinned is asked about.
+pub(super) fn target(
+    store: &Store,
+    record: &Record,
+    prompter: &Arc<dyn Prompter>,
+) -> Result<Target, LoginError> {
+    let (name, ssh) = (&record.name, endpoint(record)?);
     let key = match &ssh.key {
-        SshKey::Generated => Key::File(store.folder(&record.name).join("id_ed25519")),
+        SshKey::Generated => Key::File(store.folder(name).join("id_ed25519")),
         SshKey::File(path) => Key::File(path.clone()),
         SshKey::Agent => Key::Agent,
     };
-    let host_key = match asker {
-        Some(asker) if record.ssh_host_keys.is_empty() => HostKeyPolicy::Ask(asker),
-        _ => HostKeyPolicy::Pinned(record.ssh_host_keys.clone()),
+    let host_key = if record.ssh_host_keys.is_empty() {
+        let (name, address, port, prompter) = (name.clone(), ssh.host.clone(), ssh.port, prompter.clone());
+        HostKeyPolicy::Ask(Arc::new(move |offered: &OfferedKey| {
+            prompter.accepts(&HostKeyQuestion { host: &name, address: &address, port, offered })
+        }))
+    } else {
+        HostKeyPolicy::Pinned(record.ssh_host_keys.clone())
     };
-    Ok(Target { host: ssh.host.clone(), port: ssh.port, user: ssh.user.clone(), key, host_key })
+    let prompter = prompter.clone();
+    let passphrase = Passphrase::from(move |path| prompter.passphrase(path));
+    Ok(Target { host: ssh.host.clone(), port: ssh.port, user: ssh.user.clone(), key, passphrase, host_key })
 }
 
-/// Logs in once.
-pub async fn log_in(store: &Store, record: &Record, asker: Option<Asker>) -> Result<Session, LoginError> {
-    let target = target(store, record, asker)?;
+/// Logs in once. The host shows a key that is recorded, or one that was accepted just now: whoever holds the host's lock
+/// keeps it with [`pin`].
+pub(super) async fn log_in(context: &Context, record: &Record) -> Result<Session, LoginError> {
+    let target = target(&context.store, record, &context.prompter)?;
     Ok(Session::connect(&target, &Timeouts::default()).await?)
+}
+
+/// Keeps the host key of a session as the only one that is accepted from now on.
+pub(super) fn pin(
+    context: &Context,
+    lock: &HostLock,
+    record: &mut Record,
+    session: &Session,
+) -> Result<(), StoreError> {
+    if record.ssh_host_keys != [session.host_key().line.as_str()] {
+        record.ssh_host_keys = vec![session.host_key().line.clone()];
+        context.store.save(lock, record)?;
+    }
+    Ok(())
+}
+
+/// Logs in once, for somebody who does not hold the host's lock. A key that was accepted just now, or that was known by its
+/// fingerprint alone, is kept in the record; the second half of the answer says why it could not be.
+pub async fn log_in_and_pin(
+    context: &Context,
+    record: &Record,
+) -> Result<(Session, Option<StoreError>), LoginError> {
+    let session = log_in(context, record).await?;
+    let kept = keep(context, record, &session).await;
+    Ok((session, kept.err()))
+}
+
+async fn keep(context: &Context, used: &Record, session: &Session) -> Result<(), StoreError> {
+    let shown = session.host_key();
+    if used.ssh_host_keys.iter().any(|known| !is_fingerprint(known) && same_key(known, shown)) {
+        return Ok(());
+    }
+    let lock = lock_soon(context, &used.name).await?;
+    let mut record = super::power::load_or_unlock(context, &used.name, &lock)?;
+    // Whoever had the lock meanwhile may have recorded another key, and knows better.
+    if record.ssh_host_keys == used.ssh_host_keys {
+        pin(context, &lock, &mut record, session)?;
+    }
+    Ok(())
+}
+
+async fn lock_soon(context: &Context, name: &HostName) -> Result<HostLock, StoreError> {
+    let mut tries = 1;
+    loop {
+        match context.store.lock(name) {
+            Err(StoreError::Locked { .. }) if tries < LOCK_TRIES => tries += 1,
+            other => return other,
+        }
+        tokio::time::sleep(LOCK_EVERY).await;
+    }
 }

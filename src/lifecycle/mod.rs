@@ -17,11 +17,14 @@ mod survey;
 pub use bring_up::BringUpError;
 pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
+pub use host_key::shown_host_key;
 pub use leftovers::{leftovers, remove_leftovers};
-pub use login::{Asker, LoginError, log_in, target};
+pub use login::{HostKeyQuestion, LoginError, Nobody, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
 pub use survey::{Row, survey};
+
+use std::sync::Arc;
 
 use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, Progress, State};
 
@@ -41,6 +44,8 @@ pub struct Context {
     pub certificates: Certificates,
     pub drivers: Registry,
     pub bundle: Bundle,
+    /// Who is asked about host keys and passphrases.
+    pub prompter: Arc<dyn Prompter>,
 }
 
 impl Context {

@@ -95,7 +95,7 @@ pub async fn power(
     record.set_endpoint(endpoint, &paths.folder);
     context.store.save(&lock, &mut record)?;
     if driver.info().features.provisioned && record.phase >= Phase::Booting {
-        bring_up::bring_up(context, &lock, &mut record, None, progress).await?;
+        bring_up::bring_up(context, &lock, &mut record, progress).await?;
     }
     Ok(record)
 }
@@ -104,7 +104,6 @@ pub async fn power(
 pub async fn reprovision(
     context: &Context,
     name: &HostName,
-    asker: Option<super::Asker>,
     progress: &dyn Progress,
 ) -> Result<(Record, Vec<String>), PowerError> {
     let lock = context.store.lock(name)?;
@@ -120,7 +119,7 @@ pub async fn reprovision(
     if record.phase == Phase::Ready && driver.info().features.power {
         context.refresh(&lock, &mut record, progress).await?;
     }
-    let changed = bring_up::bring_up(context, &lock, &mut record, asker, progress).await?;
+    let changed = bring_up::bring_up(context, &lock, &mut record, progress).await?;
     Ok((record, changed))
 }
 

@@ -13,8 +13,7 @@ use tokio::time::timeout;
 
 use super::key::{EncryptedKey, KeyFile, default_key_files, read_key_file};
 use super::session::Client;
-use super::terminal::ask_passphrase;
-use super::{Key, SshError, Target};
+use super::{Key, Passphrase, SshError, Target};
 
 /// An agent answers this question without asking anybody.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
@@ -36,17 +35,17 @@ impl Credentials {
     /// Reads the key file or asks the agent; the network is not touched.
     pub(super) async fn gather(target: &Target) -> Result<Self, SshError> {
         match &target.key {
-            Key::File(path) => Self::of_file(path).await,
+            Key::File(path) => Self::of_file(path, target.passphrase.clone()).await,
             Key::Agent => Self::of_agent(&target.host).await,
         }
     }
 
-    async fn of_file(path: &Path) -> Result<Self, SshError> {
+    async fn of_file(path: &Path, passphrase: Passphrase) -> Result<Self, SshError> {
         let key = match read_on_thread(path).await? {
             KeyFile::Plain(key) => *key,
             KeyFile::Encrypted(encrypted) => match Self::of_agent_for(&encrypted).await {
                 Some(credentials) => return Ok(credentials),
-                None => on_thread(path, move || encrypted.open(ask_passphrase)).await?,
+                None => on_thread(path, move || encrypted.open(|path| passphrase.ask(path))).await?,
             },
         };
         let keys = vec![Credential::File { key: Arc::new(key), path: path.to_owned() }];

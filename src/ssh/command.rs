@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::error::abbreviated;
-use super::terminal::Size;
 use super::{Session, SshError};
+use crate::terminal::Size;
 
 /// How much `output` keeps.
 const MAXIMUM_OUTPUT: usize = 64 * 1024 * 1024;

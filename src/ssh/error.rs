@@ -45,11 +45,14 @@ pub enum SshError {
     #[error("The host key of `{host}` is unknown and was not accepted: it is {offered}")]
     HostKeyUnknown { host: String, offered: String },
     /// The host has another key than the recorded one.
-    #[error("The host key of `{host}` has changed: recorded is {}, the server shows {offered}", expected.join(" or "))]
+    #[error("The host key of `{host}` is not the expected one: expected is {}, the server shows {offered}", expected.join(" or "))]
     HostKeyChanged { host: String, offered: String, expected: Vec<String> },
     /// The record of the host key is unreadable.
     #[error("The recorded host key `{line}` cannot be read")]
     HostKeyRecord { line: String },
+    /// What somebody gave as a host key is none.
+    #[error("`{text}` is neither a host key nor the fingerprint of one")]
+    HostKeyInvalid { text: String },
     /// There is no key file.
     #[error("The key file `{}` does not exist", path.display())]
     KeyMissing { path: PathBuf },
@@ -124,9 +127,10 @@ impl SshError {
             Self::Connect { .. } | Self::ConnectTimeout { .. } => "port",
             Self::BannerTimeout { .. } | Self::BannerClosed { .. } | Self::NotSsh { .. } => "banner",
             Self::KeyExchangeTimeout { .. } | Self::KeyExchange { .. } => "key exchange",
-            Self::HostKeyUnknown { .. } | Self::HostKeyChanged { .. } | Self::HostKeyRecord { .. } => {
-                "host key"
-            }
+            Self::HostKeyUnknown { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::HostKeyRecord { .. }
+            | Self::HostKeyInvalid { .. } => "host key",
             Self::KeyMissing { .. }
             | Self::KeyUnreadable { .. }
             | Self::KeyTooOpen { .. }
@@ -163,10 +167,13 @@ impl SshError {
                 "Compare the fingerprint with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says on the host"
                     .to_owned()
             }
-            Self::HostKeyChanged { .. } => "Somebody may be reading along. If the host was installed anew, replace the \
-                 host key in its record"
+            Self::HostKeyChanged { .. } => "Somebody may be reading along. If the host was installed anew, `machine \
+                 host-key pin` records its new key; if the expected key was mistyped, give the right one"
                 .to_owned(),
-            Self::HostKeyRecord { .. } => "A host key is recorded as `ssh-ed25519 AAAA…`".to_owned(),
+            Self::HostKeyRecord { .. } => "`machine host-key pin` records the right one".to_owned(),
+            Self::HostKeyInvalid { .. } => {
+                "Give a line such as `ssh-ed25519 AAAA…`, or a fingerprint such as `SHA256:…`".to_owned()
+            }
             Self::KeyTooOpen { path, .. } => format!("Run `chmod 600 {}`", path.display()),
             Self::KeyEncrypted { path } | Self::KeyPassphrase { path } => encrypted_hint(path),
             Self::KeyInvalid { path, .. } if path.extension().is_some_and(|extension| extension == "pub") => {

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::command::{Consumer, Control, Controls, NoControls, Stream};
 use super::error::abbreviated;
 use super::standard_input::StandardInput;
-use super::terminal::{RawMode, Size};
 use super::{ExitStatus, Session, SshError};
+use crate::terminal::{RawMode, Size};
 
 impl Session {
     /// Runs a command, or the login shell, on our own standard input, output and error. With `terminal` the host gives it

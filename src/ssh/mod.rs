@@ -16,14 +16,13 @@ mod key;
 mod session;
 mod standard_input;
 mod target;
-mod terminal;
 
 pub use banner::wait_for_banner;
 pub use command::{ExitStatus, Output, Stream};
 pub use copy::{CopyError, CopyEvent, CopyOptions, Place, copy};
 pub use error::{Cause, SshError};
 pub use forward::ForwardedStream;
-pub use host_key::OfferedKey;
+pub use host_key::{OfferedKey, expected_key, fingerprint_of, is_fingerprint, same_key};
 pub use key::{KeyPair, generate_key_pair};
 pub use session::Session;
-pub use target::{HostKeyPolicy, Key, Target, Timeouts};
+pub use target::{HostKeyPolicy, Key, Passphrase, Target, Timeouts};

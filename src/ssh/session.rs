@@ -20,7 +20,7 @@ use super::authentication::{self, Credentials};
 use super::banner;
 use super::error::printable;
 use super::host_key::{Expected, OfferedKey};
-use super::{SshError, Target, Timeouts};
+use super::{HostKeyPolicy, SshError, Target, Timeouts};
 
 /// One login on a host. Commands, copies and forwards are channels on it; they end with it.
 pub struct Session {
@@ -28,6 +28,7 @@ pub struct Session {
     timeouts: Timeouts,
     handle: Handle<Client>,
     facts: Arc<Facts>,
+    host_key: OfferedKey,
     /// The connection is cut when this is dropped.
     _life: oneshot::Sender<()>,
 }
@@ -70,7 +71,22 @@ impl Session {
     pub async fn connect(target: &Target, timeouts: &Timeouts) -> Result<Self, SshError> {
         let expected = Expected::new(&target.host_key)?;
         let credentials = Credentials::gather(target).await?;
-        let (host, port) = (target.host.as_str(), target.port);
+        let mut session = Self::open(&target.host, target.port, expected, timeouts).await?;
+        session.log_in(&target.user, credentials).await?;
+        Ok(session)
+    }
+
+    /// The host key that a server shows, whatever it is; nobody logs in.
+    pub async fn host_key_of(host: &str, port: u16, timeouts: &Timeouts) -> Result<OfferedKey, SshError> {
+        let any = Expected::Ask(HostKeyPolicy::Ask(Arc::new(|_| true)));
+        let session = Self::open(host, port, any, timeouts).await?;
+        let key = session.host_key.clone();
+        session.close().await;
+        Ok(key)
+    }
+
+    /// Connects and agrees on keys with a server that shows an expected host key.
+    async fn open(host: &str, port: u16, expected: Expected, timeouts: &Timeouts) -> Result<Self, SshError> {
         let mut stream = banner::connect(host, port, timeouts.connect).await?;
         tune(&stream, timeouts.idle);
         let banner = banner::read_banner(&mut stream, host, port, timeouts.banner).await?;
@@ -81,9 +97,12 @@ impl Session {
         let handler = Client { host: host.to_owned(), expected: Arc::new(expected), facts: facts.clone() };
         let exchange = client::connect_stream(config, transport, handler);
         let handle = exchange_keys(host, timeouts.key_exchange, &facts, exchange).await?;
-        let mut session = Self { host: host.to_owned(), timeouts: *timeouts, handle, facts, _life: life };
-        session.log_in(&target.user, credentials).await?;
-        Ok(session)
+        let Some((_, shown)) = facts.host_key.get() else {
+            let source = "it ended without a host key".into();
+            return Err(SshError::KeyExchange { host: host.to_owned(), source });
+        };
+        let host_key = shown.clone();
+        Ok(Self { host: host.to_owned(), timeouts: *timeouts, handle, facts, host_key, _life: life })
     }
 
     async fn log_in(&mut self, user: &str, credentials: Credentials) -> Result<(), SshError> {
@@ -106,9 +125,9 @@ impl Session {
         }
     }
 
-    /// The host key that the server showed, as a line `ssh-ed25519 AAAA…`.
-    pub fn host_key(&self) -> &str {
-        self.facts.host_key.get().map_or("", |(_, offered)| offered.line.as_str())
+    /// The host key that the server showed, and that was accepted.
+    pub fn host_key(&self) -> &OfferedKey {
+        &self.host_key
     }
 
     /// The host, as it was named.

@@ -1,7 +1,7 @@
 //! Whom to reach, as whom, and how long to wait for it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub struct Target {
     pub user: String,
     /// What proves that we are the user.
     pub key: Key,
+    /// What opens a key file that is encrypted and not in the agent.
+    pub passphrase: Passphrase,
     /// What proves that the server is the host.
     pub host_key: HostKeyPolicy,
 }
@@ -31,10 +33,39 @@ pub enum Key {
     Agent,
 }
 
+/// Where passphrases come from.
+#[derive(Clone)]
+pub struct Passphrase(Arc<AskPassphrase>);
+
+type AskPassphrase = dyn Fn(&Path) -> Option<String> + Send + Sync;
+
+impl Passphrase {
+    /// It is called with the path of the key file, on a thread of its own, and may ask a person; no answer means that nobody
+    /// gives one.
+    pub fn from(ask: impl Fn(&Path) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// Nobody is asked.
+    pub fn none() -> Self {
+        Self::from(|_| None)
+    }
+
+    pub(super) fn ask(&self, key_file: &Path) -> Option<String> {
+        (self.0)(key_file)
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Passphrase")
+    }
+}
+
 /// Which host keys are accepted.
 #[derive(Clone)]
 pub enum HostKeyPolicy {
-    /// One of these, each a line `ssh-ed25519 AAAA…`.
+    /// One of these, each a line `ssh-ed25519 AAAA…` or a fingerprint `SHA256:…`.
     Pinned(Vec<String>),
     /// Whatever the closure says yes to. It is called on a thread of its own and may ask a person.
     Ask(Arc<dyn Fn(&OfferedKey) -> bool + Send + Sync>),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     bundle::BundleError,
     engine_api::EngineError,
-    lifecycle::CreateError,
+    lifecycle::{BringUpError, CreateError, LoginError},
     provision::ProvisionError,
     ssh::{CopyError, SshError},
     store::StoreError,
@@ -121,6 +121,12 @@ pub fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(error.hint.clone());
     }
     if let Some(error) = error.downcast_ref::<CreateError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<BringUpError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<LoginError>() {
         return error.hint();
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {

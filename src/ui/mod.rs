@@ -4,10 +4,12 @@
 
 mod failure;
 mod lane;
+mod question;
 mod table;
 
 pub use failure::{Failure, Hinted, hint_of};
 pub use lane::{Lane, Outcome};
+pub use question::Questions;
 pub use table::aligned;
 
 use std::{
@@ -34,6 +36,7 @@ pub enum Style {
 pub struct Ui {
     style: Style,
     bars: MultiProgress,
+    questions: Questions,
     /// Whether talk goes to stderr, because stdout carries data that is evaluated (`env`, `config`).
     talk_on_stderr: bool,
     failure: Mutex<Option<io::Error>>,
@@ -52,9 +55,11 @@ impl Ui {
             Style::Terminal => ProgressDrawTarget::stderr(),
             Style::Plain | Style::Json => ProgressDrawTarget::hidden(),
         };
+        let bars = MultiProgress::with_draw_target(target);
         Self {
             style,
-            bars: MultiProgress::with_draw_target(target),
+            questions: Questions::new(bars.clone()),
+            bars,
             talk_on_stderr,
             failure: Mutex::new(None),
         }
@@ -97,6 +102,11 @@ impl Ui {
         Lane::new(self, host)
     }
 
+    /// Whom to ask what has to be known in the middle of something.
+    pub fn questions(&self) -> Questions {
+        self.questions.clone()
+    }
+
     /// Asks a yes-or-no question on the terminal. Without a terminal, or at end of file, the answer is no answer.
     pub fn confirm(&self, question: &str) -> Option<bool> {
         print!("{question}");
@@ -131,6 +141,9 @@ impl Ui {
                     Some(host) => format!("({host}) {text}"),
                     None => text.to_owned(),
                 };
+                if self.questions.hold(&text) {
+                    return;
+                }
                 self.bars.suspend(|| {
                     if self.talk_on_stderr {
                         eprintln!("{text}");

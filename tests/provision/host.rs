@@ -15,7 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use machine::bundle::{Bundle, Engine};
 use machine::provision::{self, EngineSettings, Plan, ProvisionError, Report, TlsFiles};
-use machine::ssh::{self, HostKeyPolicy, Key, Session, Target, Timeouts};
+use machine::ssh::{self, HostKeyPolicy, Key, Passphrase, Session, Target, Timeouts};
 use machine_driver::Progress;
 use sha2::{Digest, Sha256};
 
@@ -171,6 +171,7 @@ impl Host {
             port: self.port,
             user: self.user.to_owned(),
             key: Key::File(self.key.clone()),
+            passphrase: Passphrase::none(),
             host_key: HostKeyPolicy::Pinned(vec![self.pinned.clone()]),
         };
         if let Err(error) = ssh::wait_for_banner("127.0.0.1", self.port, Duration::from_secs(20)).await {

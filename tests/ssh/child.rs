@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use machine::ssh::{HostKeyPolicy, Key, Session, Target, Timeouts};
+use machine::ssh::{HostKeyPolicy, Key, Passphrase, Session, Target, Timeouts};
+use machine::terminal;
 use serde_json::{Value, json};
 
 use crate::server::wait;
@@ -50,14 +51,6 @@ impl Task {
         command.args(["--exact", "child::the_child", "--nocapture"]).env(VARIABLE, self.encode());
         command
     }
-
-    /// As above, with standard input as its controlling terminal.
-    pub(crate) fn command_in_terminal(&self) -> Command {
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(std::env::current_exe().unwrap());
-        command.args(["--exact", "child::the_child", "--nocapture"]).env(VARIABLE, self.encode());
-        command
-    }
 }
 
 /// Runs the task without any input; its exit code and what it wrote.
@@ -85,6 +78,9 @@ fn the_child() {
         port: task["port"].as_u64().unwrap().try_into().unwrap(),
         user: text("user"),
         key: task["key"].as_str().map_or(Key::Agent, |path| Key::File(PathBuf::from(path))),
+        passphrase: Passphrase::from(|path| {
+            terminal::ask_hidden(&format!("Passphrase for `{}`: ", path.display()))
+        }),
         host_key: HostKeyPolicy::Pinned(serde_json::from_value(task["lines"].clone()).unwrap()),
     };
     if let Some(file) = std::env::var_os(PANIC) {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machine::ssh::{HostKeyPolicy, Key, Session, SshError, Target, Timeouts, wait_for_banner};
+use machine::ssh::{HostKeyPolicy, Key, Passphrase, Session, SshError, Target, Timeouts, wait_for_banner};
 
 use crate::child::{Task, child};
 use crate::server::{Server, own_address, shell, wait};
@@ -61,7 +61,7 @@ fn the_host_key_decides() {
     // The kind that is known is the kind that is shown.
     for (lines, shown) in [(vec![&*ecdsa], &ecdsa), (vec![&*other, &*ed25519], &ed25519)] {
         let session = wait(Session::connect(&pinned(&lines), &Timeouts::default())).unwrap();
-        assert_eq!(session.host_key(), shown);
+        assert_eq!(session.host_key().line, *shown);
     }
 
     let error = refused(&pinned(&[&other]));
@@ -88,7 +88,7 @@ fn the_host_key_decides() {
     assert!(matches!(error, SshError::HostKeyUnknown { .. }), "{error}");
     let timeouts = Timeouts { key_exchange: Duration::from_secs(1), ..Timeouts::default() };
     let session = wait(Session::connect(&ask(true), &timeouts)).unwrap();
-    assert_eq!(session.host_key(), ed25519);
+    assert_eq!(session.host_key().line, ed25519);
     assert_eq!(*asked.lock().unwrap(), [ed25519.clone(), ed25519.clone()]);
     let spoiled = refused(&pinned(&["ssh-ed25519 nonsense"]));
     assert!(matches!(spoiled, SshError::HostKeyRecord { .. }), "{spoiled}");
@@ -234,6 +234,7 @@ fn servers_that_are_none_fail_at_their_layer() {
         port,
         user: "nobody".to_owned(),
         key: Key::File(folder.path().join("key")),
+        passphrase: Passphrase::none(),
         host_key: HostKeyPolicy::Pinned(vec![]),
     };
     let error = refused(&target(listener(b"", false)));

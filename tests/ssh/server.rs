@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use machine::ssh::{HostKeyPolicy, Key, Session, Target, Timeouts, wait_for_banner};
+use machine::ssh::{HostKeyPolicy, Key, Passphrase, Session, Target, Timeouts, wait_for_banner};
 use tempfile::TempDir;
 
 pub(crate) struct Server {
@@ -129,6 +129,7 @@ impl Server {
             port: self.port,
             user: user(),
             key: Key::File(self.path("key")),
+            passphrase: Passphrase::none(),
             host_key: HostKeyPolicy::Pinned(vec![self.line("host_ed25519.pub")]),
         }
     }
