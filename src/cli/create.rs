@@ -77,11 +77,13 @@ pub(super) fn run(
         }
         names.push(name);
     }
-    let requests = requests(driver, &arguments, matches, &names)?;
+    let requests = requests(&*driver, &arguments, matches, &names)?;
+    let Some(requests) = requests else { return Ok(super::INTERRUPTED) };
     announce_certificates(context, ui)?;
     let prepared = prepare_all(context, ui, &requests)?;
     let Some(prepared) = prepared else { return Ok(super::INTERRUPTED) };
     // The locks that `prepare` took are handed over one by one.
+    let provisioned = driver.info().features.provisioned;
     let undo = arguments.on_failure == OnFailure::Undo;
     let waiting: std::sync::Mutex<BTreeMap<HostName, Prepared>> =
         std::sync::Mutex::new(prepared.into_iter().map(|one| (one.name().clone(), one)).collect());
@@ -94,7 +96,7 @@ pub(super) fn run(
                 machine_driver::Progress::note(&lane, &format!("Going on from the phase {phase:?}"));
             }
             match lifecycle::create(context, prepared, &lane).await {
-                Ok(record) if driver.info().features.provisioned => {
+                Ok(record) if provisioned => {
                     let version = record.engine_version.unwrap_or_default();
                     lane.finish(Outcome::Done, &format!("Docker is up and running! Engine {version}"));
                     Ok(())
@@ -162,11 +164,20 @@ fn requests(
     arguments: &Arguments,
     matches: &ArgMatches,
     names: &[HostName],
-) -> Result<Vec<Request>, Failure> {
+) -> Result<Option<Vec<Request>>, Failure> {
     let options = driver_flags::options(&driver.flags(), matches)?;
-    let config = driver.configure(&options).map_err(|error| {
-        anyhow::Error::new(error).context("Error setting machine configuration from flags provided")
-    })?;
+    let Some((config, places)) = super::block_on(async {
+        let config = driver.configure(&options).await.map_err(|error| {
+            anyhow::Error::new(error).context("Error setting machine configuration from flags provided")
+        })?;
+        // One host is put where its driver thinks best; several are spread.
+        let places = if names.len() > 1 { driver.places(&config).await? } else { Vec::new() };
+        Ok::<_, anyhow::Error>((config, places))
+    })?
+    .transpose()?
+    else {
+        return Ok(None);
+    };
     pairs("--engine-label", &arguments.engine_label)?;
     pairs("--engine-env", &arguments.engine_env)?;
     let engine = EngineOptions {
@@ -185,10 +196,12 @@ fn requests(
             return Err(anyhow::anyhow!("`--tls-san` takes a name or an address, not `{name}`").into());
         }
     }
-    Ok(names
+    let mut places = places.iter().map(|place| place.name.clone()).cycle();
+    let requests = names
         .iter()
         .map(|name| Request {
             name: name.clone(),
+            place: places.next(),
             driver: arguments.driver.clone(),
             config: config.clone(),
             engine: engine.clone(),
@@ -196,7 +209,8 @@ fn requests(
             names: arguments.tls_san.clone(),
             host_keys: arguments.ssh_host_key.clone(),
         })
-        .collect())
+        .collect();
+    Ok(Some(requests))
 }
 
 fn pairs(option: &str, texts: &[String]) -> Result<(), Failure> {

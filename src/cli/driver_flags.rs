@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString};
 
 use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
-use machine_driver::{Driver, Flag, FlagKind, Options};
+use machine_driver::{Flag, FlagKind, Options};
 
 use crate::{
     drivers::{DEFAULT_DRIVER, Registry},
@@ -13,7 +13,7 @@ use crate::{
 /// Adds the options of the driver that `words` name.
 pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> clap::Command {
     let registry = Registry::built_in();
-    let known = registry.names().join(", ");
+    let known = Registry::names().join(", ");
     let named = driver_in(words);
     let driver = registry.find(&named).ok();
     let heading = format!("Options of the driver {named} (drivers: {known})");
@@ -23,9 +23,11 @@ pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> c
     };
     command
         .mut_subcommand("create", |create| {
-            create.args(arguments(driver.map(Driver::flags).unwrap_or_default()))
+            create.args(arguments(driver.as_ref().map(|driver| driver.flags()).unwrap_or_default()))
         })
-        .mut_subcommand("gc", |gc| gc.args(arguments(driver.map(Driver::scope_flags).unwrap_or_default())))
+        .mut_subcommand("gc", |gc| {
+            gc.args(arguments(driver.as_ref().map(|driver| driver.scope_flags()).unwrap_or_default()))
+        })
 }
 
 /// The driver named on a command line that is not parsed yet.
@@ -54,7 +56,7 @@ fn driver_in(words: &[OsString]) -> String {
 
 fn argument(flag: Flag) -> Arg {
     let mut argument =
-        Arg::new(flag.name).long(flag.name).visible_aliases(flag.aliases.to_vec()).help(flag.help);
+        Arg::new(flag.name.clone()).long(flag.name).visible_aliases(flag.aliases).help(flag.help);
     if let Some(variable) = flag.environment {
         argument = argument.env(variable);
     }
@@ -81,12 +83,12 @@ fn argument(flag: Flag) -> Arg {
 pub(super) fn options(flags: &[Flag], matches: &ArgMatches) -> Result<Options, Failure> {
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for flag in flags {
-        let Some(values) = matches.get_many::<String>(flag.name) else { continue };
+        let Some(values) = matches.get_many::<String>(&flag.name) else { continue };
         // A variable that is set to nothing says nothing.
-        let is_set = matches.value_source(flag.name) != Some(ValueSource::EnvVariable)
+        let is_set = matches.value_source(&flag.name) != Some(ValueSource::EnvVariable)
             || values.clone().any(|value| !value.is_empty());
         if is_set {
-            given.insert(flag.name.to_owned(), values.cloned().collect());
+            given.insert(flag.name.clone(), values.cloned().collect());
         }
     }
     Ok(Options::resolve(flags, &given)?)

@@ -31,11 +31,11 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     let driver = context.drivers.find(&arguments.driver)?;
     let options = driver_flags::options(&driver.scope_flags(), matches)?;
-    let Some(found) = super::block_on(lifecycle::leftovers(context, driver, &options))? else {
+    let Some(found) = super::block_on(lifecycle::leftovers(context, &*driver, &options))? else {
         return Ok(super::INTERRUPTED);
     };
     let found = found?;
-    let me = driver.owner(context.store.root());
+    let me = context.store.ensure_id()?;
     let (chosen, others): (Vec<Leftover>, Vec<Leftover>) =
         found.into_iter().partition(|one| arguments.any_owner || one.owner == me);
     let all = || chosen.iter().chain(&others);
@@ -67,7 +67,7 @@ pub(super) fn run(
         return Ok(0);
     }
     let lane = ui.lane("gc");
-    let Some(removed) = super::block_on(lifecycle::remove_leftovers(driver, &options, &chosen, &lane))?
+    let Some(removed) = super::block_on(lifecycle::remove_leftovers(&*driver, &options, &chosen, &lane))?
     else {
         ui.warn("Interrupted; run the same command again to go on");
         return Ok(super::INTERRUPTED);

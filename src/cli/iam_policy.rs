@@ -16,12 +16,16 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
     let drivers = Registry::built_in();
-    let Some(policy) = drivers.find(&arguments.driver)?.permissions() else {
-        let with: Vec<&str> = drivers
-            .iter()
-            .filter(|driver| driver.permissions().is_some())
-            .map(|driver| driver.info().name)
-            .collect();
+    let driver = drivers.find(&arguments.driver)?;
+    let Some(policy) = super::block_on(driver.permissions())? else { return Ok(super::INTERRUPTED) };
+    let Some(policy) = policy? else {
+        let mut with = Vec::new();
+        for name in Registry::names() {
+            let driver = drivers.find(name)?;
+            if let Some(Ok(Some(_))) = super::block_on(driver.permissions())? {
+                with.push(name);
+            }
+        }
         return Err(Failure::new(Hinted {
             message: format!("The driver {} needs no permissions at a provider", arguments.driver),
             hint: if with.is_empty() {

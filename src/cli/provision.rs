@@ -38,7 +38,8 @@ pub(super) fn upgrade(context: &Context, ui: &Ui, named: &Named) -> Result<u8, F
             match lifecycle::power(context, &name, Power::Start, &lane).await {
                 Ok(record) => return Ok(record),
                 Err(PowerError::Already { .. }) => {}
-                Err(PowerError::Driver(error)) if error.kind() == machine_driver::ErrorKind::Unsupported => {}
+                Err(PowerError::Driver(error)) if *error.kind() == machine_driver::ErrorKind::Unsupported => {
+                }
                 Err(error) => return Err(error),
             }
             Ok(lifecycle::reprovision(context, &name, &lane).await?.0)

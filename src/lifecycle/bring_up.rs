@@ -111,8 +111,8 @@ pub(super) async fn bring_up(
     progress: &dyn Progress,
 ) -> Result<Vec<String>, BringUpError> {
     let driver = context.driver(record)?;
-    wait_for_ssh(context, driver, record, progress).await?;
-    host_key::learn(context, driver, lock, record, progress).await?;
+    wait_for_ssh(context, &*driver, record, progress).await?;
+    host_key::learn(context, &*driver, lock, record, progress).await?;
     if record.phase < Phase::Provisioning {
         record.phase = Phase::Provisioning;
         context.store.save(lock, record)?;
@@ -120,7 +120,7 @@ pub(super) async fn bring_up(
     let session = host_key::log_in_for_secrets(context, lock, record, progress).await?;
     let (client, files) = certificates(context, record, false)?;
     progress.step("Provisioning");
-    let plan = plan(context, driver, record, &files);
+    let plan = plan(context, &*driver, record, &files);
     let report = provision::provision(&session, &plan, progress).await?;
     session.close().await;
     let version = check_engine(record, &client, progress).await?;

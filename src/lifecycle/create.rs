@@ -1,6 +1,6 @@
 //! Creates a host, or goes on creating one.
 
-use machine_driver::{Driver, DriverError, ErrorKind, HostKeySource, HostName, LoginSource, Progress, State};
+use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress, State};
 use serde_json::Value;
 
 use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
@@ -18,6 +18,8 @@ pub struct Request {
     pub driver: String,
     /// What [`Driver::configure`] made of the options.
     pub config: Value,
+    /// Which of [`Driver::places`] it is made in; `None` leaves it to the driver.
+    pub place: Option<String>,
     pub engine: EngineOptions,
     pub swarm: SwarmOptions,
     /// More names and addresses for the server certificate.
@@ -45,7 +47,7 @@ pub enum CreateError {
     #[error(
         "`--ssh-host-key` is for hosts that are there already; the driver {driver} knows the keys of its hosts"
     )]
-    HostKeyNotNeeded { driver: &'static str },
+    HostKeyNotNeeded { driver: String },
     #[error("Could not make a key pair")]
     Keys(#[source] SshError),
     #[error("Error creating machine")]
@@ -108,7 +110,7 @@ impl Prepared {
 /// Refuses everything that can be refused. Changes nothing at the provider and records nothing.
 pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, CreateError> {
     let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
-    let host_keys = named_host_keys(driver, request)?;
+    let host_keys = named_host_keys(&*driver, request)?;
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
         let mut record = context.store.load(&request.name)?;
@@ -131,7 +133,8 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
         };
     }
     let mut record =
-        Record::new(&context.store, request.name.clone(), driver.info().name, request.config.clone());
+        Record::new(&context.store, request.name.clone(), &driver.info().name, request.config.clone());
+    record.place.clone_from(&request.place);
     record.host_options.engine_options = request.engine.clone();
     record.host_options.swarm_options = request.swarm.clone();
     record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
@@ -172,7 +175,7 @@ pub async fn create(
         look_again(context, &lock, &mut record, progress).await?;
     }
     if record.phase <= Phase::Creating {
-        make(context, driver, &lock, &mut record, progress).await?;
+        make(context, &*driver, &lock, &mut record, progress).await?;
     }
     if !driver.info().features.provisioned {
         record.phase = Phase::Ready;
@@ -202,7 +205,7 @@ async fn look_again(
     }
     match context.refresh(lock, record, progress).await {
         Ok(_) => Ok(()),
-        Err(RefreshError::Driver(error)) if error.kind() == ErrorKind::Gone => {
+        Err(RefreshError::Driver(error)) if error.is_gone() => {
             progress.note("What was made is gone; it is made anew");
             // The new one is told new keys.
             record.ssh_host_keys.clear();

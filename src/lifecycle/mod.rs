@@ -50,7 +50,7 @@ pub struct Context {
 
 impl Context {
     /// The driver of a host.
-    pub fn driver(&self, record: &Record) -> Result<&dyn Driver, DriverError> {
+    pub fn driver(&self, record: &Record) -> Result<Arc<dyn Driver>, DriverError> {
         self.drivers.find(&record.driver_name)
     }
 
@@ -88,7 +88,12 @@ impl Context {
     }
 
     pub(crate) fn paths(&self, record: &Record) -> Paths {
-        Paths { folder: self.store.folder(&record.name), cache: self.store.cache() }
+        Paths {
+            folder: self.store.folder(&record.name),
+            cache: self.store.cache(),
+            // Whoever holds a lock has seen to it that there is one.
+            owner: self.store.id().ok().flatten().unwrap_or_default(),
+        }
     }
 
     /// The state of a host now, by its driver.
@@ -119,15 +124,17 @@ fn not_running(record: &Record) -> DriverError {
 }
 
 /// What a driver is told of a host.
-pub(crate) fn view<'a>(record: &'a Record, paths: &'a Paths, keys: &'a Keys) -> HostView<'a> {
+pub(crate) fn view(record: &Record, paths: &Paths, keys: &Keys) -> HostView {
     HostView {
-        name: &record.name,
-        id: &record.id,
-        folder: &paths.folder,
-        cache: &paths.cache,
-        config: &record.driver.config,
-        login: keys.login.as_ref(),
-        host_key: keys.host.as_ref(),
+        name: record.name.clone(),
+        id: record.id,
+        owner: paths.owner.clone(),
+        folder: paths.folder.clone(),
+        cache: paths.cache.clone(),
+        config: record.driver.config.clone(),
+        place: record.place.clone(),
+        login: keys.login.clone(),
+        host_key: keys.host.clone(),
     }
 }
 
@@ -136,6 +143,7 @@ pub(crate) fn view<'a>(record: &'a Record, paths: &'a Paths, keys: &'a Keys) -> 
 pub(crate) struct Paths {
     pub(crate) folder: std::path::PathBuf,
     pub(crate) cache: std::path::PathBuf,
+    pub(crate) owner: String,
 }
 
 /// The keys that a driver delivers with the first boot.

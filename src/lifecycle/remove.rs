@@ -1,6 +1,6 @@
 //! Removes a host: what its journal names at the provider, then its folder.
 
-use machine_driver::{DriverError, ErrorKind, HostName, Progress};
+use machine_driver::{DriverError, HostName, Progress};
 
 use super::{Context, Keys};
 use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
@@ -71,7 +71,7 @@ pub async fn remove(
     };
     let problem = match removed {
         Ok(()) => None,
-        Err(error) if error.kind() == ErrorKind::Gone => None,
+        Err(error) if error.is_gone() => None,
         Err(source) => Some(RemoveError::Driver { name: name.clone(), source }),
     };
     match problem {

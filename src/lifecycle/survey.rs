@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use machine_driver::{Endpoint, HostView, State};
 
 use super::{Context, Keys};
@@ -98,25 +98,31 @@ async fn describe(
     };
     let keys = Keys::default();
     let paths: Vec<_> = indices.iter().map(|&index| context.paths(records[index])).collect();
-    let views: Vec<(HostView<'_>, &serde_json::Value)> = indices
+    let views: Vec<(HostView, serde_json::Value)> = indices
         .iter()
         .zip(&paths)
-        .map(|(&index, paths)| (super::view(records[index], paths, &keys), &records[index].driver.state))
+        .map(|(&index, paths)| {
+            (super::view(records[index], paths, &keys), records[index].driver.state.clone())
+        })
         .collect();
-    let Ok(answers) = tokio::time::timeout(limit, driver.describe_many(&views)).await else {
-        return indices.iter().map(|&index| (index, None, None, String::new())).collect();
-    };
-    indices
-        .iter()
-        .zip(answers)
-        .map(|(&index, answer)| match answer {
+    let power = driver.info().features.power;
+    let mut answers: Vec<Answer> = indices.iter().map(|&index| (index, None, None, String::new())).collect();
+    let mut rows = driver.describe_many(&views);
+    let deadline = tokio::time::Instant::now() + limit;
+    // Whoever has not answered by then is not known.
+    while let Ok(Some((which, row))) = tokio::time::timeout_at(deadline, rows.next()).await {
+        let Some(answer) = answers.get_mut(which) else { continue };
+        let index = answer.0;
+        *answer = match row {
             Ok(found) => {
-                let word = unfinished(records[index], found.state, driver.info().features.power);
+                let word = unfinished(records[index], found.state, power);
                 (index, Some(found.state), found.endpoint, word)
             }
             Err(error) => (index, Some(State::Error), None, error.to_string()),
-        })
-        .collect()
+        };
+    }
+    drop(rows);
+    answers
 }
 
 /// A word about a host whose creation or removal was interrupted, or which is gone.

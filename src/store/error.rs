@@ -26,6 +26,8 @@ pub enum StoreError {
     Malformed { path: PathBuf, source: serde_json::Error },
     #[error("`{}` is from the future: format {found}, and this machine reads up to {known}", path.display())]
     Newer { path: PathBuf, found: u64, known: u32 },
+    #[error("`{}` does not hold the store's id", path.display())]
+    NoId { path: PathBuf },
     #[error("`{name}` is in use by {owner}")]
     Locked { name: HostName, owner: String },
     #[error("Could not use the certificates in `{}`", path.display())]
@@ -44,6 +46,9 @@ impl StoreError {
             Self::Malformed { path, .. } => {
                 Some(format!("Repair it by hand, or move `{}` away", path.parent().unwrap_or(path).display()))
             }
+            Self::NoId { .. } => Some(
+                "Put back the file as it was: what this store made at providers is known by that id".into(),
+            ),
             Self::Locked { .. } => Some("Wait until it has finished, or end it".into()),
             Self::Exists { name } => {
                 Some(format!("Choose another name, or remove it first with `machine rm {name}`"))

@@ -1,5 +1,6 @@
 //! The driver's journal, kept in the host's record: every write is a save.
 
+use async_trait::async_trait;
 use machine_driver::{Entry, Journal, JournalError};
 use serde_json::Value;
 
@@ -19,10 +20,14 @@ impl<'a> RecordJournal<'a> {
     }
 
     fn save(&mut self) -> Result<(), JournalError> {
-        self.store.save(self.lock, self.record).map_err(|error| JournalError(Box::new(error)))
+        self.store.save(self.lock, self.record).map_err(|error| {
+            let hint = error.hint();
+            JournalError { error: error.into(), hint }
+        })
     }
 }
 
+#[async_trait]
 impl Journal for RecordJournal<'_> {
     fn entries(&self) -> Vec<Entry> {
         self.record.journal.clone()
@@ -32,23 +37,29 @@ impl Journal for RecordJournal<'_> {
         self.record.driver.state.clone()
     }
 
-    fn intend(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
-        Entry::intend(&mut self.record.journal, kind, name);
+    async fn intend(&mut self, kind: &str, name: &str, place: Option<&str>) -> Result<(), JournalError> {
+        Entry::intend(&mut self.record.journal, kind, name, place);
         self.save()
     }
 
-    fn made(&mut self, kind: &str, name: &str, id: Option<&str>, state: Value) -> Result<(), JournalError> {
+    async fn made(
+        &mut self,
+        kind: &str,
+        name: &str,
+        id: Option<&str>,
+        state: Value,
+    ) -> Result<(), JournalError> {
         Entry::made(&mut self.record.journal, kind, name, id);
         self.record.driver.state = state;
         self.save()
     }
 
-    fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+    async fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
         Entry::gone(&mut self.record.journal, kind, name);
         self.save()
     }
 
-    fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
+    async fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
         self.record.driver.state = state;
         self.save()
     }

@@ -53,6 +53,7 @@ pub(super) fn read(
             state: Value::Null,
         },
         driver_name,
+        place: None,
         journal: Vec::new(),
         endpoint: None,
         state: State::None,
@@ -79,6 +80,7 @@ fn adopt_none(record: &mut Record, driver: &Value) {
         engine_port: port.parse().unwrap_or(2376),
         url: Some(url.clone()),
         ssh: None,
+        inside: None,
     });
     record.driver.config = json!({ "url": url });
     record.state = State::Running;
@@ -94,8 +96,13 @@ fn adopt_generic(record: &mut Record, driver: &Value, ssh_key_path: &str) {
         user: if record.driver.ssh_user.is_empty() { "root".into() } else { record.driver.ssh_user.clone() },
         key,
     };
-    record.endpoint =
-        Some(Endpoint { address: ssh.host.clone(), engine_port, url: None, ssh: Some(ssh.clone()) });
+    record.endpoint = Some(Endpoint {
+        address: ssh.host.clone(),
+        engine_port,
+        url: None,
+        ssh: Some(ssh.clone()),
+        inside: None,
+    });
     let mut config = Map::new();
     config.insert("address".into(), json!(ssh.host));
     config.insert("user".into(), json!(ssh.user));
@@ -119,7 +126,7 @@ fn adopt_other(record: &mut Record, ssh_key_path: &str) {
         user: record.driver.ssh_user.clone(),
         key: if ssh_key_path.is_empty() { SshKey::Agent } else { SshKey::File(ssh_key_path.into()) },
     };
-    record.endpoint = Some(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh) });
+    record.endpoint = Some(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh), inside: None });
 }
 
 /// Format 0 kept everything at the top.

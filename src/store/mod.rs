@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STORE/                      0700; --storage-path, MACHINE_STORAGE_PATH, ~/.docker/machine
+//!   store-id                  the random id that owns what was made at providers
 //!   certs/                    the authority and the client certificate that all hosts of the store share
 //!   cache/                    base images, shared by hosts
 //!   locks/NAME                one lock for each host, with its owner's pid and command
@@ -21,6 +22,7 @@
 mod atomic;
 mod certificates;
 mod error;
+mod id;
 mod journal;
 mod lock;
 mod migrate;
@@ -82,6 +84,17 @@ impl Store {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The id that owns what this store's hosts consist of at providers; `None` as long as it never had one.
+    pub fn id(&self) -> Result<Option<String>, StoreError> {
+        id::read(&self.root)
+    }
+
+    /// The same, made if there is none.
+    pub fn ensure_id(&self) -> Result<String, StoreError> {
+        self.make_folder(&self.root)?;
+        id::ensure(&self.root)
     }
 
     /// The folder of a host, existing or not.
@@ -161,7 +174,7 @@ impl Store {
 
     /// Takes the lock of a host that may exist or not. Fails at once when somebody else holds it.
     pub fn lock(&self, name: &HostName) -> Result<HostLock, StoreError> {
-        self.make_folder(&self.root)?;
+        self.ensure_id()?;
         let locks = self.root.join("locks");
         self.make_folder(&locks)?;
         HostLock::take(&locks, name)

@@ -51,6 +51,9 @@ pub struct Record {
     pub phase: Phase,
     pub driver_name: String,
     pub driver: DriverRecord,
+    /// Which of its driver's places it was to be made in; `None` left it to the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// What is about to be made or has been made at the provider.
     #[serde(default)]
     pub journal: Vec<Entry>,
@@ -209,6 +212,7 @@ impl Record {
                 ..DriverRecord::default()
             },
             name,
+            place: None,
             journal: Vec::new(),
             endpoint: None,
             state: State::None,

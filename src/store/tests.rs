@@ -179,19 +179,19 @@ fn a_host_of_a_driver_that_is_not_here_keeps_what_it_has() {
     assert_eq!(again.driver_name, "virtualbox");
 }
 
-#[test]
-fn every_journal_write_is_on_disk() {
+#[tokio::test]
+async fn every_journal_write_is_on_disk() {
     let (_folder, store) = store();
     let mut record = planned(&store, "mc1");
     let name = record.name.clone();
     let lock = store.lock(&name).unwrap();
     let mut journal = RecordJournal::new(&store, &lock, &mut record);
-    journal.intend("disk", "d").unwrap();
-    assert_eq!(store.load(&name).unwrap().journal.len(), 1);
-    journal.made("disk", "d", Some("7"), json!({ "disk": "d" })).unwrap();
+    journal.intend("disk", "d", Some("here")).await.unwrap();
+    assert_eq!(store.load(&name).unwrap().journal[0].place.as_deref(), Some("here"));
+    journal.made("disk", "d", Some("7"), json!({ "disk": "d" })).await.unwrap();
     let read = store.load(&name).unwrap();
     assert_eq!((read.journal[0].id.as_deref(), &read.driver.state["disk"]), (Some("7"), &json!("d")));
-    journal.gone("disk", "d").unwrap();
+    journal.gone("disk", "d").await.unwrap();
     assert!(store.load(&name).unwrap().journal.is_empty());
 }
 

@@ -10,6 +10,8 @@ pub struct Book<'a, M> {
     pub journal: &'a mut dyn Journal,
     /// Changed here first; on disk after the next [`Book::made`] or [`Book::save`].
     pub made: M,
+    /// Where things are made from now on, such as a region; every entry is written with it.
+    pub place: Option<String>,
 }
 
 impl<M> std::fmt::Debug for Book<'_, M> {
@@ -28,10 +30,10 @@ pub fn parse_state<M: DeserializeOwned + Default>(state: &Value) -> Result<M, Dr
     })
 }
 
-impl<'a, M: Serialize + DeserializeOwned + Default> Book<'a, M> {
+impl<'a, M: Serialize + DeserializeOwned + Default + Send + Sync> Book<'a, M> {
     pub fn open(journal: &'a mut dyn Journal) -> Result<Self, DriverError> {
         let made = parse_state(&journal.state())?;
-        Ok(Self { journal, made })
+        Ok(Self { journal, made, place: None })
     }
 
     fn value(&self) -> Result<Value, DriverError> {
@@ -40,26 +42,26 @@ impl<'a, M: Serialize + DeserializeOwned + Default> Book<'a, M> {
     }
 
     /// See [`Journal::intend`].
-    pub fn intend(&mut self, kind: &str, name: &str) -> Result<(), DriverError> {
-        Ok(self.journal.intend(kind, name)?)
+    pub async fn intend(&mut self, kind: &str, name: &str) -> Result<(), DriverError> {
+        Ok(self.journal.intend(kind, name, self.place.as_deref()).await?)
     }
 
     /// See [`Journal::made`]; the state is written with it.
-    pub fn made(&mut self, kind: &str, name: &str, id: Option<&str>) -> Result<(), DriverError> {
+    pub async fn made(&mut self, kind: &str, name: &str, id: Option<&str>) -> Result<(), DriverError> {
         let state = self.value()?;
-        Ok(self.journal.made(kind, name, id, state)?)
+        Ok(self.journal.made(kind, name, id, state).await?)
     }
 
     /// See [`Journal::gone`].
-    pub fn gone(&mut self, kind: &str, name: &str) -> Result<(), DriverError> {
-        Ok(self.journal.gone(kind, name)?)
+    pub async fn gone(&mut self, kind: &str, name: &str) -> Result<(), DriverError> {
+        Ok(self.journal.gone(kind, name).await?)
     }
 
     /// Writes the state, if it has changed.
-    pub fn save(&mut self) -> Result<(), DriverError> {
+    pub async fn save(&mut self) -> Result<(), DriverError> {
         let state = self.value()?;
         if state != self.journal.state() {
-            self.journal.set_state(state)?;
+            self.journal.set_state(state).await?;
         }
         Ok(())
     }

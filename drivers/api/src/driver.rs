@@ -1,28 +1,32 @@
 //! The trait that every driver implements, with its contract.
 
-use std::{fmt::Debug, path::Path};
+use std::fmt::Debug;
 
 use async_trait::async_trait;
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Description, DriverError, Endpoint, Flag, HostView, Journal, Leftover, Options, Progress, State,
+    Description, DriverError, Endpoint, Flag, Forecast, HostView, Journal, Leftover, Options, Place,
+    Progress, Rule, State,
 };
 
 /// What a driver is and what it can do. Callers ask this, never the driver's name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverInfo {
     /// The word after `-d`, which is also the stored `DriverName`.
-    pub name: &'static str,
+    pub name: String,
     /// Other words accepted after `-d`.
-    pub aliases: &'static [&'static str],
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// One line for the help.
-    pub summary: &'static str,
+    pub summary: String,
     pub features: Features,
 }
 
 /// The abilities of a driver that its callers have to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
     /// The host runs an engine that `machine` installs over SSH. `false`: only its URL is recorded.
     pub provisioned: bool,
@@ -34,10 +38,14 @@ pub struct Features {
     pub host_key: HostKeySource,
     /// Hosts may only be changed as far as `create` was told to: no change of host name.
     pub adopted: bool,
+    /// Something at the provider keeps traffic from the host that [`Driver::admit`] has not let in.
+    #[serde(default)]
+    pub firewall: bool,
 }
 
 /// Where the key that `machine` logs in with comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LoginSource {
     /// `machine` makes a key pair for the host and hands the public half to `create`.
     Generated,
@@ -48,7 +56,8 @@ pub enum LoginSource {
 }
 
 /// How the host's SSH host key is known before the first connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HostKeySource {
     /// `machine` makes the host key and the driver delivers it with the first boot.
     Delivered,
@@ -62,6 +71,9 @@ pub enum HostKeySource {
     None,
 }
 
+/// The answer about one of the hosts of [`Driver::describe_many`], by its index there.
+pub type Row = (usize, Result<Description, DriverError>);
+
 /// One kind of place where hosts come from. Cheap to build, holds no connection.
 ///
 /// Order of calls for a new host: `configure`, `check`, `create`, then `state` and `endpoint`.
@@ -72,6 +84,8 @@ pub enum HostKeySource {
 ///   is written with [`Journal::made`]. Nothing exists that the journal does not name.
 /// * Methods for different hosts may run at once; for one host the store's lock keeps them apart, except for
 ///   `state`, `endpoint`, `describe_many` and `console`, which take no lock and change nothing.
+/// * An answer that leaves open whether something was made or is there ([`crate::ErrorKind::Unknown`]) never erases
+///   what the journal says, and never has anything made a second time.
 /// * A method that is dropped (Ctrl-C) leaves a state from which it can be called again.
 /// * What is stored through the journal and `configure` holds no secret.
 #[async_trait]
@@ -95,15 +109,23 @@ pub trait Driver: Send + Sync + Debug {
 
     /// Turns options into the driver's configuration, which is stored in the record and given back in
     /// [`HostView::config`]. Pure: looks at nothing but its argument. Refuses values that can never work.
-    fn configure(&self, options: &Options) -> Result<Value, DriverError>;
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError>;
 
-    /// Refuses what cannot work here and now. Changes nothing; called before anything is recorded.
-    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError>;
+    /// Where hosts with this configuration can be put so that they fail apart from one another, in the provider's
+    /// order. The caller spreads the hosts of one command over them, by [`HostView::place`]. Empty: there is one place.
+    async fn places(&self, config: &Value) -> Result<Vec<Place>, DriverError> {
+        let _ = config;
+        Ok(Vec::new())
+    }
+
+    /// Refuses what cannot work here and now, and says what the host would be. Changes nothing; called before anything
+    /// is recorded.
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError>;
 
     /// Makes the host and starts it. Returns when the provider says it runs; SSH need not answer yet.
     async fn create(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
@@ -111,7 +133,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Starts a stopped host; running already is success.
     async fn start(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
@@ -119,7 +141,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Stops it in an orderly way and waits for that, within a bound; stopped already is success.
     async fn stop(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
@@ -127,7 +149,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Stops it at once, as if the power was cut; stopped already is success.
     async fn kill(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
@@ -135,7 +157,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Restarts it; a stopped host is started.
     async fn restart(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -143,11 +165,25 @@ pub trait Driver: Send + Sync + Debug {
         self.start(host, journal, progress).await
     }
 
+    /// Lets in what `rules` say, and nothing else of what it let in before: the rules are the whole of what is wanted.
+    /// Called after `create` and whenever the members of the host's cluster or the caller's address change. Rules that
+    /// the driver did not make are left alone. Drivers without [`Features::firewall`] have nothing to open.
+    async fn admit(
+        &self,
+        host: &HostView,
+        rules: &[Rule],
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (host, rules, journal, progress);
+        Ok(())
+    }
+
     /// Removes everything that the journal names, running or not; gone already is success. The host's folder
     /// itself belongs to the store, which deletes it afterwards.
     async fn remove(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError>;
@@ -156,7 +192,7 @@ pub trait Driver: Send + Sync + Debug {
     /// the host's id and folder is removed.
     async fn salvage(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -164,37 +200,40 @@ pub trait Driver: Send + Sync + Debug {
     }
 
     /// The state now. `state` is what the journal holds for this host ([`Journal::state`]).
-    async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError>;
+    async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError>;
 
     /// Where the host is reached, as far as known. Asks the provider only if it must.
-    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError>;
+    async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError>;
 
-    /// State and endpoint of many hosts, in the order given. Drivers with a provider's API override this with
-    /// one call for all.
-    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
-        let mut answers = Vec::with_capacity(hosts.len());
-        for (host, state) in hosts {
-            answers.push(match self.state(host, state).await {
-                Ok(now) => Ok(Description { state: now, endpoint: self.endpoint(host, state).await.ok() }),
-                Err(error) => Err(error),
-            });
-        }
-        answers
+    /// State and endpoint of many hosts, each with the state that the journal holds for it. Rows come as they become
+    /// known, in any order, exactly one for each host, so that one slow account does not keep the others waiting.
+    /// Drivers with a provider's API override this with one call for all.
+    fn describe_many<'a>(&'a self, hosts: &'a [(HostView, Value)]) -> BoxStream<'a, Row> {
+        let asked: FuturesUnordered<_> = hosts
+            .iter()
+            .enumerate()
+            .map(async |(index, (host, state))| {
+                let described = match self.state(host, state).await {
+                    Ok(now) => {
+                        Ok(Description { state: now, endpoint: self.endpoint(host, state).await.ok() })
+                    }
+                    Err(error) => Err(error),
+                };
+                (index, described)
+            })
+            .collect();
+        asked.boxed()
     }
 
     /// The end of the host's serial console log (at most `lines` lines), where the provider keeps one.
-    async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
+    async fn console(&self, host: &HostView, state: &Value, lines: usize) -> Option<String> {
         let _ = (host, state, lines);
         None
     }
 
     /// The SSH host keys as the provider shows them, as lines of `known_hosts` without the host; `None` as long as it
     /// shows none. Only for hosts whose [`HostKeySource`] is `Shown`.
-    async fn host_keys(
-        &self,
-        host: &HostView<'_>,
-        state: &Value,
-    ) -> Result<Option<Vec<String>>, DriverError> {
+    async fn host_keys(&self, host: &HostView, state: &Value) -> Result<Option<Vec<String>>, DriverError> {
         let _ = (host, state);
         Ok(None)
     }
@@ -217,14 +256,8 @@ pub trait Driver: Send + Sync + Debug {
         Err(DriverError::unsupported(format!("The driver {} leaves nothing anywhere", self.info().name)))
     }
 
-    /// How [`Leftover::owner`] names whoever runs this, with the store at that path.
-    fn owner(&self, store: &Path) -> String {
-        let _ = store;
-        String::new()
-    }
-
     /// The permissions that the driver needs at the provider, in the provider's own form.
-    fn permissions(&self) -> Option<Value> {
-        None
+    async fn permissions(&self) -> Result<Option<Value>, DriverError> {
+        Ok(None)
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The kind of value that an option takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FlagKind {
     Text,
     /// May be given several times; its environment variable is split at commas.
@@ -18,20 +19,59 @@ pub enum FlagKind {
 }
 
 /// One option of a driver, such as `--qemu-memory`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flag {
     /// Without the dashes, and beginning with the driver's name.
-    pub name: &'static str,
+    pub name: String,
     /// Other names for the same option, of an older program.
-    pub aliases: &'static [&'static str],
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// The environment variable that gives it when the command line does not.
-    pub environment: Option<&'static str>,
+    #[serde(default)]
+    pub environment: Option<String>,
     pub kind: FlagKind,
     /// As it would be written on the command line.
-    pub default: Option<&'static str>,
+    #[serde(default)]
+    pub default: Option<String>,
     /// What stands for the value in the help, such as `MIB`.
-    pub value_name: &'static str,
-    pub help: &'static str,
+    pub value_name: String,
+    pub help: String,
+}
+
+impl Flag {
+    /// An option without a default, aliases or environment variable.
+    pub fn new(name: &str, kind: FlagKind, value_name: &str, help: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            environment: None,
+            kind,
+            default: None,
+            value_name: value_name.to_owned(),
+            help: help.to_owned(),
+        }
+    }
+
+    /// Another name for the same option, of an older program.
+    #[must_use]
+    pub fn alias(mut self, name: &str) -> Self {
+        self.aliases.push(name.to_owned());
+        self
+    }
+
+    /// The environment variable that gives it when the command line does not.
+    #[must_use]
+    pub fn environment(mut self, variable: &str) -> Self {
+        self.environment = Some(variable.to_owned());
+        self
+    }
+
+    /// What it is when nobody gives it, as it would be written on the command line.
+    #[must_use]
+    pub fn default(mut self, value: &str) -> Self {
+        self.default = Some(value.to_owned());
+        self
+    }
 }
 
 /// A value given for an option.
@@ -45,7 +85,8 @@ pub enum OptionValue {
 }
 
 /// The values of a driver's options, defaults included, by flag name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Options(BTreeMap<String, OptionValue>);
 
 /// Why a text is no value for an option.
@@ -56,7 +97,7 @@ pub enum OptionsError {
     #[error("`--{name}` takes `true` or `false`, not `{value}`")]
     NotASwitch { name: String, value: String },
     #[error("`--{name}` is not taken: {reason}")]
-    Retired { name: String, reason: &'static str },
+    Retired { name: String, reason: String },
 }
 
 impl Options {
@@ -64,12 +105,12 @@ impl Options {
     pub fn resolve(flags: &[Flag], given: &BTreeMap<String, Vec<String>>) -> Result<Self, OptionsError> {
         let mut values = BTreeMap::new();
         for flag in flags {
-            let texts: Vec<String> = match given.get(flag.name) {
+            let texts: Vec<String> = match given.get(&flag.name) {
                 Some(texts) => texts.clone(),
-                None => flag.default.map(str::to_owned).into_iter().collect(),
+                None => flag.default.clone().into_iter().collect(),
             };
             if let Some(value) = parse(flag, &texts)? {
-                values.insert(flag.name.to_owned(), value);
+                values.insert(flag.name.clone(), value);
             }
         }
         Ok(Self(values))
@@ -107,21 +148,23 @@ fn parse(flag: &Flag, texts: &[String]) -> Result<Option<OptionValue>, OptionsEr
     Ok(match flag.kind {
         FlagKind::Retired if last.is_none() => None,
         FlagKind::Retired => {
-            return Err(OptionsError::Retired { name: flag.name.to_owned(), reason: flag.help });
+            return Err(OptionsError::Retired { name: flag.name.clone(), reason: flag.help.clone() });
         }
         FlagKind::Text => last.map(|text| OptionValue::Text(text.clone())),
         FlagKind::List => Some(OptionValue::List(texts.to_vec())),
-        FlagKind::Integer => match last {
-            None => None,
-            Some(text) => Some(OptionValue::Integer(text.trim().parse().map_err(|_| {
-                OptionsError::NotANumber { name: flag.name.to_owned(), value: text.clone() }
-            })?)),
-        },
+        FlagKind::Integer => {
+            match last {
+                None => None,
+                Some(text) => Some(OptionValue::Integer(text.trim().parse().map_err(|_| {
+                    OptionsError::NotANumber { name: flag.name.clone(), value: text.clone() }
+                })?)),
+            }
+        }
         FlagKind::Switch => match last.map(String::as_str) {
             Some("" | "true" | "1") => Some(OptionValue::Switch(true)),
             None | Some("false" | "0") => Some(OptionValue::Switch(false)),
             Some(other) => {
-                return Err(OptionsError::NotASwitch { name: flag.name.to_owned(), value: other.to_owned() });
+                return Err(OptionsError::NotASwitch { name: flag.name.clone(), value: other.to_owned() });
             }
         },
     })
@@ -132,8 +175,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn flag(name: &'static str, kind: FlagKind, default: Option<&'static str>) -> Flag {
-        Flag { name, aliases: &[], environment: None, kind, default, value_name: "X", help: "" }
+    fn flag(name: &str, kind: FlagKind, default: Option<&str>) -> Flag {
+        Flag { default: default.map(str::to_owned), ..Flag::new(name, kind, "X", "") }
     }
 
     fn given(pairs: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {

@@ -1,10 +1,6 @@
 //! Who a host is, and where and how it is reached.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,32 +74,40 @@ impl fmt::Display for HostId {
 }
 
 /// What a driver is told of a host.
-#[derive(Debug, Clone, Copy)]
-pub struct HostView<'a> {
-    pub name: &'a HostName,
-    pub id: &'a HostId,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    pub name: HostName,
+    pub id: HostId,
+    /// The random id of the store that the host belongs to. It is put on every resource at the provider, so that the
+    /// hosts of other stores are never taken for left-overs of this one.
+    pub owner: String,
     /// The host's own folder in the store, 0700, which exists during all calls but `check`. Drivers keep disks
     /// and logs here.
-    pub folder: &'a Path,
+    pub folder: PathBuf,
     /// A folder shared by all hosts of the store, for base images; made on demand. Drivers lock what they write.
-    pub cache: &'a Path,
+    pub cache: PathBuf,
     /// What [`crate::Driver::configure`] returned.
-    pub config: &'a Value,
+    pub config: Value,
+    /// Which of [`crate::Driver::places`] the host is to be made in; `None` leaves it to the driver.
+    #[serde(default)]
+    pub place: Option<String>,
     /// The login that the host must accept; `None` for drivers whose login is the user's own.
-    pub login: Option<&'a LoginKey>,
+    #[serde(default)]
+    pub login: Option<LoginKey>,
     /// The SSH host key that the host must show; `None` for drivers that deliver none.
-    pub host_key: Option<&'a HostKey>,
+    #[serde(default)]
+    pub host_key: Option<HostKey>,
 }
 
 /// The public half of the key pair that `machine` logs in with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginKey {
     /// One line as in `authorized_keys`.
     pub public: String,
 }
 
 /// An SSH host key pair to be delivered to a host with its first boot.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostKey {
     /// One line: `ssh-ed25519 AAAA…`.
     pub public: String,
@@ -128,6 +132,17 @@ pub struct Endpoint {
     pub url: Option<String>,
     /// `None` where there is no SSH.
     pub ssh: Option<SshEndpoint>,
+    /// Where its neighbours reach it, if that is somewhere else: members of a cluster talk over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
+}
+
+/// A host's address on a network that it shares with its neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    pub address: std::net::IpAddr,
+    /// What names the network: hosts that give the same name here reach each other on it.
+    pub network: String,
 }
 
 impl Endpoint {
@@ -208,10 +223,10 @@ impl FromStr for State {
 }
 
 /// Something at a provider that carries our marks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
     /// In the provider's words: `instance`, `volume`, …
-    pub kind: &'static str,
+    pub kind: String,
     /// The provider's id.
     pub id: String,
     /// The region, or whatever the provider calls it.
@@ -219,12 +234,12 @@ pub struct Leftover {
     /// The host that it was made for; `None` for what several hosts share.
     pub host_id: Option<String>,
     pub host_name: String,
-    /// Who made it.
+    /// The id of the store that made it ([`HostView::owner`]).
     pub owner: String,
 }
 
 /// One row of [`crate::Driver::describe_many`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     pub state: State,
     pub endpoint: Option<Endpoint>,
@@ -247,7 +262,8 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_is_bracketed_in_the_url() {
-        let endpoint = Endpoint { address: "fe80::1".into(), engine_port: 2376, url: None, ssh: None };
+        let endpoint =
+            Endpoint { address: "fe80::1".into(), engine_port: 2376, url: None, ssh: None, inside: None };
         assert_eq!(endpoint.url(), "tcp://[fe80::1]:2376");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,26 +26,44 @@ pub struct Entry {
     /// The provider's id, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Where it is looked for, such as a region; `None` where there is only one place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     pub status: EntryStatus,
 }
 
 /// The journal could not be written; the caller must stop what it is doing.
 #[derive(Debug)]
-pub struct JournalError(pub Box<dyn Error + Send + Sync>);
+pub struct JournalError {
+    pub error: Box<dyn Error + Send + Sync>,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+}
+
+impl JournalError {
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), hint: None }
+    }
+}
 
 impl fmt::Display for JournalError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        self.error.fmt(formatter)
     }
 }
 
 impl Error for JournalError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        self.error.source()
     }
 }
 
 /// What a driver writes while it works. Every write is on disk when the call returns.
+///
+/// An entry goes only by [`Journal::gone`], and only when the provider has said clearly that there is no such thing:
+/// an answer that leaves it open (a lost reply, throttling, expired credentials, an empty list right after the call)
+/// never erases what was intended.
+#[async_trait]
 pub trait Journal: Send {
     /// All resources that were intended or made and are not gone.
     fn entries(&self) -> Vec<Entry>;
@@ -52,17 +71,24 @@ pub trait Journal: Send {
     /// The driver's own state, `Null` at first. It holds no secret.
     fn state(&self) -> Value;
 
-    /// Says that a resource is about to be made. Repeating it is harmless.
-    fn intend(&mut self, kind: &str, name: &str) -> Result<(), JournalError>;
+    /// Says that a resource is about to be made, and where. Repeating it is harmless; the place of an entry that is
+    /// there already stays what it was.
+    async fn intend(&mut self, kind: &str, name: &str, place: Option<&str>) -> Result<(), JournalError>;
 
     /// Says that a resource exists now, and replaces the driver's state in the same write.
-    fn made(&mut self, kind: &str, name: &str, id: Option<&str>, state: Value) -> Result<(), JournalError>;
+    async fn made(
+        &mut self,
+        kind: &str,
+        name: &str,
+        id: Option<&str>,
+        state: Value,
+    ) -> Result<(), JournalError>;
 
     /// Says that a resource is gone.
-    fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError>;
+    async fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError>;
 
     /// Replaces the driver's state.
-    fn set_state(&mut self, state: Value) -> Result<(), JournalError>;
+    async fn set_state(&mut self, state: Value) -> Result<(), JournalError>;
 }
 
 /// A journal in memory, for tests and examples, which can be told to fail at its nth write as if the process had
@@ -79,7 +105,7 @@ pub struct MemoryJournal {
 impl MemoryJournal {
     fn spend(&mut self) -> Result<(), JournalError> {
         match &mut self.writes_left {
-            Some(0) => Err(JournalError("The process was killed here".into())),
+            Some(0) => Err(JournalError::new("The process was killed here")),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -91,12 +117,13 @@ impl MemoryJournal {
 
 impl Entry {
     /// Applies "about to be made" to a list of entries.
-    pub fn intend(entries: &mut Vec<Self>, kind: &str, name: &str) {
+    pub fn intend(entries: &mut Vec<Self>, kind: &str, name: &str, place: Option<&str>) {
         if !entries.iter().any(|entry| entry.kind == kind && entry.name == name) {
             entries.push(Self {
                 kind: kind.to_owned(),
                 name: name.to_owned(),
                 id: None,
+                place: place.map(str::to_owned),
                 status: EntryStatus::Intended,
             });
         }
@@ -104,7 +131,7 @@ impl Entry {
 
     /// Applies "exists now" to a list of entries.
     pub fn made(entries: &mut Vec<Self>, kind: &str, name: &str, id: Option<&str>) {
-        Self::intend(entries, kind, name);
+        Self::intend(entries, kind, name, None);
         for entry in entries.iter_mut().filter(|entry| entry.kind == kind && entry.name == name) {
             entry.status = EntryStatus::Made;
             entry.id = id.map(str::to_owned);
@@ -117,6 +144,7 @@ impl Entry {
     }
 }
 
+#[async_trait]
 impl Journal for MemoryJournal {
     fn entries(&self) -> Vec<Entry> {
         self.entries.clone()
@@ -126,26 +154,32 @@ impl Journal for MemoryJournal {
         self.state.clone()
     }
 
-    fn intend(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+    async fn intend(&mut self, kind: &str, name: &str, place: Option<&str>) -> Result<(), JournalError> {
         self.spend()?;
-        Entry::intend(&mut self.entries, kind, name);
+        Entry::intend(&mut self.entries, kind, name, place);
         Ok(())
     }
 
-    fn made(&mut self, kind: &str, name: &str, id: Option<&str>, state: Value) -> Result<(), JournalError> {
+    async fn made(
+        &mut self,
+        kind: &str,
+        name: &str,
+        id: Option<&str>,
+        state: Value,
+    ) -> Result<(), JournalError> {
         self.spend()?;
         Entry::made(&mut self.entries, kind, name, id);
         self.state = state;
         Ok(())
     }
 
-    fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+    async fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
         self.spend()?;
         Entry::gone(&mut self.entries, kind, name);
         Ok(())
     }
 
-    fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
+    async fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
         self.spend()?;
         self.state = state;
         Ok(())

@@ -3,8 +3,10 @@
 //! A driver knows one provider. It is handed a [`HostView`] (who the host is and where its folder is), a
 //! [`Journal`] (what has been made for it so far) and a [`Progress`] (where to say what is going on), and makes,
 //! runs and removes the host. See [`Driver`] for the rules that every driver keeps, and [`conformance`] for the
-//! suite that checks them.
+//! suite that checks them. Everything that passes between a driver and its caller is plain data, so that a driver can
+//! be a program of its own.
 
+mod access;
 mod book;
 pub mod conformance;
 mod driver;
@@ -15,13 +17,17 @@ mod journal;
 mod progress;
 pub mod seed;
 
+pub use access::{Forecast, InvalidNetwork, Network, Place, Protocol, Rule, Source};
 pub use book::{Book, parse_state};
-pub use driver::{Driver, DriverInfo, Features, HostKeySource, LoginSource};
+pub use driver::{Driver, DriverInfo, Features, HostKeySource, LoginSource, Row};
 pub use error::{DriverError, ErrorKind};
 pub use flags::{Flag, FlagKind, OptionValue, Options, OptionsError};
 pub use host::{
-    Description, Endpoint, HostId, HostKey, HostName, HostView, InvalidHostName, InvalidState, Leftover,
-    LoginKey, SshEndpoint, SshKey, State,
+    Description, Endpoint, HostId, HostKey, HostName, HostView, Inside, InvalidHostName, InvalidState,
+    Leftover, LoginKey, SshEndpoint, SshKey, State,
 };
 pub use journal::{Entry, EntryStatus, Journal, JournalError, MemoryJournal};
 pub use progress::{Progress, Silent};
+
+/// The edition of this contract, which a driver in another process has to speak.
+pub const CONTRACT: u32 = 2;

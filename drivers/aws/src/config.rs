@@ -145,12 +145,12 @@ impl Scope {
 }
 
 impl Config {
-    pub(crate) fn of(host: &HostView<'_>) -> Result<Self, DriverError> {
-        if adopted::is_old(host.config) {
-            return adopted::config(host.config);
+    pub(crate) fn of(host: &HostView) -> Result<Self, DriverError> {
+        if adopted::is_old(&host.config) {
+            return adopted::config(&host.config);
         }
         serde_json::from_value(host.config.clone()).map_err(|error| {
-            DriverError::failed(format!("Could not read the options of `{}` in its record", host.name))
+            DriverError::failed(format!("Could not read the options of `{}` in its record", &host.name))
                 .with_source(error)
         })
     }

@@ -2,16 +2,17 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::InstanceStateName;
+use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use machine_driver::{
-    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource,
-    HostView, Journal, Leftover, LoginSource, Options, Progress, SshEndpoint, SshKey, State, parse_state,
+    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast,
+    HostKeySource, HostView, Journal, Leftover, LoginSource, Options, Progress, Row, SshEndpoint, SshKey,
+    State, parse_state,
 };
 use serde_json::Value;
 use tokio::{
@@ -33,7 +34,6 @@ use crate::{
     region::Region,
     rules,
     state::{Book, Made, Plan, SPOT_REQUEST},
-    tags,
     take_down::take_down,
     user_data,
     watch::{self, Instance},
@@ -83,7 +83,7 @@ impl Aws {
 
     async fn opened(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         plan: Option<Plan>,
     ) -> Result<(Config, Arc<Region>), DriverError> {
         let config = Config::of(host)?;
@@ -93,7 +93,7 @@ impl Aws {
 
     async fn make(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -103,7 +103,7 @@ impl Aws {
             None => placement::plan(&region, &config).await?,
         };
         book.made.plan = Some(plan.clone());
-        book.save()?;
+        book.save().await?;
         // An instance that is there was made after its key and its groups.
         if book.made.instance.is_none() {
             keys::ensure(&region.api, host, &config, book, progress).await?;
@@ -115,7 +115,7 @@ impl Aws {
 
     async fn power_on(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -145,9 +145,38 @@ impl Aws {
         launch::wait_running(&region, host, &config, book, progress).await
     }
 
+    /// The rows of hosts that are in one account and region.
+    async fn describe(&self, scope: &Scope, hosts: &[(HostView, Value)], batch: Vec<Asked>) -> Vec<Row> {
+        let ids: Vec<String> = batch.iter().map(|asked| asked.instance.clone()).collect();
+        let answer = async {
+            let region = self.open(scope).await?;
+            watch::describe_ids(&region.api, &ids).await.map_err(|error| {
+                error.during(format!("Could not look for the instances in {}", region.api.region))
+            })
+        };
+        let answer = answer.await;
+        let row = |mut asked: Asked| {
+            let description = match &answer {
+                Err(error) => Err(error.clone()),
+                Ok(found) => {
+                    let instance = found.get(&asked.instance);
+                    if let Some(instance) = instance {
+                        launch::take_addresses(&mut asked.made, instance);
+                    }
+                    Ok(Description {
+                        state: instance.map_or(State::None, Instance::host_state),
+                        endpoint: endpoint_of(&hosts[asked.index].0, &asked.config, &asked.made).ok(),
+                    })
+                }
+            };
+            (asked.index, description)
+        };
+        batch.into_iter().map(row).collect()
+    }
+
     async fn power_off(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         book: &mut Book<'_>,
         progress: &dyn Progress,
         force: bool,
@@ -184,39 +213,61 @@ impl Aws {
             instance = known(&region, host, &id).await?;
         }
         book.made.public_address = None;
-        book.save()
+        book.save().await
+    }
+}
+
+/// A host whose instance is asked for.
+struct Asked {
+    /// Among the hosts that were asked about together.
+    index: usize,
+    config: Config,
+    made: Made,
+    instance: String,
+}
+
+impl Asked {
+    /// The region to ask, and what is asked there; nothing for a host that has no instance.
+    fn of(index: usize, host: &HostView, state: &Value) -> Result<(Scope, Option<Self>), DriverError> {
+        let (config, made) = (Config::of(host)?, made_of(host, state)?);
+        let mut scope = config.scope.clone();
+        if let Some(plan) = &made.plan {
+            scope.region = Some(plan.region.clone());
+        }
+        let asked = made.instance.clone().map(|instance| Self { index, config, made, instance });
+        Ok((scope, asked))
     }
 }
 
 /// What was made for a host, by us or by docker-machine.
-fn made_of(host: &HostView<'_>, state: &Value) -> Result<Made, DriverError> {
-    if state.is_null() && adopted::is_old(host.config) {
-        return Ok(adopted::made(host.config));
+fn made_of(host: &HostView, state: &Value) -> Result<Made, DriverError> {
+    if state.is_null() && adopted::is_old(&host.config) {
+        return Ok(adopted::made(&host.config));
     }
     parse_state(state)
 }
 
-fn open<'a>(host: &HostView<'_>, journal: &'a mut dyn Journal) -> Result<Book<'a>, DriverError> {
+fn open<'a>(host: &HostView, journal: &'a mut dyn Journal) -> Result<Book<'a>, DriverError> {
     let made = made_of(host, &journal.state())?;
-    Ok(Book { journal, made })
+    Ok(Book { journal, made, place: None })
 }
 
 /// The instance of a host, of which AWS must know.
-async fn known(region: &Arc<Region>, host: &HostView<'_>, id: &str) -> Result<Instance, DriverError> {
+async fn known(region: &Arc<Region>, host: &HostView, id: &str) -> Result<Instance, DriverError> {
     let found = watch::look(region, id)
         .await
-        .map_err(|error| error.during(format!("Could not look for the instance {id} of `{}`", host.name)))?;
+        .map_err(|error| error.during(format!("Could not look for the instance {id} of `{}`", &host.name)))?;
     match found {
         Some(instance) if !instance.is_ending() => Ok(instance),
         _ => Err(launch::gone(host, id)),
     }
 }
 
-fn changed(host: &HostView<'_>, id: &str, error: ApiError, what: &str) -> DriverError {
+fn changed(host: &HostView, id: &str, error: ApiError, what: &str) -> DriverError {
     if error.is_not_found() {
         return launch::gone(host, id);
     }
-    error.during(format!("Could not {what} the instance {id} of `{}`", host.name))
+    error.during(format!("Could not {what} the instance {id} of `{}`", &host.name))
 }
 
 fn bounded(began: Instant, id: &str, what: &str) -> Result<(), DriverError> {
@@ -247,9 +298,9 @@ async fn wait_until_down(host: &str, port: u16) {
     }
 }
 
-fn endpoint_of(host: &HostView<'_>, config: &Config, made: &Made) -> Result<Endpoint, DriverError> {
+fn endpoint_of(host: &HostView, config: &Config, made: &Made) -> Result<Endpoint, DriverError> {
     let address = launch::address(config, made)
-        .ok_or_else(|| DriverError::gone(format!("`{}` has no address yet", host.name)))?;
+        .ok_or_else(|| DriverError::not_ready(format!("`{}` has no address yet", &host.name)))?;
     let user = made.plan.as_ref().map(|plan| plan.image.user.clone()).unwrap_or_default();
     Ok(Endpoint {
         engine_port: rules::ENGINE_PORT,
@@ -260,6 +311,7 @@ fn endpoint_of(host: &HostView<'_>, config: &Config, made: &Made) -> Result<Endp
             user,
             key: config.key_file.clone().map_or(SshKey::Generated, SshKey::File),
         }),
+        inside: None,
         address,
     })
 }
@@ -268,15 +320,16 @@ fn endpoint_of(host: &HostView<'_>, config: &Config, made: &Made) -> Result<Endp
 impl Driver for Aws {
     fn info(&self) -> DriverInfo {
         DriverInfo {
-            name: "aws",
-            aliases: &["amazonec2"],
-            summary: "Runs an instance on AWS EC2",
+            name: "aws".to_owned(),
+            aliases: vec!["amazonec2".to_owned()],
+            summary: "Runs an instance on AWS EC2".to_owned(),
             features: Features {
                 provisioned: true,
                 power: true,
                 login: LoginSource::Generated,
                 host_key: HostKeySource::DeliveredOnce,
                 adopted: false,
+                firewall: true,
             },
         }
     }
@@ -301,16 +354,17 @@ impl Driver for Aws {
         let mut flags = flags::scope();
         for flag in flags.iter_mut().filter(|flag| flag.name == "aws-region") {
             flag.kind = FlagKind::List;
-            flag.help = "A region to search; may be given again [default: AWS_REGION, then the profile's]";
+            flag.help =
+                "A region to search; may be given again [default: AWS_REGION, then the profile's]".to_owned();
         }
         flags
     }
 
-    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError> {
         Config::from_options(options)?.to_value()
     }
 
-    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
         let config = Config::of(host)?;
         let region = self.region(&config, None).await?;
         user_data::check(host, &config)?;
@@ -322,12 +376,13 @@ impl Driver for Aws {
         if !config.groups_read_only {
             groups::callers(&region, &config, &plan).await?;
         }
-        launch::rehearse(&region, host, &config, &plan).await
+        launch::rehearse(&region, host, &config, &plan).await?;
+        Ok(Forecast::default())
     }
 
     async fn create(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -337,7 +392,7 @@ impl Driver for Aws {
 
     async fn start(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -347,7 +402,7 @@ impl Driver for Aws {
 
     async fn stop(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -357,7 +412,7 @@ impl Driver for Aws {
 
     async fn kill(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -368,7 +423,7 @@ impl Driver for Aws {
     /// A reboot keeps the address, unlike a stop and a start.
     async fn restart(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -401,13 +456,13 @@ impl Driver for Aws {
 
     async fn remove(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
         let made = made_of(host, &journal.state()).unwrap_or_default();
-        let mut book = Book { journal, made };
+        let mut book = Book { journal, made, place: None };
         if book.journal.entries().is_empty() && book.made.instance.is_none() {
             return Ok(());
         }
@@ -417,7 +472,7 @@ impl Driver for Aws {
 
     async fn salvage(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -435,101 +490,62 @@ impl Driver for Aws {
         for name in regions {
             // All that a record would say is the region.
             let plan = Plan { region: name, ..Plan::default() };
-            let mut book =
-                Book { journal: &mut *journal, made: Made { plan: Some(plan), ..Made::default() } };
+            let mut book = Book {
+                journal: &mut *journal,
+                made: Made { plan: Some(plan), ..Made::default() },
+                place: None,
+            };
             let (_, region) = self.opened(host, book.made.plan.clone()).await?;
             heard(progress, Box::pin(take_down(&region, host, &mut book, progress, true))).await?;
         }
         Ok(())
     }
 
-    async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {
+    async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {
         let made = made_of(host, state)?;
         let Some(id) = made.instance.clone() else { return Ok(State::None) };
         let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
         let found = watch::describe_ids(&region.api, std::slice::from_ref(&id)).await.map_err(|error| {
-            error.during(format!("Could not look for the instance {id} of `{}`", host.name))
+            error.during(format!("Could not look for the instance {id} of `{}`", &host.name))
         })?;
         Ok(found.get(&id).map_or(State::None, Instance::host_state))
     }
 
-    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError> {
         endpoint_of(host, &Config::of(host)?, &made_of(host, state)?)
     }
 
-    /// One question for each account and region.
-    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
-        let mut read: Vec<Result<(Config, Made), DriverError>> =
-            hosts.iter().map(|(host, state)| Ok((Config::of(host)?, made_of(host, state)?))).collect();
-        let mut batches: HashMap<Scope, Vec<usize>> = HashMap::new();
-        for (index, one) in read.iter().enumerate() {
-            if let Ok((config, made)) = one
-                && made.instance.is_some()
-            {
-                let mut scope = config.scope.clone();
-                if let Some(plan) = &made.plan {
-                    scope.region = Some(plan.region.clone());
+    /// One question for each account and region; whoever answers first is told first.
+    fn describe_many<'a>(&'a self, hosts: &'a [(HostView, Value)]) -> BoxStream<'a, Row> {
+        let mut known: Vec<Row> = Vec::new();
+        let mut batches: HashMap<Scope, Vec<Asked>> = HashMap::new();
+        for (index, (host, state)) in hosts.iter().enumerate() {
+            match Asked::of(index, host, state) {
+                Ok((scope, Some(asked))) => batches.entry(scope).or_default().push(asked),
+                Ok((_, None)) => {
+                    known.push((index, Ok(Description { state: State::None, endpoint: None })));
                 }
-                batches.entry(scope).or_default().push(index);
+                Err(error) => known.push((index, Err(error))),
             }
         }
-        let mut found: HashMap<usize, Result<Option<Instance>, DriverError>> = HashMap::new();
-        let read_now = &read;
-        let asked = batches.iter().map(|(scope, indices)| async move {
-            let ids: Vec<String> = indices
-                .iter()
-                .filter_map(|&index| {
-                    read_now[index].as_ref().ok().and_then(|(_, made)| made.instance.clone())
-                })
-                .collect();
-            let answer = async {
-                let region = self.open(scope).await?;
-                watch::describe_ids(&region.api, &ids).await.map_err(|error| {
-                    error.during(format!("Could not look for the instances in {}", region.api.region))
-                })
-            };
-            (indices, answer.await)
-        });
-        for (indices, answer) in futures_util::future::join_all(asked).await {
-            for &index in indices {
-                let id = read[index].as_ref().ok().and_then(|(_, made)| made.instance.clone());
-                let one = match &answer {
-                    Ok(instances) => Ok(id.and_then(|id| instances.get(&id).cloned())),
-                    Err(error) => Err(repeated(error)),
-                };
-                found.insert(index, one);
-            }
-        }
-        hosts
-            .iter()
-            .enumerate()
-            .map(|(index, (host, _))| {
-                let (config, made) = match &mut read[index] {
-                    Ok((config, made)) => (config, made),
-                    Err(error) => return Err(repeated(error)),
-                };
-                let instance = found.remove(&index).unwrap_or(Ok(None))?;
-                let state = instance.as_ref().map_or(State::None, Instance::host_state);
-                if let Some(instance) = &instance {
-                    launch::take_addresses(made, instance);
-                }
-                Ok(Description { state, endpoint: endpoint_of(host, config, made).ok() })
+        let asked: FuturesUnordered<_> = batches
+            .into_iter()
+            .map(async move |(scope, batch)| {
+                let rows = self.describe(&scope, hosts, batch).await;
+                stream::iter(rows)
             })
-            .collect()
+            .collect();
+        stream::iter(known).chain(asked.flatten()).boxed()
     }
 
-    async fn console(&self, host: &HostView<'_>, state: &Value, lines: usize) -> Option<String> {
+    async fn console(&self, host: &HostView, state: &Value, lines: usize) -> Option<String> {
         let made = made_of(host, state).ok()?;
         let region = self.region(&Config::of(host).ok()?, made.plan.as_ref()).await.ok()?;
         let text = console::text(&region.api, &made.instance?).await.ok()?;
         Some(console::tail(&text, lines))
     }
 
-    async fn host_keys(
-        &self,
-        host: &HostView<'_>,
-        state: &Value,
-    ) -> Result<Option<Vec<String>>, DriverError> {
+    async fn host_keys(&self, host: &HostView, state: &Value) -> Result<Option<Vec<String>>, DriverError> {
         let made = made_of(host, state)?;
         let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
         let id = launch::instance_id(host, &made)?;
@@ -565,12 +581,8 @@ impl Driver for Aws {
         failed.map_or(Ok(()), Err)
     }
 
-    fn owner(&self, store: &Path) -> String {
-        tags::owner(store)
-    }
-
-    fn permissions(&self) -> Option<Value> {
-        Some(policy::document())
+    async fn permissions(&self) -> Result<Option<Value>, DriverError> {
+        Ok(Some(policy::document()))
     }
 }
 
@@ -589,19 +601,4 @@ fn scopes(options: &Options) -> Result<Vec<Scope>, DriverError> {
         }
     }
     Ok(scopes)
-}
-
-/// The same error for another host: errors are not copied, and this one is about all of them.
-fn repeated(error: &DriverError) -> DriverError {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    let again = DriverError::new(error.kind(), text);
-    match error.hint() {
-        Some(hint) => again.with_hint(hint),
-        None => again,
-    }
 }

@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_denied_call_names_the_permission() {
         let told = error("UnauthorizedOperation").during("Could not start an instance");
-        assert_eq!(told.kind(), ErrorKind::Refused);
+        assert_eq!(*told.kind(), ErrorKind::Refused);
         assert!(told.hint().is_some_and(|hint| hint.contains("ec2:RunInstances")));
     }
 

@@ -419,13 +419,10 @@ const HOST: &[Row] = &[
 
 fn declared(rows: &'static [Row]) -> impl Iterator<Item = Flag> {
     rows.iter().map(|row| Flag {
-        name: row.name,
-        aliases: row.old,
-        environment: row.environment,
-        kind: row.kind,
-        default: row.default,
-        value_name: row.value_name,
-        help: row.help,
+        aliases: row.old.iter().map(ToString::to_string).collect(),
+        environment: row.environment.map(str::to_owned),
+        default: row.default.map(str::to_owned),
+        ..Flag::new(row.name, row.kind, row.value_name, row.help)
     })
 }
 
@@ -483,15 +480,15 @@ mod tests {
         let flags = all();
         for option in DOCKER_MACHINE {
             let old = format!("amazonec2-{option}");
-            assert!(flags.iter().any(|flag| flag.aliases.contains(&old.as_str())), "{old}");
+            assert!(flags.iter().any(|flag| flag.aliases.contains(&old)), "{old}");
         }
     }
 
     #[test]
     fn names_are_unique() {
         let flags = all();
-        let mut names: Vec<&str> =
-            flags.iter().flat_map(|flag| flag.aliases.iter().copied().chain([flag.name])).collect();
+        let mut names: Vec<String> =
+            flags.iter().flat_map(|flag| flag.aliases.iter().cloned().chain([flag.name.clone()])).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

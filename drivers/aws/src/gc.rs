@@ -21,11 +21,11 @@ const KEY_PAIR: &str = "key pair";
 const GROUP: &str = "security group";
 const SPOT: &str = "spot request";
 
-fn leftover(api: &Api, kind: &'static str, id: &str, tags: &[(&str, &str)]) -> Leftover {
+fn leftover(api: &Api, kind: &str, id: &str, tags: &[(&str, &str)]) -> Leftover {
     // Whoever may tag things may write anything there.
     let tag = |key: &str| tags.iter().find(|(name, _)| *name == key).map(|(_, value)| printable(value));
     Leftover {
-        kind,
+        kind: kind.to_owned(),
         id: id.to_owned(),
         place: api.region.clone(),
         host_id: tag(tags::ID),

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// The name of the host's own group. The id keeps two stores with a host of the same name apart.
-pub(crate) fn own_name(host: &HostView<'_>) -> String {
+pub(crate) fn own_name(host: &HostView) -> String {
     let id = host.id.to_string();
-    format!("machine-{}-{}", host.name, &id[..8])
+    format!("machine-{}-{}", &host.name, &id[..8])
 }
 
 fn shared_name(swarm: &str) -> String {
@@ -81,7 +81,7 @@ pub(crate) async fn find(api: &Api, by: &str, values: &[String]) -> Result<Vec<S
 /// Makes the host's groups, or completes them; ids in the order in which the instance has them.
 pub(crate) async fn ensure(
     region: &Region,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     plan: &Plan,
     book: &mut Book<'_>,
@@ -95,16 +95,16 @@ pub(crate) async fn ensure(
     let mut ids = Vec::new();
     if config.groups.is_empty() {
         let name = own_name(host);
-        book.intend(SECURITY_GROUP, &name)?;
+        book.intend(SECURITY_GROUP, &name).await?;
         progress.step("Creating the security group");
         let tags = tags::of_host(host, &config.tags);
-        let about = format!("The host {} of machine", host.name);
+        let about = format!("The host {} of machine", &host.name);
         let id = make(api, &name, &plan.vpc, &about, &tags).await?;
         allow(api, &id, &rules).await?;
         book.made.own_group = Some(id.clone());
         book.made.let_in = callers.iter().map(ToString::to_string).collect();
         ids.push(id.clone());
-        book.made(SECURITY_GROUP, &name, Some(&id))?;
+        book.made(SECURITY_GROUP, &name, Some(&id)).await?;
     } else {
         ids.extend(named(region, config, &plan.vpc).await?);
         if let (false, Some(first)) = (config.groups_read_only, ids.first()) {
@@ -113,15 +113,15 @@ pub(crate) async fn ensure(
     }
     if let Some(swarm) = &config.swarm {
         let name = shared_name(swarm);
-        book.intend(SHARED_GROUP, &name)?;
+        book.intend(SHARED_GROUP, &name).await?;
         let about = format!("Members of the swarm {swarm} of machine");
         let id = make(api, &name, &plan.vpc, &about, &tags::of_shared(host, &name)).await?;
         allow(api, &id, &rules::for_members()).await?;
         ids.push(id.clone());
-        book.made(SHARED_GROUP, &name, Some(&id))?;
+        book.made(SHARED_GROUP, &name, Some(&id)).await?;
     }
     book.made.groups = ids;
-    book.save()
+    book.save().await
 }
 
 /// Makes a group, or finds the one of that name that an earlier run, a lost reply or another host made.
@@ -254,7 +254,7 @@ pub(crate) async fn follow_caller(
     let before: Vec<Cidr> = book.made.let_in.iter().filter_map(|text| text.parse().ok()).collect();
     let permissions: Vec<IpPermission> = rules(&before).iter().map(|rule| permission(rule, &group)).collect();
     book.made.let_in = texts;
-    book.save()?;
+    book.save().await?;
     if permissions.is_empty() {
         return Ok(());
     }

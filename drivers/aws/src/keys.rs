@@ -22,10 +22,11 @@ fn public_path(private: &Path) -> PathBuf {
 }
 
 /// The line to let in: of the user's key, or of the one that was made for this host.
-pub(crate) fn public_line(host: &HostView<'_>, config: &Config) -> Result<String, DriverError> {
+pub(crate) fn public_line(host: &HostView, config: &Config) -> Result<String, DriverError> {
     let Some(private) = &config.key_file else {
         return host
             .login
+            .as_ref()
             .map(|key| key.public.clone())
             .ok_or_else(|| DriverError::failed("The instance cannot be made without a key to log in with"));
     };
@@ -38,7 +39,7 @@ pub(crate) fn public_line(host: &HostView<'_>, config: &Config) -> Result<String
 }
 
 /// Refuses keys that are not there.
-pub(crate) async fn check(api: &Api, host: &HostView<'_>, config: &Config) -> Result<(), DriverError> {
+pub(crate) async fn check(api: &Api, host: &HostView, config: &Config) -> Result<(), DriverError> {
     let Some(private) = &config.key_file else { return Ok(()) };
     if !private.is_file() {
         return Err(DriverError::invalid(format!("SSH key does not exist: \"{}\"", private.display())));
@@ -61,17 +62,17 @@ fn missing(name: &str, api: &Api) -> DriverError {
 /// Imports the host's key, once.
 pub(crate) async fn ensure(
     api: &Api,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     book: &mut Book<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
     if let Some(name) = &config.key_pair {
         book.made.key_pair = Some(name.clone());
-        return book.save();
+        return book.save().await;
     }
     let name = groups::own_name(host);
-    book.intend(KEY_PAIR, &name)?;
+    book.intend(KEY_PAIR, &name).await?;
     progress.step("Importing the key");
     let imported = api
         .import_key_pair()
@@ -88,5 +89,5 @@ pub(crate) async fn ensure(
         Err(error) => return Err(error.during(format!("Could not import the key pair {name}"))),
     };
     book.made.key_pair = Some(name.clone());
-    book.made(KEY_PAIR, &name, id.as_deref())
+    book.made(KEY_PAIR, &name, id.as_deref()).await
 }

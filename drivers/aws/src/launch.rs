@@ -35,7 +35,7 @@ const METADATA_HOPS: i32 = 1;
 /// Everything about the instance but its groups, its key and its token.
 fn request(
     region: &Region,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     plan: &Plan,
     launch: Launch,
@@ -123,7 +123,7 @@ fn first_launch(config: &Config) -> Launch {
 /// Has AWS look at the request without following it; asked once for all hosts that are alike.
 pub(crate) async fn rehearse(
     region: &Region,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     plan: &Plan,
 ) -> Result<(), DriverError> {
@@ -154,18 +154,18 @@ fn attempt(config: &Config, plan: &Plan, launch: Launch) -> String {
 }
 
 /// The instance of an earlier run, if there is one that lives.
-async fn find(region: &Arc<Region>, host: &HostView<'_>) -> Result<Option<Instance>, DriverError> {
+async fn find(region: &Arc<Region>, host: &HostView) -> Result<Option<Instance>, DriverError> {
     let key = format!("tag:{}", tags::ID);
     let found = watch::describe(&region.api, vec![filter(&key, [host.id.to_string()])])
         .await
-        .map_err(|error| error.during(format!("Could not look for the instance of `{}`", host.name)))?;
+        .map_err(|error| error.during(format!("Could not look for the instance of `{}`", &host.name)))?;
     Ok(found.into_iter().find(|instance| !instance.is_ending()))
 }
 
 /// Makes sure that there is an instance, and records its id.
 pub(crate) async fn ensure(
     region: &Arc<Region>,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     plan: &Plan,
     book: &mut Book<'_>,
@@ -186,18 +186,18 @@ pub(crate) async fn ensure(
         book.made.instance = None;
         let launch = book.made.launch.unwrap_or_else(|| first_launch(config));
         book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
-        book.save()?;
+        book.save().await?;
     } else if intended && let Some(found) = find(region, host).await? {
-        return adopt(host, book, &found);
+        return adopt(host, book, &found).await;
     }
     loop {
         let launch = book.made.launch.unwrap_or_else(|| first_launch(config));
         book.made.launch = Some(launch);
-        book.save()?;
-        book.intend(INSTANCE, host.name.as_str())?;
+        book.save().await?;
+        book.intend(INSTANCE, host.name.as_str()).await?;
         progress.step(if launch.spot { "Asking for a spot instance" } else { "Starting the instance" });
         let error = match run(region, host, config, plan, &book.made, launch).await {
-            Ok(instance) => return adopt(host, book, &instance),
+            Ok(instance) => return adopt(host, book, &instance).await,
             Err(RunError::Driver(error)) => return Err(error),
             Err(RunError::Api(error)) => error,
         };
@@ -205,14 +205,14 @@ pub(crate) async fn ensure(
         if error.is("IdempotentParameterMismatch") {
             // The options of an instance that was asked for before have changed since, in a file.
             if let Some(found) = find(region, host).await? {
-                return adopt(host, book, &found);
+                return adopt(host, book, &found).await;
             }
             book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
             continue;
         }
         let Some(next) = next_launch(config, plan, launch, &error) else {
             if error.is_a_refusal() {
-                book.gone(INSTANCE, host.name.as_str())?;
+                book.gone(INSTANCE, host.name.as_str()).await?;
             }
             return Err(error.during(failed()));
         };
@@ -244,7 +244,7 @@ enum RunError {
 /// One question, which may be asked again with the same token. What was made a moment ago is waited for.
 async fn run(
     region: &Region,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     plan: &Plan,
     made: &Made,
@@ -258,7 +258,7 @@ async fn run(
         let answer = request
             .network_interfaces(interface)
             .set_key_name(made.key_pair.clone())
-            .client_token(format!("{}-{}", host.id, launch.attempt))
+            .client_token(format!("{}-{}", &host.id, launch.attempt))
             .send()
             .await
             .answer(Call::RunInstances, &region.api);
@@ -279,17 +279,17 @@ async fn run(
     }
 }
 
-fn adopt(host: &HostView<'_>, book: &mut Book<'_>, instance: &Instance) -> Result<(), DriverError> {
+async fn adopt(host: &HostView, book: &mut Book<'_>, instance: &Instance) -> Result<(), DriverError> {
     book.made.instance = Some(instance.id.clone());
-    book.made(INSTANCE, host.name.as_str(), Some(&instance.id))?;
-    note_spot_request(book, instance)
+    book.made(INSTANCE, host.name.as_str(), Some(&instance.id)).await?;
+    note_spot_request(book, instance).await
 }
 
 /// A spot request is an object of its own, which outlives its instance.
-fn note_spot_request(book: &mut Book<'_>, instance: &Instance) -> Result<(), DriverError> {
+async fn note_spot_request(book: &mut Book<'_>, instance: &Instance) -> Result<(), DriverError> {
     match &instance.spot_request {
         Some(request) if !book.named(SPOT_REQUEST).contains(request) => {
-            book.made(SPOT_REQUEST, request, Some(request))
+            book.made(SPOT_REQUEST, request, Some(request)).await
         }
         _ => Ok(()),
     }
@@ -324,7 +324,7 @@ fn has_its_address(config: &Config, instance: &Instance) -> bool {
 /// Waits until the instance runs and has its address, and records that.
 pub(crate) async fn wait_running(
     region: &Arc<Region>,
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     book: &mut Book<'_>,
     progress: &dyn Progress,
@@ -346,8 +346,8 @@ pub(crate) async fn wait_running(
         match &instance.state {
             InstanceStateName::Running if has_its_address(config, &instance) => {
                 take_addresses(&mut book.made, &instance);
-                book.save()?;
-                return note_spot_request(book, &instance);
+                book.save().await?;
+                return note_spot_request(book, &instance).await;
             }
             InstanceStateName::Running | InstanceStateName::Pending => {}
             state => {
@@ -372,14 +372,14 @@ pub(crate) async fn wait_running(
 }
 
 /// The instance's id, or why there is none.
-pub(crate) fn instance_id(host: &HostView<'_>, made: &Made) -> Result<String, DriverError> {
+pub(crate) fn instance_id(host: &HostView, made: &Made) -> Result<String, DriverError> {
     made.instance.clone().ok_or_else(|| {
-        DriverError::gone(format!("The instance of `{}` was never started", host.name))
-            .with_hint(format!("Run `machine create {}` again, or remove it", host.name))
+        DriverError::gone(format!("The instance of `{}` was never started", &host.name))
+            .with_hint(format!("Run `machine create {}` again, or remove it", &host.name))
     })
 }
 
-pub(crate) fn gone(host: &HostView<'_>, id: &str) -> DriverError {
-    DriverError::gone(format!("The instance {id} of `{}` is gone: it was terminated", host.name))
-        .with_hint(format!("Remove the host with `machine rm {}` and create it again", host.name))
+pub(crate) fn gone(host: &HostView, id: &str) -> DriverError {
+    DriverError::gone(format!("The instance {id} of `{}` is gone: it was terminated", &host.name))
+        .with_hint(format!("Remove the host with `machine rm {}` and create it again", &host.name))
 }

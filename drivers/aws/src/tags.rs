@@ -1,6 +1,6 @@
 //! The tags on everything that is made: whose it is, so that nothing is ever lost.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use machine_driver::HostView;
@@ -9,47 +9,27 @@ use machine_driver::HostView;
 pub(crate) const ID: &str = "machine:id";
 /// The host's name, or the shared group's. Whatever carries it was made by `machine`.
 pub(crate) const NAME: &str = "machine:name";
-/// Who made it, so that colleagues with the same account do not clean up one another's hosts.
+/// The id of the store that made it, so that colleagues with the same account do not clean up one another's hosts.
 pub(crate) const OWNER: &str = "machine:owner";
 /// On a group of several hosts.
 pub(crate) const SHARED: &str = "machine:shared";
 
-/// `user@computer:store`, in the characters that tags take.
-pub(crate) fn owner(store: &Path) -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-    let computer = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_default();
-    let user = if user.is_empty() { "unknown" } else { &user };
-    let text = format!("{user}@{}:{}", computer.trim(), store.display());
-    text.chars()
-        .map(|c| if c.is_alphanumeric() || "._-@+=:/ ".contains(c) { c } else { '_' })
-        .take(256)
-        .collect()
-}
-
-/// The store: a host's folder is `machines/NAME` in it.
-fn store<'a>(host: &HostView<'a>) -> &'a Path {
-    host.folder.parent().and_then(Path::parent).unwrap_or(host.folder)
-}
-
 /// The tags of what is made for one host: the user's, `Name` for people, ours.
-pub(crate) fn of_host(host: &HostView<'_>, user: &BTreeMap<String, String>) -> Vec<Tag> {
+pub(crate) fn of_host(host: &HostView, user: &BTreeMap<String, String>) -> Vec<Tag> {
     let mut tags = BTreeMap::from([("Name".to_owned(), host.name.to_string())]);
     tags.extend(user.clone());
     tags.insert(ID.to_owned(), host.id.to_string());
     tags.insert(NAME.to_owned(), host.name.to_string());
-    tags.insert(OWNER.to_owned(), owner(store(host)));
+    tags.insert(OWNER.to_owned(), host.owner.clone());
     listed(tags)
 }
 
 /// The tags of a group that several hosts share.
-pub(crate) fn of_shared(host: &HostView<'_>, name: &str) -> Vec<Tag> {
+pub(crate) fn of_shared(host: &HostView, name: &str) -> Vec<Tag> {
     listed(BTreeMap::from([
         (NAME.to_owned(), name.to_owned()),
         (SHARED.to_owned(), "true".to_owned()),
-        (OWNER.to_owned(), owner(store(host))),
+        (OWNER.to_owned(), host.owner.clone()),
     ]))
 }
 

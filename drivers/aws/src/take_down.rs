@@ -19,7 +19,7 @@ use crate::{
 /// Removes the host in this region. `salvaging`: the journal is lost, and only the host's id is known.
 pub(crate) async fn take_down(
     region: &Arc<Region>,
-    host: &HostView<'_>,
+    host: &HostView,
     book: &mut Book<'_>,
     progress: &dyn Progress,
     salvaging: bool,
@@ -27,7 +27,7 @@ pub(crate) async fn take_down(
     let api = &region.api;
     remove_instance(region, host, book, progress, salvaging).await?;
     let failed =
-        |error: ApiError| error.during(format!("Could not look for what is left of `{}`", host.name));
+        |error: ApiError| error.during(format!("Could not look for what is left of `{}`", &host.name));
     let by = format!("tag:{}", tags::ID);
     let id = vec![host.id.to_string()];
     let volumes = removal::volumes(api, &by, &id).await.map_err(failed)?;
@@ -37,23 +37,23 @@ pub(crate) async fn take_down(
     if salvaging {
         key_pairs.push(groups::own_name(host));
     }
-    if adopted::is_old(host.config) {
+    if adopted::is_old(&host.config) {
         key_pairs.extend(book.made.key_pair.clone());
     }
     for name in key_pairs {
         progress.step("Deleting the key pair");
         removal::delete_key_pair(api, &name).await?;
-        book.gone(KEY_PAIR, &name)?;
+        book.gone(KEY_PAIR, &name).await?;
     }
     remove_groups(region, host, book, progress, salvaging).await?;
     book.made = Made { plan: book.made.plan.take(), ..Made::default() };
-    book.save()
+    book.save().await
 }
 
 /// Ends every instance that carries the host's id, with its spot request.
 async fn remove_instance(
     region: &Arc<Region>,
-    host: &HostView<'_>,
+    host: &HostView,
     book: &mut Book<'_>,
     progress: &dyn Progress,
     salvaging: bool,
@@ -71,7 +71,7 @@ async fn remove_instance(
         loop {
             let found =
                 watch::describe(&region.api, vec![filter(&by, [host.id.to_string()])]).await.map_err(
-                    |error| error.during(format!("Could not look for the instance of `{}`", host.name)),
+                    |error| error.during(format!("Could not look for the instance of `{}`", &host.name)),
                 )?;
             requests.extend(found.iter().filter_map(|instance| instance.spot_request.clone()));
             ids.extend(found.into_iter().map(|instance| instance.id));
@@ -84,24 +84,24 @@ async fn remove_instance(
     requests.dedup();
     removal::cancel_spot_requests(&region.api, &requests).await?;
     for name in names {
-        book.gone(INSTANCE, &name)?;
+        book.gone(INSTANCE, &name).await?;
     }
     for request in book.named(SPOT_REQUEST) {
-        book.gone(SPOT_REQUEST, &request)?;
+        book.gone(SPOT_REQUEST, &request).await?;
     }
     Ok(())
 }
 
 async fn remove_groups(
     region: &Arc<Region>,
-    host: &HostView<'_>,
+    host: &HostView,
     book: &mut Book<'_>,
     progress: &dyn Progress,
     salvaging: bool,
 ) -> Result<(), DriverError> {
     let api = &region.api;
     let entries = book.journal.entries();
-    let failed = |error: ApiError| error.during(format!("Could not look for the groups of `{}`", host.name));
+    let failed = |error: ApiError| error.during(format!("Could not look for the groups of `{}`", &host.name));
     if salvaging || entries.iter().any(|entry| entry.kind == SECURITY_GROUP) {
         progress.step("Deleting the security group");
         let ids = match &book.made.own_group {
@@ -121,7 +121,7 @@ async fn remove_groups(
             }
         }
         for name in book.named(SECURITY_GROUP) {
-            book.gone(SECURITY_GROUP, &name)?;
+            book.gone(SECURITY_GROUP, &name).await?;
         }
     }
     for entry in entries.iter().filter(|entry| entry.kind == SHARED_GROUP) {
@@ -137,7 +137,7 @@ async fn remove_groups(
             // The last of those who share it takes it along.
             removal::delete_group(api, &id).await?;
         }
-        book.gone(SHARED_GROUP, &entry.name)?;
+        book.gone(SHARED_GROUP, &entry.name).await?;
     }
     Ok(())
 }

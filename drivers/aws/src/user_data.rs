@@ -46,12 +46,12 @@ struct Keys<'a> {
 }
 
 /// The user data of a host; the same for each run, because a client token stands for one request only.
-pub(crate) fn of_host(host: &HostView<'_>, config: &Config) -> Result<Option<Vec<u8>>, DriverError> {
+pub(crate) fn of_host(host: &HostView, config: &Config) -> Result<Option<Vec<u8>>, DriverError> {
     let theirs = match &config.user_data {
         None => None,
         Some(path) => Some(read(path)?).filter(|data| !data.is_empty()),
     };
-    let ours = match (config.host_keys, host.host_key) {
+    let ours = match (config.host_keys, &host.host_key) {
         (HostKeys::Delivered, Some(key)) => Some(cloud_config(key)?),
         _ => None,
     };
@@ -60,10 +60,10 @@ pub(crate) fn of_host(host: &HostView<'_>, config: &Config) -> Result<Option<Vec
 }
 
 /// Refuses user data that could not be used, before there is a host key to go with it.
-pub(crate) fn check(host: &HostView<'_>, config: &Config) -> Result<(), DriverError> {
+pub(crate) fn check(host: &HostView, config: &Config) -> Result<(), DriverError> {
     // As long as a real one.
     let stand_in = HostKey { public: "x".repeat(96), private: "x".repeat(420) };
-    of_host(&HostView { host_key: Some(&stand_in), ..*host }, config).map(drop)
+    of_host(&HostView { host_key: Some(stand_in), ..host.clone() }, config).map(drop)
 }
 
 /// A file of any size is not read: AWS takes 16 KiB, compressed.

@@ -37,7 +37,7 @@ impl Config {
         })
     }
 
-    pub(crate) fn of(host: &HostView<'_>) -> Result<Self, DriverError> {
+    pub(crate) fn of(host: &HostView) -> Result<Self, DriverError> {
         serde_json::from_value(host.config.clone()).map_err(|error| {
             DriverError::failed("Could not read the driver's part of the record").with_source(error)
         })

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use machine_driver::{
-    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource, HostView, Journal,
-    LoginSource, Options, Progress, SshEndpoint, SshKey, State,
+    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast, HostKeySource, HostView,
+    Journal, LoginSource, Options, Progress, SshEndpoint, SshKey, State,
 };
 use serde_json::{Value, json};
 
@@ -27,30 +27,32 @@ fn unsupported(verb: &str) -> DriverError {
     DriverError::unsupported(format!("generic driver does not support {verb}"))
 }
 
-const fn flag(
-    name: &'static str,
-    environment: &'static str,
+fn flag(
+    name: &str,
+    environment: &str,
     kind: FlagKind,
-    default: Option<&'static str>,
-    value_name: &'static str,
-    help: &'static str,
+    default: Option<&str>,
+    value_name: &str,
+    help: &str,
 ) -> Flag {
-    Flag { name, aliases: &[], environment: Some(environment), kind, default, value_name, help }
+    let flag = Flag::new(name, kind, value_name, help).environment(environment);
+    Flag { default: default.map(str::to_owned), ..flag }
 }
 
 #[async_trait]
 impl Driver for Generic {
     fn info(&self) -> DriverInfo {
         DriverInfo {
-            name: "generic",
-            aliases: &[],
-            summary: "Installs the engine on a host that is there already, over SSH",
+            name: "generic".to_owned(),
+            aliases: Vec::new(),
+            summary: "Installs the engine on a host that is there already, over SSH".to_owned(),
             features: Features {
                 provisioned: true,
                 power: false,
                 login: LoginSource::User,
                 host_key: HostKeySource::User,
                 adopted: true,
+                firewall: false,
             },
         }
     }
@@ -100,22 +102,23 @@ impl Driver for Generic {
         ]
     }
 
-    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError> {
         Config::from_options(options)?.to_value()
     }
 
-    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
         let config = Config::of(host)?;
         if let Some(key) = &config.key {
             reach::key_file(key)?;
         }
-        reach::banner(&config.address, config.port).await
+        reach::banner(&config.address, config.port).await?;
+        Ok(Forecast::default())
     }
 
     /// Remembers where the key is, in full, so that later calls work from any folder.
     async fn create(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -129,31 +132,26 @@ impl Driver for Generic {
         }
         let absolute = std::path::absolute(key)
             .map_err(|error| DriverError::refused(format!("Could not find `{key}`")).with_source(error))?;
-        journal.set_state(json!({ "key": absolute }))?;
+        journal.set_state(json!({ "key": absolute })).await?;
         Ok(())
     }
 
-    async fn start(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
+    async fn start(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("start"))
     }
 
-    async fn stop(&self, _: &HostView<'_>, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
+    async fn stop(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("stop"))
     }
 
-    async fn kill(&self, _: &HostView<'_>, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
+    async fn kill(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("kill"))
     }
 
     /// A restart needs a login, which a driver does not have.
     async fn restart(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         _: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -161,21 +159,16 @@ impl Driver for Generic {
     }
 
     /// The host is not ours: it stays as it is.
-    async fn remove(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
+    async fn remove(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Ok(())
     }
 
-    async fn state(&self, host: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
+    async fn state(&self, host: &HostView, _: &Value) -> Result<State, DriverError> {
         let config = Config::of(host)?;
         Ok(if reach::answers(&config.address, config.port).await { State::Running } else { State::Stopped })
     }
 
-    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError> {
         let config = Config::of(host)?;
         let key = match (state.get("key").and_then(Value::as_str), &config.key) {
             (Some(absolute), _) => SshKey::File(absolute.into()),
@@ -187,6 +180,7 @@ impl Driver for Generic {
             engine_port: config.engine_port,
             url: None,
             ssh: Some(SshEndpoint { host: config.address, port: config.port, user: config.user, key }),
+            inside: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use machine_driver::{
-    ErrorKind, HostId, HostName, MemoryJournal, Silent,
+    ErrorKind, HostId, MemoryJournal, Silent,
     conformance::{MakesNothing, Suite},
 };
 use tokio::{io::AsyncWriteExt, net::TcpListener};
@@ -35,34 +35,24 @@ fn key(folder: &Path, name: &str, text: &str, mode: u32) -> String {
 
 const PEM: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n…\n";
 
-fn configure(given: &[(&str, &str)]) -> Result<Value, DriverError> {
+async fn configure(given: &[(&str, &str)]) -> Result<Value, DriverError> {
     let given: BTreeMap<String, Vec<String>> =
         given.iter().map(|(name, value)| ((*name).into(), vec![(*value).into()])).collect();
-    Generic.configure(&Options::resolve(&Generic.flags(), &given).unwrap())
+    Generic.configure(&Options::resolve(&Generic.flags(), &given).unwrap()).await
 }
 
-struct Fixture {
-    name: HostName,
-    id: HostId,
-    config: Value,
-}
-
-impl Fixture {
-    fn new(given: &[(&str, &str)]) -> Self {
-        Self { name: "a".parse().unwrap(), id: HostId::random(), config: configure(given).unwrap() }
-    }
-
-    fn view(&self) -> HostView<'_> {
-        let nowhere = Path::new("/nonexistent");
-        HostView {
-            name: &self.name,
-            id: &self.id,
-            folder: nowhere,
-            cache: nowhere,
-            config: &self.config,
-            login: None,
-            host_key: None,
-        }
+/// What the driver is told of a host with these options.
+async fn host(given: &[(&str, &str)]) -> HostView {
+    HostView {
+        name: "a".parse().unwrap(),
+        id: HostId::random(),
+        owner: String::new(),
+        folder: "/nonexistent".into(),
+        cache: "/nonexistent".into(),
+        config: configure(given).await.unwrap(),
+        place: None,
+        login: None,
+        host_key: None,
     }
 }
 
@@ -88,9 +78,9 @@ async fn keeps_the_contract() {
         .unwrap();
 }
 
-#[test]
-fn a_missing_address_is_said_in_the_old_words() {
-    let error = configure(&[]).unwrap_err();
+#[tokio::test]
+async fn a_missing_address_is_said_in_the_old_words() {
+    let error = configure(&[]).await.unwrap_err();
     assert_eq!(error.to_string(), "generic driver requires the --generic-ip-address option");
 }
 
@@ -103,7 +93,7 @@ async fn what_is_no_ssh_server_is_refused() {
         (closed, "Could not connect to port"),
     ] {
         let error = reach::banner("127.0.0.1", port).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(*error.kind(), ErrorKind::Refused);
         assert!(error.to_string().starts_with(message), "{error}");
     }
 }
@@ -131,8 +121,8 @@ async fn key_files_that_cannot_work_are_refused() {
         (other.clone(), format!("{other:?} is no private SSH key")),
         (folder.path().to_str().unwrap().to_owned(), format!("{:?} is no SSH key", folder.path())),
     ] {
-        let host = Fixture::new(&[("generic-ip-address", "127.0.0.1"), ("generic-ssh-key", &path)]);
-        let error = Generic.check(&host.view()).await.unwrap_err();
+        let host = host(&[("generic-ip-address", "127.0.0.1"), ("generic-ssh-key", &path)]).await;
+        let error = Generic.check(&host).await.unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }
@@ -142,19 +132,19 @@ async fn the_state_is_whether_the_port_answers() {
     let port = server(b"SSH-2.0-x\r\n").await.to_string();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port().to_string();
     for (port, state) in [(port, State::Running), (closed, State::Stopped)] {
-        let host = Fixture::new(&[("generic-ip-address", "127.0.0.1"), ("generic-ssh-port", &port)]);
-        assert_eq!(Generic.state(&host.view(), &Value::Null).await.unwrap(), state);
+        let host = host(&[("generic-ip-address", "127.0.0.1"), ("generic-ssh-port", &port)]).await;
+        assert_eq!(Generic.state(&host, &Value::Null).await.unwrap(), state);
     }
 }
 
 #[tokio::test]
 async fn the_verbs_are_refused_in_the_old_words() {
-    let host = Fixture::new(&[("generic-ip-address", "127.0.0.1")]);
+    let host = host(&[("generic-ip-address", "127.0.0.1")]).await;
     let journal = &mut MemoryJournal::default();
     let answers = [
-        Generic.start(&host.view(), journal, &Silent).await,
-        Generic.stop(&host.view(), journal, &Silent).await,
-        Generic.kill(&host.view(), journal, &Silent).await,
+        Generic.start(&host, journal, &Silent).await,
+        Generic.stop(&host, journal, &Silent).await,
+        Generic.kill(&host, journal, &Silent).await,
     ];
     for (answer, verb) in answers.into_iter().zip(["start", "stop", "kill"]) {
         assert_eq!(answer.unwrap_err().to_string(), format!("generic driver does not support {verb}"));
@@ -163,8 +153,8 @@ async fn the_verbs_are_refused_in_the_old_words() {
 
 #[tokio::test]
 async fn without_a_key_the_agent_is_asked() {
-    let host = Fixture::new(&[("generic-ip-address", "[2001:db8::1]"), ("generic-ssh-user", "admin")]);
-    let endpoint = Generic.endpoint(&host.view(), &Value::Null).await.unwrap();
+    let host = host(&[("generic-ip-address", "[2001:db8::1]"), ("generic-ssh-user", "admin")]).await;
+    let endpoint = Generic.endpoint(&host, &Value::Null).await.unwrap();
     let ssh = endpoint.ssh.clone().unwrap();
     assert_eq!((ssh.user.as_str(), ssh.port, ssh.key), ("admin", 22, SshKey::Agent));
     assert_eq!(endpoint.url(), "tcp://[2001:db8::1]:2376");

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use machine_driver::{
-    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource, HostView, Journal,
-    LoginSource, Options, Progress, State,
+    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast, HostKeySource, HostView,
+    Journal, LoginSource, Options, Progress, State,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,7 +59,7 @@ fn place(url: &str) -> Option<Place> {
     }
 }
 
-fn config(host: &HostView<'_>) -> Result<Config, DriverError> {
+fn config(host: &HostView) -> Result<Config, DriverError> {
     serde_json::from_value(host.config.clone()).map_err(|error| {
         DriverError::failed("Could not read the driver's part of the record").with_source(error)
     })
@@ -73,32 +73,25 @@ fn unsupported(verb: &str) -> DriverError {
 impl Driver for NoDriver {
     fn info(&self) -> DriverInfo {
         DriverInfo {
-            name: "none",
-            aliases: &[],
-            summary: "Only records the URL of an engine that is there already",
+            name: "none".to_owned(),
+            aliases: Vec::new(),
+            summary: "Only records the URL of an engine that is there already".to_owned(),
             features: Features {
                 provisioned: false,
                 power: false,
                 login: LoginSource::None,
                 host_key: HostKeySource::None,
                 adopted: true,
+                firewall: false,
             },
         }
     }
 
     fn flags(&self) -> Vec<Flag> {
-        vec![Flag {
-            name: "url",
-            aliases: &[],
-            environment: None,
-            kind: FlagKind::Text,
-            default: None,
-            value_name: "URL",
-            help: "URL of the engine when no driver is selected",
-        }]
+        vec![Flag::new("url", FlagKind::Text, "URL", "URL of the engine when no driver is selected")]
     }
 
-    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError> {
         let url = options
             .text("url")
             .ok_or_else(|| DriverError::invalid("--url option is required when no driver is selected"))?;
@@ -110,65 +103,45 @@ impl Driver for NoDriver {
             .map_err(|error| DriverError::failed("Could not write the configuration").with_source(error))
     }
 
-    async fn check(&self, _: &HostView<'_>) -> Result<(), DriverError> {
+    async fn check(&self, _: &HostView) -> Result<Forecast, DriverError> {
+        Ok(Forecast::default())
+    }
+
+    async fn create(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Ok(())
     }
 
-    async fn create(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    async fn start(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
+    async fn start(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("started"))
     }
 
-    async fn stop(&self, _: &HostView<'_>, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
+    async fn stop(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("stopped"))
     }
 
-    async fn kill(&self, _: &HostView<'_>, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
+    async fn kill(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("killed"))
     }
 
-    async fn restart(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
+    async fn restart(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Err(unsupported("restarted"))
     }
 
-    async fn remove(
-        &self,
-        _: &HostView<'_>,
-        _: &mut dyn Journal,
-        _: &dyn Progress,
-    ) -> Result<(), DriverError> {
+    async fn remove(&self, _: &HostView, _: &mut dyn Journal, _: &dyn Progress) -> Result<(), DriverError> {
         Ok(())
     }
 
     /// Always running: nothing is asked.
-    async fn state(&self, _: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
+    async fn state(&self, _: &HostView, _: &Value) -> Result<State, DriverError> {
         Ok(State::Running)
     }
 
-    async fn endpoint(&self, host: &HostView<'_>, _: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, host: &HostView, _: &Value) -> Result<Endpoint, DriverError> {
         let Config { url } = config(host)?;
         let Place { address, port } = place(&url).ok_or_else(|| {
             DriverError::failed(format!("The record has no good URL: `{}`", url.escape_debug()))
         })?;
-        Ok(Endpoint { address, engine_port: port, url: Some(url), ssh: None })
+        Ok(Endpoint { address, engine_port: port, url: Some(url), ssh: None, inside: None })
     }
 }
 
@@ -218,21 +191,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_missing_url_is_said_in_the_old_words() {
+    #[tokio::test]
+    async fn a_missing_url_is_said_in_the_old_words() {
         let options = Options::resolve(&NoDriver.flags(), &BTreeMap::new()).unwrap();
-        let error = NoDriver.configure(&options).unwrap_err();
+        let error = NoDriver.configure(&options).await.unwrap_err();
         assert_eq!(error.to_string(), "--url option is required when no driver is selected");
     }
 
     #[tokio::test]
     async fn the_verbs_are_refused_in_the_old_words() {
-        let (name, id, config) =
-            ("a".parse().unwrap(), HostId::random(), serde_json::json!({"url": "tcp://a"}));
-        let nowhere = std::path::Path::new("/nonexistent");
-        let (folder, cache) = (nowhere, nowhere);
-        let host =
-            HostView { name: &name, id: &id, folder, cache, config: &config, login: None, host_key: None };
+        let host = HostView {
+            name: "a".parse().unwrap(),
+            id: HostId::random(),
+            owner: String::new(),
+            folder: "/nonexistent".into(),
+            cache: "/nonexistent".into(),
+            config: serde_json::json!({"url": "tcp://a"}),
+            place: None,
+            login: None,
+            host_key: None,
+        };
         let journal = &mut MemoryJournal::default();
         let answers = [
             NoDriver.kill(&host, journal, &Silent).await,
@@ -243,7 +221,7 @@ mod tests {
         for (answer, verb) in answers.into_iter().zip(["killed", "stopped", "restarted", "started"]) {
             let error = answer.unwrap_err();
             assert_eq!(error.to_string(), format!("hosts without a driver cannot be {verb}"));
-            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert_eq!(*error.kind(), ErrorKind::Unsupported);
         }
     }
 }

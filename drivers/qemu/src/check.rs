@@ -73,7 +73,7 @@ fn locate(binary: &str) -> Result<PathBuf, DriverError> {
 
 /// Refuses what cannot work here and now.
 pub(crate) async fn check(
-    host: &HostView<'_>,
+    host: &HostView,
     config: &Config,
     cache: &Path,
     folders: &[PathBuf],
@@ -81,11 +81,11 @@ pub(crate) async fn check(
     let emulator = Emulator::find(config.binary()).await?;
     let image = image::find(&config.image, folders)?;
     memory(config)?;
-    room(host.folder, ROOM + image.bytes_to_copy(cache))?;
+    room(&host.folder, ROOM + image.bytes_to_copy(cache))?;
     // A host that is being made already may run on its address.
     let mine = config.address.and_then(|address| address::holder(cache, address));
     if mine.is_none_or(|holder| holder != host.id.to_string()) {
-        address::choose(host.id, config.address, cache)?;
+        address::choose(&host.id, config.address, cache)?;
     }
     accelerator::choose(config.accelerator, &emulator.path, &emulator.version, cache).await?;
     Ok(())

@@ -45,15 +45,16 @@ pub(crate) enum Wanted {
     Tcg,
 }
 
-const fn flag(
-    name: &'static str,
-    environment: &'static str,
+fn flag(
+    name: &str,
+    environment: &str,
     kind: FlagKind,
-    default: Option<&'static str>,
-    value_name: &'static str,
-    help: &'static str,
+    default: Option<&str>,
+    value_name: &str,
+    help: &str,
 ) -> Flag {
-    Flag { name, aliases: &[], environment: Some(environment), kind, default, value_name, help }
+    let flag = Flag::new(name, kind, value_name, help).environment(environment);
+    Flag { default: default.map(str::to_owned), ..flag }
 }
 
 pub(crate) fn flags() -> Vec<Flag> {
@@ -93,17 +94,15 @@ pub(crate) fn flags() -> Vec<Flag> {
             "auto|kvm|tcg",
             "How the guest's CPU is run: hardware (`kvm`), software (`tcg`), or whichever works",
         ),
-        Flag {
-            aliases: &["qemu-program"],
-            ..flag(
-                "qemu-binary",
-                "QEMU_BINARY",
-                Text,
-                None,
-                "PATH",
-                "The QEMU to run (`qemu-system-x86_64` from the PATH)",
-            )
-        },
+        flag(
+            "qemu-binary",
+            "QEMU_BINARY",
+            Text,
+            None,
+            "PATH",
+            "The QEMU to run (`qemu-system-x86_64` from the PATH)",
+        )
+        .alias("qemu-program"),
         flag(
             "qemu-address",
             "QEMU_ADDRESS",
@@ -152,7 +151,7 @@ impl Config {
         })
     }
 
-    pub(crate) fn of(host: &HostView<'_>) -> Result<Self, DriverError> {
+    pub(crate) fn of(host: &HostView) -> Result<Self, DriverError> {
         serde_json::from_value(host.config.clone()).map_err(|error| {
             DriverError::failed("Could not read the driver's part of the record").with_source(error)
         })

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use machine_driver::{
-    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, HostId, HostKeySource, HostView,
+    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, Forecast, HostId, HostKeySource, HostView,
     Journal, LoginSource, Options, Progress, SshEndpoint, SshKey, State,
 };
 use serde_json::Value;
@@ -28,6 +28,8 @@ use crate::{
 const HELPER_VARIABLE: &str = "MACHINE_QEMU_PORTS_HELPER";
 
 /// Kinds in the journal.
+/// What `qemu-system-x86_64` emulates.
+const ARCHITECTURE: &str = "x86_64";
 const ADDRESS: &str = "address";
 const FILE: &str = "file";
 const PROCESS: &str = "process";
@@ -78,38 +80,42 @@ impl Qemu {
     }
 
     /// The address: chosen once, then kept.
-    fn take_address(host: &HostView<'_>, config: &Config, book: &mut Book<'_>) -> Result<Place, DriverError> {
+    async fn take_address(
+        host: &HostView,
+        config: &Config,
+        book: &mut Book<'_>,
+    ) -> Result<Place, DriverError> {
         let cache = cache(host);
         if let Some(place) = place(&book.made) {
             // Made by an earlier run; the reservation is written again if the cache was cleared.
-            address::reserve(&cache, place.address, host.id)?;
+            address::reserve(&cache, place.address, &host.id)?;
             return Ok(place);
         }
         // What a run that was killed intended is given back; it may be chosen again.
         for name in book.named(ADDRESS) {
             if let Ok(intended) = name.parse() {
-                address::release(&cache, intended, host.id)?;
+                address::release(&cache, intended, &host.id)?;
             }
-            book.gone(ADDRESS, &name)?;
+            book.gone(ADDRESS, &name).await?;
         }
         loop {
-            let place = address::choose(host.id, config.address, &cache)?;
+            let place = address::choose(&host.id, config.address, &cache)?;
             let name = place.address.to_string();
-            book.intend(ADDRESS, &name)?;
-            if address::reserve(&cache, place.address, host.id)? {
+            book.intend(ADDRESS, &name).await?;
+            if address::reserve(&cache, place.address, &host.id)? {
                 book.made.address = Some(place.address);
                 book.made.ssh_port = Some(place.ssh_port);
-                book.made(ADDRESS, &name, None)?;
+                book.made(ADDRESS, &name, None).await?;
                 return Ok(place);
             }
             // Another host was faster.
-            book.gone(ADDRESS, &name)?;
+            book.gone(ADDRESS, &name).await?;
         }
     }
 
     async fn take_image(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         config: &Config,
         book: &mut Book<'_>,
         progress: &dyn Progress,
@@ -124,20 +130,20 @@ impl Qemu {
         }
         let image = blocking(move || found.adopt(&cache)).await?;
         book.made.image = Some(image.clone());
-        book.save()?;
+        book.save().await?;
         Ok(image)
     }
 
     /// The VM's disk: an overlay over the image's, or an empty one. One that is there is never written again.
-    fn make_disk(
-        host: &HostView<'_>,
+    async fn make_disk(
+        host: &HostView,
         config: &Config,
         image: &image::Image,
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         let path = host.folder.join(DISK);
-        book.intend(FILE, DISK)?;
+        book.intend(FILE, DISK).await?;
         if !path.exists() {
             progress.step("Creating the disk");
             let wanted = config.disk_size << 20;
@@ -149,36 +155,36 @@ impl Qemu {
             disk::create(&path, size, base.map(|base| (base.path.as_path(), base.format)))
                 .map_err(|error| DriverError::failed("Could not create the disk").with_source(error))?;
         }
-        book.made(FILE, DISK, None)
+        book.made(FILE, DISK, None).await
     }
 
-    fn make_seed(
-        host: &HostView<'_>,
+    async fn make_seed(
+        host: &HostView,
         config: &Config,
         image: &image::Image,
         book: &mut Book<'_>,
     ) -> Result<(), DriverError> {
         let seed = first_boot::seed(host, config, image)?;
-        book.intend(FILE, SEED)?;
+        book.intend(FILE, SEED).await?;
         seed.write(&host.folder.join(SEED)).map_err(|error| {
             DriverError::failed("Could not write what the VM is told at its first boot").with_source(error)
         })?;
-        book.made(FILE, SEED, None)
+        book.made(FILE, SEED, None).await
     }
 
     /// Brings the VM up, with its port forwarder; running already is success.
     async fn run(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         config: &Config,
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         let (Some(place), Some(image)) = (place(&book.made), book.made.image.clone()) else {
-            return Err(DriverError::gone(format!("The VM of `{}` was never made", host.name))
-                .with_hint(format!("Run `machine create {}` again, or remove it", host.name)));
+            return Err(DriverError::gone(format!("The VM of `{}` was never made", &host.name))
+                .with_hint(format!("Run `machine create {}` again, or remove it", &host.name)));
         };
-        let running = vm::find_or_wait(host.folder, book.made.process, host.id).await?;
+        let running = vm::find_or_wait(&host.folder, book.made.process, &host.id).await?;
         let process = if let Some(process) = running {
             if book.made.process == Some(process) {
                 return self.run_forwarder(host, place, book, progress).await;
@@ -198,16 +204,16 @@ impl Qemu {
                 progress.note(note);
             }
             progress.step("Starting the VM");
-            book.intend(PROCESS, QEMU)?;
+            book.intend(PROCESS, QEMU).await?;
             Self::launch(host, config, &image, place, &emulator, choice.accelerator, progress).await?
         };
         book.made.process = Some(process);
-        book.made(PROCESS, QEMU, Some(&process.id()))?;
+        book.made(PROCESS, QEMU, Some(&process.id())).await?;
         self.run_forwarder(host, place, book, progress).await
     }
 
     async fn launch(
-        host: &HostView<'_>,
+        host: &HostView,
         config: &Config,
         image: &image::Image,
         place: Place,
@@ -215,11 +221,11 @@ impl Qemu {
         accelerator: Accelerator,
         progress: &dyn Progress,
     ) -> Result<Process, DriverError> {
-        let folder = std::path::absolute(host.folder)
+        let folder = std::path::absolute(&host.folder)
             .map_err(|error| DriverError::failed("Could not find the host's folder").with_source(error))?;
         let mut machine = Machine {
-            name: host.name,
-            id: host.id,
+            name: &host.name,
+            id: &host.id,
             folder: &folder,
             image,
             place,
@@ -228,68 +234,68 @@ impl Qemu {
             memory: config.memory,
             sandbox: true,
         };
-        let mut launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, host.id).await;
+        let mut launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, &host.id).await;
         if launched.as_ref().is_err_and(LaunchError::is_about_the_sandbox) {
             progress.note("This QEMU cannot be sandboxed: it runs with all the rights of its user");
             machine.sandbox = false;
-            launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, host.id).await;
+            launched = vm::launch(&emulator.path, &machine.arguments()?, &folder, &host.id).await;
         }
         launched.map_err(|error| {
-            DriverError::failed(format!("Could not start the VM of `{}`", host.name)).with_source(error)
+            DriverError::failed(format!("Could not start the VM of `{}`", &host.name)).with_source(error)
         })
     }
 
     /// A VM without it works; only its published ports are not reachable.
     async fn run_forwarder(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         place: Place,
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let marker = vm::forwarder_marker(host.id);
+        let marker = vm::forwarder_marker(&host.id);
         if book.made.ports.is_some_and(|process| process.is_alive(&marker)) {
             return Ok(());
         }
-        book.intend(PROCESS, PORTS)?;
+        book.intend(PROCESS, PORTS).await?;
         // One that nobody recorded may still be on its way; two would be in each other's way.
         vm::kill_everything(marker).await?;
         let launched = match self.helper() {
-            Ok(helper) => vm::launch_forwarder(&helper, host.folder, place, host.id).await,
+            Ok(helper) => vm::launch_forwarder(&helper, &host.folder, place, &host.id).await,
             Err(error) => Err(error),
         };
         match launched {
             Ok(process) => {
                 book.made.ports = Some(process);
-                book.made(PROCESS, PORTS, Some(&process.id()))
+                book.made(PROCESS, PORTS, Some(&process.id())).await
             }
             Err(error) => {
                 tracing::warn!(%error, cause = ?std::error::Error::source(&error), "no port forwarder");
                 progress.note(
                     "Published ports of containers will not be reachable: the port forwarder did not start",
                 );
-                book.gone(PROCESS, PORTS)
+                book.gone(PROCESS, PORTS).await
             }
         }
     }
 
     /// Forgets the processes, which have ended.
-    async fn ended(host: &HostView<'_>, book: &mut Book<'_>) -> Result<(), DriverError> {
-        vm::end_forwarder(host.id).await?;
-        vm::clear_runtime_files(host.folder).map_err(|error| {
+    async fn ended(host: &HostView, book: &mut Book<'_>) -> Result<(), DriverError> {
+        vm::end_forwarder(&host.id).await?;
+        vm::clear_runtime_files(&host.folder).map_err(|error| {
             DriverError::failed("Could not remove what a run of the VM left").with_source(error)
         })?;
         book.made.process = None;
         book.made.ports = None;
-        book.save()?;
+        book.save().await?;
         for name in book.named(PROCESS) {
-            book.gone(PROCESS, &name)?;
+            book.gone(PROCESS, &name).await?;
         }
         Ok(())
     }
 }
 
-fn cache(host: &HostView<'_>) -> PathBuf {
+fn cache(host: &HostView) -> PathBuf {
     let cache = host.cache.join("qemu");
     std::path::absolute(&cache).unwrap_or(cache)
 }
@@ -306,7 +312,7 @@ async fn state_of(folder: PathBuf, made: Made, id: HostId) -> State {
 }
 
 /// Refuses to start a VM of which something is missing.
-fn complete(host: &HostView<'_>, image: &image::Image) -> Result<(), DriverError> {
+fn complete(host: &HostView, image: &image::Image) -> Result<(), DriverError> {
     let (disk, seed) = (host.folder.join(DISK), host.folder.join(SEED));
     let kernel = image.kernel.iter().flat_map(|kernel| [&kernel.file, &kernel.initrd]);
     let needed: Vec<&PathBuf> = [&disk, &seed].into_iter().chain(kernel).collect();
@@ -314,7 +320,7 @@ fn complete(host: &HostView<'_>, image: &image::Image) -> Result<(), DriverError
     match needed.into_iter().chain(base).find(|path| !path.exists()) {
         None => Ok(()),
         Some(path) => Err(DriverError::gone(format!("The VM's file `{}` is gone", path.display()))
-            .with_hint(format!("Remove the host with `machine rm {}` and create it again", host.name))),
+            .with_hint(format!("Remove the host with `machine rm {}` and create it again", &host.name))),
     }
 }
 
@@ -322,15 +328,16 @@ fn complete(host: &HostView<'_>, image: &image::Image) -> Result<(), DriverError
 impl Driver for Qemu {
     fn info(&self) -> DriverInfo {
         DriverInfo {
-            name: "qemu",
-            aliases: &[],
-            summary: "Runs a VM on this machine with QEMU, without privileges",
+            name: "qemu".to_owned(),
+            aliases: Vec::new(),
+            summary: "Runs a VM on this machine with QEMU, without privileges".to_owned(),
             features: Features {
                 provisioned: true,
                 power: true,
                 login: LoginSource::Generated,
                 host_key: HostKeySource::Delivered,
                 adopted: false,
+                firewall: false,
             },
         }
     }
@@ -339,17 +346,18 @@ impl Driver for Qemu {
         config::flags()
     }
 
-    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError> {
         Config::from_options(options)?.to_value()
     }
 
-    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
-        check::check(host, &Config::of(host)?, &cache(host), &self.image_folders()).await
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
+        check::check(host, &Config::of(host)?, &cache(host), &self.image_folders()).await?;
+        Ok(Forecast { architecture: Some(ARCHITECTURE.to_owned()), ..Forecast::default() })
     }
 
     async fn create(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -361,18 +369,18 @@ impl Driver for Qemu {
             book.made.binary = Some(Emulator::find(given).await?.path);
         }
         let image = self.take_image(host, &config, &mut book, progress).await?;
-        Self::take_address(host, &config, &mut book)?;
+        Self::take_address(host, &config, &mut book).await?;
         // What a VM was booted with stays as it is.
-        if vm::find_or_wait(host.folder, book.made.process, host.id).await?.is_none() {
-            Self::make_disk(host, &config, &image, &mut book, progress)?;
-            Self::make_seed(host, &config, &image, &mut book)?;
+        if vm::find_or_wait(&host.folder, book.made.process, &host.id).await?.is_none() {
+            Self::make_disk(host, &config, &image, &mut book, progress).await?;
+            Self::make_seed(host, &config, &image, &mut book).await?;
         }
         self.run(host, &config, &mut book, progress).await
     }
 
     async fn start(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -382,43 +390,43 @@ impl Driver for Qemu {
 
     async fn stop(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         let mut book = Book::open(journal)?;
-        if let Some(process) = vm::find_or_wait(host.folder, book.made.process, host.id).await? {
+        if let Some(process) = vm::find_or_wait(&host.folder, book.made.process, &host.id).await? {
             progress.step("Shutting the VM down");
-            vm::shut_down(host.folder, process, host.id, host.name.as_str(), progress).await?;
+            vm::shut_down(&host.folder, process, &host.id, host.name.as_str(), progress).await?;
         }
         Self::ended(host, &mut book).await
     }
 
     async fn kill(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
         let mut book = Book::open(journal)?;
-        if let Some(process) = vm::find(host.folder, book.made.process, host.id) {
-            vm::cut_power(host.folder, process, host.id).await?;
+        if let Some(process) = vm::find(&host.folder, book.made.process, &host.id) {
+            vm::cut_power(&host.folder, process, &host.id).await?;
         }
-        vm::kill_everything(vm::marker(host.id)).await?;
+        vm::kill_everything(vm::marker(&host.id)).await?;
         Self::ended(host, &mut book).await
     }
 
     async fn remove(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         // A state that cannot be read is no reason to leave a VM behind: what matters is in the journal's names.
         let made = Made::parse(&journal.state()).unwrap_or_default();
-        let mut book = Book { journal, made };
+        let mut book = Book { journal, made, place: None };
         progress.step("Removing the VM");
-        vm::kill_everything(vm::marker(host.id)).await?;
+        vm::kill_everything(vm::marker(&host.id)).await?;
         Self::ended(host, &mut book).await?;
         let partial = |name: &str| format!("{name}.partial");
         let files =
@@ -430,27 +438,27 @@ impl Driver for Qemu {
             })?;
         }
         for name in book.named(FILE) {
-            book.gone(FILE, &name)?;
+            book.gone(FILE, &name).await?;
         }
         let addresses = book.named(ADDRESS);
-        address::release_all(&cache(host), host.id)?;
+        address::release_all(&cache(host), &host.id)?;
         book.made = Made::default();
-        book.save()?;
+        book.save().await?;
         for name in addresses {
-            book.gone(ADDRESS, &name)?;
+            book.gone(ADDRESS, &name).await?;
         }
         Ok(())
     }
 
-    async fn state(&self, host: &HostView<'_>, state: &Value) -> Result<State, DriverError> {
-        Ok(state_of(host.folder.to_owned(), Made::parse(state)?, *host.id).await)
+    async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {
+        Ok(state_of(host.folder.clone(), Made::parse(state)?, host.id).await)
     }
 
-    async fn endpoint(&self, host: &HostView<'_>, state: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError> {
         let config = Config::of(host)?;
         let made = Made::parse(state)?;
         let (Some(place), Some(image)) = (place(&made), &made.image) else {
-            return Err(DriverError::gone(format!("`{}` has no address yet", host.name)));
+            return Err(DriverError::not_ready(format!("`{}` has no address yet", &host.name)));
         };
         let address = place.address.to_string();
         Ok(Endpoint {
@@ -462,34 +470,12 @@ impl Driver for Qemu {
                 user: first_boot::user(&config, image).to_owned(),
                 key: SshKey::Generated,
             }),
+            inside: None,
             address,
         })
     }
 
-    /// All at once: a VM whose monitor hangs keeps nobody waiting but its own row.
-    async fn describe_many(&self, hosts: &[(HostView<'_>, &Value)]) -> Vec<Result<Description, DriverError>> {
-        let asked: Vec<_> = hosts
-            .iter()
-            .map(|(host, state)| {
-                let (folder, id) = (host.folder.to_owned(), *host.id);
-                Made::parse(state).map(|made| tokio::spawn(state_of(folder, made, id)))
-            })
-            .collect();
-        let mut rows = Vec::with_capacity(hosts.len());
-        for ((host, state), asked) in hosts.iter().zip(asked) {
-            let now = match asked {
-                Ok(task) => task
-                    .await
-                    .map_err(|error| DriverError::failed("The question was interrupted").with_source(error)),
-                Err(error) => Err(error),
-            };
-            let endpoint = self.endpoint(host, state).await.ok();
-            rows.push(now.map(|state| Description { state, endpoint }));
-        }
-        rows
-    }
-
-    async fn console(&self, host: &HostView<'_>, _: &Value, lines: usize) -> Option<String> {
+    async fn console(&self, host: &HostView, _: &Value, lines: usize) -> Option<String> {
         let path: &Path = &host.folder.join(CONSOLE);
         fs::exists(path).ok().filter(|there| *there)?;
         console::tail(path, lines).ok()

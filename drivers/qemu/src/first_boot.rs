@@ -34,9 +34,10 @@ const SSH_SETTINGS: (&str, &str) = (
 /// Linux takes no longer names.
 const LONGEST_HOST_NAME: usize = 63;
 
-pub(crate) fn seed(host: &HostView<'_>, config: &Config, image: &Image) -> Result<Seed, DriverError> {
+pub(crate) fn seed(host: &HostView, config: &Config, image: &Image) -> Result<Seed, DriverError> {
     let login = host
         .login
+        .as_ref()
         .ok_or_else(|| DriverError::failed("The VM cannot be made without a key to log in with"))?;
     let hostname: String = host.name.as_str().chars().take(LONGEST_HOST_NAME).collect();
     let file = |path: &str, text: &str, mode| SeedFile {
@@ -68,7 +69,7 @@ pub(crate) fn seed(host: &HostView<'_>, config: &Config, image: &Image) -> Resul
         user: user(config, image).to_owned(),
         shell: Some("/bin/bash".into()),
         authorized_keys: vec![login.public.trim().to_owned()],
-        host_key: host.host_key.cloned(),
+        host_key: host.host_key.clone(),
         write_files,
         runcmd,
         network: None,

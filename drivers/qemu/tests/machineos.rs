@@ -109,11 +109,11 @@ impl Drop for Vm {
 }
 
 impl Vm {
-    fn new(options: &[(&str, &str)]) -> Self {
+    async fn new(options: &[(&str, &str)]) -> Self {
         let (driver, root) = (driver(), tempfile::tempdir().unwrap());
         let given =
             options.iter().map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()])).collect();
-        let config = driver.configure(&Options::resolve(&driver.flags(), &given).unwrap()).unwrap();
+        let config = driver.configure(&Options::resolve(&driver.flags(), &given).unwrap()).await.unwrap();
         std::fs::create_dir(root.path().join("mc1")).unwrap();
         let (_, _, login) = key_pair(root.path(), "login");
         let (_, private, public) = key_pair(root.path(), "host");
@@ -128,15 +128,17 @@ impl Vm {
         }
     }
 
-    fn view<'a>(&'a self, folder: &'a Path, cache: &'a Path) -> HostView<'a> {
+    fn view(&self, folder: &Path, cache: &Path) -> HostView {
         HostView {
-            name: &self.name,
-            id: &self.id,
-            folder,
-            cache,
-            config: &self.config,
-            login: Some(&self.login),
-            host_key: Some(&self.host_key),
+            name: self.name.clone(),
+            id: self.id,
+            owner: String::new(),
+            folder: folder.to_owned(),
+            cache: cache.to_owned(),
+            config: self.config.clone(),
+            place: None,
+            login: Some(self.login.clone()),
+            host_key: Some(self.host_key.clone()),
         }
     }
 
@@ -220,7 +222,7 @@ async fn first_boot_and_ports(vm: &Vm, listen: &str) {
 #[ignore = "boots real VMs"]
 async fn machineos_boots_with_its_seed_and_its_ports_are_reachable() {
     let listen = "(while :; do echo hello | nc -l -p 8080; done) </dev/null >/dev/null 2>&1 &";
-    first_boot_and_ports(&Vm::new(&[]), listen).await;
+    first_boot_and_ports(&Vm::new(&[]).await, listen).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,5 +230,5 @@ async fn machineos_boots_with_its_seed_and_its_ports_are_reachable() {
 async fn debian_boots_with_its_seed_and_its_ports_are_reachable() {
     let listen = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 8080, Listen => 1, \
                   ReuseAddr => 1); while ($c = $s->accept) { print $c \"hello\\n\"; close $c }' </dev/null >/dev/null 2>&1 &";
-    first_boot_and_ports(&Vm::new(&[("qemu-image", "debian-12")]), listen).await;
+    first_boot_and_ports(&Vm::new(&[("qemu-image", "debian-12")]).await, listen).await;
 }

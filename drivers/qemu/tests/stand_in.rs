@@ -74,7 +74,7 @@ impl Drop for Fixture {
 }
 
 impl Fixture {
-    fn new(given: &[(&str, &str)]) -> Self {
+    async fn new(given: &[(&str, &str)]) -> Self {
         let images = fake_images();
         let driver = driver(&images);
         let usual = [("qemu-binary", STAND_IN), ("qemu-accelerator", "tcg"), ("qemu-image", "tiny")];
@@ -83,7 +83,7 @@ impl Fixture {
             .chain(given)
             .map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()]))
             .collect();
-        let config = driver.configure(&Options::resolve(&driver.flags(), &given).unwrap()).unwrap();
+        let config = driver.configure(&Options::resolve(&driver.flags(), &given).unwrap()).await.unwrap();
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("mc1")).unwrap();
         Self {
@@ -104,18 +104,17 @@ impl Fixture {
     }
 
     /// The view, and what the calls need besides, so that they can be borrowed at once.
-    fn parts<'a>(
-        &'a mut self,
-        paths: &'a (PathBuf, PathBuf),
-    ) -> (HostView<'a>, &'a Qemu, &'a mut MemoryJournal) {
+    fn parts<'a>(&'a mut self, paths: &'a (PathBuf, PathBuf)) -> (HostView, &'a Qemu, &'a mut MemoryJournal) {
         let view = HostView {
-            name: &self.name,
-            id: &self.id,
-            folder: &paths.0,
-            cache: &paths.1,
-            config: &self.config,
-            login: Some(&self.login),
-            host_key: Some(&self.host_key),
+            name: self.name.clone(),
+            id: self.id,
+            owner: String::new(),
+            folder: paths.0.clone(),
+            cache: paths.1.clone(),
+            config: self.config.clone(),
+            place: None,
+            login: Some(self.login.clone()),
+            host_key: Some(self.host_key.clone()),
         };
         (view, &self.driver, &mut self.journal)
     }
@@ -130,7 +129,7 @@ impl Fixture {
         driver.create(&view, journal, &Silent).await
     }
 
-    async fn check(&mut self) -> Result<(), machine_driver::DriverError> {
+    async fn check(&mut self) -> Result<machine_driver::Forecast, machine_driver::DriverError> {
         let paths = self.paths();
         let (view, driver, _) = self.parts(&paths);
         driver.check(&view).await
@@ -164,7 +163,7 @@ fn taken(address: &str, port: u16) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn published_ports_come_and_go_on_the_vms_address() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     let (address, said) = (host.address().await, host.folder().join("guest-ports"));
     fs::write(&said, " tcp:18080 tcp:18081 tcp:22 tcp:2376\n").unwrap();
@@ -188,10 +187,10 @@ async fn published_ports_come_and_go_on_the_vms_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_refused_before_anything_is_made() {
-    let mut host = Fixture::new(&[("qemu-address", "127.8.77.3")]);
+    let mut host = Fixture::new(&[("qemu-address", "127.8.77.3")]).await;
     let _taken = TcpListener::bind("127.8.77.3:2376").unwrap();
     for error in [host.check().await.unwrap_err(), host.create().await.unwrap_err()] {
-        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(*error.kind(), ErrorKind::Refused);
         assert_eq!(error.to_string(), "Port 2376 is taken on 127.8.77.3");
     }
     assert_eq!(fs::read_dir(host.folder()).unwrap().count(), 0);
@@ -200,9 +199,9 @@ async fn a_port_that_is_taken_is_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_is_not_given_to_two_hosts() {
-    let mut first = Fixture::new(&[("qemu-address", "127.8.77.4")]);
+    let mut first = Fixture::new(&[("qemu-address", "127.8.77.4")]).await;
     first.create().await.unwrap();
-    let mut second = Fixture::new(&[("qemu-address", "127.8.77.4")]);
+    let mut second = Fixture::new(&[("qemu-address", "127.8.77.4")]).await;
     // Of the same store, so with the same cache; the first one is off.
     let paths = (second.folder(), first.root.path().join("cache"));
     let first_paths = first.paths();
@@ -220,7 +219,7 @@ async fn one_address_is_not_given_to_two_hosts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_port_taken_meanwhile_says_so() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     let address = host.address().await;
     let paths = host.paths();
@@ -237,7 +236,7 @@ async fn a_start_on_a_port_taken_meanwhile_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_that_ignores_its_power_button_can_be_killed() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     fs::write(host.folder().join("ignore-power-button"), "").unwrap();
     let paths = host.paths();
@@ -252,7 +251,7 @@ async fn a_vm_that_ignores_its_power_button_can_be_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_killed_from_outside_is_stopped_and_starts_again() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     support::processes("-uuid", &host.id).into_iter().for_each(support::kill);
     eventually("QEMU is gone", || support::processes("-uuid", &host.id).is_empty());
@@ -268,21 +267,21 @@ async fn a_vm_killed_from_outside_is_stopped_and_starts_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_disk_is_told_and_not_replaced_by_an_empty_one() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     let paths = host.paths();
     let (view, driver, journal) = host.parts(&paths);
     driver.kill(&view, journal, &Silent).await.unwrap();
     fs::remove_file(view.folder.join("disk.qcow2")).unwrap();
     let error = driver.start(&view, journal, &Silent).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Gone);
+    assert_eq!(*error.kind(), ErrorKind::Gone);
     assert!(!view.folder.join("disk.qcow2").exists());
     host.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_qemu_complains_about_is_passed_on() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     let script = host.root.path().join("broken-qemu");
     let text = "#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version 9.0.0 && exit\necho 'qemu: no such machine' >&2; exit 1\n";
     fs::write(&script, text).unwrap();
@@ -297,7 +296,7 @@ async fn what_qemu_complains_about_is_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_whose_path_is_too_long_for_sockets_works() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     let long = host.root.path().join("a, b\"c".repeat(15)).join("x".repeat(100));
     fs::create_dir_all(&long).unwrap();
     let paths = (long, host.root.path().join("cache"));
@@ -311,7 +310,7 @@ async fn a_folder_whose_path_is_too_long_for_sockets_works() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seed_is_private_and_its_secrets_are_nowhere_else() {
-    let mut host = Fixture::new(&[]);
+    let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
     let seed = host.folder().join("seed.iso");
     assert_eq!(fs::metadata(&seed).unwrap().permissions().mode() & 0o777, 0o600);

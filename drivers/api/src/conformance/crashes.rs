@@ -63,7 +63,7 @@ impl Suite<'_> {
         plug: Plug,
         report: &mut Report,
     ) -> Result<bool, Violation> {
-        let mut host = self.host(cache)?;
+        let mut host = self.host(cache).await?;
         host.make_folder()?;
         host.journal.plug_in(Some(plug));
         let cut = matches!(host.attempt(Call::Create, None).await?, Some(Err(_)));
@@ -86,7 +86,7 @@ impl Suite<'_> {
     }
 
     async fn undo(&self, cache: &TempDir, plug: Plug, report: &mut Report) -> Result<bool, Violation> {
-        let mut host = self.host(cache)?;
+        let mut host = self.host(cache).await?;
         host.make_folder()?;
         host.journal.plug_in(Some(plug));
         let cut = matches!(host.attempt(Call::Create, None).await?, Some(Err(_)));
@@ -103,13 +103,13 @@ impl Suite<'_> {
     async fn dropped(&self, cache: &TempDir, kinds: &[String], report: &mut Report) -> Result<(), Violation> {
         let mut polls = 1;
         loop {
-            let mut host = self.host(cache)?;
+            let mut host = self.host(cache).await?;
             host.make_folder()?;
             let finished = host.attempt(Call::Create, Some(polls)).await?.is_some();
             report.crashes += usize::from(!finished);
             self.whole_again(&mut host, kinds, &format!("dropped after {polls} polls")).await?;
 
-            let mut host = self.host(cache)?;
+            let mut host = self.host(cache).await?;
             host.make_folder()?;
             host.attempt(Call::Create, Some(polls)).await?;
             self.removed(&mut host, UNDO).await?;
@@ -125,7 +125,7 @@ impl Suite<'_> {
         for write in 0..MOST_WRITES {
             let mut reached = false;
             for plug in [Plug::Before(write), Plug::After(write)] {
-                let mut host = self.host(cache)?;
+                let mut host = self.host(cache).await?;
                 host.make_folder()?;
                 host.call(Call::Create).await?;
                 host.journal.plug_in(Some(plug));

@@ -2,6 +2,7 @@
 
 use std::{future::Future, path::PathBuf, pin::pin, task::Poll};
 
+use async_trait::async_trait;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -10,6 +11,9 @@ use crate::{
     DriverError, Endpoint, Entry, HostId, HostName, HostView, Journal, JournalError, MemoryJournal, Options,
     Silent, State,
 };
+
+/// The store that the suite's hosts belong to.
+const OWNER: &str = "6f0e7c1a-5d2b-4f6e-9c3a-2b8d4e1f0a57";
 
 const CALL: &str = "A call that can work does, within its time";
 
@@ -39,8 +43,8 @@ pub(super) struct Host<'a> {
 
 impl<'a> Suite<'a> {
     /// A new host, of which nothing exists but its record. `cache` is shared, as the hosts of one store do.
-    pub(super) fn host(&'a self, cache: &TempDir) -> Result<Host<'a>, Violation> {
-        let made = || -> Result<Host<'a>, Box<dyn std::error::Error>> {
+    pub(super) async fn host(&'a self, cache: &TempDir) -> Result<Host<'a>, Violation> {
+        let made = async || -> Result<Host<'a>, Box<dyn std::error::Error>> {
             let root = tempfile::tempdir()?;
             let options = Options::resolve(&self.driver.flags(), &self.options)?;
             Ok(Host {
@@ -49,25 +53,27 @@ impl<'a> Suite<'a> {
                 id: HostId::random(),
                 folder: root.path().join("conformance-1"),
                 cache: cache.path().to_owned(),
-                config: self.driver.configure(&options)?,
+                config: self.driver.configure(&options).await?,
                 journal: CrashingJournal::default(),
                 _root: root,
             })
         };
-        made().or_else(|error| violated("The suite can set up a host", error.to_string()))
+        made().await.or_else(|error| violated("The suite can set up a host", error.to_string()))
     }
 }
 
 impl Host<'_> {
-    pub(super) fn view(&self) -> HostView<'_> {
+    pub(super) fn view(&self) -> HostView {
         HostView {
-            name: &self.name,
-            id: &self.id,
-            folder: &self.folder,
-            cache: &self.cache,
-            config: &self.config,
-            login: Some(&self.suite.login),
-            host_key: Some(&self.suite.host_key),
+            name: self.name.clone(),
+            id: self.id,
+            owner: OWNER.to_owned(),
+            folder: self.folder.clone(),
+            cache: self.cache.clone(),
+            config: self.config.clone(),
+            place: None,
+            login: Some(self.suite.login.clone()),
+            host_key: Some(self.suite.host_key.clone()),
         }
     }
 
@@ -83,20 +89,12 @@ impl Host<'_> {
         call: Call,
         polls: Option<usize>,
     ) -> Result<Option<Result<(), DriverError>>, Violation> {
-        let Self { suite, name, id, folder, cache, config, journal, .. } = self;
-        let view = HostView {
-            name,
-            id,
-            folder,
-            cache,
-            config,
-            login: Some(&suite.login),
-            host_key: Some(&suite.host_key),
-        };
+        let view = self.view();
+        let Self { suite, journal, .. } = self;
         let driver = suite.driver;
         let future = async {
             match call {
-                Call::Check => driver.check(&view).await,
+                Call::Check => driver.check(&view).await.map(|_| ()),
                 Call::Create => driver.create(&view, journal, &Silent).await,
                 Call::Start => driver.start(&view, journal, &Silent).await,
                 Call::Stop => driver.stop(&view, journal, &Silent).await,
@@ -194,24 +192,23 @@ impl CrashingJournal {
         self.writes = 0;
     }
 
-    fn write(
-        &mut self,
-        write: impl FnOnce(&mut MemoryJournal) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
+    /// Whether the next write reaches the disk, and whether the process lives on after it.
+    fn next(&mut self) -> (bool, bool) {
         let number = self.writes;
         self.writes += 1;
-        let (written, alive) = match self.plug {
+        match self.plug {
             None => (true, true),
             Some(Plug::Before(at)) => (number < at, number < at),
             Some(Plug::After(at)) => (number <= at, number < at),
-        };
-        if written {
-            write(&mut self.inner)?;
         }
-        if alive { Ok(()) } else { Err(JournalError("The process was killed here".into())) }
     }
 }
 
+fn alive(alive: bool) -> Result<(), JournalError> {
+    if alive { Ok(()) } else { Err(JournalError::new("The process was killed here")) }
+}
+
+#[async_trait]
 impl Journal for CrashingJournal {
     fn entries(&self) -> Vec<Entry> {
         self.inner.entries()
@@ -221,19 +218,41 @@ impl Journal for CrashingJournal {
         self.inner.state()
     }
 
-    fn intend(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
-        self.write(|journal| journal.intend(kind, name))
+    async fn intend(&mut self, kind: &str, name: &str, place: Option<&str>) -> Result<(), JournalError> {
+        let (written, lives) = self.next();
+        if written {
+            self.inner.intend(kind, name, place).await?;
+        }
+        alive(lives)
     }
 
-    fn made(&mut self, kind: &str, name: &str, id: Option<&str>, state: Value) -> Result<(), JournalError> {
-        self.write(|journal| journal.made(kind, name, id, state))
+    async fn made(
+        &mut self,
+        kind: &str,
+        name: &str,
+        id: Option<&str>,
+        state: Value,
+    ) -> Result<(), JournalError> {
+        let (written, lives) = self.next();
+        if written {
+            self.inner.made(kind, name, id, state).await?;
+        }
+        alive(lives)
     }
 
-    fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
-        self.write(|journal| journal.gone(kind, name))
+    async fn gone(&mut self, kind: &str, name: &str) -> Result<(), JournalError> {
+        let (written, lives) = self.next();
+        if written {
+            self.inner.gone(kind, name).await?;
+        }
+        alive(lives)
     }
 
-    fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
-        self.write(|journal| journal.set_state(state))
+    async fn set_state(&mut self, state: Value) -> Result<(), JournalError> {
+        let (written, lives) = self.next();
+        if written {
+            self.inner.set_state(state).await?;
+        }
+        alive(lives)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
 use super::{Report, Suite, Violation, fixture::Call, fixture::Host, violated};
@@ -25,7 +26,7 @@ impl Suite<'_> {
         let cache = tempfile::tempdir()
             .or_else(|error| violated("The suite can set up a host", error.to_string()))?;
         let features = self.driver.info().features;
-        let mut host = self.host(&cache)?;
+        let mut host = self.host(&cache).await?;
 
         host.call(Call::Check).await?;
         host.call(Call::Check).await?;
@@ -69,7 +70,7 @@ impl Suite<'_> {
         } else {
             for call in [Call::Start, Call::Stop, Call::Kill] {
                 match host.attempt(call, None).await? {
-                    Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {}
+                    Some(Err(error)) if *error.kind() == ErrorKind::Unsupported => {}
                     other => return violated(UNSUPPORTED, format!("`{call:?}` gave {other:?}")),
                 }
             }
@@ -138,17 +139,19 @@ impl Suite<'_> {
     }
 
     async fn describe(&self, host: &Host<'_>) -> Result<(), Violation> {
-        let state = host.journal.state();
-        let rows = self.driver.describe_many(&[(host.view(), &state), (host.view(), &state)]).await;
+        let asked = [(host.view(), host.journal.state()), (host.view(), host.journal.state())];
+        let mut rows: Vec<_> = self.driver.describe_many(&asked).collect().await;
+        rows.sort_by_key(|(index, _)| *index);
         let (now, endpoint) = (host.state().await?, host.endpoint().await?);
-        for row in &rows {
+        for (_, row) in &rows {
             match row {
                 Ok(row)
                     if row.state == now && row.endpoint.as_ref().is_none_or(|found| *found == endpoint) => {}
                 other => return violated(DESCRIBE, format!("{other:?} is not {now:?}")),
             }
         }
-        if rows.len() == 2 { Ok(()) } else { violated(DESCRIBE, format!("{} rows for 2 hosts", rows.len())) }
+        let indices: Vec<usize> = rows.iter().map(|(index, _)| *index).collect();
+        if indices == [0, 1] { Ok(()) } else { violated(DESCRIBE, format!("rows {indices:?} for 2 hosts")) }
     }
 
     pub(super) async fn running(&self, host: &Host<'_>, rule: &'static str) -> Result<(), Violation> {
@@ -185,7 +188,7 @@ impl Suite<'_> {
     }
 
     async fn two_at_once(&self, cache: &TempDir, kinds: &[String]) -> Result<(), Violation> {
-        let (mut one, mut other) = (self.host(cache)?, self.host(cache)?);
+        let (mut one, mut other) = (self.host(cache).await?, self.host(cache).await?);
         one.make_folder()?;
         other.make_folder()?;
         let (first, second) = tokio::join!(one.call(Call::Create), other.call(Call::Create));

@@ -31,7 +31,7 @@ mod words;
 pub trait Inventory: Send + Sync {
     /// Everything that the driver made for this host and that still exists, be it at the provider or in the host's
     /// folder. Empty when nothing was made.
-    async fn resources(&self, host: &HostView<'_>) -> Vec<Resource>;
+    async fn resources(&self, host: &HostView) -> Vec<Resource>;
 }
 
 /// One thing that exists.
@@ -47,7 +47,7 @@ pub struct MakesNothing;
 
 #[async_trait]
 impl Inventory for MakesNothing {
-    async fn resources(&self, _: &HostView<'_>) -> Vec<Resource> {
+    async fn resources(&self, _: &HostView) -> Vec<Resource> {
         Vec::new()
     }
 }
@@ -199,7 +199,7 @@ impl<'a> Suite<'a> {
     /// Tries everything; the first rule that is broken ends it.
     pub async fn run(&self) -> Result<Report, Violation> {
         let mut report = Report::default();
-        self.words(&mut report)?;
+        self.words(&mut report).await?;
         let kinds = self.life(&mut report).await?;
         self.crash(&mut report, &kinds).await?;
         Ok(report)

@@ -9,12 +9,13 @@ use std::{
     },
 };
 
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, HostKeySource, Journal, LoginSource,
-    Options, Progress, SshEndpoint, SshKey, State,
+    DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast, HostKeySource, Journal,
+    LoginSource, Options, Progress, Row, SshEndpoint, SshKey, State,
 };
 
 /// The rule that is broken.
@@ -47,26 +48,26 @@ enum Fault {
 struct Provider(Arc<Mutex<BTreeMap<String, Vec<Resource>>>>);
 
 impl Provider {
-    fn change<T>(&self, host: &HostView<'_>, change: impl FnOnce(&mut Vec<Resource>) -> T) -> T {
+    fn change<T>(&self, host: &HostView, change: impl FnOnce(&mut Vec<Resource>) -> T) -> T {
         change(self.0.lock().unwrap().entry(host.id.to_string()).or_default())
     }
 
-    fn has(&self, host: &HostView<'_>, kind: &str) -> bool {
+    fn has(&self, host: &HostView, kind: &str) -> bool {
         self.change(host, |all| all.iter().any(|resource| resource.kind == kind))
     }
 
-    fn make(&self, host: &HostView<'_>, kind: &str, name: &str) {
+    fn make(&self, host: &HostView, kind: &str, name: &str) {
         self.change(host, |all| all.push(Resource { kind: kind.into(), name: name.into() }));
     }
 
-    fn take_away(&self, host: &HostView<'_>, kind: &str) {
+    fn take_away(&self, host: &HostView, kind: &str) {
         self.change(host, |all| all.retain(|resource| resource.kind != kind));
     }
 }
 
 #[async_trait]
 impl Inventory for Provider {
-    async fn resources(&self, host: &HostView<'_>) -> Vec<Resource> {
+    async fn resources(&self, host: &HostView) -> Vec<Resource> {
         self.change(host, |all| all.clone())
     }
 }
@@ -83,19 +84,19 @@ impl Fake {
         self.fault == fault
     }
 
-    fn up(&self, host: &HostView<'_>, journal: &mut dyn Journal) -> Result<(), DriverError> {
+    async fn up(&self, host: &HostView, journal: &mut dyn Journal) -> Result<(), DriverError> {
         if !self.provider.has(host, "instance") {
-            journal.intend("instance", "i")?;
+            journal.intend("instance", "i", None).await?;
             self.provider.make(host, "instance", &format!("instance of {}", host.id));
             self.starts.fetch_add(1, Ordering::Relaxed);
         }
-        journal.made("instance", "i", None, journal.state())?;
+        journal.made("instance", "i", None, journal.state()).await?;
         Ok(())
     }
 
-    fn down(&self, host: &HostView<'_>, journal: &mut dyn Journal) -> Result<(), DriverError> {
+    async fn down(&self, host: &HostView, journal: &mut dyn Journal) -> Result<(), DriverError> {
         self.provider.take_away(host, "instance");
-        journal.gone("instance", "i")?;
+        journal.gone("instance", "i").await?;
         Ok(())
     }
 }
@@ -109,20 +110,13 @@ impl Driver for Fake {
             login: LoginSource::Generated,
             host_key: HostKeySource::Delivered,
             adopted: false,
+            firewall: false,
         };
-        DriverInfo { name: "fake", aliases: &[], summary: "A fake", features }
+        DriverInfo { name: "fake".into(), aliases: Vec::new(), summary: "A fake".into(), features }
     }
 
     fn flags(&self) -> Vec<Flag> {
-        let flag = |name| Flag {
-            name,
-            aliases: &[],
-            environment: None,
-            kind: FlagKind::Integer,
-            default: Some("1"),
-            value_name: "N",
-            help: "A number",
-        };
+        let flag = |name| Flag::new(name, FlagKind::Integer, "N", "A number").default("1");
         match self.fault {
             Fault::TwoFlagsOfOneName => vec![flag("fake-size"), flag("fake-size")],
             Fault::FlagWithoutPrefix => vec![flag("fake-size"), flag("size")],
@@ -130,7 +124,7 @@ impl Driver for Fake {
         }
     }
 
-    fn configure(&self, options: &Options) -> Result<Value, DriverError> {
+    async fn configure(&self, options: &Options) -> Result<Value, DriverError> {
         match options.integer("fake-size") {
             Some(1..) => Ok(json!({})),
             _ if self.broken(Fault::TakesAnything) => Ok(json!({})),
@@ -139,16 +133,16 @@ impl Driver for Fake {
         }
     }
 
-    async fn check(&self, host: &HostView<'_>) -> Result<(), DriverError> {
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
         if self.broken(Fault::CheckMakes) {
             self.provider.make(host, "disk", "d");
         }
-        Ok(())
+        Ok(Forecast::default())
     }
 
     async fn create(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -163,7 +157,7 @@ impl Driver for Fake {
         }
         let intended = journal.entries().iter().any(|entry| entry.kind == "disk");
         if !self.broken(Fault::IntendsTooLate) {
-            journal.intend("disk", "d")?;
+            journal.intend("disk", "d", None).await?;
         }
         let there = self.provider.has(host, "disk");
         let forgets = intended && journal.state().is_null() && self.broken(Fault::ForgetsWhatItIntended);
@@ -171,24 +165,25 @@ impl Driver for Fake {
             self.provider.make(host, "disk", &name);
         }
         tokio::task::yield_now().await;
-        let secret = host.host_key.filter(|_| self.broken(Fault::StoresTheHostKey));
-        journal.made("disk", "d", None, json!({ "made": true, "key": secret.map(|key| &key.private) }))?;
+        let secret = host.host_key.as_ref().filter(|_| self.broken(Fault::StoresTheHostKey));
+        let state = json!({ "made": true, "key": secret.map(|key| &key.private) });
+        journal.made("disk", "d", None, state).await?;
         tokio::task::yield_now().await;
-        self.up(host, journal)
+        self.up(host, journal).await
     }
 
     async fn start(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
-        self.up(host, journal)
+        self.up(host, journal).await
     }
 
     async fn stop(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -198,21 +193,25 @@ impl Driver for Fake {
         if self.broken(Fault::StopsOnlyOnce) && !self.provider.has(host, "instance") {
             return Err(DriverError::failed("Not running"));
         }
-        self.down(host, journal)
+        self.down(host, journal).await
     }
 
     async fn kill(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
-        if self.broken(Fault::StartsInstead) { self.up(host, journal) } else { self.down(host, journal) }
+        if self.broken(Fault::StartsInstead) {
+            self.up(host, journal).await
+        } else {
+            self.down(host, journal).await
+        }
     }
 
     async fn remove(
         &self,
-        host: &HostView<'_>,
+        host: &HostView,
         journal: &mut dyn Journal,
         _: &dyn Progress,
     ) -> Result<(), DriverError> {
@@ -225,7 +224,7 @@ impl Driver for Fake {
                 self.provider.take_away(host, &entry.kind);
             }
             if !self.broken(Fault::LosesTheJournalEntry) {
-                journal.gone(&entry.kind, &entry.name)?;
+                journal.gone(&entry.kind, &entry.name).await?;
             }
         }
         if self.broken(Fault::WritesNoJournal) {
@@ -234,7 +233,7 @@ impl Driver for Fake {
         Ok(())
     }
 
-    async fn state(&self, host: &HostView<'_>, _: &Value) -> Result<State, DriverError> {
+    async fn state(&self, host: &HostView, _: &Value) -> Result<State, DriverError> {
         Ok(match (self.provider.has(host, "instance"), self.provider.has(host, "disk")) {
             (true, _) => State::Running,
             (false, true) => State::Stopped,
@@ -242,28 +241,22 @@ impl Driver for Fake {
         })
     }
 
-    async fn endpoint(&self, _: &HostView<'_>, _: &Value) -> Result<Endpoint, DriverError> {
+    async fn endpoint(&self, _: &HostView, _: &Value) -> Result<Endpoint, DriverError> {
         let starts = self.starts.load(Ordering::Relaxed);
         let address =
             if self.broken(Fault::MovesOnRestart) { format!("127.0.0.{starts}") } else { "127.0.0.9".into() };
         let ssh = SshEndpoint { host: address.clone(), port: 22, user: "u".into(), key: SshKey::Generated };
-        Ok(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh) })
+        Ok(Endpoint { address, engine_port: 2376, url: None, ssh: Some(ssh), inside: None })
     }
 
-    async fn describe_many(
-        &self,
-        hosts: &[(HostView<'_>, &Value)],
-    ) -> Vec<Result<crate::Description, DriverError>> {
-        let mut rows = Vec::new();
-        for (host, state) in hosts {
-            let now = self.state(host, state).await;
+    fn describe_many<'a>(&'a self, hosts: &'a [(HostView, Value)]) -> BoxStream<'a, Row> {
+        let told = if self.broken(Fault::DescribesWrongly) { &hosts[1..] } else { hosts };
+        let rows = told.iter().enumerate().map(async |(index, (host, state))| {
             let endpoint = self.endpoint(host, state).await.ok();
-            rows.push(now.map(|state| crate::Description { state, endpoint }));
-        }
-        if self.broken(Fault::DescribesWrongly) {
-            rows.pop();
-        }
-        rows
+            let now = self.state(host, state).await;
+            (index, now.map(|state| crate::Description { state, endpoint }))
+        });
+        rows.collect::<FuturesUnordered<_>>().boxed()
     }
 }
 

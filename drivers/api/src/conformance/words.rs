@@ -11,9 +11,9 @@ const CONFIGURE: &str = "`configure` takes good options and gives the same answe
 const REFUSE: &str = "`configure` refuses what can never work, as invalid";
 
 impl Suite<'_> {
-    pub(super) fn words(&self, report: &mut Report) -> Result<(), Violation> {
+    pub(super) async fn words(&self, report: &mut Report) -> Result<(), Violation> {
         let info = self.driver.info();
-        for word in [info.name].iter().chain(info.aliases) {
+        for word in [&info.name].into_iter().chain(&info.aliases) {
             if !is_word(word) {
                 return violated(NAMES, format!("`{word}`"));
             }
@@ -26,13 +26,13 @@ impl Suite<'_> {
         let flags = self.driver.flags();
         let mut names = BTreeSet::new();
         for flag in &flags {
-            self.flag(info.name, flag)?;
-            for name in std::iter::once(&flag.name).chain(flag.aliases) {
-                if !names.insert(*name) {
+            self.flag(&info.name, flag)?;
+            for name in std::iter::once(&flag.name).chain(&flag.aliases) {
+                if !names.insert(name) {
                     return violated(FLAGS, format!("`--{name}` is there twice"));
                 }
             }
-            if let Some(variable) = flag.environment
+            if let Some(variable) = &flag.environment
                 && !names.insert(variable)
             {
                 return violated(FLAGS, format!("`{variable}` is there twice"));
@@ -50,7 +50,7 @@ impl Suite<'_> {
             Ok(options) => options,
             Err(error) => return violated(CONFIGURE, error.to_string()),
         };
-        match (self.driver.configure(&options), self.driver.configure(&options)) {
+        match (self.driver.configure(&options).await, self.driver.configure(&options).await) {
             (Ok(first), Ok(second)) if first == second => {}
             (Ok(first), Ok(second)) => return violated(CONFIGURE, format!("{first} and then {second}")),
             (Err(error), _) | (_, Err(error)) => return violated(CONFIGURE, chain(&error)),
@@ -59,9 +59,9 @@ impl Suite<'_> {
 
         for bad in &self.refused {
             let Ok(options) = Options::resolve(&flags, bad) else { continue };
-            match self.driver.configure(&options) {
+            match self.driver.configure(&options).await {
                 Ok(config) => return violated(REFUSE, format!("{bad:?} was taken as {config}")),
-                Err(error) if error.kind() != ErrorKind::Invalid => {
+                Err(error) if *error.kind() != ErrorKind::Invalid => {
                     return violated(REFUSE, format!("{:?}: {}", error.kind(), chain(&error)));
                 }
                 Err(_) => {}
@@ -73,10 +73,10 @@ impl Suite<'_> {
 
     fn flag(&self, driver: &str, flag: &Flag) -> Result<(), Violation> {
         let prefixed = flag.name.strip_prefix(driver).is_some_and(|rest| rest.starts_with('-'));
-        if !is_word(flag.name) || flag.aliases.iter().any(|alias| !is_word(alias)) {
+        if !is_word(&flag.name) || flag.aliases.iter().any(|alias| !is_word(alias)) {
             return violated(FLAGS, format!("`--{}`", flag.name));
         }
-        if !prefixed && !self.unprefixed.contains(&flag.name) {
+        if !prefixed && !self.unprefixed.contains(&flag.name.as_str()) {
             return violated(FLAGS, format!("`--{}` does not begin with `{driver}-`", flag.name));
         }
         if flag.help.is_empty() || flag.help.ends_with('.') || flag.help.starts_with(char::is_lowercase) {
@@ -84,7 +84,7 @@ impl Suite<'_> {
         }
         let upper =
             |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-        match flag.environment {
+        match &flag.environment {
             Some(variable) if !upper(variable) => violated(FLAGS, format!("`{variable}`")),
             _ => Ok(()),
         }

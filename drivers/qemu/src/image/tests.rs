@@ -90,7 +90,7 @@ fn broken_manifests_are_refused_before_anything_is_copied() {
         let folder = images(&KERNEL);
         write_manifest(&folder, &manifest);
         let error = find_tiny(&folder).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Refused, "{manifest}");
+        assert_eq!(*error.kind(), ErrorKind::Refused, "{manifest}");
         assert!(error.hint().is_some_and(|hint| hint.contains("cargo xtask image")), "{manifest}");
     }
 }
@@ -118,5 +118,5 @@ fn a_users_own_disk_is_copied_as_it_is_now() {
 
     fs::write(&path, "not an image any more").unwrap();
     let error = find(path.to_str().unwrap(), &[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(*error.kind(), ErrorKind::Refused);
 }

@@ -63,16 +63,16 @@ pub(crate) struct Everything;
 
 #[async_trait]
 impl Inventory for Everything {
-    async fn resources(&self, host: &HostView<'_>) -> Vec<Resource> {
+    async fn resources(&self, host: &HostView) -> Vec<Resource> {
         let mut found = Vec::new();
         let mut add = |kind: &str, name: String| found.push(Resource { kind: kind.into(), name });
         for word in ["-uuid", "__qemu-ports"] {
-            for pid in processes(word, host.id) {
+            for pid in processes(word, &host.id) {
                 add(word, pid.to_string());
             }
         }
         let whole = host.folder.join("disk.qcow2").exists();
-        for file in files(host.folder) {
+        for file in files(&host.folder) {
             // Logs of earlier boots may be there or not, as long as the VM is.
             let is_log = file.contains(".log");
             if !(whole && is_log) {
