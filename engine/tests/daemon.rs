@@ -16,6 +16,9 @@ use rcgen::{
 
 mod harness;
 
+#[path = "daemon/unread.rs"]
+mod unread;
+
 use harness::{Engine, run, wait_for};
 
 #[test]
@@ -147,22 +150,6 @@ fn the_socket_is_for_root_and_its_group_only() {
     without.spawn();
     assert_eq!(without.wait(), Some(1));
     assert!(without.log().contains("no-such-group"), "{}", without.log());
-}
-
-#[test]
-fn what_is_too_long_is_refused() {
-    let engine = Engine::start();
-    let mut stream = UnixStream::connect(engine.socket()).unwrap();
-    stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n").unwrap();
-    // The engine may hang up before all of it is written.
-    let _ = stream.write_all(format!("X-Long: {}\r\n\r\n", "a".repeat(1 << 20)).as_bytes());
-    let mut line = String::new();
-    let _ = BufReader::new(stream).read_line(&mut line);
-    assert!(line.is_empty() || line.contains("431"), "{line}");
-    let body = format!(r#"{{"Image": "{}"}}"#, "a".repeat(8 << 20));
-    let answer = engine.http("POST", "/containers/create", body.as_bytes());
-    assert_eq!(answer.status, 413, "{}", answer.text());
-    assert_eq!(engine.http("GET", "/_ping", b"").status, 200);
 }
 
 /// A CA with what it signs.

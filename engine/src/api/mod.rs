@@ -18,6 +18,7 @@ pub mod images;
 mod info;
 pub mod networks;
 pub mod system;
+mod unread;
 pub mod version;
 
 pub use error::ApiError;
@@ -41,21 +42,26 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Serves one request: version off, route, the headers that every answer has.
+/// Serves one request: version off, route, the rest of the request, the headers that every answer has.
 pub async fn respond(
     mut router: Router,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response, Infallible> {
     let (mut parts, body) = request.into_parts();
+    let (body, rest) = unread::lend(body, &parts.headers);
     tracing::debug!(method = %parts.method, uri = %parts.uri, "Request");
-    let mut response = match version::strip(&parts.uri) {
+    let response = match version::strip(&parts.uri) {
         Ok((uri, version)) => {
             parts.uri = uri;
             parts.extensions.insert(version);
             router.call(Request::from_parts(parts, Body::new(body))).await?
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            drop(body);
+            error.into_response()
+        }
     };
+    let mut response = rest.before(response).await;
     let headers = response.headers_mut();
     let newest = HeaderValue::from_str(&version::NEWEST.to_string());
     headers.insert("api-version", newest.unwrap_or(HeaderValue::from_static("1.24")));

@@ -1,5 +1,6 @@
 //! Sockets of the API: opened before anything else starts, then served until the daemon stops.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::{Gid, Mode, Uid};
@@ -18,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::linger::{Lingering, TakenOver};
 use super::tls::Acceptor;
 use crate::api;
 use crate::config::{Config, Host};
@@ -194,7 +197,18 @@ async fn connection(
     router: Router,
     stop: CancellationToken,
 ) {
-    let service = service_fn(move |request| api::respond(router.clone(), request));
+    let taken_over = TakenOver::default();
+    let stream = Lingering::new(stream, taken_over.clone());
+    let service = service_fn(move |request| {
+        let (router, taken_over) = (router.clone(), taken_over.clone());
+        async move {
+            let response = api::respond(router, request).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                taken_over.set();
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub mod host;
+mod linger;
 mod listen;
 mod log;
 mod pidfile;

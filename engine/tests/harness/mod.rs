@@ -298,11 +298,9 @@ impl Engine {
              Content-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).ok()?;
-        // An answer may come, and the connection be closed, before all of the body is read.
-        let _ = stream.write_all(body);
+        stream.write_all(body).ok()?;
         let mut bytes = Vec::new();
-        // The same goes for the end of the answer.
-        let _ = stream.read_to_end(&mut bytes);
+        stream.read_to_end(&mut bytes).ok()?;
         parse_answer(&bytes)
     }
 
@@ -404,7 +402,7 @@ impl Drop for Engine {
     }
 }
 
-fn parse_answer(bytes: &[u8]) -> Option<Answer> {
+pub fn parse_answer(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.lines();

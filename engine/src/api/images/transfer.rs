@@ -50,9 +50,6 @@ pub(super) async fn load(State(app): State<App>, Query(query): Query<LoadQuery>,
         for line in load_result(&app, result) {
             let _ = lines.blocking_send(line);
         }
-        // A client that still sends would take a closed connection for the reason of the failure. It hangs up itself when
-        // it has read the line.
-        let _ = io::copy(&mut reader, &mut io::sink());
     });
     json_lines(receiver)
 }
