@@ -1,27 +1,8 @@
-//! docker-machine's habits on the command line: one dash or two, `-D` anywhere, `ssh` unparsed, its error texts.
+//! docker-machine's habits on the command line: one dash or two for long options, and `ssh` unparsed.
 
-#![allow(clippy::print_stderr, reason = "usage errors come before there is a `Ui`")]
+use std::{collections::HashSet, ffi::OsString};
 
-use std::{collections::HashSet, ffi::OsString, path::Path};
-
-use clap::{Command, error::ErrorKind};
-
-/// The base name of the program, as it was called.
-pub(super) fn program_name(words: &[OsString]) -> String {
-    words
-        .first()
-        .and_then(|word| Path::new(word).file_name())
-        .and_then(|name| name.to_str())
-        .filter(|name| !name.is_empty())
-        .unwrap_or("machine")
-        .to_owned()
-}
-
-/// The program as it was called, for commands to be copied; quoted if it has a space or backslash.
-pub(super) fn program_word(words: &[OsString]) -> String {
-    let word = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    if word.contains([' ', '\\']) { format!("\"{word}\"") } else { word }
-}
+use clap::Command;
 
 /// Rewrites what Go's `flag` accepted and clap does not: `-driver x` and `-driver=x` are `--driver x`.
 ///
@@ -65,34 +46,6 @@ fn collect(command: &Command, names: &mut HashSet<String>) {
     names.insert("help".to_owned());
     for subcommand in command.get_subcommands() {
         collect(subcommand, names);
-    }
-}
-
-/// Prints why the words cannot be understood, or the help that was asked for. Returns the exit status.
-pub(super) fn report(program: &str, error: &clap::Error) -> u8 {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
-            0
-        }
-        ErrorKind::InvalidSubcommand => {
-            let word = error
-                .context()
-                .find_map(|(kind, value)| match (kind, value) {
-                    (
-                        clap::error::ContextKind::InvalidSubcommand,
-                        clap::error::ContextValue::String(word),
-                    ) => Some(word.clone()),
-                    _ => None,
-                })
-                .unwrap_or_default();
-            eprintln!("{program}: '{word}' is not a {program} command. See '{program} --help'.");
-            1
-        }
-        _ => {
-            let _ = error.print();
-            2
-        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! `machine completions`: a script that completes commands and options in a shell.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
+use serde_json::json;
 
-use super::Cli;
-use crate::ui::Ui;
+use super::settings::Settings;
+use crate::ui::{Failure, Report};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -13,10 +14,12 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(ui: &Ui, arguments: &Arguments) -> u8 {
+pub(super) fn run(settings: &Settings, arguments: &Arguments) -> Result<Report, Failure> {
+    const PROGRAM: &str = "machine";
     let mut script = Vec::new();
-    let command = super::driver_flags::with_driver_flags(Cli::command(), &[]);
-    clap_complete::generate(arguments.shell, &mut command.name("machine"), "machine", &mut script);
-    ui.data(&String::from_utf8_lossy(&script));
-    0
+    let mut command = super::command(PROGRAM, &[], &settings.environment);
+    clap_complete::generate(arguments.shell, &mut command, PROGRAM, &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    let json = json!({ "Shell": arguments.shell.to_string(), "Script": script });
+    Report::with_text(script, &[json])
 }

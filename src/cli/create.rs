@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use clap::{ArgMatches, Args, ValueEnum};
 use machine_driver::{Driver, HostName};
 
-use super::{driver_flags, hosts};
+use super::{driver_flags, hosts, settings::Settings, shell::Shell};
 use crate::{
     drivers::DEFAULT_DRIVER,
     lifecycle::{self, Context, Prepared, Request},
-    store::{EngineOptions, SwarmOptions},
+    store::{EngineOptions, Phase, StoreError, SwarmOptions},
     ui::{Failure, Lane, Outcome, Ui},
 };
 
@@ -63,21 +63,22 @@ enum OnFailure {
 pub(super) fn run(
     context: &Context,
     ui: &Ui,
-    arguments: Arguments,
+    arguments: &Arguments,
     matches: &ArgMatches,
-    program: &str,
+    settings: &Settings,
 ) -> Result<u8, Failure> {
     let driver = context.drivers.find(&arguments.driver)?;
     let mut names: Vec<HostName> = Vec::new();
     for text in &arguments.names {
         let name: HostName =
-            text.parse().map_err(|error| anyhow::Error::new(error).context("Error creating machine"))?;
+            text.parse().map_err(|error| Failure::because("Error creating machine", &error))?;
         if names.contains(&name) {
-            return Err(anyhow::anyhow!("`{name}` is named twice").into());
+            return Err(Failure::text(format!("`{name}` is named twice")));
         }
+        refuse_taken(context, &name)?;
         names.push(name);
     }
-    let requests = requests(&*driver, &arguments, matches, &names)?;
+    let requests = requests(&*driver, arguments, matches, &names)?;
     let Some(requests) = requests else { return Ok(super::INTERRUPTED) };
     announce_certificates(context, ui)?;
     let prepared = prepare_all(context, ui, &requests)?;
@@ -118,6 +119,7 @@ pub(super) fn run(
     })?;
     match status {
         0 => {
+            let program = program_word(settings);
             for name in &names {
                 ui.say(&format!(
                     "To see how to connect your Docker Client to the Docker Engine running on this virtual machine, run: {program} env {name}"
@@ -130,6 +132,24 @@ pub(super) fn run(
         _ => {}
     }
     Ok(status)
+}
+
+/// A name that is taken is told before anything else, in docker-machine's words, which scripts look for in the first
+/// line. Whether it is still free is seen again when it is locked.
+fn refuse_taken(context: &Context, name: &HostName) -> Result<(), Failure> {
+    match context.store.load(name) {
+        Ok(record) if record.phase == Phase::Ready => {
+            Err(Failure::new(StoreError::Exists { name: name.clone() }).verbatim())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The program as it was called, to be typed again.
+fn program_word(settings: &Settings) -> String {
+    let shell = Shell::find(None, &settings.environment).unwrap_or(Shell::Posix);
+    let word = settings.words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    shell.quoted(&word)
 }
 
 /// Removes what a failed creation made. What cannot be removed stays recorded, and is said beside the first failure.
@@ -168,11 +188,11 @@ fn requests(
     let options = driver_flags::options(&driver.flags(), matches)?;
     let Some((config, places)) = super::block_on(async {
         let config = driver.configure(&options).await.map_err(|error| {
-            anyhow::Error::new(error).context("Error setting machine configuration from flags provided")
+            Failure::new(error).context("Error setting machine configuration from flags provided")
         })?;
         // One host is put where its driver thinks best; several are spread.
         let places = if names.len() > 1 { driver.places(&config).await? } else { Vec::new() };
-        Ok::<_, anyhow::Error>((config, places))
+        Ok::<_, Failure>((config, places))
     })?
     .transpose()?
     else {
@@ -193,7 +213,7 @@ fn requests(
     for name in &arguments.tls_san {
         if name.is_empty() || name.len() > 253 || name.contains(|c: char| c.is_whitespace() || c.is_control())
         {
-            return Err(anyhow::anyhow!("`--tls-san` takes a name or an address, not `{name}`").into());
+            return Err(Failure::text(format!("`--tls-san` takes a name or an address, not `{name}`")));
         }
     }
     let mut places = places.iter().map(|place| place.name.clone()).cycle();
@@ -217,7 +237,7 @@ fn pairs(option: &str, texts: &[String]) -> Result<(), Failure> {
     for text in texts {
         match text.split_once('=') {
             Some((key, _)) if !key.is_empty() => {}
-            _ => return Err(anyhow::anyhow!("`{option}` takes KEY=VALUE, not `{text}`").into()),
+            _ => return Err(Failure::text(format!("`{option}` takes KEY=VALUE, not `{text}`"))),
         }
     }
     Ok(())

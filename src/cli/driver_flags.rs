@@ -5,16 +5,22 @@ use std::{collections::BTreeMap, ffi::OsString};
 use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
 use machine_driver::{Flag, FlagKind, Options};
 
+use super::settings::Environment;
 use crate::{
     drivers::{DEFAULT_DRIVER, Registry},
     ui::Failure,
 };
 
 /// Adds the options of the driver that `words` name.
-pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> clap::Command {
+pub(super) fn with_driver_flags(
+    command: clap::Command,
+    words: &[OsString],
+    environment: &Environment,
+) -> clap::Command {
     let registry = Registry::built_in();
     let known = Registry::names().join(", ");
-    let named = driver_in(words);
+    let named =
+        driver_in(words).or_else(|| environment.driver.clone()).unwrap_or_else(|| DEFAULT_DRIVER.to_owned());
     let driver = registry.find(&named).ok();
     let heading = format!("Options of the driver {named} (drivers: {known})");
     let arguments = |flags: Vec<Flag>| {
@@ -31,7 +37,7 @@ pub(super) fn with_driver_flags(command: clap::Command, words: &[OsString]) -> c
 }
 
 /// The driver named on a command line that is not parsed yet.
-fn driver_in(words: &[OsString]) -> String {
+fn driver_in(words: &[OsString]) -> Option<String> {
     let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         let rest = word.trim_start_matches('-');
@@ -39,19 +45,17 @@ fn driver_in(words: &[OsString]) -> String {
             continue;
         }
         match rest.split_once('=') {
-            Some(("d" | "driver", value)) => return value.to_owned(),
+            Some(("d" | "driver", value)) => return Some(value.to_owned()),
             None if rest == "d" || rest == "driver" => {
-                return words.next().map(std::borrow::Cow::into_owned).unwrap_or_default();
+                return words.next().map(std::borrow::Cow::into_owned);
             }
             None if !word.starts_with("--") && rest.starts_with('d') && !rest.starts_with("driver") => {
-                return rest[1..].to_owned();
+                return Some(rest[1..].to_owned());
             }
             _ => {}
         }
     }
-
-    let named = std::env::var("MACHINE_DRIVER").ok().filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| DEFAULT_DRIVER.to_owned())
+    None
 }
 
 fn argument(flag: Flag) -> Arg {
@@ -91,5 +95,5 @@ pub(super) fn options(flags: &[Flag], matches: &ArgMatches) -> Result<Options, F
             given.insert(flag.name.clone(), values.cloned().collect());
         }
     }
-    Ok(Options::resolve(flags, &given)?)
+    Options::resolve(flags, &given).map_err(|error| Failure::text(error.to_string()))
 }

@@ -6,7 +6,7 @@ use machine_driver::HostName;
 
 use crate::{
     store::{Store, StoreError},
-    ui::{Failure, Hinted, Ui},
+    ui::{Failure, Ui},
 };
 
 /// One or more hosts; none means `default`.
@@ -53,11 +53,8 @@ pub(super) fn resolve_one(store: &Store, name: Option<&str>) -> Result<HostName,
 
 fn existing(store: &Store, name: &str) -> Result<HostName, Failure> {
     let host: HostName = name.parse().map_err(|_| {
-        Failure::new(Hinted {
-            message: format!("`{name}` is no name of a host"),
-            hint: "Names have letters, digits, `.` and `-`; `machine ls` lists the hosts that there are"
-                .into(),
-        })
+        Failure::text(format!("`{name}` is no name of a host"))
+            .with_hint("Names have letters, digits, `.` and `-`; `machine ls` lists the hosts that there are")
     })?;
     if store.exists(&host) { Ok(host) } else { Err(StoreError::Missing { name: host }.into()) }
 }
@@ -65,7 +62,10 @@ fn existing(store: &Store, name: &str) -> Result<HostName, Failure> {
 fn default_host(store: &Store) -> Result<HostName, Failure> {
     match "default".parse::<HostName>() {
         Ok(host) if store.exists(&host) => Ok(host),
-        _ => Err(anyhow::anyhow!("No machine name(s) specified and no \"default\" machine exists").into()),
+        _ => {
+            Err(Failure::text("Error: No machine name(s) specified and no \"default\" machine exists")
+                .verbatim())
+        }
     }
 }
 

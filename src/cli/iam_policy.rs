@@ -1,10 +1,11 @@
 //! `machine iam-policy`: the permissions that a driver needs at its provider.
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     drivers::Registry,
-    ui::{Failure, Hinted, Ui},
+    ui::{Failure, Report},
 };
 
 #[derive(Debug, Args)]
@@ -14,27 +15,23 @@ pub(crate) struct Arguments {
     driver: String,
 }
 
-pub(super) fn run(ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<Report, Failure> {
     let drivers = Registry::built_in();
-    let driver = drivers.find(&arguments.driver)?;
-    let Some(policy) = super::block_on(driver.permissions())? else { return Ok(super::INTERRUPTED) };
-    let Some(policy) = policy? else {
-        let mut with = Vec::new();
-        for name in Registry::names() {
-            let driver = drivers.find(name)?;
-            if let Some(Ok(Some(_))) = super::block_on(driver.permissions())? {
-                with.push(name);
-            }
-        }
-        return Err(Failure::new(Hinted {
-            message: format!("The driver {} needs no permissions at a provider", arguments.driver),
-            hint: if with.is_empty() {
-                "No driver of this build does".into()
-            } else {
-                format!("These do: {}", with.join(", "))
-            },
-        }));
+    let permissions = |name: &str| -> Result<Option<Option<Value>>, Failure> {
+        let driver = drivers.find(name)?;
+        Ok(super::block_on(driver.permissions())?.transpose()?)
     };
-    ui.data(&format!("{policy:#}\n"));
-    Ok(0)
+    match permissions(&arguments.driver)? {
+        None => return Ok(Report::status(super::INTERRUPTED)),
+        Some(Some(policy)) => return Report::with_text(format!("{policy:#}\n"), &[policy]),
+        Some(None) => {}
+    }
+    let with: Vec<&str> =
+        Registry::names().into_iter().filter(|name| matches!(permissions(name), Ok(Some(Some(_))))).collect();
+    let refused = format!("The driver {} needs no permissions at a provider", arguments.driver);
+    Err(Failure::text(refused).with_hint(if with.is_empty() {
+        "No driver of this build does".to_owned()
+    } else {
+        format!("These do: {}", with.join(", "))
+    }))
 }

@@ -1,12 +1,10 @@
 //! `machine inspect`: a host's record as JSON, or a part of it by a template.
 
 use clap::Args;
+use serde_json::Value;
 
-use super::hosts;
-use crate::{
-    store::Store,
-    ui::{Failure, Ui},
-};
+use super::{hosts, settings::Settings};
+use crate::ui::{Failure, Report, safe};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -17,17 +15,21 @@ pub(crate) struct Arguments {
     format: Option<String>,
 }
 
-pub(super) fn run(store: &Store, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
-    let name = hosts::resolve_one(store, arguments.name.as_deref())?;
+pub(super) fn run(settings: &Settings, arguments: &Arguments) -> Result<Report, Failure> {
+    settings.refuse_with_json("--format", arguments.format.is_some())?;
+    let store = settings.store()?;
+    let name = hosts::resolve_one(&store, arguments.name.as_deref())?;
     let text = store.load(&name)?.to_json();
+    let record: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::because(format!("Could not show the record of `{name}`"), &error))?;
     let Some(format) = &arguments.format else {
-        ui.data(&format!("{text}\n"));
-        return Ok(0);
+        return Report::with_text(format!("{}\n", safe::json(&text)), &[record]);
     };
     let template = gotemplate::Parser::decoded()
         .parse(format)
-        .map_err(|error| anyhow::Error::new(error).context("template parsing error"))?;
-    let data = serde_json::from_str(&text)?;
-    ui.data(&format!("{}\n", template.render(&data)?));
-    Ok(0)
+        .map_err(|error| Failure::because("template parsing error", &error))?;
+    let part = template
+        .render(&safe::texts(&record, safe::printable))
+        .map_err(|error| Failure::text(error.to_string()))?;
+    Report::with_text(format!("{part}\n"), &[record])
 }

@@ -1,11 +1,15 @@
 //! `machine ip`: the addresses of hosts, one a line.
 
+use std::fmt;
+
 use clap::Args;
+use machine_driver::HostName;
+use serde::Serialize;
 
 use super::hosts;
 use crate::{
     store::Store,
-    ui::{Failure, Ui},
+    ui::{Failure, Report},
 };
 
 #[derive(Debug, Args)]
@@ -14,19 +18,33 @@ pub(crate) struct Arguments {
     named: hosts::Named,
 }
 
-pub(super) fn run(store: &Store, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
-    let mut text = String::new();
-    for name in hosts::resolve(store, &arguments.named.names)? {
-        let record = store.load(&name)?;
-        super::env::url_of(&record)
-            .map_err(|failure| if record.driver.ip_address.is_empty() { missing(&name) } else { failure })?;
-        text.push_str(&record.driver.ip_address);
-        text.push('\n');
-    }
-    ui.data(&text);
-    Ok(0)
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Address {
+    name: HostName,
+    #[serde(rename = "IPAddress")]
+    ip_address: String,
 }
 
-fn missing(name: &machine_driver::HostName) -> Failure {
-    anyhow::anyhow!("Error getting IP address: `{name}` has none yet").into()
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.ip_address)
+    }
+}
+
+pub(super) fn run(store: &Store, arguments: &Arguments) -> Result<Report, Failure> {
+    let mut addresses = Vec::new();
+    for name in hosts::resolve(store, &arguments.named.names)? {
+        let record = store.load(&name)?;
+        let ip_address = record.driver.ip_address.clone();
+        super::env::url_of(&record).map_err(|failure| {
+            if ip_address.is_empty() {
+                Failure::text(format!("Error getting IP address: `{name}` has none yet"))
+            } else {
+                failure
+            }
+        })?;
+        addresses.push(Address { name, ip_address });
+    }
+    Report::lines(&addresses)
 }

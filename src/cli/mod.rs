@@ -4,6 +4,7 @@ mod active;
 mod arguments;
 mod completions;
 mod config;
+mod console;
 mod create;
 mod driver_flags;
 mod env;
@@ -20,22 +21,22 @@ mod provision;
 mod regenerate_certs;
 mod rm;
 mod scp;
+mod settings;
+mod shell;
 mod ssh;
 mod status;
 mod system_ssh;
 mod url;
 mod version;
 
-use std::{ffi::OsString, future::Future, path::PathBuf};
+use std::{ffi::OsString, future::Future};
 
-use clap::{ArgMatches, Args, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches as _, Parser, Subcommand};
+use settings::{Environment, Global, Settings};
 
 use crate::{
-    bundle::Bundle,
-    drivers::Registry,
-    lifecycle::Context,
-    store::{Certificates, Store},
-    ui::{Failure, Ui},
+    lifecycle::Power,
+    ui::{self, Failure, Report, Talk, Ui},
 };
 
 /// Create and manage container hosts and swarms, anywhere
@@ -52,47 +53,6 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
-/// Options before the command.
-#[derive(Debug, Args)]
-pub(crate) struct Global {
-    /// Tell on stderr what is being done
-    #[arg(short = 'D', long, global = true)]
-    pub(crate) debug: bool,
-    /// The folder of hosts, certificates and images [default: ~/.docker/machine]
-    #[arg(short = 's', long, env = "MACHINE_STORAGE_PATH", value_name = "FOLDER")]
-    pub(crate) storage_path: Option<PathBuf>,
-    /// The certificate of the authority [default: certs/ca.pem in the store]
-    #[arg(long, env = "MACHINE_TLS_CA_CERT", value_name = "FILE")]
-    pub(crate) tls_ca_cert: Option<PathBuf>,
-    /// The private key of the authority [default: certs/ca-key.pem in the store]
-    #[arg(long, env = "MACHINE_TLS_CA_KEY", value_name = "FILE")]
-    pub(crate) tls_ca_key: Option<PathBuf>,
-    /// The certificate of the client [default: certs/cert.pem in the store]
-    #[arg(long, env = "MACHINE_TLS_CLIENT_CERT", value_name = "FILE")]
-    pub(crate) tls_client_cert: Option<PathBuf>,
-    /// The private key of the client [default: certs/key.pem in the store]
-    #[arg(long, env = "MACHINE_TLS_CLIENT_KEY", value_name = "FILE")]
-    pub(crate) tls_client_key: Option<PathBuf>,
-    /// The folder of engines to install instead of the ones inside this program
-    #[arg(long, env = crate::bundle::BUNDLE_VARIABLE, hide = true, value_name = "FOLDER")]
-    pub(crate) engine_bundle: Option<PathBuf>,
-    /// Accepted for scripts written for docker-machine; SSH is always built in
-    #[arg(long, env = "MACHINE_NATIVE_SSH", hide = true)]
-    pub(crate) native_ssh: bool,
-    /// Accepted for scripts written for docker-machine; nothing is reported to anybody
-    #[arg(long, env = "MACHINE_BUGSNAG_API_TOKEN", hide = true, value_name = "TOKEN")]
-    pub(crate) bugsnag_api_token: Option<String>,
-    /// Accepted for scripts written for docker-machine; nothing is downloaded
-    #[arg(long, env = "MACHINE_GITHUB_API_TOKEN", hide = true, value_name = "TOKEN")]
-    pub(crate) github_api_token: Option<String>,
-    /// Show the version
-    #[arg(short = 'v', long)]
-    pub(crate) version: bool,
-    /// Tell what happens as one JSON object a line, on stdout
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print which host is active
@@ -101,8 +61,10 @@ pub(crate) enum Command {
     Completions(completions::Arguments),
     /// Print the connection options for a host
     Config(config::Arguments),
+    /// Print the end of a host's serial log
+    Console(console::Arguments),
     /// Create hosts
-    Create(create::Arguments),
+    Create(Box<create::Arguments>),
     /// Print the commands that point a docker client at a host
     Env(env::Arguments),
     /// Find what is left at a provider and belongs to no host, and remove it
@@ -145,133 +107,141 @@ pub(crate) enum Command {
     Version(hosts::MaybeOne),
 }
 
+impl Command {
+    /// Where it talks: beside its answer, if it has one (see [`crate::ui`]).
+    fn talk(&self) -> Talk {
+        match self {
+            Self::Active(_)
+            | Self::Completions(_)
+            | Self::Config(_)
+            | Self::Console(_)
+            | Self::Env(_)
+            | Self::Gc(_)
+            | Self::IamPolicy(_)
+            | Self::Inspect(_)
+            | Self::Ip(_)
+            | Self::Ls(_)
+            | Self::Ssh(_)
+            | Self::Status(_)
+            | Self::Url(_)
+            | Self::Version(_) => Talk::Stderr,
+            Self::Create(_)
+            | Self::Kill(_)
+            | Self::Mount(_)
+            | Self::Provision(_)
+            | Self::RegenerateCerts(_)
+            | Self::Restart(_)
+            | Self::Rm(_)
+            | Self::Scp(_)
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Upgrade(_) => Talk::Stdout,
+        }
+    }
+}
+
 /// The exit status of a command that was interrupted with Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 /// Runs the command line `words` (the program's name first) and returns the exit status.
 pub fn main(words: Vec<OsString>) -> u8 {
-    let program = arguments::program_name(&words);
-    let words = arguments::normalise(&command(&program, &words), words);
-    let matches = match command(&program, &words).try_get_matches_from(&words) {
-        Ok(matches) => matches,
-        Err(error) => return arguments::report(&program, &error),
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => return arguments::report(&program, &error),
-    };
-    let evaluated = matches!(cli.command, Some(Command::Env(_) | Command::Config(_)));
-    let ui = Ui::new(cli.global.json, evaluated);
-    log_to_stderr(cli.global.debug);
-    match run(cli, &matches, &words, &ui) {
-        Ok(status) => match ui.output_failure() {
-            Some(failure) => {
-                ui.report(&failure);
-                failure.status()
-            }
-            None => status,
-        },
-        Err(failure) => {
-            ui.report(&failure);
-            failure.status()
+    let program = settings::program_name(&words);
+    let environment = Environment::read();
+    let words = arguments::normalise(&command(&program, &words, &environment), words);
+    let parsed = command(&program, &words, &environment)
+        .try_get_matches_from(&words)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let json = words.iter().any(|word| word == "--json");
+            return Ui::new(json, Talk::Stderr).usage(&program, &error);
         }
-    }
+    };
+    let Cli { global, command } = cli;
+    let version_only = command.is_none() && global.version;
+    let settings = Settings::resolve(global, words, environment);
+    let ui = Ui::new(settings.json, command.as_ref().map_or(Talk::Stderr, Command::talk));
+    log_to_stderr(settings.debug);
+    let done = match command {
+        Some(command) => run(command, &settings, &matches, &ui),
+        None if version_only => version::own(&settings),
+        None => {
+            ui.help(&self::command(&program, &settings.words, &settings.environment).render_help());
+            Ok(Report::default())
+        }
+    };
+    let done = done.and_then(|report| {
+        ui.print(&report);
+        ui.output_failure().map_or_else(|| Ok(report.exit_status()), Err)
+    });
+    done.unwrap_or_else(|failure| {
+        ui.report(&failure);
+        failure.status()
+    })
 }
 
 /// The whole command line, with the options of the driver that `create` uses.
-fn command(program: &str, words: &[OsString]) -> clap::Command {
-    let command =
-        <Cli as clap::CommandFactory>::command().name(program.to_owned()).bin_name(program.to_owned());
-    driver_flags::with_driver_flags(command, words)
+fn command(program: &str, words: &[OsString], environment: &Environment) -> clap::Command {
+    let command = <Cli as clap::CommandFactory>::command()
+        .name(program.to_owned())
+        .bin_name(program.to_owned())
+        .max_term_width(HELP_WIDTH);
+    settings::with_variables(driver_flags::with_driver_flags(command, words, environment))
 }
 
-fn run(cli: Cli, matches: &ArgMatches, words: &[OsString], ui: &Ui) -> Result<u8, Failure> {
-    let global = &cli.global;
-    let Some(command) = cli.command else {
-        if !global.version {
-            ui.data(&<Cli as clap::CommandFactory>::command().render_help().to_string());
-            return Ok(0);
-        }
-        ui.data(&version::own(&arguments::program_name(words)));
-        return Ok(0);
-    };
-    match command {
-        Command::Active(arguments) => active::run(&global.context(ui)?, ui, &arguments),
-        Command::Completions(arguments) => Ok(completions::run(ui, &arguments)),
-        Command::Config(arguments) => config::run(&global.store()?, ui, &arguments),
+/// The widest that a line of help becomes, in columns.
+const HELP_WIDTH: usize = 100;
+
+fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> Result<Report, Failure> {
+    let power = |named: &hosts::Named, what| power::run(&settings.context(ui)?, ui, named, what);
+    let status = match command {
+        Command::Active(arguments) => return active::run(&settings.context(ui)?, settings, &arguments),
+        Command::Completions(arguments) => return completions::run(settings, &arguments),
+        Command::Config(arguments) => return config::run(&settings.store()?, &arguments),
+        Command::Console(arguments) => return console::run(&settings.context(ui)?, &arguments),
         Command::Create(arguments) => {
             let given = matches.subcommand_matches("create").unwrap_or(matches);
-            create::run(&global.context(ui)?, ui, arguments, given, &arguments::program_word(words))
+            create::run(&settings.context(ui)?, ui, &arguments, given, settings)
         }
-        Command::Env(arguments) => env::run(&global.store()?, ui, &arguments, words),
+        Command::Env(arguments) => return env::run(settings, &arguments),
         Command::Gc(arguments) => {
             let given = matches.subcommand_matches("gc").unwrap_or(matches);
-            gc::run(&global.context(ui)?, ui, &arguments, given, global.json)
+            gc::run(&settings.context(ui)?, ui, &arguments, given, settings.json)
         }
-        Command::IamPolicy(arguments) => iam_policy::run(ui, &arguments),
-        Command::Inspect(arguments) => inspect::run(&global.store()?, ui, &arguments),
-        Command::Ip(arguments) => ip::run(&global.store()?, ui, &arguments),
-        Command::Kill(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Kill),
-        Command::Ls(arguments) => ls::run(&global.context(ui)?, ui, &arguments, global.json),
-        Command::Mount(arguments) => mount::run(&global.context(ui)?, ui, &arguments),
-        Command::Provision(named) => provision::run(&global.context(ui)?, ui, &named),
-        Command::RegenerateCerts(arguments) => regenerate_certs::run(&global.context(ui)?, ui, &arguments),
-        Command::Restart(named) => {
-            power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Restart)
-        }
-        Command::Rm(arguments) => rm::run(&global.context(ui)?, ui, &arguments),
-        Command::Scp(arguments) => scp::run(&global.context(ui)?, ui, &arguments),
-        Command::Ssh(arguments) => ssh::run(&global.context(ui)?, ui, &arguments),
-        Command::Start(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Start),
-        Command::Status(one) => status::run(&global.context(ui)?, ui, &one),
-        Command::Stop(named) => power::run(&global.context(ui)?, ui, &named, crate::lifecycle::Power::Stop),
-        Command::Upgrade(named) => provision::upgrade(&global.context(ui)?, ui, &named),
-        Command::Url(one) => url::run(&global.store()?, ui, &one),
-        Command::Version(one) => version::run(&global.context(ui)?, ui, &one, words),
-    }
-}
-
-impl Global {
-    fn store(&self) -> Result<Store, Failure> {
-        let root = match &self.storage_path {
-            Some(path) if !path.as_os_str().is_empty() => path.clone(),
-            _ => std::env::home_dir()
-                .ok_or_else(|| {
-                    Failure::new(crate::ui::Hinted {
-                        message: "There is no home folder to keep hosts in".into(),
-                        hint: "Set `MACHINE_STORAGE_PATH`".into(),
-                    })
-                })?
-                .join(".docker")
-                .join("machine"),
-        };
-        Ok(Store::at(&root)?)
-    }
-
-    fn certificates(&self, store: &Store) -> Certificates {
-        store.certificates().with_files(
-            self.tls_ca_cert.clone(),
-            self.tls_ca_key.clone(),
-            self.tls_client_cert.clone(),
-            self.tls_client_key.clone(),
-        )
-    }
-
-    fn context(&self, ui: &Ui) -> Result<Context, Failure> {
-        let store = self.store()?;
-        let certificates = self.certificates(&store);
-        let bundle = Bundle::read_or_embedded(self.engine_bundle.as_deref())?;
-        let prompter = prompter::at_the_terminal(ui);
-        Ok(Context { store, certificates, drivers: Registry::built_in(), bundle, prompter })
-    }
+        Command::IamPolicy(arguments) => return iam_policy::run(&arguments),
+        Command::Inspect(arguments) => return inspect::run(settings, &arguments),
+        Command::Ip(arguments) => return ip::run(&settings.store()?, &arguments),
+        Command::Kill(named) => power(&named, Power::Kill),
+        Command::Ls(arguments) => return ls::run(&settings.context(ui)?, ui, settings, &arguments),
+        Command::Mount(arguments) => mount::run(&settings.context(ui)?, ui, &arguments),
+        Command::Provision(named) => provision::run(&settings.context(ui)?, ui, &named),
+        Command::RegenerateCerts(arguments) => regenerate_certs::run(&settings.context(ui)?, ui, &arguments),
+        Command::Restart(named) => power(&named, Power::Restart),
+        Command::Rm(arguments) => rm::run(&settings.context(ui)?, ui, &arguments),
+        Command::Scp(arguments) => scp::run(&settings.context(ui)?, ui, &arguments),
+        Command::Ssh(arguments) => ssh::run(&settings.context(ui)?, ui, &arguments),
+        Command::Start(named) => power(&named, Power::Start),
+        Command::Status(one) => return status::run(&settings.context(ui)?, &one),
+        Command::Stop(named) => power(&named, Power::Stop),
+        Command::Upgrade(named) => provision::upgrade(&settings.context(ui)?, ui, &named),
+        Command::Url(one) => return url::run(&settings.store()?, &one),
+        Command::Version(one) => return version::run(settings, ui, &one),
+    };
+    Ok(Report::status(status?))
 }
 
 /// Runs `work` to its end, or until Ctrl-C or SIGTERM: then it is dropped where it stands, and `None` is returned.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::because("Could not start the program's threads", &error))?;
     let result = runtime.block_on(async {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        Ok::<_, std::io::Error>(tokio::select! {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(|error| Failure::because("Could not listen for signals", &error))?;
+        Ok::<_, Failure>(tokio::select! {
             done = work => Some(done),
             _ = tokio::signal::ctrl_c() => None,
             _ = terminated.recv() => None,
@@ -286,6 +256,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
 fn log_to_stderr(debug: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = if debug { EnvFilter::new("debug,russh=info") } else { EnvFilter::new("off") };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| ui::Log);
     // A second call, in tests, is no failure.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = log.try_init();
 }

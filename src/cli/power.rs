@@ -33,16 +33,15 @@ pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Res
             }
         }
     })?;
+    let started = match what {
+        Power::Start => "Started",
+        Power::Restart => "Restarted",
+        Power::Stop | Power::Kill => return Ok(status),
+    };
     if status == 0 {
-        match what {
-            Power::Start => ui.say(
-                "Started machines may have new IP addresses. You may need to re-run the `docker-machine env` command.",
-            ),
-            Power::Restart => ui.say(
-                "Restarted machines may have new IP addresses. You may need to re-run the `docker-machine env` command.",
-            ),
-            Power::Stop | Power::Kill => {}
-        }
+        ui.say(&format!(
+            "{started} machines may have new IP addresses. You may need to re-run the `docker-machine env` command."
+        ));
     }
     Ok(status)
 }

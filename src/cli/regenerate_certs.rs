@@ -5,7 +5,7 @@ use clap::Args;
 use super::hosts::{self, Named};
 use crate::{
     lifecycle::{self, Context},
-    ui::{Failure, Hinted, Outcome, Ui},
+    ui::{Failure, Outcome, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -27,10 +27,8 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
             Some(true) => {}
             Some(false) => return Ok(0),
             None => {
-                return Err(Failure::new(Hinted {
-                    message: "Nobody answered the question".into(),
-                    hint: "Say yes beforehand with `--force`".into(),
-                }));
+                return Err(Failure::text("Nobody answered the question")
+                    .with_hint("Say yes beforehand with `--force`"));
             }
         }
     }

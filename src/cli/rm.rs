@@ -8,7 +8,7 @@ use super::hosts;
 use crate::{
     lifecycle::{self, Context, RemoveError},
     store::StoreError,
-    ui::{Failure, Hinted, Ui},
+    ui::{Failure, Style, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -29,10 +29,8 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
     let mut names: Vec<HostName> = Vec::new();
     for text in &arguments.names {
         let name: HostName = text.parse().map_err(|_| {
-            Failure::new(Hinted {
-                message: format!("`{text}` is no name of a host; nothing was removed"),
-                hint: "`machine ls` lists the hosts that there are".into(),
-            })
+            Failure::text(format!("`{text}` is no name of a host; nothing was removed"))
+                .with_hint("`machine ls` lists the hosts that there are")
         })?;
         if !names.contains(&name) {
             names.push(name);
@@ -43,8 +41,14 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
             "About to remove {}\nWARNING: This action will delete both local reference and remote instance.",
             names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ));
-        if ui.confirm("Are you sure? (y/n): ") != Some(true) {
-            return Ok(0);
+        match ui.confirm("Are you sure? (y/n): ") {
+            Some(true) => {}
+            // A program that reads events is told; docker-machine took silence for "no" without a word.
+            None if ui.style() == Style::Json => {
+                return Err(Failure::text("Nobody answered whether to remove; nothing was removed")
+                    .with_hint("Say yes beforehand with `-y`"));
+            }
+            Some(false) | None => return Ok(0),
         }
     }
     let work = async |name: HostName| {

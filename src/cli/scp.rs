@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         for session in [from, to].into_iter().flatten() {
             session.close().await;
         }
-        Ok::<_, anyhow::Error>(())
+        Ok::<_, Failure>(())
     })?;
     match copied {
         Some(Ok(())) => {
@@ -61,7 +61,7 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
             }
             Ok(0)
         }
-        Some(Err(error)) => Err(error.into()),
+        Some(Err(failure)) => Err(failure),
         None => Ok(super::INTERRUPTED),
     }
 }
@@ -89,7 +89,7 @@ fn side(store: &Store, text: &str) -> Result<Side, Failure> {
     Ok(Side::There { record: Box::new(record), path: path.to_owned() })
 }
 
-async fn open(context: &Context, ui: &Ui, side: &Side) -> Result<Option<Session>, anyhow::Error> {
+async fn open(context: &Context, ui: &Ui, side: &Side) -> Result<Option<Session>, Failure> {
     match side {
         Side::Here(_) => Ok(None),
         Side::There { record, .. } => Ok(Some(ssh::log_in(context, ui, record).await?)),
@@ -114,7 +114,7 @@ fn delta(
     let ((Side::There { record: remote, .. }, Side::Here(_))
     | (Side::Here(_), Side::There { record: remote, .. })) = (source, destination)
     else {
-        return Err(anyhow::anyhow!("`--delta` copies between this machine and one host").into());
+        return Err(Failure::text("`--delta` copies between this machine and one host"));
     };
     let login = system_ssh::login(context, ui, remote)?;
     let text = |side: &Side| match side {

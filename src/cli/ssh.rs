@@ -10,7 +10,7 @@ use crate::{
     lifecycle::{Context, LoginError, log_in_and_pin},
     ssh::Session,
     store::{Record, StoreError},
-    ui::{Failure, Hinted, Ui},
+    ui::{Failure, Ui},
 };
 
 /// The words after the command are the remote command's, whatever they look like.
@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         let mut command = <super::Cli as clap::CommandFactory>::command();
         command.build();
         if let Some(ssh) = command.find_subcommand_mut("ssh") {
-            let _ = ssh.print_help();
+            ui.help(&ssh.render_help());
         }
         return Ok(0);
     }
@@ -54,24 +54,21 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         };
         let status = session.run(command.as_deref(), terminal).await?;
         session.close().await;
-        Ok::<_, anyhow::Error>(status.code())
+        Ok::<_, Failure>(status.code())
     })?;
     match ran {
-        Some(result) => Ok(result?),
+        Some(result) => result,
         None => Ok(super::INTERRUPTED),
     }
 }
 
 /// The simple reason why nobody answers, if that is it.
-async fn not_running(context: &Context, record: &Record) -> Option<anyhow::Error> {
+async fn not_running(context: &Context, record: &Record) -> Option<Failure> {
     match context.state(record).await {
         Ok(State::Running | State::Starting) | Err(_) => None,
         Ok(_) => Some(
-            Hinted {
-                message: format!("Cannot run SSH command: Host \"{}\" is not running", record.name),
-                hint: format!("Start it with `machine start {}`", record.name),
-            }
-            .into(),
+            Failure::text(format!("Cannot run SSH command: Host \"{}\" is not running", record.name))
+                .with_hint(format!("Start it with `machine start {}`", record.name)),
         ),
     }
 }

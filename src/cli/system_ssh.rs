@@ -11,7 +11,7 @@ use crate::{
     lifecycle::{Context, LoginError},
     ssh::is_fingerprint,
     store::{Record, write_atomically},
-    ui::{Failure, Hinted, Ui},
+    ui::{Failure, Ui},
 };
 
 /// What the system's ssh needs to know to log in to a host.
@@ -55,10 +55,10 @@ fn refuse_host_key_options(rest: &[&str]) -> Result<(), Failure> {
     for setting in settings(rest) {
         let key = setting.split(['=', ' ', '\t']).next().unwrap_or_default();
         if OURS.contains(&key.to_ascii_lowercase().as_str()) {
-            return Err(Failure::new(Hinted {
-                message: format!("`{key}` cannot be given: `machine` decides which host keys are accepted"),
-                hint: "`machine host-key` shows, records and forgets them".into(),
-            }));
+            return Err(Failure::text(format!(
+                "`{key}` cannot be given: `machine` decides which host keys are accepted"
+            ))
+            .with_hint("`machine host-key` shows, records and forgets them"));
         }
     }
     Ok(())
@@ -120,7 +120,7 @@ impl Login {
 /// The login of a host; its pinned host keys are written beside its record, and nothing else is accepted.
 pub(super) fn login(context: &Context, ui: &Ui, record: &Record) -> Result<Login, Failure> {
     let Some(Endpoint { ssh: Some(ssh), .. }) = &record.endpoint else {
-        return Err(anyhow::anyhow!("`{}` has no SSH that is known", record.name).into());
+        return Err(Failure::text(format!("`{}` has no SSH that is known", record.name)));
     };
     let folder = context.store.folder(&record.name);
     let known_hosts = folder.join("known_hosts");
@@ -173,7 +173,7 @@ fn host_keys(context: &Context, ui: &Ui, record: &Record) -> Result<Vec<String>,
     })?;
     match shown {
         Some(key) => Ok(vec![key?]),
-        None => Err(Failure::new(anyhow::anyhow!("Interrupted")).with_status(super::INTERRUPTED)),
+        None => Err(Failure::text("Interrupted").with_status(super::INTERRUPTED)),
     }
 }
 
@@ -181,11 +181,11 @@ fn host_keys(context: &Context, ui: &Ui, record: &Record) -> Result<Vec<String>,
 pub(super) fn run(mut command: Command, program: &str, feature: &str) -> Result<u8, Failure> {
     match command.status() {
         Ok(status) => Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::new(Hinted {
-            message: format!("You must have a copy of the {program} binary locally to {feature}"),
-            hint: format!("Install {program}, for example with your system's packages"),
-        })),
-        Err(error) => Err(anyhow::Error::new(error).context(format!("Could not run `{program}`")).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::text(format!("You must have a copy of the {program} binary locally to {feature}"))
+                .with_hint(format!("Install {program}, for example with your system's packages")))
+        }
+        Err(error) => Err(Failure::because(format!("Could not run `{program}`"), &error)),
     }
 }
 

@@ -1,33 +1,62 @@
 //! `machine version`: of this program, or of a host's engine.
 
-use std::ffi::OsString;
+use std::fmt;
 
-use super::{arguments, hosts};
+use machine_driver::HostName;
+use serde::Serialize;
+
+use super::{
+    hosts,
+    settings::{Settings, program_name},
+};
 use crate::{
     engine_api::EngineClient,
-    lifecycle::Context,
-    ui::{Failure, Ui},
+    ui::{Failure, Report, Ui},
 };
 
-/// `machine version 0.1.0, build 1a2b3c4`
-pub(super) fn own(program: &str) -> String {
-    format!(
-        "{program} version {}, build {}\n",
-        env!("CARGO_PKG_VERSION"),
-        option_env!("MACHINE_BUILD").unwrap_or("unknown")
-    )
+/// Of this program: `machine version 0.1.0, build 1a2b3c4`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Own {
+    #[serde(skip)]
+    program: String,
+    version: &'static str,
+    build: &'static str,
 }
 
-pub(super) fn run(
-    context: &Context,
-    ui: &Ui,
-    one: &hosts::MaybeOne,
-    words: &[OsString],
-) -> Result<u8, Failure> {
-    if one.name.is_none() {
-        ui.data(&own(&arguments::program_name(words)));
-        return Ok(0);
+impl fmt::Display for Own {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} version {}, build {}", self.program, self.version, self.build)
     }
+}
+
+/// Of a host's engine, as it answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct OfEngine {
+    name: HostName,
+    docker_version: String,
+}
+
+impl fmt::Display for OfEngine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.docker_version)
+    }
+}
+
+pub(super) fn own(settings: &Settings) -> Result<Report, Failure> {
+    Report::lines(&[Own {
+        program: program_name(&settings.words),
+        version: env!("CARGO_PKG_VERSION"),
+        build: option_env!("MACHINE_BUILD").unwrap_or("unknown"),
+    }])
+}
+
+pub(super) fn run(settings: &Settings, ui: &Ui, one: &hosts::MaybeOne) -> Result<Report, Failure> {
+    if one.name.is_none() {
+        return own(settings);
+    }
+    let context = settings.context(ui)?;
     let name = hosts::resolve_one(&context.store, one.name.as_deref())?;
     let url = super::env::url_of(&context.store.load(&name)?)?;
     let asked = super::block_on(async {
@@ -37,7 +66,6 @@ pub(super) fn run(
         };
         client.version().await
     })?;
-    let Some(version) = asked else { return Ok(super::INTERRUPTED) };
-    ui.data(&format!("{}\n", version?.version));
-    Ok(0)
+    let Some(version) = asked else { return Ok(Report::status(super::INTERRUPTED)) };
+    Report::lines(&[OfEngine { name, docker_version: version?.version }])
 }

@@ -28,9 +28,9 @@ const CONSOLE_LINES: usize = 15;
 /// A layer between the provider and the engine did not come up.
 #[derive(Debug, thiserror::Error)]
 pub enum BringUpError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Driver(#[from] DriverError),
     #[error("The host {} while it was starting{console}", ended(*state))]
     Died { state: State, console: Console },
@@ -51,15 +51,20 @@ pub enum BringUpError {
 }
 
 impl BringUpError {
-    /// What the user can do about it, where the cause does not say so itself.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Store(error) => error.hint(),
+            Self::Driver(error) => error.hint().map(str::to_owned),
+            Self::Ssh { source, .. } => source.hint(),
             Self::Login { source, .. } => source.hint(),
             Self::HostKeyKept { name } => Some(format!(
                 "No secret was sent to it. See on the host why its SSH server does not read its keys again, or reboot it; then run \
                  `machine provision {name}`"
             )),
-            _ => None,
+            Self::Provision(error) => error.hint(),
+            Self::Engine { source, .. } => source.hint(),
+            Self::Died { .. } | Self::NoHostKey { .. } => None,
         }
     }
 }

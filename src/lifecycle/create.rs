@@ -32,7 +32,7 @@ pub struct Request {
 /// Creating a host failed. What has been made is in its record.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("Error with pre-create check")]
     Check(#[source] DriverError),
@@ -74,7 +74,9 @@ impl CreateError {
                 ),
                 other => other.hint(),
             },
-            _ => None,
+            Self::Store(error) => error.hint(),
+            Self::Check(error) | Self::Driver(error) => error.hint().map(str::to_owned),
+            Self::Keys(error) | Self::HostKey(error) => error.hint(),
         }
     }
 

@@ -10,10 +10,20 @@ use crate::store::StoreError;
 /// What is left could not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Driver(#[from] DriverError),
+}
+
+impl LeftoversError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Driver(error) => error.hint().map(str::to_owned),
+        }
+    }
 }
 
 /// Everything at the provider that carries our marks, without what belongs to a host of this store. A host whose record

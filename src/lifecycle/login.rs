@@ -65,11 +65,11 @@ impl LoginError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoAddress { name } => {
-                Some(format!("Run the `machine create` of `{name}` again: it goes on from there"))
+            Self::Ssh(error) => error.hint(),
+            Self::NoAddress { .. } => {
+                Some("Run the same `machine create` again to go on, or `machine rm` to undo".to_owned())
             }
             Self::NoSsh { .. } => None,
-            Self::Ssh(error) => error.hint(),
         }
     }
 }

@@ -18,7 +18,7 @@ pub use bring_up::BringUpError;
 pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
 pub use host_key::shown_host_key;
-pub use leftovers::{leftovers, remove_leftovers};
+pub use leftovers::{LeftoversError, leftovers, remove_leftovers};
 pub use login::{HostKeyQuestion, LoginError, Nobody, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
@@ -96,6 +96,13 @@ impl Context {
         }
     }
 
+    /// The end of a host's serial log (at most `lines` lines), where its driver keeps one.
+    pub async fn console(&self, record: &Record, lines: usize) -> Result<Option<String>, DriverError> {
+        let (paths, keys) = (self.paths(record), Keys::default());
+        let view = view(record, &paths, &keys);
+        Ok(self.driver(record)?.console(&view, &record.driver.state, lines).await)
+    }
+
     /// The state of a host now, by its driver.
     pub async fn state(&self, record: &Record) -> Result<State, DriverError> {
         let paths = self.paths(record);
@@ -107,10 +114,20 @@ impl Context {
 /// A host could not be looked at anew.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Driver(#[from] DriverError),
+}
+
+impl RefreshError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Driver(error) => error.hint().map(str::to_owned),
+        }
+    }
 }
 
 fn gone(record: &Record) -> DriverError {

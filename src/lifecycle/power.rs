@@ -17,16 +17,31 @@ pub enum Power {
 /// A host could not be started, stopped, restarted or killed.
 #[derive(Debug, thiserror::Error)]
 pub enum PowerError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{0}")]
+    #[error(transparent)]
     Driver(#[from] DriverError),
     #[error("Machine \"{name}\" is already {state}.")]
     Already { name: HostName, state: &'static str },
     #[error("`{name}` is not finished: it is in the phase {phase:?}")]
     Unfinished { name: HostName, phase: Phase },
-    #[error("{0}")]
+    #[error(transparent)]
     BringUp(#[from] BringUpError),
+}
+
+impl PowerError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Driver(error) => error.hint().map(str::to_owned),
+            Self::BringUp(error) => error.hint(),
+            Self::Unfinished { .. } => {
+                Some("Run the same `machine create` again to go on, or `machine rm` to undo".to_owned())
+            }
+            Self::Already { .. } => None,
+        }
+    }
 }
 
 impl From<RefreshError> for PowerError {

@@ -8,10 +8,20 @@ use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("Error removing host \"{name}\"")]
     Driver { name: HostName, source: DriverError },
+}
+
+impl RemoveError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Driver { source, .. } => source.hint().map(str::to_owned),
+        }
+    }
 }
 
 /// Removes what a driver finds of a host of which only the identity is known.

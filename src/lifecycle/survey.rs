@@ -1,12 +1,14 @@
 //! The state of many hosts at once, for `ls` and `active`: drivers are asked in batches, engines side by side.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, future::join_all};
-use machine_driver::{Endpoint, HostView, State};
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use machine_driver::{Description, DriverError, Endpoint, HostView, State};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Context, Keys};
 use crate::{
@@ -26,74 +28,104 @@ pub struct Row {
     pub response_time: Duration,
 }
 
-/// Asks the drivers, then the engines, each host within `limit`. The rows are in the order of `records`.
-pub async fn survey(context: &Context, records: &[&Record], ask_engines: bool, limit: Duration) -> Vec<Row> {
+impl Row {
+    /// What is recorded of a host, before anybody was asked.
+    pub fn last_known(record: &Record) -> Self {
+        Self {
+            url: url(record, record.state, None),
+            state: Some(record.state),
+            engine_version: record.engine_version.clone(),
+            ..Self::unanswered(String::new())
+        }
+    }
+
+    fn unanswered(error: String) -> Self {
+        Self { state: None, url: String::new(), engine_version: None, error, response_time: Duration::ZERO }
+    }
+}
+
+/// Asks the drivers side by side, and each engine as soon as the driver of its host has answered: each driver and each
+/// engine within `limit`, so that a slow one delays no other. `changed` is called with every answer as it comes. The rows
+/// are in the order of `records`.
+pub async fn survey(
+    context: &Context,
+    records: &[&Record],
+    ask_engines: bool,
+    limit: Duration,
+    mut changed: impl FnMut(usize, &Row),
+) -> Vec<Row> {
     let began = Instant::now();
-    let mut rows: Vec<Row> = records
-        .iter()
-        .map(|_| Row {
-            state: None,
-            url: String::new(),
-            engine_version: None,
-            error: String::new(),
-            response_time: Duration::ZERO,
-        })
-        .collect();
+    let mut rows = vec![Row::unanswered(String::new()); records.len()];
     let mut batches: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, record) in records.iter().enumerate() {
         batches.entry(&record.driver_name).or_default().push(index);
     }
-    let answers =
-        join_all(batches.iter().map(|(driver, indices)| describe(context, driver, indices, records, limit)))
-            .await;
-    for (index, state, endpoint, error) in answers.into_iter().flatten() {
-        let row = &mut rows[index];
-        row.state = state;
-        row.error = error;
-        // The engine of a host that is not finished is not asked: the word about the phase is the better one.
-        if state == Some(State::Running) && records[index].phase == Phase::Ready {
-            let known = endpoint.as_ref().or(records[index].endpoint.as_ref());
-            row.url = known.map(Endpoint::url).unwrap_or_default();
+    let (sender, mut described) = unbounded_channel();
+    let drivers = join_all(
+        batches
+            .iter()
+            .map(|(driver, indices)| describe(context, driver, indices, records, limit, sender.clone())),
+    );
+    // Each driver has one of its own, and there is nothing to come when all are gone.
+    drop(sender);
+    tokio::pin!(drivers);
+    let mut asked = false;
+    let mut engines = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            _ = &mut drivers, if !asked => asked = true,
+            Some((index, mut row)) = described.recv() => {
+                row.response_time = began.elapsed();
+                if ask_engines && !row.url.is_empty() {
+                    engines.push(ask_engine(context, records[index], index, row.url.clone(), limit));
+                }
+                changed(index, &row);
+                rows[index] = row;
+            }
+            Some((index, answer)) = engines.next() => {
+                let row = &mut rows[index];
+                match answer {
+                    Ok(version) => row.engine_version = Some(version),
+                    Err(error) => row.error = error,
+                }
+                row.response_time = began.elapsed();
+                changed(index, row);
+            }
+            else => return rows,
         }
     }
-    if ask_engines {
-        let asked = rows.iter().enumerate().filter(|(_, row)| !row.url.is_empty()).map(|(index, row)| {
-            let (record, url) = (records[index], row.url.clone());
-            async move {
-                let answer = tokio::time::timeout(limit, engine_version(context, record, &url)).await;
-                (
-                    index,
-                    answer.unwrap_or_else(|_| Err("The engine did not answer in time".into())),
-                    began.elapsed(),
-                )
-            }
-        });
-        let answers = join_all(asked).await;
-        for (index, answer, elapsed) in answers {
-            match answer {
-                Ok(version) => rows[index].engine_version = Some(version),
-                Err(error) => rows[index].error = error,
-            }
-            rows[index].response_time = elapsed;
-        }
-    }
-    rows
 }
 
-type Answer = (usize, Option<State>, Option<Endpoint>, String);
+/// The URL of a host's engine, if it can be asked. The engine of a host that is not finished is not asked: the word about
+/// the phase is the better one.
+fn url(record: &Record, state: State, found: Option<&Endpoint>) -> String {
+    if state != State::Running || record.phase != Phase::Ready {
+        return String::new();
+    }
+    found.or(record.endpoint.as_ref()).map(Endpoint::url).unwrap_or_default()
+}
 
+/// Sends a row for each of the hosts, which are all of one driver.
 async fn describe(
     context: &Context,
     driver: &str,
     indices: &[usize],
     records: &[&Record],
     limit: Duration,
-) -> Vec<Answer> {
+    answers: UnboundedSender<(usize, Row)>,
+) {
+    let send = |index: usize, row: Row| {
+        // Nobody listens any more when it was interrupted.
+        let _ = answers.send((index, row));
+    };
     let driver = match context.drivers.find(driver) {
         Ok(driver) => driver,
         Err(error) => {
             let text = format!("{error}. Do you have the plugin binary accessible in your PATH?");
-            return indices.iter().map(|&index| (index, Some(State::Error), None, text.clone())).collect();
+            for &index in indices {
+                send(index, Row { state: Some(State::Error), ..Row::unanswered(text.clone()) });
+            }
+            return;
         }
     };
     let keys = Keys::default();
@@ -106,23 +138,34 @@ async fn describe(
         })
         .collect();
     let power = driver.info().features.power;
-    let mut answers: Vec<Answer> = indices.iter().map(|&index| (index, None, None, String::new())).collect();
+    let mut waiting: BTreeSet<usize> = indices.iter().copied().collect();
     let mut rows = driver.describe_many(&views);
     let deadline = tokio::time::Instant::now() + limit;
-    // Whoever has not answered by then is not known.
-    while let Ok(Some((which, row))) = tokio::time::timeout_at(deadline, rows.next()).await {
-        let Some(answer) = answers.get_mut(which) else { continue };
-        let index = answer.0;
-        *answer = match row {
-            Ok(found) => {
-                let word = unfinished(records[index], found.state, power);
-                (index, Some(found.state), found.endpoint, word)
-            }
-            Err(error) => (index, Some(State::Error), None, error.to_string()),
-        };
+    while let Ok(Some((which, answer))) = tokio::time::timeout_at(deadline, rows.next()).await {
+        let Some(&index) = indices.get(which).filter(|index| waiting.remove(index)) else { continue };
+        send(index, answered(records[index], answer, power));
     }
-    drop(rows);
-    answers
+    // Whoever has not answered by then is not known.
+    for index in waiting {
+        let seen = known(records[index].state);
+        send(index, Row::unanswered(format!("No answer within {} s; last seen: {seen}", limit.as_secs())));
+    }
+}
+
+/// What a driver's answer comes to.
+fn answered(record: &Record, answer: Result<Description, DriverError>, has_power: bool) -> Row {
+    match answer {
+        Ok(found) => Row {
+            url: url(record, found.state, found.endpoint.as_ref()),
+            state: Some(found.state),
+            ..Row::unanswered(unfinished(record, found.state, has_power))
+        },
+        Err(error) => Row { state: Some(State::Error), ..Row::unanswered(with_causes(&error)) },
+    }
+}
+
+fn known(state: State) -> String {
+    if state == State::None { "never".to_owned() } else { state.to_string() }
 }
 
 /// A word about a host whose creation or removal was interrupted, or which is gone.
@@ -137,22 +180,34 @@ fn unfinished(record: &Record, state: State, has_power: bool) -> String {
     }
 }
 
-async fn engine_version(context: &Context, record: &Record, url: &str) -> Result<String, String> {
+async fn ask_engine(
+    context: &Context,
+    record: &Record,
+    index: usize,
+    url: String,
+    limit: Duration,
+) -> (usize, Result<String, String>) {
     let asked = async {
         let client = match context.certificates.client_of(&record.name) {
-            Ok(files) => EngineClient::new(url, &files.ca_pem, &files.cert_pem, &files.key_pem)?,
+            Ok(files) => EngineClient::new(&url, &files.ca_pem, &files.cert_pem, &files.key_pem)?,
             // Hosts without a driver have no certificates of ours.
-            Err(_) => EngineClient::plain(url)?,
+            Err(_) => EngineClient::plain(&url)?,
         };
         client.version().await
     };
-    asked.await.map(|version| version.version).map_err(|error| {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    })
+    let answer = match tokio::time::timeout(limit, asked).await {
+        Ok(answer) => answer.map(|version| version.version).map_err(|error| with_causes(&error)),
+        Err(_) => Err("The engine did not answer in time".to_owned()),
+    };
+    (index, answer)
+}
+
+/// An error and its causes on one line.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let (mut texts, mut next) = (Vec::new(), Some(error));
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    texts.join(": ")
 }

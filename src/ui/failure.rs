@@ -2,39 +2,60 @@
 
 use std::{error::Error, fmt};
 
-use machine_driver::DriverError;
 use serde_json::{Value, json};
 
-use crate::{
-    bundle::BundleError,
-    engine_api::EngineError,
-    lifecycle::{BringUpError, CreateError, LoginError},
-    provision::ProvisionError,
-    ssh::{CopyError, SshError},
-    store::StoreError,
-};
+use super::{hint::Hint, safe};
 
 /// Something went wrong and is to be told. Its exit status is decided here and used once, in `main`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
-    error: anyhow::Error,
+    /// The attempt, then each cause of the one before.
+    texts: Vec<String>,
+    hint: Option<String>,
     /// The host that it is about.
     host: Option<String>,
     status: u8,
-}
-
-/// An error with a hint of its own, put round another one.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Hinted {
-    pub message: String,
-    pub hint: String,
+    /// A text of docker-machine's that scripts compare: nothing stands before it.
+    verbatim: bool,
 }
 
 impl Failure {
-    /// A failure with exit status 1.
-    pub fn new(error: impl Into<anyhow::Error>) -> Self {
-        Self { error: error.into(), host: None, status: 1 }
+    /// A failure of the command's own, with exit status 1.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { texts: vec![text.into()], hint: None, host: None, status: 1, verbatim: false }
+    }
+
+    /// An error of ours, with its causes and its hint.
+    pub fn new(error: impl Hint) -> Self {
+        Self { hint: error.hint(), texts: chain(&error), ..Self::text("") }
+    }
+
+    /// An attempt that failed because of an error that is not ours, and has no hint.
+    pub fn because(text: impl Into<String>, cause: &(dyn Error + 'static)) -> Self {
+        let mut failure = Self::text(text);
+        failure.texts.extend(chain(cause));
+        failure
+    }
+
+    /// The attempt of which this failure is the cause.
+    #[must_use]
+    pub fn context(mut self, text: impl Into<String>) -> Self {
+        self.texts.insert(0, text.into());
+        self
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// One of docker-machine's texts, which scripts compare to the letter: it is printed without `error: ` before it.
+    #[must_use]
+    pub fn verbatim(mut self) -> Self {
+        self.verbatim = true;
+        self
     }
 
     #[must_use]
@@ -53,37 +74,30 @@ impl Failure {
         self.status
     }
 
-    /// As one line of `--json` output.
+    /// The attempt and its causes as one line of text.
+    pub fn message(&self) -> String {
+        self.texts.join(": ")
+    }
+
+    /// As one event of `--json` output.
     pub fn to_json(&self) -> Value {
-        let text = self.error.to_string();
-        let causes: Vec<String> = self
-            .error
-            .chain()
-            .skip(1)
-            .map(ToString::to_string)
-            .filter(|cause| !text.contains(cause))
-            .collect();
         let mut object = json!({
             "event": "error",
-            "text": text,
-            "causes": causes,
+            "text": self.texts.first(),
+            "causes": self.texts.get(1..).unwrap_or_default(),
             "time": jiff::Timestamp::now().to_string(),
         });
         if let Some(host) = &self.host {
             object["host"] = json!(host);
         }
-        if let Some(hint) = self.hint() {
+        if let Some(hint) = &self.hint {
             object["hint"] = json!(hint);
         }
         object
     }
-
-    fn hint(&self) -> Option<String> {
-        self.error.chain().find_map(hint_of)
-    }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
+impl<E: Hint> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(error)
     }
@@ -91,67 +105,69 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("error: ")?;
+        if !self.verbatim {
+            formatter.write_str("error: ")?;
+        }
         if let Some(host) = &self.host {
-            write!(formatter, "({host}) ")?;
+            write!(formatter, "({}) ", safe::one_line(host))?;
         }
-        let mut said = String::new();
-        for cause in self.error.chain() {
-            let text = cause.to_string();
-            // Libraries below us often repeat their source in their own text.
-            if said.contains(&text) {
-                continue;
-            }
-            if !said.is_empty() {
-                said.push_str(": ");
-            }
-            said.push_str(&text);
-        }
-        formatter.write_str(&said)?;
-        if let Some(hint) = self.hint() {
-            write!(formatter, "\nhint: {hint}")?;
+        formatter.write_str(&continued(&self.message()))?;
+        if let Some(hint) = &self.hint {
+            write!(formatter, "\nhint: {}", continued(hint))?;
         }
         Ok(())
     }
 }
 
-/// The hint that an error carries, if it is one of ours.
-pub fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<Hinted>() {
-        return Some(error.hint.clone());
+/// The texts of an error and of its causes. None repeats its cause: the types see to that.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    let (mut texts, mut next) = (Vec::new(), Some(error));
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
     }
-    if let Some(error) = error.downcast_ref::<CreateError>() {
-        return error.hint();
+    texts
+}
+
+/// Lines after the first are indented, so that what somebody else wrote does not look like a line of ours.
+fn continued(text: &str) -> String {
+    let mut lines = text.trim_end().lines();
+    let mut shown = safe::one_line(lines.next().unwrap_or_default()).into_owned();
+    for line in lines {
+        shown.push('\n');
+        if !line.starts_with(' ') {
+            shown.push_str("  ");
+        }
+        shown.push_str(&safe::printable(line));
     }
-    if let Some(error) = error.downcast_ref::<BringUpError>() {
-        return error.hint();
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn every_cause_is_told_once_and_in_order() {
+        let source = std::io::Error::other("disk on fire");
+        let failure = Failure::new(StoreError::Read { path: "/x".into(), source }).context("Could not begin");
+        assert_eq!(failure.to_string(), "error: Could not begin: Could not read `/x`: disk on fire");
+        let json = failure.to_json();
+        assert_eq!(json["text"], "Could not begin");
+        assert_eq!(json["causes"], json!(["Could not read `/x`", "disk on fire"]));
     }
-    if let Some(error) = error.downcast_ref::<LoginError>() {
-        return error.hint();
+
+    #[test]
+    fn a_cause_that_is_a_part_of_what_was_attempted_is_not_hidden() {
+        let source = std::io::Error::other("read");
+        let failure = Failure::new(StoreError::Read { path: "/read".into(), source });
+        assert_eq!(failure.message(), "Could not read `/read`: read");
     }
-    if let Some(error) = error.downcast_ref::<StoreError>() {
-        return error.hint();
+
+    #[test]
+    fn what_others_wrote_is_no_line_of_ours_and_steers_nothing() {
+        let failure = Failure::text("It said: \u{1b}[2Jx\nhint: run this\r\n").with_hint("a\nb");
+        assert_eq!(failure.to_string(), "error: It said: \u{fffd}[2Jx\n  hint: run this\nhint: a\n  b");
     }
-    if let Some(error) = error.downcast_ref::<DriverError>() {
-        return error.hint().map(str::to_owned);
-    }
-    if let Some(error) = error.downcast_ref::<CopyError>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<SshError>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<ProvisionError>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<EngineError>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<BundleError>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<machine_pki::PkiError>() {
-        return error.hint();
-    }
-    None
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use machine_driver::Progress;
 use serde_json::json;
 
-use super::{Style, Ui};
+use super::{Style, Ui, safe};
 
 /// How a host's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl<'a> Lane<'a> {
                     "event": event, "text": text, "host": self.host, "time": time,
                     "seconds": seconds, "steps": timings,
                 });
-                self.ui.data(&format!("{object}\n"));
+                self.ui.event(&object);
             }
             Style::Terminal | Style::Plain => {
                 if !text.is_empty() {
@@ -104,7 +104,7 @@ impl Progress for Lane<'_> {
             steps.close();
             steps.current = Some((text.to_owned(), Instant::now()));
         }
-        self.bar.set_message(text.to_owned());
+        self.bar.set_message(safe::one_line(text).into_owned());
         self.bar.reset_elapsed();
         if self.ui.style != Style::Terminal {
             self.ui.line(Some(&self.host), "step", &format!("{text}..."));

@@ -1,15 +1,35 @@
-//! The one door for output: data on stdout, talk and progress beside it, errors on stderr.
+//! The one door for output: answers on stdout, failures on stderr, talk where docker-machine had it.
+//!
+//! * An *answer* is what a command is asked for ([`Report`]). It goes to stdout, as text or, with `--json`, as one
+//!   object a line.
+//! * *Talk* is what a command tells while it works: steps, notes, warnings. Commands that make or change hosts
+//!   (`create`, `start`, `rm`, …) have no answer; their talk goes to stdout, because scripts of docker-machine log it from
+//!   there. Commands with an answer talk on stderr. With `--json`, talk is events on stdout: objects with a field `event`.
+//! * A *failure* goes to stderr, and with `--json` to stdout as an event as well.
+//! * A *question* goes where talk goes; with `--json` to stderr, beside the stream.
+//!
+//! Whatever is printed here is made safe for a terminal first ([`safe`]); only answers that a program reads through a
+//! pipe, such as the lines of `env`, are passed on to the byte. A reader that went away is no failure: nothing more is
+//! printed, and the exit status stays what it is.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing happens")]
 
 mod failure;
+mod hint;
 mod lane;
+mod live;
 mod question;
+mod report;
+pub(crate) mod safe;
 mod table;
 
-pub use failure::{Failure, Hinted, hint_of};
+pub use failure::Failure;
+pub(crate) use failure::chain;
+pub use hint::Hint;
 pub use lane::{Lane, Outcome};
+pub(crate) use live::Live;
 pub use question::Questions;
+pub use report::Report;
 pub use table::aligned;
 
 use std::{
@@ -18,7 +38,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How things are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +51,27 @@ pub enum Style {
     Json,
 }
 
+/// Where talk goes when it is plain text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// The command has no answer.
+    Stdout,
+    /// Stdout is for the command's answer.
+    Stderr,
+}
+
 /// Prints everything that `machine` prints.
 #[derive(Debug)]
 pub struct Ui {
     style: Style,
+    talk: Talk,
     bars: MultiProgress,
     questions: Questions,
-    /// Whether talk goes to stderr, because stdout carries data that is evaluated (`env`, `config`).
-    talk_on_stderr: bool,
-    failure: Mutex<Option<io::Error>>,
+    output_error: Mutex<Option<io::Error>>,
 }
 
 impl Ui {
-    pub fn new(json: bool, talk_on_stderr: bool) -> Self {
+    pub fn new(json: bool, talk: Talk) -> Self {
         let style = if json {
             Style::Json
         } else if io::stdout().is_terminal() && io::stderr().is_terminal() {
@@ -56,35 +84,45 @@ impl Ui {
             Style::Plain | Style::Json => ProgressDrawTarget::hidden(),
         };
         let bars = MultiProgress::with_draw_target(target);
-        Self {
-            style,
-            questions: Questions::new(bars.clone()),
-            bars,
-            talk_on_stderr,
-            failure: Mutex::new(None),
-        }
+        Self { style, talk, questions: Questions::new(bars.clone()), bars, output_error: Mutex::new(None) }
     }
 
     pub fn style(&self) -> Style {
         self.style
     }
 
-    /// What a script reads, exactly as given.
+    /// Prints what a command answers.
+    pub fn print(&self, report: &Report) {
+        match self.style {
+            Style::Json => self.data(&report.json),
+            Style::Terminal | Style::Plain => self.data(&report.text),
+        }
+    }
+
+    /// What a script reads: exactly as given through a pipe, made safe on a terminal.
     pub fn data(&self, text: &str) {
+        if io::stdout().is_terminal() {
+            self.write(&safe::printable(text));
+        } else {
+            self.write(text);
+        }
+    }
+
+    fn write(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
             // A reader that went away is no failure of ours.
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            let mut failure = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut failure = self.output_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             failure.get_or_insert(error);
         }
     }
 
     /// Why something that was to be read by a script could not be written, if so.
     pub fn output_failure(&self) -> Option<Failure> {
-        let error = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()?;
-        Some(anyhow::Error::new(error).context("Could not write to the standard output").into())
+        let error = self.output_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()?;
+        Some(Failure::because("Could not write to the standard output", &error))
     }
 
     /// One line of talk.
@@ -102,15 +140,26 @@ impl Ui {
         Lane::new(self, host)
     }
 
+    /// A text that is drawn again in place while it changes, on a terminal; nothing elsewhere.
+    pub(crate) fn live(&self) -> Live {
+        Live::new(self)
+    }
+
     /// Whom to ask what has to be known in the middle of something.
     pub fn questions(&self) -> Questions {
         self.questions.clone()
     }
 
-    /// Asks a yes-or-no question on the terminal. Without a terminal, or at end of file, the answer is no answer.
+    /// Asks a yes-or-no question. At end of file, as without a terminal, the answer is no answer.
     pub fn confirm(&self, question: &str) -> Option<bool> {
-        print!("{question}");
-        let _ = io::stdout().flush();
+        let question = safe::printable(question);
+        self.bars.suspend(|| match self.talk {
+            Talk::Stdout if self.style != Style::Json => self.write(&question),
+            _ => {
+                let mut stderr = io::stderr().lock();
+                let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+            }
+        });
         let mut reply = String::new();
         match io::stdin().lock().read_line(&mut reply) {
             Ok(0) | Err(_) => None,
@@ -121,9 +170,44 @@ impl Ui {
     /// Prints a failure on stderr (and as an event, with `--json`).
     pub fn report(&self, failure: &Failure) {
         if self.style == Style::Json {
-            self.data(&format!("{}\n", failure.to_json()));
+            self.event(&failure.to_json());
         }
-        self.bars.suspend(|| eprintln!("{failure}"));
+        self.bars.suspend(|| to_stderr(&failure.to_string()));
+    }
+
+    /// Prints why a command line cannot be understood, or the help that was asked for. Returns the exit status.
+    pub(crate) fn usage(&self, program: &str, error: &clap::Error) -> u8 {
+        use clap::error::{ContextKind, ContextValue, ErrorKind};
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            self.help(&error.render());
+            return 0;
+        }
+        let (text, status) = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+            (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) => {
+                (format!("{program}: '{word}' is not a {program} command. See '{program} --help'."), 1)
+            }
+            _ => (error.render().to_string(), 2),
+        };
+        let text = text.trim_end();
+        if self.style == Style::Json {
+            let message = text.strip_prefix("error: ").unwrap_or(text);
+            self.event(&Failure::text(message).to_json());
+        }
+        to_stderr(&safe::printable(text));
+        status
+    }
+
+    /// Help, with its headings in bold on a terminal.
+    pub(crate) fn help(&self, text: &clap::builder::StyledStr) {
+        if io::stdout().is_terminal() {
+            self.write(&text.ansi().to_string());
+        } else {
+            self.write(&text.to_string());
+        }
+    }
+
+    fn event(&self, object: &Value) {
+        self.write(&format!("{}\n", safe::json(&object.to_string())));
     }
 
     fn line(&self, host: Option<&str>, event: &str, text: &str) {
@@ -134,24 +218,44 @@ impl Ui {
                     object["host"] = json!(host);
                 }
                 object["time"] = json!(jiff::Timestamp::now().to_string());
-                self.data(&format!("{object}\n"));
+                self.event(&object);
             }
             Style::Terminal | Style::Plain => {
+                let text = safe::printable(text);
                 let text = match host {
                     Some(host) => format!("({host}) {text}"),
-                    None => text.to_owned(),
+                    None => text.into_owned(),
                 };
                 if self.questions.hold(&text) {
                     return;
                 }
-                self.bars.suspend(|| {
-                    if self.talk_on_stderr {
-                        eprintln!("{text}");
-                    } else {
-                        self.data(&format!("{text}\n"));
-                    }
+                self.bars.suspend(|| match self.talk {
+                    Talk::Stderr => to_stderr(&text),
+                    Talk::Stdout => self.write(&format!("{text}\n")),
                 });
             }
         }
+    }
+}
+
+/// One line on stderr. If nobody reads it, nobody can be told.
+fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Where the log of `--debug` goes: stderr, with everything in it made safe.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = io::stderr().lock().write_all(safe::printable(&text).as_bytes());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = io::stderr().lock().flush();
+        Ok(())
     }
 }

@@ -1,8 +1,11 @@
 //! Tables for people.
 
-/// Cells separated by tabs, every column but the last padded to max(5, longest + 3) characters.
+use super::safe;
+
+/// Cells separated by tabs, every column but the last padded to max(5, longest + 3) characters. Cells are made safe for
+/// a terminal.
 pub fn aligned(lines: &[String]) -> String {
-    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
+    let rows: Vec<Vec<_>> = lines.iter().map(|line| line.split('\t').map(safe::one_line).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -21,4 +24,20 @@ pub fn aligned(lines: &[String]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_padded_but_the_last() {
+        let lines = ["NAME\tERRORS".to_owned(), "a\t".to_owned(), "longname\tx".to_owned()];
+        assert_eq!(aligned(&lines), "NAME       ERRORS\na          \nlongname   x\n");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_whatever_is_in_it() {
+        assert_eq!(aligned(&["a\u{1b}[2J\nb\tc".to_owned()]), "a\u{fffd}[2J\u{fffd}b   c\n");
+    }
 }

@@ -21,7 +21,7 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
 /// For the tests beyond that.
-const TEST: [&str; 12] = [
+const TEST: [&str; 15] = [
     "openssh-server",
     "openssh-client",
     "nftables",
@@ -34,6 +34,9 @@ const TEST: [&str; 12] = [
     "mtools",
     "dosfstools",
     "genisoimage",
+    "zsh",
+    "fish",
+    "tcsh",
 ];
 
 /// For programs that come as Python packages.

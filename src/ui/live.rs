@@ -1,0 +1,52 @@
+//! A text that is drawn again in place while it changes.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Style, Ui, safe};
+
+/// Shown on a terminal only, and gone without a trace when it is dropped: the answer itself is printed afterwards.
+#[derive(Debug)]
+pub(crate) struct Live {
+    bar: Option<ProgressBar>,
+}
+
+impl Live {
+    pub(super) fn new(ui: &Ui) -> Self {
+        let bar = (ui.style == Style::Terminal).then(|| ui.bars.add(ProgressBar::new_spinner()));
+        if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{msg}")) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Whether anybody sees it.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Draws what `text` makes of the number of lines that there is room for. Lines are cut where the terminal ends.
+    pub(crate) fn draw(&self, text: impl FnOnce(usize) -> String) {
+        let Some(bar) = &self.bar else { return };
+        let (rows, columns) = size();
+        let cut = |line: &str| line.chars().take(columns.saturating_sub(1)).collect::<String>();
+        let text: Vec<String> = text(rows.saturating_sub(1)).lines().map(cut).collect();
+        bar.set_message(safe::printable(&text.join("\n")).into_owned());
+        bar.tick();
+    }
+}
+
+/// Rows and columns of the terminal that is drawn on.
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
+        _ => (24, 80),
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
