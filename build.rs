@@ -1,16 +1,5 @@
-//! Embeds the engine bundle: the gzip'd engines that `cargo xtask build` left in `target/engine-bundle`.
-//!
-//! The layout of the folder (`$MACHINE_BUNDLE`, else `target/engine-bundle` below this package), for each architecture
-//! (`x86_64`, `aarch64`):
-//!
-//! | file | content |
-//! |---|---|
-//! | `engine-ARCHITECTURE.gz` | the static binary, through gzip |
-//! | `engine-ARCHITECTURE.sha256` | SHA-256 of the binary before gzip, in hexadecimal (what follows a blank is ignored, so `sha256sum <engine` will do) |
-//! | `engine-ARCHITECTURE.version` | its version, such as `0.1.0` |
-//!
-//! What is not there is not embedded; a file without its two companions is an error. Write the `.gz` last and by
-//! renaming, so that a build at the same time finds all of it or nothing.
+//! Embeds the engine bundle: the gzip'd engines that `cargo xtask build` left in `target/engine-bundle`, or those of the
+//! folder `$MACHINE_BUNDLE`. Only what is whole, and is what its digest says, can be embedded.
 
 use std::env;
 use std::fmt::Write as _;
@@ -18,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+#[allow(unreachable_pub, reason = "the library offers it")]
+#[path = "src/bundle/folder.rs"]
+mod folder;
 
 fn main() -> ExitCode {
     match generate() {
@@ -32,6 +23,7 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/bundle/folder.rs");
     println!("cargo::rerun-if-env-changed=MACHINE_BUNDLE");
     let folder = if let Some(folder) = env::var_os("MACHINE_BUNDLE") {
         PathBuf::from(folder)
@@ -43,42 +35,42 @@ fn generate() -> Result<(), String> {
         folder
     };
     println!("cargo::rerun-if-changed={}", folder.display());
+    let out = PathBuf::from(required("OUT_DIR")?);
+    let source = source(&folder, &out, &required("CARGO_PKG_VERSION")?)?;
+    write(&out.join("embedded.rs"), source.as_bytes())
+}
 
+/// The table of what is embedded, from copies in `out` of what was checked: the folder may change while this is compiled.
+fn source(folder: &Path, out: &Path, own_version: &str) -> Result<String, String> {
+    let again = "; `cargo xtask build` makes it anew";
+    let engines = folder::read(folder).map_err(|error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}{again}"),
+        None => format!("{error}{again}"),
+    })?;
     let mut source = String::from("static EMBEDDED: &[EmbeddedEngine] = &[\n");
-    for architecture in ARCHITECTURES {
-        embed(&folder, architecture, &mut source)?;
+    for engine in engines {
+        let (architecture, version, sha256) = (engine.architecture, &engine.version, &engine.sha256);
+        if version != own_version {
+            println!(
+                "cargo::warning=The engine for {architecture} is {version}, and this is {own_version}{again}"
+            );
+        }
+        let path = out.join(format!("engine-{architecture}.gz"));
+        write(&path, &engine.compressed)?;
+        let path = path.to_str().ok_or_else(|| format!("`{}` is not UTF-8", path.display()))?;
+        writeln!(
+            source,
+            "    EmbeddedEngine {{ architecture: {architecture:?}, version: {version:?}, sha256: {sha256:?}, \
+             compressed: include_bytes!({path:?}) }},"
+        )
+        .map_err(|error| error.to_string())?;
     }
     source.push_str("];\n");
-    let path = PathBuf::from(required("OUT_DIR")?).join("embedded.rs");
-    fs::write(&path, source).map_err(|error| format!("Could not write `{}`: {error}", path.display()))
+    Ok(source)
 }
 
-fn embed(folder: &Path, architecture: &str, source: &mut String) -> Result<(), String> {
-    let compressed = folder.join(format!("engine-{architecture}.gz"));
-    if !compressed.exists() {
-        return Ok(());
-    }
-    let compressed = fs::canonicalize(&compressed)
-        .map_err(|error| format!("Could not find `{}`: {error}", compressed.display()))?;
-    let digest = companion(folder, architecture, "sha256")?;
-    let version = companion(folder, architecture, "version")?;
-    let path = compressed.to_str().ok_or_else(|| format!("`{}` is not UTF-8", compressed.display()))?;
-    writeln!(
-        source,
-        "    EmbeddedEngine {{ architecture: {architecture:?}, version: {version:?}, sha256: {digest:?}, \
-         compressed: include_bytes!({path:?}) }},"
-    )
-    .map_err(|error| error.to_string())
-}
-
-fn companion(folder: &Path, architecture: &str, extension: &str) -> Result<String, String> {
-    let path = folder.join(format!("engine-{architecture}.{extension}"));
-    let text = fs::read_to_string(&path)
-        .map_err(|error| format!("The bundle is incomplete: could not read `{}`: {error}", path.display()))?;
-    match text.split_whitespace().next() {
-        Some(word) => Ok(word.to_owned()),
-        None => Err(format!("`{}` is empty", path.display())),
-    }
+fn write(path: &Path, content: &[u8]) -> Result<(), String> {
+    fs::write(path, content).map_err(|error| format!("Could not write `{}`: {error}", path.display()))
 }
 
 fn required(name: &str) -> Result<String, String> {

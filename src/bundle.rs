@@ -1,13 +1,15 @@
 //! The engines that travel inside this program, one for each architecture.
 //!
-//! `build.rs` embeds them and describes the folder that they come from; [`Bundle::read`] takes the same folder at run
-//! time.
+//! `build.rs` embeds those of a folder; [`Bundle::read`] takes such a folder at run time.
+
+mod folder;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use folder::ARCHITECTURES;
+pub use folder::FolderError;
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
@@ -19,12 +21,6 @@ struct EmbeddedEngine {
     compressed: &'static [u8],
 }
 
-/// The architectures that an engine can be built for, as `uname -m` says them.
-const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
-
-/// Larger than any engine will be, and small enough to be held in memory.
-const COMPRESSED_AT_MOST: u64 = 256 * 1024 * 1024;
-
 /// Where to look for a bundle instead of the embedded one.
 pub const BUNDLE_VARIABLE: &str = "MACHINE_ENGINE_BUNDLE";
 
@@ -34,12 +30,9 @@ pub enum BundleError {
     /// None was embedded for the architecture of the host.
     #[error("This build of `machine` carries no engine for {architecture}")]
     Missing { architecture: String },
-    /// A bundle folder that was named cannot be read.
-    #[error("Could not read `{}` of the engine bundle", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    /// A bundle folder that was named holds something else.
-    #[error("`{}` of the engine bundle is not {expected}", path.display())]
-    Malformed { path: PathBuf, expected: &'static str },
+    /// The bundle folder that was named cannot be taken for one.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 impl BundleError {
@@ -52,7 +45,7 @@ impl BundleError {
             Self::Missing { .. } => {
                 Some(format!("The engine is built for {} only", ARCHITECTURES.join(" and ")))
             }
-            Self::Read { .. } | Self::Malformed { .. } => {
+            Self::Folder(_) => {
                 Some(format!("The folder was named by the environment variable `{BUNDLE_VARIABLE}`"))
             }
         }
@@ -143,26 +136,12 @@ impl Bundle {
         Self { engines: engines.collect() }
     }
 
-    /// The engines of a folder in the layout that `build.rs` describes.
+    /// The engines of a folder, each of which is what its digest says.
     pub fn read(folder: &Path) -> Result<Self, BundleError> {
-        let mut engines = Vec::new();
-        for architecture in ARCHITECTURES {
-            let path = folder.join(format!("engine-{architecture}.gz"));
-            let compressed = match read_bounded(&path, COMPRESSED_AT_MOST) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(BundleError::Read { path, source }),
-            };
-            if !compressed.starts_with(&[0x1f, 0x8b]) || compressed.len() < 20 {
-                return Err(BundleError::Malformed { path, expected: "a gzip file" });
-            }
-            let sha256 = read_word(&folder.join(format!("engine-{architecture}.sha256")), |word| {
-                word.len() == 64 && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            })?;
-            let version = read_word(&folder.join(format!("engine-{architecture}.version")), is_version)?;
-            engines.push(Engine::new(architecture, version, sha256, compressed));
-        }
-        Ok(Self { engines })
+        let engines = folder::read(folder)?.into_iter();
+        let engines = engines
+            .map(|found| Engine::new(found.architecture, found.version, found.sha256, found.compressed));
+        Ok(Self { engines: engines.collect() })
     }
 
     /// The folder if one was named (by [`BUNDLE_VARIABLE`]), else what was embedded.
@@ -192,30 +171,6 @@ impl Bundle {
     }
 }
 
-fn is_version(word: &str) -> bool {
-    word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-~".contains(&byte))
-}
-
-fn read_word(path: &Path, acceptable: impl Fn(&str) -> bool) -> Result<String, BundleError> {
-    let bytes =
-        read_bounded(path, 4096).map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
-    String::from_utf8_lossy(&bytes)
-        .split_whitespace()
-        .next()
-        .filter(|word| acceptable(word))
-        .map(str::to_owned)
-        .ok_or_else(|| BundleError::Malformed { path: path.to_owned(), expected: "what its name says" })
-}
-
-fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any engine"));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -228,20 +183,39 @@ mod tests {
 
     use super::*;
 
+    const BINARY: &[u8] = b"an engine, said to be one";
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }
 
-    #[test]
-    fn embedded_engines_are_what_their_digests_say() {
-        for engine in Bundle::embedded().engines() {
-            let mut binary = Vec::new();
-            flate2::read::GzDecoder::new(engine.compressed()).read_to_end(&mut binary).unwrap();
-            assert_eq!(engine.size(), binary.len() as u64);
-            assert_eq!(engine.sha256(), format!("{:x}", Sha256::digest(&binary)));
-            assert!(is_version(engine.version()), "{}", engine.version());
+    /// A folder with a whole bundle, in which each test breaks something.
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn whole() -> Self {
+            let folder = Self(tempfile::tempdir().unwrap());
+            folder.write("gz", &gzip(BINARY));
+            folder.write("sha256", format!("{:x}  -\n", Sha256::digest(BINARY)).as_bytes());
+            folder.write("version", b"0.1.0\n");
+            folder
+        }
+
+        fn write(&self, extension: &str, bytes: &[u8]) {
+            fs::write(self.0.path().join(format!("engine-x86_64.{extension}")), bytes).unwrap();
+        }
+
+        fn remove(&self, extension: &str) {
+            fs::remove_file(self.0.path().join(format!("engine-x86_64.{extension}"))).unwrap();
+        }
+
+        fn refused(&self) -> FolderError {
+            match Bundle::read(self.0.path()) {
+                Err(BundleError::Folder(error)) => error,
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -255,23 +229,64 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_read_and_checked() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
-        assert!(Bundle::read(folder.path()).unwrap().engines().is_empty());
-
-        write("engine-x86_64.gz", &gzip(b"an engine, said to be one"));
-        assert!(matches!(Bundle::read(folder.path()), Err(BundleError::Read { .. })));
-        write("engine-x86_64.sha256", format!("{}  -\n", "ab".repeat(32)).as_bytes());
-        write("engine-x86_64.version", b"0.1.0\n");
-        let bundle = Bundle::read(folder.path()).unwrap();
+    fn a_whole_folder_is_read() {
+        let folder = Folder::whole();
+        let bundle = Bundle::read(folder.0.path()).unwrap();
+        assert_eq!(bundle.engines().len(), 1);
         let engine = bundle.for_architecture("x86_64").unwrap();
-        assert_eq!((engine.version(), engine.size()), ("0.1.0", 25));
+        assert_eq!((engine.version(), engine.size()), ("0.1.0", BINARY.len() as u64));
+        assert_eq!(engine.sha256(), format!("{:x}", Sha256::digest(BINARY)));
+        assert_eq!(engine.compressed(), gzip(BINARY));
+    }
 
-        write("engine-x86_64.version", b"$(reboot)\n");
-        assert!(matches!(Bundle::read(folder.path()), Err(BundleError::Malformed { .. })));
-        write("engine-x86_64.version", b"0.1.0\n");
-        write("engine-x86_64.gz", b"#!/bin/sh and something more\n");
-        assert!(matches!(Bundle::read(folder.path()), Err(BundleError::Malformed { .. })));
+    #[test]
+    fn an_empty_folder_has_no_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Bundle::read(folder.path()).unwrap().engines().is_empty());
+    }
+
+    /// As a build leaves it that is killed between two of its files.
+    #[test]
+    fn an_engine_under_the_digest_of_another_is_refused() {
+        let folder = Folder::whole();
+        folder.write("gz", &gzip(b"the engine of yesterday"));
+        let error = folder.refused();
+        assert!(
+            matches!(&error, FolderError::Other { expected, found, .. }
+            if *expected == format!("{:x}", Sha256::digest(BINARY)) && expected != found),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("engine-x86_64.gz"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        for extension in ["sha256", "version"] {
+            let folder = Folder::whole();
+            folder.remove(extension);
+            let error = folder.refused();
+            assert!(
+                matches!(&error, FolderError::Read { path, .. } if path.ends_with(format!("engine-x86_64.{extension}"))),
+                "{error:?}"
+            );
+        }
+        let whole = gzip(BINARY);
+        for (extension, bytes) in [
+            ("gz", &b"#!/bin/sh and something more\n"[..]),
+            ("gz", &whole[..whole.len() - 6]),
+            ("gz", b""),
+            ("sha256", b"0123\n"),
+            ("sha256", b""),
+            ("version", b"$(reboot)\n"),
+            ("version", b"\n"),
+        ] {
+            let folder = Folder::whole();
+            folder.write(extension, bytes);
+            let error = folder.refused();
+            assert!(
+                matches!(&error, FolderError::Malformed { path, .. } if path.ends_with(format!("engine-x86_64.{extension}"))),
+                "{extension} {bytes:?}: {error:?}"
+            );
+        }
     }
 }

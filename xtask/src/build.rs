@@ -1,8 +1,12 @@
 //! Builds what travels: the engine's bundle, the images, and `machine` with the bundle inside, into `target/dist`.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     image,
@@ -60,28 +64,55 @@ fn revision() -> String {
 /// The engine, gzip'd into `target/engine-bundle`, where `machine`'s build finds it.
 pub(crate) fn engine() -> Result<()> {
     check(&mut cargo_build("engine"))?;
-    let program = engine_program();
-    let folder = root().join("target/engine-bundle");
-    fs::create_dir_all(&folder)?;
-    let digest = output(Command::new("sha256sum").arg(&program))?;
-    let digest = digest.split_whitespace().next().context("sha256sum printed nothing")?.to_owned();
-    let (digest_file, packed) = (
-        folder.join(format!("engine-{ARCHITECTURE}.sha256")),
-        folder.join(format!("engine-{ARCHITECTURE}.gz")),
-    );
-    if packed.exists() && fs::read_to_string(&digest_file).is_ok_and(|old| old.trim() == digest) {
+    pack(&engine_program(), &root().join("target/engine-bundle"))
+}
+
+/// Writes the files that `src/bundle/folder.rs` describes. The one that makes a bundle of them is taken away first and
+/// put back last, so that a build which is killed here leaves none, and never one of an engine and another's digest.
+fn pack(program: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let file = |extension: &str| folder.join(format!("engine-{ARCHITECTURE}.{extension}"));
+    let digest = digest(program)?;
+    let written = fs::read_to_string(file("sha256")).unwrap_or_default();
+    if written.trim() == digest && packed_digest(&file("gz")).is_ok_and(|packed| packed == digest) {
         return Ok(());
     }
-    fs::write(&digest_file, format!("{digest}\n"))?;
-    fs::write(
-        folder.join(format!("engine-{ARCHITECTURE}.version")),
-        concat!(env!("CARGO_PKG_VERSION"), "\n"),
-    )?;
+    match fs::remove_file(file("gz")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    fs::write(file("sha256"), format!("{digest}\n"))?;
+    fs::write(file("version"), format!("{}\n", version(program)?))?;
     let temporary = folder.join(format!(".engine-{ARCHITECTURE}.gz"));
-    let file = fs::File::create(&temporary)?;
-    check(Command::new("gzip").args(["-9", "-n", "-c"]).arg(&program).stdout(file))?;
-    fs::rename(&temporary, &packed)?;
+    let packed = fs::File::create(&temporary)?;
+    check(Command::new("gzip").args(["-9", "-n", "-c"]).arg(program).stdout(packed))?;
+    fs::rename(&temporary, file("gz"))?;
     Ok(())
+}
+
+/// SHA-256 of a file, in hexadecimal.
+fn digest(file: &Path) -> Result<String> {
+    let line = output(Command::new("sha256sum").arg(file))?;
+    Ok(line.split_whitespace().next().context("sha256sum printed nothing")?.to_owned())
+}
+
+/// SHA-256 of what was packed.
+fn packed_digest(archive: &Path) -> Result<String> {
+    let mut unpacking =
+        Command::new("gzip").arg("-dc").arg(archive).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let binary = unpacking.stdout.take().context("gzip has no output")?;
+    let line = output(Command::new("sha256sum").stdin(binary))?;
+    if !unpacking.wait()?.success() {
+        bail!("`{}` is not whole", archive.display());
+    }
+    Ok(line.split_whitespace().next().context("sha256sum printed nothing")?.to_owned())
+}
+
+/// What the engine says of itself: `Docker version 0.1.0, build 1234567`.
+fn version(program: &Path) -> Result<String> {
+    let said = output(Command::new(program).arg("--version"))?;
+    let word = said.split_whitespace().nth(2).map(|word| word.trim_end_matches(','));
+    Ok(word.with_context(|| format!("The engine says of its version: {said}"))?.to_owned())
 }
 
 /// Which drivers are compiled in.
@@ -129,4 +160,60 @@ pub(crate) fn machineos() -> Result<()> {
 pub(crate) fn debian() -> Result<()> {
     setup::for_debian_image()?;
     image::debian(&root().join("target/images/debian-12"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A folder with a program in it that says this version.
+    fn engine(folder: &Path, version: &str) -> PathBuf {
+        let program = folder.join("engine");
+        fs::write(&program, format!("#!/bin/sh\necho 'Docker version {version}, build unknown'\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        program
+    }
+
+    /// What is packed, and what is written beside it.
+    fn packed(bundle: &Path) -> (String, String, String) {
+        let text = |extension: &str| {
+            fs::read_to_string(bundle.join(format!("engine-{ARCHITECTURE}.{extension}"))).unwrap()
+        };
+        let archive = bundle.join(format!("engine-{ARCHITECTURE}.gz"));
+        let binary = output(Command::new("gzip").arg("-dc").arg(archive)).unwrap();
+        (binary, text("sha256").trim().to_owned(), text("version").trim().to_owned())
+    }
+
+    #[test]
+    fn a_bundle_is_of_one_engine_whatever_was_there() {
+        let folder = std::env::temp_dir().join(format!("xtask-pack-{}", std::process::id()));
+        let bundle = folder.join("bundle");
+        fs::create_dir_all(&folder).unwrap();
+        for version in ["0.1.0", "0.2.0"] {
+            let program = engine(&folder, version);
+            let expected =
+                (fs::read_to_string(&program).unwrap(), digest(&program).unwrap(), version.to_owned());
+            pack(&program, &bundle).unwrap();
+            assert_eq!(packed(&bundle), expected);
+            pack(&program, &bundle).unwrap();
+            assert_eq!(packed(&bundle), expected);
+        }
+        // One engine under the digest of another, as earlier builds could leave it.
+        let archive = bundle.join(format!("engine-{ARCHITECTURE}.gz"));
+        check(Command::new("sh").args(["-c", "echo old | gzip >\"$0\""]).arg(&archive)).unwrap();
+        let program = engine(&folder, "0.2.0");
+        pack(&program, &bundle).unwrap();
+        assert_eq!(packed(&bundle).0, fs::read_to_string(&program).unwrap());
+        // Killed between the files: there is nothing that could be embedded, and the next build makes all of it.
+        let program = engine(&folder, "no version, and so on");
+        fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+        pack(&program, &bundle).unwrap_err();
+        assert!(!archive.exists());
+        let program = engine(&folder, "0.3.0");
+        pack(&program, &bundle).unwrap();
+        assert_eq!(packed(&bundle).2, "0.3.0");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -86,6 +86,7 @@ fn end_to_end(path: &OsStr) -> Result<()> {
             .args(["--ignored", "--test-threads", "1", "--nocapture"])
             .env("PATH", path)
             .env("MACHINE_PROGRAM", build::machine_program())
+            .env("MACHINE_ENGINE", build::engine_program())
             .env("MACHINE_TEST_IMAGE", image),
     )
 }
