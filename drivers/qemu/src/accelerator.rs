@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use machine_driver::DriverError;
@@ -20,6 +20,8 @@ use crate::config::Wanted;
 
 /// A guest that works needs a tenth of a second.
 const PROBE: Duration = Duration::from_secs(2);
+/// Trouble is believed for as long: the machine may have been busy, or another program may have had KVM.
+const TROUBLE_LASTS: Duration = Duration::from_hours(1);
 /// What the boot sector writes to the exit port, as QEMU's exit code: twice the value and one.
 const DONE: i32 = 0x10 << 1 | 1;
 const KVM: &str = "/dev/kvm";
@@ -78,6 +80,17 @@ struct Finding {
     key: String,
     /// Why KVM does not work; `None` where it does.
     trouble: Option<String>,
+    /// When that was, in seconds since 1970.
+    #[serde(default)]
+    at: u64,
+}
+
+impl Finding {
+    /// Whether it still holds. That KVM works does for good, that it does not only for a while.
+    fn holds(&self, key: &str, now: SystemTime) -> bool {
+        let age = now.duration_since(UNIX_EPOCH + Duration::from_secs(self.at));
+        self.key == key && (self.trouble.is_none() || age.is_ok_and(|age| age < TROUBLE_LASTS))
+    }
 }
 
 /// Decides, running a guest unless that was done before on this machine.
@@ -90,10 +103,12 @@ pub(crate) async fn choose(
     if wanted == Wanted::Tcg {
         return Ok(Choice { accelerator: Accelerator::Tcg, note: None });
     }
-    let Some(trouble) = trouble(binary, version, cache).await else {
+    // Who insists on KVM is not told what was found out earlier.
+    let insists = wanted == Wanted::Kvm;
+    let Some(trouble) = trouble(KVM, binary, version, cache, insists, SystemTime::now()).await else {
         return Ok(Choice { accelerator: Accelerator::Kvm, note: None });
     };
-    if wanted == Wanted::Kvm {
+    if insists {
         return Err(DriverError::refused(format!("KVM does not work here: {trouble}"))
             .with_hint("`--qemu-accelerator tcg` runs the VM in software, which is slower"));
     }
@@ -101,11 +116,18 @@ pub(crate) async fn choose(
     Ok(Choice { accelerator: Accelerator::Tcg, note: Some(note) })
 }
 
-/// Why KVM cannot be used.
-async fn trouble(binary: &Path, version: &str, cache: &Path) -> Option<String> {
-    let Ok(metadata) = fs::metadata(KVM) else { return Some(format!("there is no {KVM}")) };
-    if let Err(error) = File::options().read(true).write(true).open(KVM) {
-        return Some(format!("{KVM} cannot be opened ({error}); members of the group `kvm` usually may"));
+/// Why KVM cannot be used. `anew`: trouble of earlier is looked at again.
+async fn trouble(
+    device: &str,
+    binary: &Path,
+    version: &str,
+    cache: &Path,
+    anew: bool,
+    now: SystemTime,
+) -> Option<String> {
+    let Ok(metadata) = fs::metadata(device) else { return Some(format!("there is no {device}")) };
+    if let Err(error) = File::options().read(true).write(true).open(device) {
+        return Some(format!("{device} cannot be opened ({error}); members of the group `kvm` usually may"));
     }
     let kernel = rustix::system::uname();
     // The size of the code tells this probe from earlier ones, which asked for less.
@@ -121,12 +143,14 @@ async fn trouble(binary: &Path, version: &str, cache: &Path) -> Option<String> {
     let file = cache.join("accelerator.json");
     let known = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Finding>(&text).ok());
     if let Some(finding) = known
-        && finding.key == key
+        && finding.holds(&key, now)
+        && !(anew && finding.trouble.is_some())
     {
         return finding.trouble;
     }
     let trouble = probe(binary, &["-accel", "kvm", "-cpu", "host"]).await.err();
-    let finding = Finding { key, trouble };
+    let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let finding = Finding { key, trouble, at };
     if let Err(error) = remember(cache, &file, &finding) {
         tracing::debug!(%error, "the accelerator is found out again next time");
     }
@@ -221,18 +245,45 @@ mod tests {
         assert_eq!(hung, Err("a test guest did not get anywhere within 2 s".into()));
     }
 
+    /// A device that can be opened everywhere; the programs of the tests do not ask it anything.
+    const DEVICE: &str = "/dev/null";
+
+    /// A program that counts how often it is run.
+    fn counting(folder: &Path, text: &str) -> (std::path::PathBuf, impl Fn() -> usize) {
+        let runs = folder.join("runs");
+        let binary = script(folder, &format!("echo x >> {}; {text}", runs.display()));
+        (binary, move || fs::read_to_string(&runs).unwrap_or_default().lines().count())
+    }
+
     #[tokio::test]
-    async fn the_finding_is_kept_for_this_machine_and_program() {
-        if File::options().read(true).write(true).open(KVM).is_err() {
-            return;
-        }
+    async fn that_it_works_is_kept_for_this_machine_and_program() {
         let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let counting = format!("echo x >> {}; exit 33", folder.path().join("runs").display());
-        let binary = script(folder.path(), &counting);
-        for version in ["1.0", "1.0", "2.0"] {
-            assert_eq!(trouble(&binary, version, cache.path()).await, None);
+        let (binary, runs) = counting(folder.path(), "exit 33");
+        let much_later = SystemTime::now() + Duration::from_hours(1000);
+        for (version, now) in [("1.0", SystemTime::now()), ("1.0", much_later), ("2.0", much_later)] {
+            assert_eq!(trouble(DEVICE, &binary, version, cache.path(), false, now).await, None);
         }
-        assert_eq!(fs::read_to_string(folder.path().join("runs")).unwrap(), "x\nx\n");
+        assert_eq!(runs(), 2);
+    }
+
+    #[tokio::test]
+    async fn trouble_is_not_believed_for_good() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (binary, runs) = counting(folder.path(), "exit 1");
+        let began = SystemTime::now();
+        let look = async |minutes, anew| {
+            let now = began + Duration::from_mins(minutes);
+            trouble(DEVICE, &binary, "1.0", cache.path(), anew, now).await
+        };
+        assert!(look(0, false).await.is_some() && look(59, false).await.is_some());
+        assert_eq!(runs(), 1);
+        // Later, or for who insists, it is looked at again; and a clock that was put back is no reason to wait.
+        assert!(look(61, false).await.is_some() && look(62, true).await.is_some());
+        assert_eq!(runs(), 3);
+        assert!(look(30, false).await.is_some());
+        assert_eq!(runs(), 4);
+        script(folder.path(), "exit 33");
+        assert_eq!(look(100, false).await, None);
     }
 
     #[tokio::test]

@@ -1,14 +1,14 @@
 //! A loopback address of its own for each VM, with the standard ports on it.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
+    io,
     net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
 };
 
 use machine_driver::{DriverError, HostId};
 use sha2::{Digest, Sha256};
+
+use crate::reservations::Reservations;
 
 /// The engine's port, and the one that classic Swarm had.
 pub(crate) const ENGINE_PORTS: [u16; 2] = [2376, 3376];
@@ -37,9 +37,13 @@ fn candidates(id: &HostId) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// Finds a free address, or looks at the one that is wanted.
-pub(crate) fn choose(id: &HostId, wanted: Option<Ipv4Addr>, cache: &Path) -> Result<Place, DriverError> {
+pub(crate) fn choose(
+    id: &HostId,
+    wanted: Option<Ipv4Addr>,
+    reservations: &Reservations,
+) -> Result<Place, DriverError> {
     if let Some(address) = wanted {
-        if let Some(other) = holder(cache, address).filter(|holder| *holder != id.to_string()) {
+        if let Some(other) = reservations.holder(address).filter(|holder| *holder != id.to_string()) {
             return Err(DriverError::refused(format!("The address {address} belongs to another host"))
                 .with_hint(format!(
                     "It is reserved by the host with the id {other}; choose another address"
@@ -49,7 +53,7 @@ pub(crate) fn choose(id: &HostId, wanted: Option<Ipv4Addr>, cache: &Path) -> Res
     }
     let mut last = None;
     for address in candidates(id) {
-        if holder(cache, address).is_some_and(|holder| holder != id.to_string()) {
+        if reservations.is_taken(address, id) {
             continue;
         }
         match look(address) {
@@ -108,116 +112,63 @@ impl Taken {
     }
 }
 
-/// The file which says whose an address is, also while its VM is stopped.
-fn reservation(cache: &Path, address: Ipv4Addr) -> PathBuf {
-    cache.join("addresses").join(address.to_string())
-}
-
-/// The id of the host that an address belongs to.
-pub(crate) fn holder(cache: &Path, address: Ipv4Addr) -> Option<String> {
-    let mut text = String::new();
-    let file = fs::File::open(reservation(cache, address)).ok()?;
-    file.take(64).read_to_string(&mut text).ok()?;
-    Some(text.trim().to_owned())
-}
-
-/// Takes an address. `false`: another host was faster.
-pub(crate) fn reserve(cache: &Path, address: Ipv4Addr, id: &HostId) -> Result<bool, DriverError> {
-    let path = reservation(cache, address);
-    let failed = |error: io::Error| {
-        DriverError::failed(format!("Could not write `{}`", path.display())).with_source(error)
-    };
-    fs::create_dir_all(cache.join("addresses")).map_err(failed)?;
-    // The file appears with its content at once: a link to a file that is whole.
-    let mut file = tempfile::NamedTempFile::new_in(cache.join("addresses")).map_err(failed)?;
-    writeln!(file, "{id}").map_err(failed)?;
-    match fs::hard_link(file.path(), &path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok(holder(cache, address).is_some_and(|holder| holder == id.to_string()))
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Gives an address back, if it is this host's.
-pub(crate) fn release(cache: &Path, address: Ipv4Addr, id: &HostId) -> Result<(), DriverError> {
-    if holder(cache, address).is_none_or(|holder| holder != id.to_string()) {
-        return Ok(());
-    }
-    let path = reservation(cache, address);
-    fs::remove_file(&path).map_err(|error| {
-        DriverError::failed(format!("Could not remove `{}`", path.display())).with_source(error)
-    })
-}
-
-/// Gives back every address that is this host's, when its record does not tell them.
-pub(crate) fn release_all(cache: &Path, id: &HostId) -> Result<(), DriverError> {
-    let Ok(entries) = fs::read_dir(cache.join("addresses")) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            release(cache, address, id)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Nothing is reserved in it.
+    fn cache() -> Reservations {
+        Reservations::of_loopback(std::path::Path::new("/nonexistent"))
+    }
+
     #[test]
     fn a_host_gets_the_same_address_again_and_hosts_get_different_ones() {
         let (one, other) = (HostId::random(), HostId::random());
-        let cache = tempfile::tempdir().unwrap();
-        let place = choose(&one, None, cache.path()).unwrap();
+        let cache = cache();
+        let place = choose(&one, None, &cache).unwrap();
         assert!(place.address.is_loopback());
-        assert_eq!(choose(&one, None, cache.path()).unwrap(), place);
-        assert_ne!(choose(&other, None, cache.path()).unwrap().address, place.address);
+        assert_eq!(choose(&one, None, &cache).unwrap(), place);
+        assert_ne!(choose(&other, None, &cache).unwrap().address, place.address);
     }
 
     #[test]
     fn a_taken_address_is_skipped() {
-        let (id, cache) = (HostId::random(), tempfile::tempdir().unwrap());
-        let first = choose(&id, None, cache.path()).unwrap().address;
+        let (id, cache) = (HostId::random(), cache());
+        let first = choose(&id, None, &cache).unwrap().address;
         let _taken = TcpListener::bind((first, 2376)).unwrap();
-        assert_ne!(choose(&id, None, cache.path()).unwrap().address, first);
+        assert_ne!(choose(&id, None, &cache).unwrap().address, first);
     }
 
     #[test]
     fn a_wanted_address_with_a_taken_port_is_refused() {
-        let (id, cache) = (HostId::random(), tempfile::tempdir().unwrap());
-        let address = choose(&id, None, cache.path()).unwrap().address;
+        let (id, cache) = (HostId::random(), cache());
+        let address = choose(&id, None, &cache).unwrap().address;
         let _taken = TcpListener::bind((address, 3376)).unwrap();
-        let error = choose(&id, Some(address), cache.path()).unwrap_err();
+        let error = choose(&id, Some(address), &cache).unwrap_err();
         assert_eq!(error.to_string(), format!("Port 3376 is taken on {address}"));
         assert!(error.hint().is_some());
     }
 
     #[test]
     fn ssh_moves_where_its_port_is_taken() {
-        let (id, cache) = (HostId::random(), tempfile::tempdir().unwrap());
-        let address = choose(&id, None, cache.path()).unwrap().address;
-        let usual = choose(&id, Some(address), cache.path()).unwrap().ssh_port;
+        let (id, cache) = (HostId::random(), cache());
+        let address = choose(&id, None, &cache).unwrap().address;
+        let usual = choose(&id, Some(address), &cache).unwrap().ssh_port;
         let _taken = TcpListener::bind((address, usual)).unwrap();
-        let place = choose(&id, Some(address), cache.path()).unwrap();
+        let place = choose(&id, Some(address), &cache).unwrap();
         assert!(SSH_PORTS.contains(&place.ssh_port) && place.ssh_port != usual, "{place:?}");
     }
 
     #[test]
-    fn an_address_belongs_to_one_host_until_it_is_given_back() {
-        let (mine, other, cache) = (HostId::random(), HostId::random(), tempfile::tempdir().unwrap());
-        let address = choose(&mine, None, cache.path()).unwrap().address;
-        assert!(reserve(cache.path(), address, &mine).unwrap());
-        assert!(reserve(cache.path(), address, &mine).unwrap());
-        assert!(!reserve(cache.path(), address, &other).unwrap());
-        assert!(choose(&other, Some(address), cache.path()).is_err());
-        release(cache.path(), address, &other).unwrap();
-        assert!(choose(&other, Some(address), cache.path()).is_err());
-        release(cache.path(), address, &mine).unwrap();
-        release(cache.path(), address, &mine).unwrap();
-        assert!(reserve(cache.path(), address, &other).unwrap());
-        assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 1);
+    fn an_address_of_another_host_is_refused_or_passed_over() {
+        let (mine, other, folder) = (HostId::random(), HostId::random(), tempfile::tempdir().unwrap());
+        let cache = Reservations::of_loopback(folder.path());
+        let address = choose(&mine, None, &cache).unwrap().address;
+        assert!(cache.reserve(address, &other).unwrap());
+        assert_ne!(choose(&mine, None, &cache).unwrap().address, address);
+        let error = choose(&mine, Some(address), &cache).unwrap_err();
+        assert_eq!(error.to_string(), format!("The address {address} belongs to another host"));
+        choose(&other, Some(address), &cache).unwrap();
     }
 }

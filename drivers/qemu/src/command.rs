@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::{
     accelerator::Accelerator,
     address::{ENGINE_PORTS, Place},
-    image::Image,
+    emulator::SANDBOX,
+    image::{Image, Services},
+    inside::Inside,
 };
 
 /// Files in a host's folder.
@@ -25,7 +27,12 @@ pub(crate) const PORTS: &str = "ports.sock";
 pub(crate) const PORTS_LOG: &str = "ports.log";
 /// Names inside the VM's configuration.
 pub(crate) const NETWORK: &str = "net0";
+/// The second interface, on the network inside the store.
+pub(crate) const INSIDE: &str = "net1";
 pub(crate) const PORTS_CHANNEL: &str = "org.machine.ports";
+
+/// MachineOS then keeps containers from this machine's loopback.
+const HOST_LOOPBACK_DENIED: &str = " machineos.host-loopback=deny";
 
 /// A VM about to be run.
 #[derive(Debug)]
@@ -40,6 +47,9 @@ pub(crate) struct Machine<'a> {
     pub(crate) cpus: usize,
     /// MiB.
     pub(crate) memory: u64,
+    /// `None`: it is not on the network inside the store.
+    pub(crate) inside: Option<Inside>,
+    pub(crate) host_loopback: bool,
     /// Not all builds of QEMU can be sandboxed.
     pub(crate) sandbox: bool,
 }
@@ -51,7 +61,7 @@ impl Machine<'_> {
         add(&["-name", &format!("guest={}", self.name), "-uuid", &self.id.to_string()]);
         add(&["-nodefaults", "-no-user-config", "-display", "none", "-pidfile", PID_FILE]);
         if self.sandbox {
-            add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+            add(&["-sandbox", SANDBOX]);
         }
         add(&["-machine", "q35,vmport=off", "-rtc", "base=utc"]);
         match self.accelerator {
@@ -61,7 +71,9 @@ impl Machine<'_> {
         add(&["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);
         if let Some(kernel) = &self.image.kernel {
             add(&["-kernel", text(&kernel.file)?, "-initrd", text(&kernel.initrd)?]);
-            add(&["-append", &kernel.command_line]);
+            let deny = self.image.services == Services::MachineOs && !self.host_loopback;
+            let deny = if deny { HOST_LOOPBACK_DENIED } else { "" };
+            add(&["-append", &format!("{}{deny}", kernel.command_line)]);
         }
         add(&["-blockdev", &self.disk()?.to_string()]);
         add(&["-device", "virtio-blk-pci,drive=disk,bootindex=1"]);
@@ -74,7 +86,7 @@ impl Machine<'_> {
             "-netdev",
             &self.network(),
             "-device",
-            &format!("virtio-net-pci,netdev={NETWORK},mac={}", self.mac()),
+            &format!("virtio-net-pci,netdev={NETWORK},mac={}", mac(self.id)),
         ]);
         add(&["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]);
         add(&[
@@ -89,6 +101,11 @@ impl Machine<'_> {
         add(&["-device", "virtio-serial-pci", "-chardev"]);
         add(&[&format!("socket,id=ports,path={PORTS},server=on,wait=off")]);
         add(&["-device", &format!("virtserialport,chardev=ports,name={PORTS_CHANNEL}")]);
+        // Last, so that the places of all others on the bus stay what they are in VMs without it.
+        if let Some(inside) = self.inside {
+            add(&["-netdev", &Inside::netdev(self.id, INSIDE)]);
+            add(&["-device", &format!("virtio-net-pci,netdev={INSIDE},mac={}", inside.mac())]);
+        }
         Ok(arguments)
     }
 
@@ -118,13 +135,13 @@ impl Machine<'_> {
         }
         network
     }
+}
 
-    /// A locally administered address that stays the same, from the host's id.
-    fn mac(&self) -> String {
-        let digits: Vec<char> = self.id.to_string().chars().filter(char::is_ascii_hexdigit).take(6).collect();
-        let pair = |at: usize| digits[at..at + 2].iter().collect::<String>();
-        format!("52:54:00:{}:{}:{}", pair(0), pair(2), pair(4))
-    }
+/// The first interface's hardware address: locally administered, and always the same, from the host's id.
+pub(crate) fn mac(id: &HostId) -> String {
+    let digits: Vec<char> = id.to_string().chars().filter(char::is_ascii_hexdigit).take(6).collect();
+    let pair = |at: usize| digits[at..at + 2].iter().collect::<String>();
+    format!("52:54:00:{}:{}:{}", pair(0), pair(2), pair(4))
 }
 
 fn forward(address: Ipv4Addr, port: u16, guest: u16) -> String {
@@ -163,6 +180,16 @@ mod tests {
     }
 
     fn arguments(image: &Image, folder: &str, accelerator: Accelerator) -> Vec<String> {
+        arguments_with(image, folder, accelerator, None, false)
+    }
+
+    fn arguments_with(
+        image: &Image,
+        folder: &str,
+        accelerator: Accelerator,
+        inside: Option<Inside>,
+        host_loopback: bool,
+    ) -> Vec<String> {
         let (name, id) = ("mc1".parse().unwrap(), HostId::random());
         let place = Place { address: Ipv4Addr::new(127, 20, 30, 40), ssh_port: 2222 };
         let folder = Path::new(folder);
@@ -175,6 +202,8 @@ mod tests {
             accelerator,
             cpus: 2,
             memory: 1024,
+            inside,
+            host_loopback,
             sandbox: true,
         }
         .arguments()
@@ -228,5 +257,35 @@ mod tests {
         assert_eq!(after(&arguments, "-kernel"), ["/c/vmlinux"]);
         assert_eq!(after(&arguments, "-append"), ["console=ttyS0 quiet"]);
         assert_eq!(after(&arguments, "-accel"), ["tcg,thread=multi"]);
+    }
+
+    /// Names of interfaces follow from places on the bus: what a VM of an older version has stays where it is.
+    #[test]
+    fn the_second_interface_comes_last() {
+        let inside = Inside { address: Ipv4Addr::new(10, 200, 1, 2), prefix_length: 20 };
+        let plain = arguments(&image(None), "/f", Accelerator::Tcg);
+        let joined = arguments_with(&image(None), "/f", Accelerator::Tcg, Some(inside), false);
+        let devices = |arguments: &[String]| -> Vec<String> {
+            let devices = after(arguments, "-device").into_iter();
+            devices.filter(|device| !device.contains("netdev=net0")).map(str::to_owned).collect()
+        };
+        let (plain, mut joined_devices) = (devices(&plain), devices(&joined));
+        assert_eq!(joined_devices.pop().as_deref(), Some("virtio-net-pci,netdev=net1,mac=52:54:0a:c8:01:02"));
+        assert_eq!(joined_devices, plain);
+        let network = after(&joined, "-netdev")[1];
+        assert!(network.starts_with("dgram,id=net1,local.type=unix,local.path=inside/"), "{network}");
+        assert!(network.ends_with(",remote.type=unix,remote.path=inside/switch.sock"), "{network}");
+    }
+
+    #[test]
+    fn machineos_is_told_to_keep_off_the_hosts_loopback() {
+        let machineos = Image { services: Services::MachineOs, ..image(None) };
+        let line = |image, host_loopback| {
+            let arguments = arguments_with(image, "/f", Accelerator::Tcg, None, host_loopback);
+            after(&arguments, "-append")[0].to_owned()
+        };
+        assert_eq!(line(&machineos, false), "console=ttyS0 quiet machineos.host-loopback=deny");
+        assert_eq!(line(&machineos, true), "console=ttyS0 quiet");
+        assert_eq!(line(&image(None), false), "console=ttyS0 quiet");
     }
 }

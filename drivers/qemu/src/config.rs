@@ -34,6 +34,9 @@ pub(crate) struct Config {
     pub(crate) binary: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<Ipv4Addr>,
+    /// Containers may reach what listens on this machine's loopback interface.
+    #[serde(default)]
+    pub(crate) host_loopback: bool,
 }
 
 /// The accelerator that was asked for.
@@ -58,7 +61,7 @@ fn flag(
 }
 
 pub(crate) fn flags() -> Vec<Flag> {
-    use FlagKind::{Integer, Text};
+    use FlagKind::{Integer, Switch, Text};
     vec![
         flag(
             "qemu-cpu-count",
@@ -111,6 +114,14 @@ pub(crate) fn flags() -> Vec<Flag> {
             "ADDRESS",
             "Loopback address of the host (a free one from 127.0.0.0/8)",
         ),
+        flag(
+            "qemu-host-loopback",
+            "QEMU_HOST_LOOPBACK",
+            Switch,
+            None,
+            "",
+            "Let MachineOS and its containers reach what listens on this machine's loopback, as 10.0.2.2",
+        ),
     ]
 }
 
@@ -148,6 +159,7 @@ impl Config {
             accelerator,
             binary: options.text("qemu-binary").map(str::to_owned),
             address: options.text("qemu-address").map(loopback).transpose()?,
+            host_loopback: options.switch("qemu-host-loopback"),
         })
     }
 

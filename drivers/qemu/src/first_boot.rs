@@ -2,12 +2,14 @@
 
 use machine_driver::{
     DriverError, HostView,
-    seed::{Seed, SeedFile},
+    seed::{Interface, Network, Seed, SeedFile},
 };
 
 use crate::{
+    command,
     config::Config,
     image::{Image, Services},
+    inside::Inside,
 };
 
 /// The guest's half of port forwarding.
@@ -34,7 +36,12 @@ const SSH_SETTINGS: (&str, &str) = (
 /// Linux takes no longer names.
 const LONGEST_HOST_NAME: usize = 63;
 
-pub(crate) fn seed(host: &HostView, config: &Config, image: &Image) -> Result<Seed, DriverError> {
+pub(crate) fn seed(
+    host: &HostView,
+    config: &Config,
+    image: &Image,
+    inside: Option<Inside>,
+) -> Result<Seed, DriverError> {
     let login = host
         .login
         .as_ref()
@@ -72,8 +79,25 @@ pub(crate) fn seed(host: &HostView, config: &Config, image: &Image) -> Result<Se
         host_key: host.host_key.clone(),
         write_files,
         runcmd,
-        network: None,
+        network: inside.map(|inside| network(host, inside)),
     })
+}
+
+/// The first interface leads out and the second one inside. Where there is no second one, there is nothing to say.
+fn network(host: &HostView, inside: Inside) -> Network {
+    let outside = Interface {
+        name: "outside".into(),
+        mac: Some(command::mac(&host.id)),
+        dhcp: true,
+        ..Interface::default()
+    };
+    let inside = Interface {
+        name: "inside".into(),
+        mac: Some(inside.mac().to_string()),
+        addresses: vec![inside.interface()],
+        ..Interface::default()
+    };
+    Network { interfaces: vec![outside, inside] }
 }
 
 pub(crate) fn user<'a>(config: &'a Config, image: &'a Image) -> &'a str {

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use machine_driver::DriverError;
@@ -22,6 +22,8 @@ use crate::{
 /// Colon-separated folders that hold images.
 pub const IMAGE_PATH_VARIABLE: &str = "MACHINE_IMAGE_PATH";
 
+/// The folder of images in the cache; in it one folder for each image.
+const IMAGES: &str = "images";
 const MANIFEST: &str = "manifest.json";
 const LARGEST_MANIFEST: u64 = 64 * 1024;
 const LONGEST_COMMAND_LINE: usize = 1024;
@@ -30,7 +32,8 @@ const BUILD_HINT: &str =
 /// Also the unit in which empty parts of a disk image are left out.
 const COPY_BLOCK: usize = 64 * 1024;
 
-/// An image as VMs use it: verified copies in the cache, which nobody changes.
+/// An image as VMs use it: verified copies in the cache, which nobody changes. A record names its files from the
+/// cache's folder of images on, so that a store can be moved; older records name them in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
     pub(crate) name: String,
@@ -130,6 +133,60 @@ pub(crate) fn find(image: &str, folders: &[PathBuf]) -> Result<Found, DriverErro
         return Err(DriverError::refused(message).with_hint(BUILD_HINT));
     };
     Found::in_folder(image, &folder)
+}
+
+impl Image {
+    /// The same with its files where they are in this cache.
+    pub(crate) fn in_cache(&self, cache: &Path) -> Self {
+        let locate = |file: &Path| cache.join(IMAGES).join(in_images(file));
+        let mut image = self.clone();
+        if let Some(kernel) = &mut image.kernel {
+            (kernel.file, kernel.initrd) = (locate(&kernel.file), locate(&kernel.initrd));
+        }
+        if let Some(base) = &mut image.base {
+            base.path = locate(&base.path);
+        }
+        image
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let kernel = self.kernel.iter().flat_map(|kernel| [&kernel.file, &kernel.initrd]);
+        kernel.chain(self.base.iter().map(|base| &base.path)).map(PathBuf::as_path)
+    }
+
+    /// The image with its files in this cache, copied again if they are gone and `named` still is the very same image.
+    /// Blocks.
+    pub(crate) fn provide(
+        &self,
+        cache: &Path,
+        named: &str,
+        folders: &[PathBuf],
+    ) -> Result<Self, DriverError> {
+        let image = self.in_cache(cache);
+        let Some(missing) = image.files().find(|file| !file.exists()).map(Path::to_owned) else {
+            return Ok(image);
+        };
+        if let Ok(found) = find(named, folders)
+            && found.is_source_of(self)
+        {
+            found.adopt(cache)?;
+            return Ok(image);
+        }
+        let place = missing.parent().unwrap_or(&missing);
+        Err(DriverError::refused(format!("`{}` of the image is gone; the VM's own disk is there", missing.display()))
+            .with_hint(format!(
+                "Put `{}` back where it was, or name the folder with the image `{}`, version {}, in {IMAGE_PATH_VARIABLE}",
+                place.display(),
+                self.name,
+                self.version
+            )))
+    }
+}
+
+/// A file's path from the folder of images on: the image's folder and its name.
+fn in_images(file: &Path) -> PathBuf {
+    let parts: Vec<_> = file.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    parts[parts.len().saturating_sub(2)..].iter().collect()
 }
 
 fn broken(folder: &Path, reason: impl Into<String>) -> DriverError {
@@ -234,6 +291,14 @@ impl Found {
         })
     }
 
+    /// Whether this is where the files of a recorded image came from.
+    fn is_source_of(&self, image: &Image) -> bool {
+        let place = self.place(Path::new(""));
+        let mut files = image.files().peekable();
+        files.peek().is_some()
+            && files.all(|file| in_images(file).parent() == in_images(&place.join("x")).parent())
+    }
+
     fn sources(&self) -> impl Iterator<Item = &Source> {
         self.kernel.iter().flat_map(|(kernel, initrd)| [kernel, initrd]).chain(&self.disk)
     }
@@ -250,7 +315,7 @@ impl Found {
             digest.update(format!("{} {}\n", source.file, source.digest.as_deref().unwrap_or_default()));
         }
         let digest = &hexadecimal(&digest.finalize())[..12];
-        cache.join("images").join(format!("{}-{}-{digest}", self.name, self.version))
+        cache.join(IMAGES).join(format!("{}-{}-{digest}", self.name, self.version))
     }
 
     fn cached(&self, place: &Path) -> bool {
@@ -262,7 +327,7 @@ impl Found {
 
     /// Copies the image to the cache, verifying it on the way, unless it is there. Blocks.
     pub(crate) fn adopt(&self, cache: &Path) -> Result<Image, DriverError> {
-        let images = cache.join("images");
+        let images = cache.join(IMAGES);
         let place = self.place(cache);
         if !self.cached(&place) {
             self.copy(&images, &place)?;
@@ -274,7 +339,7 @@ impl Found {
                 let facts = disk::inspect(&path).map_err(|error| {
                     DriverError::refused("The image in the cache is damaged").with_source(error)
                 })?;
-                Some(Base { path, format: facts.format, size: facts.size })
+                Some(Base { path: in_images(&path), format: facts.format, size: facts.size })
             }
         };
         Ok(Image {
@@ -283,8 +348,8 @@ impl Found {
             user: self.user.clone(),
             services: self.services,
             kernel: self.kernel.as_ref().map(|(kernel, initrd)| Kernel {
-                file: place.join(kernel.file),
-                initrd: place.join(initrd.file),
+                file: in_images(&place.join(kernel.file)),
+                initrd: in_images(&place.join(initrd.file)),
                 command_line: self.command_line.clone(),
             }),
             base,

@@ -6,7 +6,7 @@ use machine_driver::DriverError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{image::Image, process::Process};
+use crate::{image::Image, inside::Inside, process::Process};
 
 /// The driver's state in the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub(crate) struct Made {
     /// 22, or another one where 22 cannot be had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ssh_port: Option<u16>,
+    /// `None`: an older version made the VM, or QEMU was too old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inside: Option<Inside>,
     /// The QEMU that was named, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) binary: Option<PathBuf>,

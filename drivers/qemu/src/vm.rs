@@ -147,13 +147,6 @@ pub(crate) enum LaunchError {
     Run { program: PathBuf, reason: String },
 }
 
-impl LaunchError {
-    /// Whether this QEMU, or the library under it, cannot be sandboxed.
-    pub(crate) fn is_about_the_sandbox(&self) -> bool {
-        matches!(self, Self::Run { reason, .. } if reason.contains("sandbox") || reason.contains("SIGSYS"))
-    }
-}
-
 /// Neither Ctrl-C nor the end of the caller's terminal is meant for what the command runs.
 #[expect(unsafe_code, reason = "there is no safe way to a session of its own without a program in between")]
 fn leave_session(command: &mut Command) {

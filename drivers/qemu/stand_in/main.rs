@@ -1,7 +1,8 @@
-//! Plays QEMU and the port forwarder for the tests: it takes the same options, listens on the same addresses,
-//! writes the same files and speaks QMP, but runs no guest.
+//! Plays QEMU, the port forwarder and the switch for the tests: it takes the same options, listens on the same
+//! addresses, writes the same files and speaks QMP, but runs no guest.
 //!
-//! Files in its folder steer it: `ignore-power-button`, and `guest-ports`, which is what the guest says.
+//! Files in its folder steer it: `ignore-power-button`, `guest-ports`, which is what the guest says, and `frame`, which
+//! it sends on the network inside. What comes from there goes to `frames`.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Write},
     net::{TcpListener, UdpSocket},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
     path::Path,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use machine_driver_qemu::{PORT_FORWARDER_WORD, port_forwarder_main};
+use machine_driver_qemu::helper_main;
 use serde_json::{Value, json};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -29,8 +30,8 @@ const PROBE_DONE: u8 = 33;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|word| word == PORT_FORWARDER_WORD) {
-        return port_forwarder_main(&arguments[1..]);
+    if let Some(code) = helper_main(&arguments) {
+        return code;
     }
     let arguments: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
@@ -79,6 +80,12 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
         for rule in network.split(',').filter_map(|part| part.strip_prefix("hostfwd=")) {
             vm.listen(rule)?;
         }
+        let path = |word| network.split(',').find_map(|part| part.strip_prefix(word)).map(str::to_owned);
+        if let (Some(local), Some(remote)) = (path("local.path="), path("remote.path=")) {
+            let _ = fs::remove_file(&local);
+            let socket = UnixDatagram::bind(&local)?;
+            thread::spawn(move || be_on_the_network(&socket, &remote).map_err(|error| error.to_string()));
+        }
     }
     for monitor in after("-qmp") {
         let socket =
@@ -110,6 +117,23 @@ fn end() -> ! {
         let _ = fs::remove_file(file);
     }
     std::process::exit(0)
+}
+
+/// Sends the frame in `frame` once, and keeps those that come.
+fn be_on_the_network(socket: &UnixDatagram, switch: &str) -> Result<(), Failure> {
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let mut frame = [0; 2048];
+    loop {
+        if let Ok(frame) = fs::read("frame") {
+            // Without a switch it is lost.
+            let _ = socket.send_to(&frame, switch);
+            fs::remove_file("frame")?;
+        }
+        if let Ok(length) = socket.recv(&mut frame) {
+            let mut file = OpenOptions::new().create(true).append(true).open("frames")?;
+            file.write_all(&frame[..length])?;
+        }
+    }
 }
 
 fn speak_as_guest(mut client: UnixStream) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ use support::{Everything, STAND_IN};
 
 fn driver() -> Qemu {
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/images");
-    Qemu::new().with_images(vec![images]).with_ports_helper(STAND_IN.into())
+    Qemu::new().with_images(vec![images]).with_helper(STAND_IN.into())
 }
 
 /// A key pair of OpenSSH's, and where its private half is.
@@ -216,6 +216,91 @@ async fn first_boot_and_ports(vm: &Vm, listen: &str) {
     assert_eq!(vm.ssh(&endpoint, "cat kept"), "kept");
     vm.driver.remove(&host, &mut journal, &Silent).await.unwrap();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+/// Something that runs on a VM: what a container is to the network, without an engine.
+const CONTAINER: &str = "sudo sh -e -c '
+    ip netns add box; ip link add c0 type veth peer name c1; ip link set c1 netns box
+    ip address add 192.168.77.1/24 dev c0; ip link set c0 up
+    ip netns exec box ip address add 192.168.77.2/24 dev c1; ip netns exec box ip link set c1 up
+    ip netns exec box ip route add default via 192.168.77.1
+    nft add table ip t; nft add chain ip t p \"{ type nat hook postrouting priority 100; }\"
+    nft add rule ip t p ip saddr 192.168.77.0/24 masquerade'";
+
+/// Two hosts of one store, one of which may reach this machine's loopback.
+async fn neighbours(image: &str) {
+    let first = Vm::new(&[("qemu-image", image)]).await;
+    let second = Vm::new(&[("qemu-image", image), ("qemu-host-loopback", "true")]).await;
+    let cache = first.root.path().join("cache");
+    let host = |vm: &Vm| vm.view(&vm.root.path().join("mc1"), &cache);
+    let (one, other) = (host(&first), host(&second));
+    let (mut journal, mut other_journal) = (MemoryJournal::default(), MemoryJournal::default());
+    first.driver.create(&one, &mut journal, &Silent).await.unwrap();
+    second.driver.create(&other, &mut other_journal, &Silent).await.unwrap();
+    let endpoint = first.driver.endpoint(&one, &journal.state()).await.unwrap();
+    let other_endpoint = second.driver.endpoint(&other, &other_journal.state()).await.unwrap();
+    for endpoint in [&endpoint, &other_endpoint] {
+        Banner::default().look(endpoint).await.unwrap();
+    }
+    let inside = |endpoint: &Endpoint| endpoint.inside.clone().unwrap();
+    assert_eq!(inside(&endpoint).network, inside(&other_endpoint).network);
+    let (mine, others) = (inside(&endpoint).address, inside(&other_endpoint).address);
+    let ping = |address| format!("sudo ping -c 1 -w 20 {address}");
+    first.ssh(&endpoint, &ping(others));
+    second.ssh(&other_endpoint, &ping(mine));
+    // The SSH server of the other one, by TCP.
+    let hello = first.ssh(&endpoint, &format!("ssh-keyscan -T 20 {others} 2>/dev/null | head -n 1"));
+    assert!(hello.contains(&second.host_key.public), "{hello}");
+
+    // A switch that was killed is there again, and so is the way.
+    support::kill_switch(&cache);
+    first.ssh(&endpoint, &format!("sudo ping -c 1 -w 60 {others}"));
+
+    if image == "machineos" {
+        loopback(&first, &endpoint, false);
+        loopback(&second, &other_endpoint, true);
+    }
+    // After another boot both are as they were.
+    first.driver.stop(&one, &mut journal, &Silent).await.unwrap();
+    first.driver.start(&one, &mut journal, &Silent).await.unwrap();
+    Banner::default().look(&endpoint).await.unwrap();
+    second.ssh(&other_endpoint, &ping(mine));
+    if image == "machineos" {
+        loopback(&first, &endpoint, false);
+    }
+    first.driver.remove(&one, &mut journal, &Silent).await.unwrap();
+    second.driver.remove(&other, &mut other_journal, &Silent).await.unwrap();
+}
+
+/// Whether a service on this machine's loopback is reached, from the VM and from a container on it.
+fn loopback(vm: &Vm, endpoint: &Endpoint, expected: bool) {
+    let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in service.incoming().flatten() {
+            let _ = client.write_all(b"secret\n");
+        }
+    });
+    vm.ssh(endpoint, CONTAINER);
+    for prefix in ["", "sudo ip netns exec box "] {
+        let heard = vm.ssh(endpoint, &format!("{prefix}nc -w 5 10.0.2.2 {port} </dev/null 2>&1 || true"));
+        assert_eq!(heard.contains("secret"), expected, "{prefix}: {heard}");
+        // The name server's port stays open to all: what refuses is not the VM.
+        let asked = vm.ssh(endpoint, &format!("{prefix}nc -w 2 10.0.2.3 53 </dev/null 2>&1 || true"));
+        assert!(!asked.contains("route") && !asked.contains("unreachable"), "{prefix}: {asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots real VMs"]
+async fn neighbours_reach_each_other_and_not_the_loopback() {
+    neighbours("machineos").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots real VMs"]
+async fn debian_neighbours_reach_each_other() {
+    neighbours("debian-12").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ mod support;
 use support::{Everything, STAND_IN, fake_images};
 
 fn driver(images: &TempDir) -> Qemu {
-    Qemu::new().with_images(vec![images.path().to_owned()]).with_ports_helper(STAND_IN.into())
+    Qemu::new().with_images(vec![images.path().to_owned()]).with_helper(STAND_IN.into())
 }
 
 #[tokio::test]
@@ -321,6 +321,24 @@ async fn the_seed_is_private_and_its_secrets_are_nowhere_else() {
     assert_eq!(with_secret, [seed]);
     assert!(!host.journal.state().to_string().contains("PRIVATE"));
     host.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_an_image_holds_after_the_store_was_moved() {
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    let old = host.paths();
+    let (view, driver, journal) = host.parts(&old);
+    driver.stop(&view, journal, &Silent).await.unwrap();
+    assert!(!journal.state()["image"].to_string().contains(old.1.to_str().unwrap()), "{}", journal.state());
+    let moved = host.root.path().join("moved");
+    fs::create_dir(&moved).unwrap();
+    let new = (moved.join("mc1"), moved.join("cache"));
+    fs::rename(&old.0, &new.0).unwrap();
+    fs::rename(&old.1, &new.1).unwrap();
+    let (view, driver, journal) = host.parts(&new);
+    driver.start(&view, journal, &Silent).await.unwrap();
+    driver.remove(&view, journal, &Silent).await.unwrap();
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {

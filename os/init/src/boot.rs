@@ -92,13 +92,16 @@ pub(crate) fn run() -> ExitCode {
         ));
     }
 
+    // By the time that anybody can have logged in and started a container, it is there.
+    let is_guarded = guard_host_loopback();
     wait(DEVICES_DEADLINE, || Path::new(SETTLED).exists());
     bring_up_network(seed.network.as_ref(), Some(&host_name), &mut up);
     if up.is_empty() {
         console::say("There is no network interface");
     }
     load(&mut modules, &ENGINE_MODULES);
-    for service in entries("/etc/services") {
+    let services = if is_guarded { entries("/etc/services") } else { Vec::new() };
+    for service in services {
         if let Some(name) = service.file_name().and_then(|name| name.to_str())
             && service.join("run").exists()
         {
@@ -110,6 +113,22 @@ pub(crate) fn run() -> ExitCode {
         instance::tell_host_keys();
     }
     ExitCode::SUCCESS
+}
+
+/// Whether what was asked for is so.
+fn guard_host_loopback() -> bool {
+    if !command_line::denies_host_loopback() {
+        return true;
+    }
+    let outcome = network::deny_host_loopback();
+    if outcome.is_err() {
+        console::say(
+            "No service is started: containers could reach the loopback services of the machine that runs this one",
+        );
+    }
+    let is_guarded = outcome.is_ok();
+    report(outcome);
+    is_guarded
 }
 
 /// The disks that are there when seed and data are found, or when no more can come.

@@ -1,4 +1,5 @@
-//! What the kernel command line says to MachineOS: `machineos.shell` and `machineos.user=NAME`.
+//! What the kernel command line says to MachineOS: `machineos.shell`, `machineos.user=NAME` and
+//! `machineos.host-loopback=deny`.
 
 use std::fs;
 
@@ -10,6 +11,15 @@ const DEFAULT_USER: &str = "docker";
 /// Whether a shell on the console was asked for.
 pub(crate) fn wants_shell() -> bool {
     read().split_whitespace().any(|word| word == "machineos.shell")
+}
+
+/// Whether the loopback services of the machine that this one runs on are not to be reached.
+pub(crate) fn denies_host_loopback() -> bool {
+    denies(&read())
+}
+
+fn denies(line: &str) -> bool {
+    line.split_whitespace().any(|word| word == "machineos.host-loopback=deny")
 }
 
 /// The name of the default account, and a complaint if the one that was asked for cannot be had.
@@ -34,6 +44,12 @@ fn user_in(line: &str) -> (String, Result<(), EntryError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_denied_by_the_very_word() {
+        assert!(denies("quiet machineos.host-loopback=deny\n"));
+        assert!(!denies("quiet machineos.host-loopback=allow xmachineos.host-loopback=deny"));
+    }
 
     #[test]
     fn the_default_user_is_named_on_the_line() {

@@ -9,6 +9,8 @@ use crate::error::{BootError, make_folder, replace_file, run};
 use crate::seed::network_config::{NetworkConfig, Plan};
 
 const BUSYBOX: &str = "/bin/busybox";
+const NFT: &str = "/usr/sbin/nft";
+const HOST_LOOPBACK_RULES: &str = "/usr/lib/machineos/host-loopback.nft";
 /// `ARPHRD_ETHER` of linux/if_arp.h.
 const ETHERNET: &str = "1";
 
@@ -95,6 +97,11 @@ fn ip(arguments: &[&str]) -> Result<(), BootError> {
     let mut all = vec!["ip"];
     all.extend(arguments);
     run(BUSYBOX, &all).map(drop)
+}
+
+/// Keeps containers, and the system itself, from the loopback services of the machine that this one runs on.
+pub(crate) fn deny_host_loopback() -> Result<(), BootError> {
+    run(NFT, &["-f", HOST_LOOPBACK_RULES]).map(drop)
 }
 
 /// Whether some way out is known.

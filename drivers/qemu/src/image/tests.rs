@@ -40,7 +40,7 @@ fn an_image_is_copied_once_and_stays_when_its_source_changes() {
     let found = find_tiny(&folder).unwrap();
     assert_eq!(found.bytes_to_copy(cache.path()), 11);
     let image = found.adopt(cache.path()).unwrap();
-    let kernel = image.kernel.clone().unwrap();
+    let kernel = image.in_cache(cache.path()).kernel.unwrap();
     assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
     assert_eq!(kernel.command_line, "console=ttyS0");
     assert_eq!(fs::metadata(&kernel.file).unwrap().mode() & 0o777, 0o444);
@@ -50,7 +50,8 @@ fn an_image_is_copied_once_and_stays_when_its_source_changes() {
     assert_eq!(fs::metadata(&kernel.file).unwrap().ino(), first);
 
     let rebuilt = images(&[("vmlinuz", b"small"), ("initrd.img", b"other")]);
-    let second = find_tiny(&rebuilt).unwrap().adopt(cache.path()).unwrap().kernel.unwrap();
+    let second = find_tiny(&rebuilt).unwrap().adopt(cache.path()).unwrap();
+    let second = second.in_cache(cache.path()).kernel.unwrap();
     assert_ne!(second.file, kernel.file);
     assert_eq!(fs::read(&kernel.initrd).unwrap(), b"initrd");
 }
@@ -111,7 +112,7 @@ fn a_users_own_disk_is_copied_as_it_is_now() {
     content[2 << 20] = 7;
     fs::write(&path, &content).unwrap();
     let image = find(path.to_str().unwrap(), &[]).unwrap().adopt(cache.path()).unwrap();
-    let base = image.base.unwrap();
+    let base = image.in_cache(cache.path()).base.unwrap();
     assert_eq!((base.format, base.size, image.kernel), (Format::Raw, 3 << 20, None));
     assert_eq!(fs::read(&base.path).unwrap(), content);
     assert!(fs::metadata(&base.path).unwrap().blocks() * 512 < 1 << 20, "the copy has no holes");
@@ -119,4 +120,35 @@ fn a_users_own_disk_is_copied_as_it_is_now() {
     fs::write(&path, "not an image any more").unwrap();
     let error = find(path.to_str().unwrap(), &[]).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Refused);
+}
+
+#[test]
+fn a_cache_that_was_moved_is_found_whatever_the_record_says() {
+    let (folder, cache) = (images(&KERNEL), tempfile::tempdir().unwrap());
+    let recorded = find_tiny(&folder).unwrap().adopt(&cache.path().join("old")).unwrap();
+    let in_full = recorded.in_cache(&cache.path().join("old"));
+    fs::rename(cache.path().join("old"), cache.path().join("new")).unwrap();
+    let place = cache.path().join("new");
+    for recorded in [recorded, in_full] {
+        let kernel = recorded.provide(&place, "tiny", &[]).unwrap().kernel.unwrap();
+        assert!(kernel.file.starts_with(&place), "{kernel:?}");
+        assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
+    }
+}
+
+#[test]
+fn a_cache_that_is_gone_is_filled_from_the_very_same_image_only() {
+    let (folder, cache) = (images(&KERNEL), tempfile::tempdir().unwrap());
+    let recorded = find_tiny(&folder).unwrap().adopt(cache.path()).unwrap();
+    fs::remove_dir_all(cache.path().join("images")).unwrap();
+    let kernel = recorded.provide(cache.path(), "tiny", &[folder.path().to_owned()]).unwrap().kernel.unwrap();
+    assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
+
+    fs::remove_dir_all(cache.path().join("images")).unwrap();
+    let other = images(&[("vmlinux", b"newer"), ("initrd.img", b"initrd")]);
+    for folders in [vec![], vec![other.path().to_owned()]] {
+        let error = recorded.provide(cache.path(), "tiny", &folders).unwrap_err();
+        assert!(error.to_string().ends_with("of the image is gone; the VM's own disk is there"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("Put `") && !hint.contains("rm")), "{error:?}");
+    }
 }

@@ -20,11 +20,12 @@ use std::{
 use crate::{
     address::ENGINE_PORTS,
     command::{CONSOLE, LOG, NETWORK, PORTS, PORTS_LOG, PORTS_MONITOR, PREVIOUS_CONSOLE},
+    inside,
     qmp::{self, Qmp, QmpError},
 };
 
-/// The first argument with which the executable has to call [`port_forwarder_main`].
-pub const PORT_FORWARDER_WORD: &str = "__qemu-ports";
+/// The first argument with which the executable is run as the port forwarder.
+pub(crate) const PORT_FORWARDER_WORD: &str = "__qemu-ports";
 
 /// What the process says on its standard output once it works.
 pub(crate) const READY: &str = "ready";
@@ -68,7 +69,7 @@ impl Protocol {
 
 /// The port forwarder's `main`, given the arguments after [`PORT_FORWARDER_WORD`]: the host's id, the VM's
 /// address and its SSH port. The current folder is the host's.
-pub fn port_forwarder_main(arguments: &[OsString]) -> ExitCode {
+pub(crate) fn port_forwarder_main(arguments: &[OsString]) -> ExitCode {
     let text: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
     let parsed = match text.as_deref() {
         Some([_id, address, ssh_port]) => address.parse().ok().zip(ssh_port.parse().ok()),
@@ -176,6 +177,7 @@ impl Forwarder {
 
     fn run(&mut self, folder: &Path, log: &mut Log) -> Result<(), QmpError> {
         loop {
+            revive_switch(folder, log);
             if let Ok(mut guest) = qmp::connect(folder, PORTS) {
                 self.listen(folder, &mut guest, log)?;
             }
@@ -208,6 +210,7 @@ impl Forwarder {
             }
             self.monitor.drain()?;
             cut(folder);
+            revive_switch(folder, log);
         }
     }
 
@@ -264,6 +267,14 @@ fn forwards(table: &str, address: Ipv4Addr, excluded: &[u16]) -> BTreeSet<Port> 
         })
         .filter(|port| port.protocol == Protocol::Udp || !excluded.contains(&port.number))
         .collect()
+}
+
+/// The switch of the network inside serves all VMs, and none of them is its parent: each sees to it that it is there.
+fn revive_switch(folder: &Path, log: &mut Log) {
+    // The name stands for the program also after its file was replaced.
+    if let Err(error) = inside::serve(&folder.join(inside::LINK), Path::new("/proc/self/exe")) {
+        log.line(&format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)));
+    }
 }
 
 /// A guest can write to its console for ever, and have QEMU complain; the disk of this machine is not its to fill.

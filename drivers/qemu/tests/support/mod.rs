@@ -50,6 +50,15 @@ pub(crate) fn kill(pid: i32) {
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
+/// Ends the switch of a store.
+pub(crate) fn kill_switch(cache: &Path) {
+    let folder = cache.join("qemu/network");
+    if machine_switch::Network::existing(&folder).is_some_and(|network| network.is_served()) {
+        let lock = fs::read_to_string(folder.join("lock")).unwrap_or_default();
+        lock.trim().parse().into_iter().for_each(kill);
+    }
+}
+
 /// Ends whatever runs for a host.
 pub(crate) fn kill_all(id: &HostId) {
     for word in ["-uuid", "__qemu-ports"] {
@@ -79,10 +88,18 @@ impl Inventory for Everything {
                 add(&format!("file {file}"), host.folder.join(file).display().to_string());
             }
         }
-        let addresses = host.cache.join("qemu/addresses");
-        for file in files(&addresses) {
-            if fs::read_to_string(addresses.join(&file)).is_ok_and(|id| id.trim() == host.id.to_string()) {
-                add("address", file);
+        for (kind, folder) in [("address", "qemu/addresses"), ("inside", "qemu/inside")] {
+            let folder = host.cache.join(folder);
+            for file in files(&folder) {
+                if fs::read_to_string(folder.join(&file)).is_ok_and(|id| id.trim() == host.id.to_string()) {
+                    add(kind, file);
+                }
+            }
+        }
+        // The port on the switch: its settings and its socket.
+        for file in files(&host.cache.join("qemu/network")) {
+            if let Some(end) = file.strip_prefix(&host.id.to_string()) {
+                add(&format!("network{end}"), file.clone());
             }
         }
         found

@@ -1,0 +1,114 @@
+//! Addresses that belong to hosts, also while their VMs are stopped: one file for each, with the host's id in it.
+
+use std::{
+    fmt::Display,
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use machine_driver::{DriverError, HostId};
+
+/// A folder of reservations.
+#[derive(Debug, Clone)]
+pub(crate) struct Reservations {
+    folder: PathBuf,
+}
+
+impl Reservations {
+    /// The loopback addresses of a store's VMs.
+    pub(crate) fn of_loopback(cache: &Path) -> Self {
+        Self { folder: cache.join("addresses") }
+    }
+
+    /// Their addresses on the network inside.
+    pub(crate) fn inside(cache: &Path) -> Self {
+        Self { folder: cache.join("inside") }
+    }
+
+    fn path(&self, address: impl Display) -> PathBuf {
+        self.folder.join(address.to_string())
+    }
+
+    /// The id of the host that an address belongs to.
+    pub(crate) fn holder(&self, address: impl Display) -> Option<String> {
+        let mut text = String::new();
+        let file = fs::File::open(self.path(address)).ok()?;
+        file.take(64).read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// Whether an address is another host's.
+    pub(crate) fn is_taken(&self, address: impl Display, id: &HostId) -> bool {
+        self.holder(address).is_some_and(|holder| holder != id.to_string())
+    }
+
+    /// Takes an address. `false`: another host was faster.
+    pub(crate) fn reserve(&self, address: impl Display, id: &HostId) -> Result<bool, DriverError> {
+        let path = self.path(&address);
+        let failed = |error: io::Error| {
+            DriverError::failed(format!("Could not write `{}`", path.display())).with_source(error)
+        };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        // The file appears with its content at once: a link to a file that is whole.
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
+        writeln!(file, "{id}").map_err(failed)?;
+        match fs::hard_link(file.path(), &path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(self.holder(address).is_some_and(|holder| holder == id.to_string()))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Gives an address back, if it is this host's.
+    pub(crate) fn release(&self, address: impl Display, id: &HostId) -> Result<(), DriverError> {
+        let path = self.path(&address);
+        if self.holder(address).is_none_or(|holder| holder != id.to_string()) {
+            return Ok(());
+        }
+        fs::remove_file(&path).map_err(|error| {
+            DriverError::failed(format!("Could not remove `{}`", path.display())).with_source(error)
+        })
+    }
+
+    /// Gives back every address that is this host's, when its record does not tell them.
+    pub(crate) fn release_all(&self, id: &HostId) -> Result<(), DriverError> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
+        for entry in entries.flatten() {
+            if let Some(address) = entry.file_name().to_str() {
+                self.release(address, id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn an_address_belongs_to_one_host_until_it_is_given_back() {
+        let (mine, other, cache) = (HostId::random(), HostId::random(), tempfile::tempdir().unwrap());
+        let address = Ipv4Addr::new(127, 20, 30, 40);
+        let reservations = Reservations::of_loopback(cache.path());
+        assert!(reservations.reserve(address, &mine).unwrap());
+        assert!(reservations.reserve(address, &mine).unwrap());
+        assert!(!reservations.reserve(address, &other).unwrap());
+        reservations.release(address, &other).unwrap();
+        assert!(reservations.is_taken(address, &other));
+        assert!(!Reservations::inside(cache.path()).is_taken(address, &other));
+        reservations.release(address, &mine).unwrap();
+        reservations.release(address, &mine).unwrap();
+        assert!(reservations.reserve(address, &other).unwrap());
+        reservations.release_all(&mine).unwrap();
+        assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 1);
+        reservations.release_all(&other).unwrap();
+        assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 0);
+    }
+}
