@@ -9,6 +9,8 @@ mod answers;
 mod hostile;
 #[path = "cli/shells.rs"]
 mod shells;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use std::{
     fs,

@@ -26,6 +26,8 @@ pub struct Row {
     pub engine_version: Option<String>,
     pub error: String,
     pub response_time: Duration,
+    /// Whether somebody has still to answer.
+    pub pending: bool,
 }
 
 impl Row {
@@ -35,12 +37,20 @@ impl Row {
             url: url(record, record.state, None),
             state: Some(record.state),
             engine_version: record.engine_version.clone(),
+            pending: true,
             ..Self::unanswered(String::new())
         }
     }
 
     fn unanswered(error: String) -> Self {
-        Self { state: None, url: String::new(), engine_version: None, error, response_time: Duration::ZERO }
+        Self {
+            state: None,
+            url: String::new(),
+            engine_version: None,
+            error,
+            response_time: Duration::ZERO,
+            pending: false,
+        }
     }
 }
 
@@ -76,7 +86,8 @@ pub async fn survey(
             _ = &mut drivers, if !asked => asked = true,
             Some((index, mut row)) = described.recv() => {
                 row.response_time = began.elapsed();
-                if ask_engines && !row.url.is_empty() {
+                row.pending = ask_engines && !row.url.is_empty();
+                if row.pending {
                     engines.push(ask_engine(context, records[index], index, row.url.clone(), limit));
                 }
                 changed(index, &row);
@@ -84,6 +95,7 @@ pub async fn survey(
             }
             Some((index, answer)) = engines.next() => {
                 let row = &mut rows[index];
+                row.pending = false;
                 match answer {
                     Ok(version) => row.engine_version = Some(version),
                     Err(error) => row.error = error,

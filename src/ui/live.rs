@@ -1,5 +1,7 @@
 //! A text that is drawn again in place while it changes.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Style, Ui, safe};
@@ -15,6 +17,8 @@ impl Live {
         let bar = (ui.style == Style::Terminal).then(|| ui.bars.add(ProgressBar::new_spinner()));
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{msg}")) {
             bar.set_style(style);
+            // A drawing that came too soon after another one is made up for.
+            bar.enable_steady_tick(Duration::from_millis(100));
         }
         Self { bar }
     }
@@ -31,7 +35,6 @@ impl Live {
         let cut = |line: &str| line.chars().take(columns.saturating_sub(1)).collect::<String>();
         let text: Vec<String> = text(rows.saturating_sub(1)).lines().map(cut).collect();
         bar.set_message(safe::printable(&text.join("\n")).into_owned());
-        bar.tick();
     }
 }
 

@@ -100,6 +100,22 @@ fn records_cannot_steer_a_terminal_wherever_they_are_damaged() {
 }
 
 #[test]
+fn talk_cannot_steer_a_terminal() {
+    let home = Home::new();
+    let store = home.folder.path().join("x\u{1b}[2J\u{9b}y\u{202e}");
+    for command in [
+        &["create", "-d", "none", "--url", "tcp://h:1", "mc1"][..],
+        &["--json", "create", "-d", "none", "--url", "tcp://h:1", "mc2"],
+        &["-D", "ls", "-t", "1"],
+        &["rm", "-y", "mc1"],
+    ] {
+        let output = home.command(command).env("MACHINE_STORAGE_PATH", &store).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", show(&output));
+        assert_safe(&format!("{command:?}"), &output);
+    }
+}
+
+#[test]
 fn arguments_cannot_steer_a_terminal() {
     let home = Home::new();
     for command in [

@@ -92,10 +92,20 @@ impl Item {
         Self { name: record.name.to_string(), broken: false, fields }
     }
 
-    /// What is recorded of a host whose driver has not answered yet: its state is marked.
+    /// What is recorded of a host whose driver has not answered yet. What may still change is marked.
     pub(super) fn last_known(record: &Record, docker_host: &str) -> Self {
-        let mut item = Self::of(record, &Row::last_known(record), docker_host, Times::Text);
+        let mut item = Self::while_asking(record, &Row::last_known(record), docker_host);
         item.fields["State"] = json!(format!("{} …", record.state).trim_start());
+        item
+    }
+
+    /// What is known of a host while others, or its engine, are still being asked.
+    pub(super) fn while_asking(record: &Record, row: &Row, docker_host: &str) -> Self {
+        let mut item = Self::of(record, row, docker_host, Times::Text);
+        if row.pending {
+            let known = record.engine_version.as_deref().map(|version| format!("v{version} "));
+            item.fields["DockerVersion"] = json!(format!("{}…", known.unwrap_or_default()));
+        }
         item
     }
 

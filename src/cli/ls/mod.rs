@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use clap::Args;
 use filters::Filters;
-use item::{Item, Times};
+use item::Item;
 use layout::Layout;
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ fn ask(
     };
     draw(&shown);
     let rows = survey(context, &records, ask_engines, limit, |index, row| {
-        shown.answer(index, Item::of(records[index], row, docker_host, Times::Text));
+        shown.answer(index, Item::while_asking(records[index], row, docker_host));
         draw(&shown);
     });
     let Some(rows) = super::block_on(rows)? else { return Ok(None) };
