@@ -1,7 +1,8 @@
-//! The drivers that this program has.
+//! The drivers that this program has: those that are compiled in, and programs on the PATH.
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,25 +24,36 @@ const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "none", aliases: &[], open: || Arc::new(machine_driver_none::NoDriver) },
 ];
 
+/// The drivers that were asked for so far, by name: one of each for the whole process, because opening a program starts
+/// it.
+static OPENED: Mutex<BTreeMap<String, Arc<dyn Driver>>> = Mutex::new(BTreeMap::new());
+
 /// The drivers that this program has; each is opened when it is first asked for, and kept.
-#[derive(Debug, Default)]
-pub struct Registry {
-    opened: Mutex<BTreeMap<&'static str, Arc<dyn Driver>>>,
-}
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Registry;
 
 impl Registry {
     /// The drivers that are compiled in.
     pub fn built_in() -> Self {
-        Self::default()
+        Self
     }
 
-    /// The driver of this name or alias.
-    pub fn find(&self, name: &str) -> Result<Arc<dyn Driver>, DriverError> {
+    /// The driver of this name or alias: one that is compiled in, or else the program `machine-driver-NAME` of the PATH.
+    pub fn find(self, name: &str) -> Result<Arc<dyn Driver>, DriverError> {
         if let Some(known) =
             BUILT_IN.iter().find(|driver| driver.name == name || driver.aliases.contains(&name))
         {
-            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(opened.entry(known.name).or_insert_with(known.open).clone());
+            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(opened.entry(known.name.to_owned()).or_insert_with(known.open).clone());
+        }
+        if let Some(program) = machine_driver_plugin::find(name) {
+            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = opened.get(name) {
+                return Ok(known.clone());
+            }
+            let driver = open_program(name, &program)?;
+            opened.insert(name.to_owned(), driver.clone());
+            return Ok(driver);
         }
         let error = DriverError::unsupported(format!("Driver \"{name}\" not found"));
         if LEFT_OUT.contains(&name) {
@@ -49,12 +61,47 @@ impl Registry {
                 "This `machine` was built without it; `cargo xtask build` builds it with all drivers",
             ));
         }
-        Err(error.with_hint(format!("The drivers are {}", Self::names().join(", "))))
+        Err(error.with_hint(format!(
+            "The drivers are {}; others are programs on the PATH called `machine-driver-NAME`",
+            Self::names().join(", ")
+        )))
+    }
+
+    /// The names of the drivers that are compiled in, then those of programs on the PATH.
+    pub fn names() -> Vec<String> {
+        let mut names: Vec<String> = Self::built_in_names().map(str::to_owned).collect();
+        let programs = machine_driver_plugin::installed();
+        names.extend(programs.into_iter().filter(|name| !is_built_in(name)));
+        names
     }
 
     /// The names of the drivers that are compiled in.
-    pub fn names() -> Vec<&'static str> {
-        BUILT_IN.iter().map(|driver| driver.name).collect()
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|driver| driver.name)
+    }
+}
+
+fn is_built_in(name: &str) -> bool {
+    BUILT_IN.iter().any(|driver| driver.name == name || driver.aliases.contains(&name))
+}
+
+/// Asks a program who it is. Whoever looks for a driver may be in the middle of asynchronous work or not: the question
+/// has a thread and a runtime of its own.
+fn open_program(name: &str, program: &Path) -> Result<Arc<dyn Driver>, DriverError> {
+    let failed = |error: std::io::Error| {
+        DriverError::failed(format!("Could not ask the driver {name} who it is")).with_source(error)
+    };
+    let opened = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+            runtime.block_on(machine_driver_plugin::PlugIn::open(name, program))
+        });
+        asking.join()
+    });
+    match opened {
+        Ok(driver) => Ok(Arc::new(driver?)),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report, Failure> {
         Some(None) => {}
     }
     let with: Vec<&str> =
-        Registry::names().into_iter().filter(|name| matches!(permissions(name), Ok(Some(Some(_))))).collect();
+        Registry::built_in_names().filter(|name| matches!(permissions(name), Ok(Some(Some(_))))).collect();
     let refused = format!("The driver {} needs no permissions at a provider", arguments.driver);
     Err(Failure::text(refused).with_hint(if with.is_empty() {
         "No driver of this build does".to_owned()

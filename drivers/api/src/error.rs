@@ -122,6 +122,13 @@ impl DriverError {
         self
     }
 
+    /// The texts of what it came from, nearest first.
+    #[must_use]
+    pub fn with_causes(mut self, texts: Vec<String>) -> Self {
+        self.causes = Causes::from(texts);
+        self
+    }
+
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
