@@ -253,6 +253,20 @@ fn what_cannot_be_understood_is_refused_and_nothing_is_made() {
         (vec!["create", "-d", "qemu", "--qemu-memory", "lots", "mc1"], 1),
         (vec!["create", "-d", "none", "--url", "tcp://h:1", "--engine-label", "x", "mc1"], 1),
         (vec!["create", "-d", "none", "--url", "tcp://h:1", "mc1", "mc1"], 1),
+        (
+            vec![
+                "create",
+                "-d",
+                "none",
+                "--url",
+                "tcp://h:1",
+                "--engine-install-url",
+                "http://m.example/x",
+                "mc1",
+            ],
+            3,
+        ),
+        (vec!["create", "-d", "none", "--url", "tcp://h:1", "--engine-opt", "mtu=big", "mc1"], 3),
     ] {
         let output = home.machine(&arguments);
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", show(&output));
@@ -455,6 +469,7 @@ fn every_command_has_a_help() {
         "create",
         "env",
         "gc",
+        "host-key",
         "iam-policy",
         "inspect",
         "ip",

@@ -453,6 +453,11 @@ async fn firewalls_are_opened_for_the_port_alone() {
     assert_eq!(host.provision(host.settings()).await.unwrap().changed, Vec::<String>::new());
 }
 
+fn digest(text: &str) -> String {
+    use sha2::Digest as _;
+    format!("{:x}", sha2::Sha256::digest(text))
+}
+
 /// Serves one installer to anybody who asks.
 fn serve(script: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -476,6 +481,7 @@ async fn another_engine_is_installed_and_configured() {
     let host = Host::new(Kind::Systemd);
     host.write("/etc/docker/daemon.json", "{\"hosts\": [\"fd://\"], \"data-root\": \"/srv/docker\"}", 0o644);
     let settings = EngineSettings {
+        install_sha256: Some(digest(&script)),
         install_url: Some(serve(script)),
         options: vec![("dns".to_owned(), "192.0.2.53".to_owned())],
         env: vec![("HTTP_PROXY".to_owned(), "http://proxy:3128".to_owned())],
@@ -517,8 +523,12 @@ async fn another_engine_is_installed_and_configured() {
 #[tokio::test]
 async fn an_installer_that_fails_is_quoted() {
     let host = Host::new(Kind::OpenRc);
-    let url = serve("echo The mirror is on fire\nexit 7\n".to_owned());
-    let settings = EngineSettings { install_url: Some(url), ..host.settings() };
+    let script = "echo The mirror is on fire\nexit 7\n";
+    let settings = EngineSettings {
+        install_url: Some(serve(script.to_owned())),
+        install_sha256: Some(digest(script)),
+        ..host.settings()
+    };
     let error = host.provision(settings).await.unwrap_err();
     assert!(
         error.to_string().contains("The installer ended with status 7\n  | The mirror is on fire"),
@@ -526,8 +536,31 @@ async fn an_installer_that_fails_is_quoted() {
     );
     assert!(!host.path("/etc/docker").exists());
 
-    let settings =
-        EngineSettings { install_url: Some("http://127.0.0.1:9/install.sh".to_owned()), ..host.settings() };
+    let settings = EngineSettings {
+        install_url: Some("http://127.0.0.1:9/install.sh".to_owned()),
+        install_sha256: Some(digest(script)),
+        ..host.settings()
+    };
     let error = host.provision(settings).await.unwrap_err();
     assert!(error.to_string().contains("Could not fetch http://127.0.0.1:9/install.sh"), "{error}");
+}
+
+#[tokio::test]
+async fn an_installer_that_somebody_could_replace_is_not_run() {
+    for kind in [Kind::Systemd, Kind::OpenRc] {
+        let host = Host::new(kind);
+        let url = serve("echo here >/run/installs\n".to_owned());
+        let settings = EngineSettings {
+            install_url: Some(url.clone()),
+            install_sha256: Some(digest("what was meant")),
+            ..host.settings()
+        };
+        let error = host.provision(settings).await.unwrap_err();
+        assert!(error.to_string().contains("has another digest than the one that was given"), "{error}");
+        let settings = EngineSettings { install_url: Some(url), ..host.settings() };
+        let error = host.provision(settings).await.unwrap_err();
+        assert!(matches!(error, ProvisionError::Settings(_)), "{error:?}");
+        assert!(error.hint().unwrap().contains("--engine-install-sha256"), "{:?}", error.hint());
+        assert!(!host.path("/run/installs").exists() && !host.path("/etc/docker").exists());
+    }
 }

@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Install another engine with the script at this URL instead of the one that machine carries
     #[arg(long, env = "MACHINE_DOCKER_INSTALL_URL", value_name = "URL")]
     engine_install_url: Option<String>,
+    /// The SHA-256 digest of that script; another one is not run. Needed where the URL does not begin with https
+    #[arg(long, value_name = "DIGEST")]
+    engine_install_sha256: Option<String>,
     /// A setting of the engine, as in its configuration file; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     engine_opt: Vec<String>,
@@ -208,6 +211,7 @@ fn requests(
         storage_driver: arguments.engine_storage_driver.clone().unwrap_or_default(),
         registry_mirror: arguments.engine_registry_mirror.clone(),
         install_url: arguments.engine_install_url.clone().unwrap_or_default(),
+        install_sha256: arguments.engine_install_sha256.clone().unwrap_or_default(),
         ..EngineOptions::default()
     };
     for name in &arguments.tls_san {

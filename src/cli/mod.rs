@@ -9,6 +9,7 @@ mod create;
 mod driver_flags;
 mod env;
 mod gc;
+mod host_key;
 mod hosts;
 mod iam_policy;
 mod inspect;
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Env(env::Arguments),
     /// Find what is left at a provider and belongs to no host, and remove it
     Gc(gc::Arguments),
+    /// Show, record or forget the SSH host key that is accepted of a host
+    HostKey(host_key::Arguments),
     /// Print the permissions that a driver needs at its provider
     IamPolicy(iam_policy::Arguments),
     /// Print a host's record
@@ -117,6 +120,7 @@ impl Command {
             | Self::Console(_)
             | Self::Env(_)
             | Self::Gc(_)
+            | Self::HostKey(_)
             | Self::IamPolicy(_)
             | Self::Inspect(_)
             | Self::Ip(_)
@@ -209,6 +213,7 @@ fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> 
             let given = matches.subcommand_matches("gc").unwrap_or(matches);
             gc::run(&settings.context(ui)?, ui, &arguments, given, settings.json)
         }
+        Command::HostKey(arguments) => return host_key::run(&settings.context(ui)?, ui, &arguments),
         Command::IamPolicy(arguments) => return iam_policy::run(&arguments),
         Command::Inspect(arguments) => return inspect::run(settings, &arguments),
         Command::Ip(arguments) => return ip::run(&settings.store()?, &arguments),

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     lifecycle::{HostKeyQuestion, Prompter},
+    ssh::fingerprint_of,
     ui::{Questions, Ui},
 };
 
@@ -22,9 +23,15 @@ struct AtTheTerminal {
 
 impl Prompter for AtTheTerminal {
     fn accepts(&self, question: &HostKeyQuestion<'_>) -> bool {
-        let HostKeyQuestion { host, address, port, offered } = question;
+        let HostKeyQuestion { host, address, port, recorded, offered } = question;
+        let known: Vec<String> = recorded.iter().filter_map(|key| fingerprint_of(key)).collect();
+        let known = if known.is_empty() {
+            "is not known here".to_owned()
+        } else {
+            format!("was {}", known.join(" or "))
+        };
         let mut text = format!(
-            "The SSH host key of `{host}` ({address}, port {port}) is not known here. It shows {} {}\n\
+            "The SSH host key of `{host}` ({address}, port {port}) {known}. It shows {} {}\n\
              Is that the right one? (yes, no, or the fingerprint that you expect): ",
             offered.kind(),
             offered.fingerprint

@@ -8,9 +8,9 @@ use machine_driver::HostName;
 use super::{hosts, ssh, system_ssh};
 use crate::{
     lifecycle::Context,
-    ssh::{CopyOptions, Place, Session, copy},
+    ssh::{CopyEvent, CopyLimits, CopyOptions, Place, Session, copy},
     store::{Record, Store},
-    ui::{Failure, Ui},
+    ui::{Failure, Ui, chain},
 };
 
 #[derive(Debug, Args)]
@@ -27,9 +27,30 @@ pub(crate) struct Arguments {
     /// Copy only what differs, with rsync
     #[arg(short, long)]
     delta: bool,
-    /// Say nothing
+    /// Say nothing, and show no progress
     #[arg(short, long)]
     quiet: bool,
+    /// The most that is taken from a host at once, such as `500M` or `2T`
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256G", conflicts_with = "delta")]
+    max_size: u64,
+    /// The most files and folders that are taken from a host at once
+    #[arg(long, value_name = "NUMBER", default_value_t = CopyLimits::default().entries, conflicts_with = "delta")]
+    max_files: u64,
+}
+
+/// A number of bytes, with `K`, `M`, `G` or `T` for 1024 of the one before.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("a size is a number with K, M, G or T after it".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than there can be".to_owned())
 }
 
 /// One side of a copy, as it was written.
@@ -45,10 +66,29 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
     if arguments.delta {
         return delta(context, ui, &source, &destination, arguments);
     }
-    let options = CopyOptions { recursive: arguments.recursive, ..CopyOptions::default() };
+    let options = CopyOptions {
+        recursive: arguments.recursive,
+        limits: CopyLimits { bytes: arguments.max_size, entries: arguments.max_files },
+        ..CopyOptions::default()
+    };
     let copied = super::block_on(async {
         let (from, to) = (open(context, ui, &source).await?, open(context, ui, &destination).await?);
-        copy(&place(&source, from.as_ref()), &place(&destination, to.as_ref()), options, &|_| {}).await?;
+        let transfer = (!arguments.quiet).then(|| ui.transfer());
+        let follow = |event: CopyEvent<'_>| match (&transfer, event) {
+            (Some(transfer), CopyEvent::File { name, size }) => transfer.begin(name, size),
+            (Some(transfer), CopyEvent::Bytes(count)) => transfer.advance(count),
+            (None, _) => {}
+        };
+        let (there, here) = (place(&source, from.as_ref()), place(&destination, to.as_ref()));
+        let copied = copy(&there, &here, options, &follow).await;
+        drop(transfer);
+        if let Err(error) = &copied {
+            // The first one is told last, with all of them counted.
+            for failure in error.each().into_iter().skip(1) {
+                ui.report(&Failure::text(chain(failure).join(": ")));
+            }
+        }
+        copied?;
         for session in [from, to].into_iter().flatten() {
             session.close().await;
         }

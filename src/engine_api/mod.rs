@@ -16,8 +16,8 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -49,20 +49,44 @@ impl Default for Limits {
     }
 }
 
-/// What the engine says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+/// What the engine says of itself: short texts of printable ASCII, whatever it sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct Version {
-    /// The engine's version, such as `0.1.0`.
+    /// The engine's version, such as `0.1.0`. There is no engine that does not say it.
+    #[serde(deserialize_with = "some_word")]
     pub version: String,
     /// The newest version of the API that it speaks.
+    #[serde(default, deserialize_with = "word")]
     pub api_version: String,
     /// The oldest one.
-    #[serde(rename = "MinAPIVersion")]
+    #[serde(rename = "MinAPIVersion", default, deserialize_with = "word")]
     pub min_api_version: String,
+    #[serde(default, deserialize_with = "word")]
     pub os: String,
+    #[serde(default, deserialize_with = "word")]
     pub arch: String,
+    #[serde(default, deserialize_with = "word")]
     pub kernel_version: String,
+}
+
+/// Characters that are kept of anything that an engine says of itself; the longest that is known has thirty.
+const WORD_AT_MOST: usize = 80;
+
+fn cleaned(text: &str) -> String {
+    let shown = |character: &char| character.is_ascii_graphic() || *character == ' ';
+    text.chars().filter(shown).take(WORD_AT_MOST).collect::<String>().trim().to_owned()
+}
+
+fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(cleaned(&String::deserialize(deserializer)?))
+}
+
+fn some_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match word(deserializer)? {
+        empty if empty.is_empty() => Err(D::Error::custom("it says no version")),
+        version => Ok(version),
+    }
 }
 
 /// Asks one engine. Cheap to build; every question is a connection of its own.
@@ -109,7 +133,7 @@ impl EngineClient {
     pub async fn ping(&self) -> Result<String, EngineError> {
         let (headers, _) = self.get("/_ping").await?;
         let version = headers.get("api-version").and_then(|value| value.to_str().ok());
-        Ok(version.unwrap_or_default().to_owned())
+        Ok(cleaned(version.unwrap_or_default()))
     }
 
     /// What the engine says of itself.

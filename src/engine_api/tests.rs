@@ -260,6 +260,27 @@ async fn answers_are_judged() {
     assert!(matches!(ask("").await, EngineError::AnswerTimeout { .. }));
 }
 
+#[tokio::test]
+async fn what_an_engine_says_of_itself_is_short_and_printable() {
+    let ask = async |answer: &str| {
+        let port = serve_plain(ok(answer)).await;
+        let client = EngineClient::plain(&format!("tcp://127.0.0.1:{port}")).unwrap();
+        client.version().await
+    };
+    let long = "9".repeat(100_000);
+    let hostile = serde_json::json!({
+        "Version": "1.0\u{1b}[2J\r\n\u{9b}31m\u{202e}x", "ApiVersion": long, "Os": "\u{7}linux\u{0}", "Arch": " a b ",
+    });
+    let version = ask(&hostile.to_string()).await.unwrap();
+    assert_eq!(version.version, "1.0[2J31mx");
+    assert_eq!(version.api_version, "9".repeat(80));
+    assert_eq!((version.os.as_str(), version.arch.as_str()), ("linux", "a b"));
+    for nothing in ["{}", "{\"Version\":\"\"}", "{\"Version\":\"\\u001b\"}", "{\"Version\":null}", "[]"] {
+        let error = ask(nothing).await.unwrap_err();
+        assert!(matches!(error, EngineError::Answer { .. }), "{nothing}: {error:?}");
+    }
+}
+
 #[test]
 fn damaged_files_are_named() {
     let certificates = Certificates::for_names(&["127.0.0.1"]);

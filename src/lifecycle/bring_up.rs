@@ -9,7 +9,7 @@ use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
     ssh::{self, SshError},
-    store::{ClientFiles, HostFiles, HostLock, Phase, Record, StoreError},
+    store::{ClientFiles, EngineOptions, HostFiles, HostLock, Phase, Record, StoreError},
 };
 
 /// How long a host may take from power-on to its SSH banner: a stock distribution in software emulation on a
@@ -197,8 +197,8 @@ pub(super) fn certificates(
     Ok((client, files))
 }
 
-fn plan<'a>(context: &'a Context, driver: &dyn Driver, record: &Record, files: &HostFiles) -> Plan<'a> {
-    let engine = &record.host_options.engine_options;
+/// What the user asked of the engine, as provisioning takes it.
+pub(super) fn engine_settings(engine: &EngineOptions, driver_name: &str, port: u16) -> EngineSettings {
     let pairs = |list: &[String]| {
         list.iter()
             .map(|text| match text.split_once('=') {
@@ -208,20 +208,30 @@ fn plan<'a>(context: &'a Context, driver: &dyn Driver, record: &Record, files: &
             .collect::<Vec<_>>()
     };
     let mut labels = engine.labels.clone();
-    labels.push(format!("provider={}", record.driver_name));
+    labels.push(format!("provider={driver_name}"));
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    EngineSettings {
+        install_url: given(&engine.install_url),
+        install_sha256: given(&engine.install_sha256),
+        options: pairs(&engine.arbitrary_flags),
+        labels,
+        env: pairs(&engine.env),
+        insecure_registries: engine.insecure_registry.clone(),
+        registry_mirrors: engine.registry_mirror.clone(),
+        storage_driver: given(&engine.storage_driver),
+        port,
+    }
+}
+
+fn plan<'a>(context: &'a Context, driver: &dyn Driver, record: &Record, files: &HostFiles) -> Plan<'a> {
     let endpoint = record.endpoint.as_ref();
     Plan {
         hostname: (!driver.info().features.adopted).then(|| record.name.to_string()),
-        engine: EngineSettings {
-            install_url: Some(engine.install_url.clone()).filter(|url| !url.is_empty()),
-            options: pairs(&engine.arbitrary_flags),
-            labels,
-            env: pairs(&engine.env),
-            insecure_registries: engine.insecure_registry.clone(),
-            registry_mirrors: engine.registry_mirror.clone(),
-            storage_driver: Some(engine.storage_driver.clone()).filter(|name| !name.is_empty()),
-            port: endpoint.map_or(2376, |endpoint| endpoint.engine_port),
-        },
+        engine: engine_settings(
+            &record.host_options.engine_options,
+            &record.driver_name,
+            endpoint.map_or(2376, |endpoint| endpoint.engine_port),
+        ),
         tls: TlsFiles {
             ca_pem: files.ca_pem.clone(),
             server_pem: files.server_pem.clone(),

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
 use crate::{
+    provision::SettingsError,
     ssh::{self, SshError},
     store::{
         EngineOptions, HostLock, Phase, Record, RecordJournal, StoreError, SwarmOptions, write_atomically,
@@ -42,6 +43,8 @@ pub enum CreateError {
     Removing { name: HostName },
     #[error("Error creating machine")]
     Driver(#[source] DriverError),
+    #[error("Error with the engine's options")]
+    Settings(#[source] SettingsError),
     #[error("Error with `--ssh-host-key`")]
     HostKey(#[source] SshError),
     #[error(
@@ -62,13 +65,14 @@ impl CreateError {
                 "Give the options that it was begun with to go on, or undo it with `machine rm {name}`"
             )),
             Self::Removing { name } => Some(format!("Finish that with `machine rm {name}`")),
+            Self::Settings(error) => error.hint(),
             Self::HostKeyNotNeeded { .. } => Some("Leave it out".to_owned()),
             Self::BringUp(error) => match &**error {
                 BringUpError::Login {
-                    source: LoginError::Ssh(SshError::HostKeyUnknown { .. } | SshError::HostKeyChanged { .. }),
+                    source: LoginError::Ssh(SshError::HostKeyUnknown { .. }),
                     ..
                 } => Some(
-                    "If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says what the server shows on the host, run the \
+                    "If `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` says the same on the host, run the \
                      same command again with `--ssh-host-key SHA256:…`"
                         .to_owned(),
                 ),
@@ -83,7 +87,7 @@ impl CreateError {
     /// docker-machine's exit status: 3 when it was refused before anything was made.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Check(_) => 3,
+            Self::Check(_) | Self::Settings(_) => 3,
             _ => 1,
         }
     }
@@ -113,6 +117,9 @@ impl Prepared {
 pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, CreateError> {
     let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
     let host_keys = named_host_keys(&*driver, request)?;
+    bring_up::engine_settings(&request.engine, driver.info().name.as_ref(), 2376)
+        .check_all()
+        .map_err(CreateError::Settings)?;
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
         let mut record = context.store.load(&request.name)?;

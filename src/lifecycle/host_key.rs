@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use machine_driver::{Driver, HostKeySource, Progress};
+use machine_driver::{Driver, HostKeySource, HostName, Progress};
 
 use super::{
     BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     provision,
     ssh::{OfferedKey, Session, Timeouts},
-    store::{HostLock, Record},
+    store::{HostLock, Record, StoreError},
 };
 
 /// Consoles of providers lag behind by half a minute and more.
@@ -124,6 +124,14 @@ async fn replace(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Err(BringUpError::HostKeyKept { name: record.name.clone() })
+}
+
+/// Has these keys accepted from now on, as [`crate::ssh::expected_key`] read them, and no others; none: the next login asks.
+pub fn set_host_keys(context: &Context, name: &HostName, keys: Vec<String>) -> Result<(), StoreError> {
+    let lock = context.store.lock(name)?;
+    let mut record = super::power::load_or_unlock(context, name, &lock)?;
+    record.ssh_host_keys = keys;
+    context.store.save(&lock, &mut record)
 }
 
 /// The host key that a host shows now; nobody logs in for it.

@@ -26,13 +26,15 @@ pub trait Prompter: Debug + Send + Sync {
     fn passphrase(&self, key_file: &Path) -> Option<String>;
 }
 
-/// A host that shows a key which nothing is known of.
+/// A host that shows a key of which nothing is known, or another one than before.
 #[derive(Debug, Clone, Copy)]
 pub struct HostKeyQuestion<'a> {
     pub host: &'a HostName,
     /// Where it was found.
     pub address: &'a str,
     pub port: u16,
+    /// What is recorded of it, and is something else.
+    pub recorded: &'a [String],
     pub offered: &'a OfferedKey,
 }
 
@@ -97,7 +99,13 @@ pub(super) fn target(
     let host_key = if record.ssh_host_keys.is_empty() {
         let (name, address, port, prompter) = (name.clone(), ssh.host.clone(), ssh.port, prompter.clone());
         HostKeyPolicy::Ask(Arc::new(move |offered: &OfferedKey| {
-            prompter.accepts(&HostKeyQuestion { host: &name, address: &address, port, offered })
+            prompter.accepts(&HostKeyQuestion {
+                host: &name,
+                address: &address,
+                port,
+                recorded: &[],
+                offered,
+            })
         }))
     } else {
         HostKeyPolicy::Pinned(record.ssh_host_keys.clone())

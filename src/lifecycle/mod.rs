@@ -17,7 +17,7 @@ mod survey;
 pub use bring_up::BringUpError;
 pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
-pub use host_key::shown_host_key;
+pub use host_key::{set_host_keys, shown_host_key};
 pub use leftovers::{LeftoversError, leftovers, remove_leftovers};
 pub use login::{HostKeyQuestion, LoginError, Nobody, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::desired::{self, Directory, ENGINE, File, Flavor};
 use super::facts::{Facts, Init, Pending};
 use super::render::render;
+use super::settings::EngineSettings;
 use super::{Plan, ProvisionError};
 use crate::bundle::Engine;
 
@@ -191,9 +192,9 @@ impl Difference {
         init: Init,
         flavor: Flavor,
         port: Option<u16>,
-        install_url: Option<&str>,
+        settings: Option<&EngineSettings>,
     ) -> Result<String, ProvisionError> {
-        Ok(render("shell/apply.sh", &Script::new(self, facts, init, flavor, port, install_url))?)
+        Ok(render("shell/apply.sh", &Script::new(self, facts, init, flavor, port, settings))?)
     }
 
     /// The upload: what differs, and last the script, so that half of it runs nothing.
@@ -249,8 +250,10 @@ struct Script {
     port_hexadecimal: String,
     await_port: bool,
     install_url: Option<String>,
+    install_sha256: Option<String>,
     install_text: String,
     install_download_failed: String,
+    install_differs: String,
     install_done: &'static str,
     fill_in_dockerd: bool,
     engine: Option<EngineStep>,
@@ -313,12 +316,14 @@ impl Script {
         init: Init,
         flavor: Flavor,
         port: Option<u16>,
-        install_url: Option<&str>,
+        settings: Option<&EngineSettings>,
     ) -> Self {
         let await_port = port.is_some();
         let port = port.unwrap_or_default();
         let files = &difference.files;
-        let install_url = install_url.filter(|_| difference.install);
+        let installer = settings.filter(|_| difference.install);
+        let install_url = installer.and_then(|settings| settings.install_url.as_deref());
+        let install_sha256 = installer.and_then(|settings| settings.install_sha256.as_deref());
         let url = install_url.unwrap_or_default();
         let member = difference.member.as_deref().unwrap_or_default();
         let hostname = difference.hostname.as_deref().unwrap_or_default();
@@ -347,8 +352,10 @@ impl Script {
             port_hexadecimal: port_hexadecimal(port),
             await_port,
             install_url: install_url.map(str::to_owned),
+            install_sha256: install_sha256.map(str::to_ascii_lowercase),
             install_text: format!("Installing the engine from {url}"),
             install_download_failed: format!("Could not fetch {url}"),
+            install_differs: format!("What came from {url} has another digest than the one that was given"),
             install_done: "Engine installed",
             fill_in_dockerd: difference.install && files.iter().any(|file| file.step == "service-file"),
             engine: difference.engine.as_ref().map(engine_step),

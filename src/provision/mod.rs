@@ -130,13 +130,10 @@ pub async fn provision(
         progress.step("Everything is as it has to be");
         return Ok(report);
     }
-    let script = difference.script(
-        &facts,
-        init,
-        flavor,
-        Some(plan.engine.port),
-        plan.engine.install_url.as_deref(),
-    )?;
+    if difference.install {
+        plan.engine.check_installer()?;
+    }
+    let script = difference.script(&facts, init, flavor, Some(plan.engine.port), Some(&plan.engine))?;
     let (outcome, uploaded) = apply(session, &facts, &difference, &script, progress).await?;
     report.changed = outcome.changed;
     report.uploaded_bytes = uploaded;

@@ -17,6 +17,8 @@ const VALUE_AT_MOST: usize = 16 * 1024;
 pub struct EngineSettings {
     /// Another engine: the URL of its installer. `None` is the engine that travels inside this program.
     pub install_url: Option<String>,
+    /// The SHA-256 digest of that installer, in hexadecimal; another one is not run.
+    pub install_sha256: Option<String>,
     /// `--engine-opt`, in order; a key may come several times.
     pub options: Vec<(String, String)>,
     /// `key=value`.
@@ -34,6 +36,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             install_url: None,
+            install_sha256: None,
             options: Vec::new(),
             labels: Vec::new(),
             env: Vec::new(),
@@ -62,6 +65,12 @@ pub enum SettingsError {
     Unprintable { name: String },
     #[error("The installer's address `{url}` is neither `https://…` nor `http://…`")]
     InstallUrl { url: String },
+    #[error("The installer at `{url}` would be run as root, and anybody on the way could replace it")]
+    InstallUnprotected { url: String },
+    #[error("`{digest}` is no SHA-256 digest in hexadecimal")]
+    InstallDigest { digest: String },
+    #[error("A digest is given, and no installer that it is of")]
+    DigestOfNothing,
     #[error("`/etc/docker/daemon.json` on the host is not a JSON object")]
     Existing { source: Option<serde_json::Error> },
     #[error(transparent)]
@@ -84,6 +93,12 @@ impl SettingsError {
             Self::InstallUrl { .. } => {
                 "Give the address of an install script, such as `https://get.docker.com`"
             }
+            Self::InstallUnprotected { .. } => {
+                "Give an address that begins with `https://`, or say with `--engine-install-sha256` what `sha256sum` says of \
+                 the script that you mean"
+            }
+            Self::InstallDigest { .. } => "Give the 64 digits that `sha256sum` prints",
+            Self::DigestOfNothing => "Give its address with `--engine-install-url`",
             Self::Existing { .. } => "Correct that file or remove it, and run the same command again",
             Self::Render(_) | Self::Rendered { .. } => return None,
         };
@@ -164,8 +179,34 @@ impl EngineSettings {
         if self.install_url.is_some() { Flavor::Dockerd } else { Flavor::Bundled }
     }
 
+    /// Refuses everything that can be refused without looking at the host, the installer included.
+    pub fn check_all(&self) -> Result<(), SettingsError> {
+        self.check()?;
+        self.check_installer()?;
+        match self.flavor() {
+            Flavor::Bundled => self.engine_configuration().map(drop),
+            Flavor::Dockerd => self.dockerd_configuration(None).map(drop),
+        }
+    }
+
+    /// Refuses an installer that anybody on the way could replace. Where nothing is to be installed it does not matter.
+    pub(super) fn check_installer(&self) -> Result<(), SettingsError> {
+        match (&self.install_url, &self.install_sha256) {
+            (Some(url), None) if !url.starts_with("https://") => {
+                Err(SettingsError::InstallUnprotected { url: url.clone() })
+            }
+            (None, Some(_)) => Err(SettingsError::DigestOfNothing),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what could not be written to the files exactly as it is.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        if let Some(digest) = &self.install_sha256
+            && !(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Err(SettingsError::InstallDigest { digest: digest.clone() });
+        }
         if let Some(url) = &self.install_url {
             let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
             let sound = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
@@ -525,6 +566,25 @@ mod tests {
             let settings = EngineSettings { env: vec![(name.to_owned(), value.to_owned())], ..with(&[]) };
             assert!(settings.check().is_err(), "{name}={value:?}");
         }
+        let installer = |url: &str, digest: Option<&str>| {
+            let settings = EngineSettings {
+                install_url: Some(url.to_owned()),
+                install_sha256: digest.map(str::to_owned),
+                ..with(&[])
+            };
+            settings.check_all().map_err(|error| (error.to_string(), error.hint().unwrap()))
+        };
+        let (digest, url) = ("aB".repeat(32), "http://mirror.example/install.sh");
+        let (error, hint) = installer(url, None).unwrap_err();
+        assert!(error.contains(url) && error.contains("as root"), "{error}");
+        assert!(hint.contains("--engine-install-sha256"), "{hint}");
+        installer(url, Some(&digest)).unwrap();
+        installer("https://get.docker.com", None).unwrap();
+        for wrong in ["", "ab", &digest[1..], &format!("{}g", &digest[1..])] {
+            assert!(installer(url, Some(wrong)).is_err(), "{wrong}");
+        }
+        let nothing = EngineSettings { install_sha256: Some(digest), ..with(&[]) };
+        assert!(matches!(nothing.check_all(), Err(SettingsError::DigestOfNothing)));
         for url in ["get.docker.com", "file:///etc/passwd", "https://", "https://a b", "-o/x"] {
             let settings = EngineSettings { install_url: Some(url.to_owned()), ..with(&[]) };
             assert!(settings.check().is_err(), "{url}");

@@ -80,8 +80,7 @@ fn satisfied(plan: &Plan<'_>, init: Init) -> Facts {
 
 fn script(plan: &Plan<'_>, facts: &Facts, init: Init) -> String {
     let difference = Difference::of_host(plan, facts, init).unwrap();
-    let url = plan.engine.install_url.as_deref();
-    difference.script(facts, init, plan.engine.flavor(), Some(plan.engine.port), url).unwrap()
+    difference.script(facts, init, plan.engine.flavor(), Some(plan.engine.port), Some(&plan.engine)).unwrap()
 }
 
 /// Whether the program is content with the script on its standard input; `None` if there is no such program.

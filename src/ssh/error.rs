@@ -101,6 +101,9 @@ pub enum SshError {
     /// The command wrote more than anybody wants to keep.
     #[error("{what} on `{host}` wrote more than {limit} bytes")]
     TooMuchOutput { host: String, what: String, limit: usize },
+    /// A port of ours.
+    #[error("Could not listen on {address}")]
+    Listen { address: String, source: io::Error },
     /// Our own standard input, output, error or terminal.
     #[error("Could not use the {what}")]
     OwnStream { what: &'static str, source: io::Error },
@@ -120,7 +123,7 @@ fn offered_methods(methods: &[String]) -> String {
 
 impl SshError {
     /// How far the connection came: `address`, `port`, `banner`, `key exchange`, `host key`, `key file`,
-    /// `authentication`, `channel`, `connection` or, when it is about our own side, `terminal`.
+    /// `authentication`, `channel`, `connection` or, when it is about our own side, `terminal` or `own port`.
     pub fn layer(&self) -> &'static str {
         match self {
             Self::Address { .. } => "address",
@@ -146,6 +149,7 @@ impl SshError {
             Self::Channel { .. } | Self::ChannelTimeout { .. } | Self::TooMuchOutput { .. } => "channel",
             Self::Lost { .. } => "connection",
             Self::OwnStream { .. } => "terminal",
+            Self::Listen { .. } => "own port",
         }
     }
 
@@ -185,6 +189,11 @@ impl SshError {
                     "Is the public key in `~/.ssh/authorized_keys` of `{user}` on the host, and is `{user}` the right name?"
                 )
             }
+            Self::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "Another program has that port: choose another one, or 0 for any free one".to_owned(),
+                io::ErrorKind::PermissionDenied => "Choose a port above 1023".to_owned(),
+                _ => return None,
+            },
             Self::Authentication { .. } => "The server would have to allow logins with a key".to_owned(),
             Self::AuthenticationBroken { reason, .. } if reason.contains("Too many authentication failures") => {
                 "The agent holds more keys than the server lets anybody try: name the file of the right one".to_owned()

@@ -19,9 +19,9 @@ mod target;
 
 pub use banner::wait_for_banner;
 pub use command::{ExitStatus, Output, Stream};
-pub use copy::{CopyError, CopyEvent, CopyOptions, Place, copy};
+pub use copy::{CopyError, CopyEvent, CopyLimits, CopyOptions, Place, copy};
 pub use error::{Cause, SshError};
-pub use forward::ForwardedStream;
+pub use forward::{Forward, ForwardedStream, Listener};
 pub use host_key::{OfferedKey, expected_key, fingerprint_of, is_fingerprint, same_key};
 pub use key::{KeyPair, generate_key_pair};
 pub use session::Session;

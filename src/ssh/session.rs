@@ -13,7 +13,7 @@ use russh::{Channel, ChannelId, Disconnect, Preferred, SshId, cipher};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::authentication::{self, Credentials};
@@ -49,6 +49,8 @@ pub(super) struct Facts {
     asking: Mutex<bool>,
     /// Why the connection ended.
     lost: OnceLock<String>,
+    /// Whether it has ended.
+    over: watch::Sender<bool>,
 }
 
 impl Facts {
@@ -148,6 +150,11 @@ impl Session {
 
     pub(super) fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    /// Waits for the end of the connection.
+    pub(super) async fn ended(&self) {
+        let _ = self.facts.over.subscribe().wait_for(|over| *over).await;
     }
 
     pub(super) fn channel_limit(&self) -> Duration {
@@ -313,6 +320,7 @@ impl Handler for Client {
 
     async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
         let _ = self.facts.lost.set(explain(&reason));
+        self.facts.over.send_replace(true);
         Ok(())
     }
 

@@ -131,6 +131,9 @@ pub struct EngineOptions {
     /// Empty: the engine that travels inside `machine`.
     #[serde(rename = "InstallURL")]
     pub install_url: String,
+    /// The digest of what is at that URL; another one is not run.
+    #[serde(rename = "InstallSHA256", skip_serializing_if = "String::is_empty")]
+    pub install_sha256: String,
 }
 
 impl Default for EngineOptions {
@@ -144,6 +147,7 @@ impl Default for EngineOptions {
             tls_verify: true,
             registry_mirror: Vec::new(),
             install_url: String::new(),
+            install_sha256: String::new(),
         }
     }
 }

@@ -22,6 +22,7 @@ mod question;
 mod report;
 pub(crate) mod safe;
 mod table;
+mod transfer;
 
 pub use failure::Failure;
 pub(crate) use failure::chain;
@@ -31,6 +32,7 @@ pub(crate) use live::Live;
 pub use question::Questions;
 pub use report::Report;
 pub use table::aligned;
+pub use transfer::Transfer;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -143,6 +145,11 @@ impl Ui {
     /// A text that is drawn again in place while it changes, on a terminal; nothing elsewhere.
     pub(crate) fn live(&self) -> Live {
         Live::new(self)
+    }
+
+    /// The progress of a copy.
+    pub fn transfer(&self) -> Transfer {
+        Transfer::new(self)
     }
 
     /// Whom to ask what has to be known in the middle of something.

@@ -55,12 +55,21 @@ add_fetcher() {
 step install running {{ install_text | sh }}
 echo 'DPkg::Lock::Timeout "300";' >"$stage/apt.conf"
 export APT_CONFIG="$stage/apt.conf"
+{%- if install_sha256 %}
 has curl || has wget || add_fetcher || fail install 'The host has neither `curl` nor `wget`, and no package of either'
 if has curl; then
     curl -fsSL --retry 3 --connect-timeout 20 -o "$stage/install.sh" {{ install_url | sh }} >&2
 else
     wget -q -O "$stage/install.sh" {{ install_url | sh }} >&2
 fi || fail install {{ install_download_failed | sh }}
+digest=$(sha256sum <"$stage/install.sh")
+[ "${digest%% *}" = {{ install_sha256 | sh }} ] || fail install {{ install_differs | sh }}
+{%- else %}
+# Of the two, curl alone can be kept from following a redirection to where nothing is protected.
+has curl || add_fetcher || fail install 'The host has no `curl`, and no package of it'
+curl -fsSL --proto =https --retry 3 --connect-timeout 20 -o "$stage/install.sh" {{ install_url | sh }} >&2 ||
+    fail install {{ install_download_failed | sh }}
+{%- endif %}
 [ -s "$stage/install.sh" ] || fail install {{ install_download_failed | sh }}
 (umask 022; sh "$stage/install.sh" </dev/null 2>&1; echo $? >"$stage/install.status") |
     while IFS= read -r line; do

@@ -8,12 +8,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use machine::ssh::{CopyError, CopyOptions, Place, Session, copy};
+use machine::ssh::{CopyError, CopyLimits, CopyOptions, Place, Session, copy};
 
 use crate::server::{Server, wait};
 
-const FILES: CopyOptions = CopyOptions { recursive: false, preserve_times: false };
-const TREES: CopyOptions = CopyOptions { recursive: true, preserve_times: true };
+const LIMITS: CopyLimits = CopyLimits { bytes: 100 << 20, entries: 10_000 };
+const FILES: CopyOptions = CopyOptions { recursive: false, preserve_times: false, limits: LIMITS };
+const TREES: CopyOptions = CopyOptions { recursive: true, preserve_times: true, limits: LIMITS };
 
 async fn copied(from: &Place<'_>, to: &Place<'_>, options: CopyOptions) -> Result<(), CopyError> {
     copy(from, to, options, &|_| {}).await
@@ -317,7 +318,53 @@ fn a_host_without_sftp_says_so() {
         let error = copied(&local(&server.path("key.pub")), &remote(&session, &server.path("x")), FILES)
             .await
             .unwrap_err();
-        assert!(matches!(error, CopyError::NoSftp { .. } | CopyError::Ssh(_)), "{}", chain(&error));
+        // The server starts a shell that finds nothing, so the conversation ends before it has begun.
+        assert!(matches!(error, CopyError::NoSftp { .. }), "{}", chain(&error));
+        assert!(chain(&error).len() > error.to_string().len(), "{} has no reason", chain(&error));
+        assert!(error.hint().unwrap().contains("sftp-server"));
+    });
+    let server = Server::start_with("Subsystem other /bin/true\n");
+    wait(async {
+        let session = server.session().await;
+        let error = copied(&local(&server.path("key.pub")), &remote(&session, &server.path("x")), FILES)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            chain(&error),
+            format!("The SSH server of `{}` does not transfer files: it refused the request", server.host)
+        );
+    });
+}
+
+#[test]
+fn what_a_host_sends_is_bounded() {
+    let server = Server::start();
+    for folder in 0..5 {
+        fs::create_dir_all(server.path("tree").join(folder.to_string())).unwrap();
+        for file in 0..4 {
+            fs::write(server.path("tree").join(format!("{folder}/{file}")), [0; 1000]).unwrap();
+        }
+    }
+    wait(async {
+        let session = server.session().await;
+        let (tree, to) = (remote(&session, &server.path("tree")), |name: &str| local(&server.path(name)));
+        // 25 files and folders, 20000 bytes.
+        let within = |bytes, entries| CopyOptions { limits: CopyLimits { bytes, entries }, ..TREES };
+        copied(&tree, &to("all"), within(20_000, 25)).await.unwrap();
+        let error = copied(&tree, &to("files"), within(20_000, 24)).await.unwrap_err();
+        assert!(matches!(error, CopyError::TooManyInAll { limit: 24, .. }), "{}", chain(&error));
+        assert!(error.to_string().contains(&server.host) && error.hint().unwrap().contains("--max-files"));
+        let error = copied(&tree, &to("bytes"), within(19_999, 25)).await.unwrap_err();
+        assert!(matches!(error, CopyError::TooMuchInAll { limit: 19_999, .. }), "{}", chain(&error));
+        assert!(error.hint().unwrap().contains("--max-size"));
+        // One file that never ends, and says that it is empty.
+        let endless = Place::Remote(&session, "/proc/self/pagemap".to_owned());
+        let one = CopyOptions { limits: CopyLimits { bytes: 1 << 20, entries: 1 }, ..FILES };
+        let error = copied(&endless, &to("endless"), one).await.unwrap_err();
+        assert!(error.to_string().ends_with("are more than 1 MiB"), "{}", chain(&error));
+        // What lies here is the user's own.
+        copied(&to("tree"), &remote(&session, &server.path("there")), within(1, 1)).await.unwrap();
+        copied(&to("tree"), &to("here"), within(1, 1)).await.unwrap();
     });
 }
 

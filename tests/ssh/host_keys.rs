@@ -56,7 +56,7 @@ fn an_accepted_key_is_kept_by_ssh_and_scp() {
 fn a_question_is_answered_with_the_fingerprint_as_well() {
     let server = Server::start();
     let store = Store::with(&server);
-    for (answer, status) in [("SHA256:wrong", 1), (&*fingerprint(&server, "host_ed25519.pub"), 0)] {
+    for (answer, status) in [("SHA256:wrong", 255), (&*fingerprint(&server, "host_ed25519.pub"), 0)] {
         let mut screen = Screen::of(&store.command(&["ssh", "web1", "true"]), 200, 24);
         screen.expect("that you expect): ");
         screen.type_in(&format!("{answer}\n"));
@@ -185,4 +185,64 @@ fn the_systems_ssh_accepts_the_recorded_key_alone() {
     );
     let refused = through(&["-o", "StrictHostKeyChecking=no", "true"]);
     assert!(said(&refused).contains("`StrictHostKeyChecking` cannot be given"), "{}", said(&refused));
+}
+
+#[test]
+fn a_host_that_was_installed_anew_is_pinned_again() {
+    let server = Server::start();
+    let store = Store::with(&server);
+    // Without the comment, which is no part of a key.
+    let old = server.line("key.pub").split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let new = server.line("host_ed25519.pub");
+    let right = fingerprint(&server, "host_ed25519.pub");
+    let run = |arguments: &[&str]| {
+        let output = store.machine(&[&["host-key"], arguments].concat());
+        (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), said(&output))
+    };
+    assert_eq!(run(&["show", "web1"]).1, "");
+    assert_eq!(run(&["pin", "web1", &old]).0, Some(0));
+    assert_eq!(run(&["show", "web1"]).1, format!("{} {old}\n", fingerprint(&server, "key.pub")));
+    let changed = store.machine(&["ssh", "web1", "true"]);
+    assert!(said(&changed).contains("machine host-key pin"), "{}", said(&changed));
+
+    // Nobody says that the new one is right.
+    let (status, _, text) = run(&["pin", "web1"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains(&format!("machine host-key pin web1 {right}")), "{text}");
+    assert_eq!(store.pinned(), std::slice::from_ref(&old));
+    let mut screen = Screen::of(&store.command(&["host-key", "pin", "web1"]), 250, 24);
+    let question = screen.expect("that you expect): ");
+    assert!(question.contains(&format!("was {}", fingerprint(&server, "key.pub"))), "{question}");
+    screen.type_in("yes\n");
+    assert_eq!(screen.end(), 0);
+    assert_eq!(store.pinned(), std::slice::from_ref(&new));
+    assert!(store.machine(&["ssh", "web1", "true"]).status.success());
+    // Now there is nothing to ask.
+    assert_eq!(run(&["pin", "web1"]).0, Some(0));
+
+    // By its fingerprint, as several words of a shell, or as one of several.
+    assert_eq!(run(&["pin", "web1", &right]).0, Some(0));
+    assert_eq!(run(&["show", "web1"]).1, format!("{right}\n"));
+    assert!(store.machine(&["ssh", "web1", "true"]).status.success());
+    assert_eq!(store.pinned(), std::slice::from_ref(&new));
+    let words: Vec<&str> = new.split(' ').collect();
+    assert_eq!(run(&["pin", "web1", words[0], words[1]]).0, Some(0));
+    assert_eq!(store.pinned(), std::slice::from_ref(&new));
+    assert_eq!(run(&["pin", "web1", &old, &right]).0, Some(0));
+    assert_eq!(store.pinned(), [old.clone(), right.clone()]);
+    let json = store.machine(&["--json", "host-key", "show", "web1"]);
+    let objects: Vec<serde_json::Value> = String::from_utf8(json.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(objects[0]["Key"], old);
+    assert_eq!(objects[1], serde_json::json!({ "Name": "web1", "Fingerprint": right, "Key": null }));
+    assert!(store.machine(&["ssh", "web1", "true"]).status.success());
+
+    assert_eq!(run(&["pin", "web1", "ssh-ed25519 mistyped"]).0, Some(1));
+    assert_eq!(run(&["forget", "web1"]).0, Some(0));
+    assert_eq!(store.pinned(), Vec::<String>::new());
+    let refused = store.machine(&["ssh", "web1", "true"]);
+    assert!(said(&refused).contains("is unknown and was not accepted"), "{}", said(&refused));
 }

@@ -139,6 +139,13 @@ impl Server {
         session.unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 
+    /// Ends it; nobody listens there any more.
+    pub(crate) fn stop(&mut self) {
+        self.cut();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
     /// Kills what serves the sessions, as a crash or a firewall would.
     pub(crate) fn cut(&self) {
         for child in children(self.process.id()) {
@@ -162,8 +169,6 @@ fn children(of: u32) -> Vec<u32> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.cut();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
     }
 }

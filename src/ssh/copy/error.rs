@@ -13,7 +13,7 @@ pub enum CopyError {
     Ssh(#[from] SshError),
     /// The host has an SSH server without file transfer.
     #[error("The SSH server of `{host}` does not transfer files")]
-    NoSftp { host: String, reason: io::Error },
+    NoSftp { host: String, source: io::Error },
     /// The source.
     #[error("Could not read `{place}`")]
     Read { place: String, source: io::Error },
@@ -50,6 +50,12 @@ pub enum CopyError {
     /// Nobody puts so many files into one directory on purpose.
     #[error("The directory `{place}` has more than {limit} entries")]
     TooMany { place: String, limit: usize },
+    /// The host goes on and on.
+    #[error("`{place}` and what came before it are more than {limit} files and directories")]
+    TooManyInAll { place: String, limit: u64 },
+    /// The host goes on and on.
+    #[error("`{place}` and what came before it are more than {}", size(*limit))]
+    TooMuchInAll { place: String, limit: u64 },
     /// The file would be emptied before it is read.
     #[error("`{place}` would be copied onto or into itself")]
     Itself { place: String },
@@ -64,6 +70,16 @@ pub enum CopyError {
     },
 }
 
+/// With the largest unit that makes a whole number.
+fn size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = |&&(shift, _): &&(u32, &str)| bytes >= 1 << shift && bytes.trailing_zeros() >= shift;
+    match units.iter().find(whole) {
+        Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 impl CopyError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -73,6 +89,8 @@ impl CopyError {
             Self::NoSftp { .. } => {
                 Some("Is `sftp-server` installed on the host, and named in its `sshd_config`?".to_owned())
             }
+            Self::TooManyInAll { .. } => Some("If that is right, allow more with `--max-files`".to_owned()),
+            Self::TooMuchInAll { .. } => Some("If that is right, allow more with `--max-size`".to_owned()),
             Self::Several { first, .. } => first.hint(),
             _ => None,
         }
@@ -80,7 +98,18 @@ impl CopyError {
 
     /// Whether nothing else can be copied either.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Ssh(_) | Self::NoSftp { .. })
+        matches!(
+            self,
+            Self::Ssh(_) | Self::NoSftp { .. } | Self::TooManyInAll { .. } | Self::TooMuchInAll { .. }
+        )
+    }
+
+    /// The failures of a copy, one by one, as far as they were kept.
+    pub fn each(&self) -> Vec<&Self> {
+        match self {
+            Self::Several { first, rest, .. } => std::iter::once(&**first).chain(rest).collect(),
+            one => vec![one],
+        }
     }
 
     /// One error for all of them.

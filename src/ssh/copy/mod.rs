@@ -1,7 +1,7 @@
 //! `scp`: files and directories from here to a host, back, and between hosts.
 //!
 //! Whatever a host lists is only believed as far as it can do no harm: names that climb are refused, links are followed on
-//! the reading side but never on the writing side, depth and number of entries are bounded.
+//! the reading side but never on the writing side, depth, number and size are bounded.
 
 mod ends;
 mod error;
@@ -29,6 +29,20 @@ pub enum Place<'a> {
     Remote(&'a Session, String),
 }
 
+/// How much is taken from a host at most, in one copy. What lies here is not bounded: it is the user's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyLimits {
+    pub bytes: u64,
+    /// Files and directories.
+    pub entries: u64,
+}
+
+impl Default for CopyLimits {
+    fn default() -> Self {
+        Self { bytes: 256 << 30, entries: 1_000_000 }
+    }
+}
+
 /// What to copy, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CopyOptions {
@@ -36,6 +50,7 @@ pub struct CopyOptions {
     pub recursive: bool,
     /// Modification times are kept too.
     pub preserve_times: bool,
+    pub limits: CopyLimits,
 }
 
 /// What a copy tells while it goes on.
@@ -56,7 +71,8 @@ pub enum CopyEvent<'a> {
 type Progress<'a> = &'a (dyn Fn(CopyEvent<'_>) + Send + Sync);
 
 /// Copies a file, or with `recursive` a directory, with its modes. As with `scp`, a destination that is a directory
-/// receives the source under its own name. What fails does not keep the rest from being copied.
+/// receives the source under its own name. What fails does not keep the rest from being copied; a host that sends more than
+/// the limits allow ends it.
 pub async fn copy(
     from: &Place<'_>,
     to: &Place<'_>,
@@ -65,7 +81,8 @@ pub async fn copy(
 ) -> Result<(), CopyError> {
     let (source, from) = Source::open(from).await?;
     let (destination, to) = Destination::open(to).await?;
-    let copy = tree::Copy { source: &source, destination: &destination, options, progress };
+    let copied = tree::Copied::default();
+    let copy = tree::Copy { source: &source, destination: &destination, options, progress, copied: &copied };
     tokio::select! {
         outcome = copy.run(&from, &to) => outcome,
         error = source.ended() => Err(error),

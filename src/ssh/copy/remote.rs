@@ -50,7 +50,7 @@ impl<'a> Remote<'a> {
         channel.request_subsystem(true, "sftp").await.map_err(|error| session.channel_error(WHAT, error))?;
         let none = |reason: &str| CopyError::NoSftp {
             host: session.host().to_owned(),
-            reason: io::Error::other(reason),
+            source: io::Error::other(reason.to_owned()),
         };
         loop {
             match timeout(session.channel_limit(), channel.wait()).await {

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -24,6 +25,14 @@ pub(super) struct Copy<'a> {
     pub(super) destination: &'a Destination<'a>,
     pub(super) options: CopyOptions,
     pub(super) progress: Progress<'a>,
+    pub(super) copied: &'a Copied,
+}
+
+/// How much there was so far.
+#[derive(Default)]
+pub(super) struct Copied {
+    bytes: AtomicU64,
+    entries: AtomicU64,
 }
 
 /// A directory whose entries are to be copied.
@@ -202,7 +211,9 @@ impl Copy<'_> {
             });
         }
         let mut jobs = Vec::new();
-        for (name, meta) in self.source.list(&directory.from).await? {
+        let entries = self.source.list(&directory.from).await?;
+        self.count_entries(entries.len(), &directory.from)?;
+        for (name, meta) in entries {
             jobs.push(self.plan(&directory, name, meta).await);
         }
         Ok(jobs)
@@ -257,6 +268,9 @@ impl Copy<'_> {
         let outcome = loop {
             match reader.next().await {
                 Ok(Some(data)) => {
+                    if let Err(error) = self.count_bytes(data.len(), from) {
+                        break Err(error);
+                    }
                     if let Err(source) = writer.write(&data).await {
                         break Err(write_error(source));
                     }
@@ -270,6 +284,28 @@ impl Copy<'_> {
         let mode = mode.filter(|_| outcome.is_ok());
         let finished = writer.finish(mode, self.options.preserve_times).await.map_err(write_error);
         outcome.and(finished)
+    }
+
+    fn count_entries(self, more: usize, from: &Path) -> Result<(), CopyError> {
+        let limit = self.options.limits.entries;
+        if self.exceeds(&self.copied.entries, more, limit) {
+            return Err(CopyError::TooManyInAll { place: self.source.label(from), limit });
+        }
+        Ok(())
+    }
+
+    fn count_bytes(self, more: usize, from: &Path) -> Result<(), CopyError> {
+        let limit = self.options.limits.bytes;
+        if self.exceeds(&self.copied.bytes, more, limit) {
+            return Err(CopyError::TooMuchInAll { place: self.source.label(from), limit });
+        }
+        Ok(())
+    }
+
+    /// What lies here is the user's own and not bounded.
+    fn exceeds(self, count: &AtomicU64, more: usize, limit: u64) -> bool {
+        let more = more as u64;
+        count.fetch_add(more, Ordering::Relaxed) + more > limit && self.source.host().is_some()
     }
 
     /// Refuses a copy onto or into itself, as far as that can be seen from here.
