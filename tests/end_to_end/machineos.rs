@@ -31,6 +31,8 @@ fn two_hosts_from_creation_to_removal() {
     containers(&bench);
     other_authorities_are_refused(&bench);
     commands_and_copies(&bench);
+    neighbours_reach_each_other(&bench);
+    this_machines_loopback_is_out_of_reach(&bench);
     renewal_leaves_containers_running(&bench);
     stop_and_start(&bench);
     a_changed_host_key_is_refused(&bench);
@@ -160,6 +162,44 @@ fn commands_and_copies(bench: &Bench) {
     let back = bench.folder().join("back");
     bench.machine(&["scp", "-r", "mc2:/tmp/there", &back.display().to_string()]);
     assert_eq!(fs::read(back.join("a b/-x")).unwrap(), vec![7_u8; 3 << 20]);
+}
+
+/// The address of a host on the network inside the store.
+fn inside(bench: &Bench, name: &str) -> String {
+    bench.machine(&["inspect", "-f", "{{.Endpoint.inside.address}}", name]).trim().to_owned()
+}
+
+fn neighbours_reach_each_other(bench: &Bench) {
+    for (from, to) in [("mc1", "mc2"), ("mc2", "mc1")] {
+        bench.machine(&["ssh", from, &format!("sudo -n ping -c 1 -w 30 {}", inside(bench, to))]);
+    }
+    // A published port of a container, by TCP.
+    let page = format!("wget -q -T 20 -O - http://{}:8080/", inside(bench, "mc1"));
+    assert!(bench.machine(&["ssh", "mc2", &page]).contains("hello from a container"));
+    // Another user's programs do not get in, and other stores have networks of their own.
+    let folder = fs::metadata(bench.store().join("cache/qemu/network")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&folder.permissions()) & 0o777, 0o700);
+}
+
+/// From the VM itself, from a container, and from one with the host's own network. Names are still resolved: the port of
+/// the name server is let through.
+fn this_machines_loopback_is_out_of_reach(bench: &Bench) {
+    let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        for mut client in service.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut client, b"secret\n");
+        }
+    });
+    let ask = format!("nc -w 5 10.0.2.2 {port} </dev/null 2>&1; true");
+    let said = [
+        bench.machine(&["ssh", "mc1", &ask]),
+        bench.docker("mc1", &["run", "--rm", "busybox", "sh", "-c", &ask]),
+        bench.docker("mc1", &["run", "--rm", "--network", "host", "busybox", "sh", "-c", &ask]),
+    ];
+    for said in said {
+        assert!(said.contains("No route to host") && !said.contains("secret"), "{said}");
+    }
 }
 
 fn renewal_leaves_containers_running(bench: &Bench) {

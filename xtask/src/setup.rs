@@ -21,7 +21,8 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
 /// For the tests beyond that.
-const TEST: [&str; 15] = [
+const TEST: [&str; 16] = [
+    "strace",
     "openssh-server",
     "openssh-client",
     "nftables",

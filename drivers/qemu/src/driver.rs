@@ -172,7 +172,7 @@ impl Driver for Qemu {
         if let Some(process) = vm::find(&host.folder, book.made.process, &host.id) {
             vm::cut_power(&host.folder, process, &host.id).await?;
         }
-        vm::kill_everything(vm::marker(&host.id)).await?;
+        vm::kill_everything(vm::marker(&host.folder, &host.id)).await?;
         running::ended(host, &mut book).await
     }
 
@@ -186,7 +186,7 @@ impl Driver for Qemu {
         let made = Made::parse(&journal.state()).unwrap_or_default();
         let mut book = Book { journal, made, place: None };
         progress.step("Removing the VM");
-        vm::kill_everything(vm::marker(&host.id)).await?;
+        vm::kill_everything(vm::marker(&host.folder, &host.id)).await?;
         running::ended(host, &mut book).await?;
         let partial = |name: &str| format!("{name}.partial");
         let files =

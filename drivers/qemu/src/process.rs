@@ -1,6 +1,7 @@
-//! Processes that are known by more than their number, so that a recycled one is never taken for ours.
+//! Processes that are known by more than their number, so that neither a recycled one nor one of a copied store is ever
+//! taken for ours.
 
-use std::{fs, io, thread, time::Duration};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, thread, time::Duration};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,15 @@ pub(crate) struct Process {
     pub(crate) started: u64,
 }
 
-/// Two arguments in a row that only our process has, such as `-uuid` and the host's id.
+/// What only our process has.
 #[derive(Debug, Clone)]
-pub(crate) struct Marker(pub(crate) [String; 2]);
+pub(crate) struct Marker {
+    /// Two arguments in a row, such as `-uuid` and the host's id.
+    words: [String; 2],
+    /// The device and the number of the folder that it runs in, which stay the same when the folder is moved. `None`:
+    /// the folder is not there, and so nothing is ours.
+    folder: Option<(u64, u64)>,
+}
 
 impl Process {
     /// The process of that number, if it carries the marker.
@@ -86,12 +93,24 @@ impl Process {
 }
 
 impl Marker {
+    /// The mark of a process that runs in this folder.
+    pub(crate) fn new(words: [String; 2], folder: &Path) -> Self {
+        Self { words, folder: identity(folder) }
+    }
+
     fn is_on(&self, pid: i32) -> bool {
-        let [first, second] = &self.0;
+        if self.folder.is_none() || identity(Path::new(&format!("/proc/{pid}/cwd"))) != self.folder {
+            return false;
+        }
+        let [first, second] = &self.words;
         let line = command_line(pid);
         let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         arguments.windows(2).any(|pair| pair[0] == first.as_bytes() && pair[1] == second.as_bytes())
     }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    fs::metadata(folder).ok().map(|folder| (folder.dev(), folder.ino()))
 }
 
 /// Empty for zombies and what belongs to the kernel.
@@ -123,19 +142,21 @@ mod tests {
 
     use super::*;
 
-    fn sleeper(word: &str) -> (Child, Marker) {
+    fn sleeper(word: &str, folder: &Path) -> (Child, Marker) {
         let child = Command::new("sh")
             .args(["-c", "read -r line", "--", "-uuid", word])
+            .current_dir(folder)
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        (child, Marker(["-uuid".into(), word.into()]))
+        (child, Marker::new(["-uuid".into(), word.into()], folder))
     }
 
     #[test]
     fn only_the_one_with_the_marker_is_killed() {
-        let (mut mine, marker) = sleeper("1c9a7a1e-mine");
-        let (mut other, other_marker) = sleeper("1c9a7a1e-other");
+        let folder = tempfile::tempdir().unwrap();
+        let (mut mine, marker) = sleeper("1c9a7a1e-mine", folder.path());
+        let (mut other, other_marker) = sleeper("1c9a7a1e-other", folder.path());
         let found = Process::all(&marker);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid, i32::try_from(mine.id()).unwrap());
@@ -149,11 +170,12 @@ mod tests {
 
     #[test]
     fn a_recycled_number_is_not_taken_for_ours() {
-        let (mut child, marker) = sleeper("1c9a7a1e-recycled");
+        let folder = tempfile::tempdir().unwrap();
+        let (mut child, marker) = sleeper("1c9a7a1e-recycled", folder.path());
         let pid = i32::try_from(child.id()).unwrap();
         let now = Process::with_pid(pid, &marker).unwrap();
         let earlier = Process { started: now.started - 1, ..now };
-        let renamed = Marker(["-uuid".into(), "another".into()]);
+        let renamed = Marker::new(["-uuid".into(), "another".into()], folder.path());
         assert!(now.is_alive(&marker) && !earlier.is_alive(&marker) && !now.is_alive(&renamed));
         earlier.kill(&marker).unwrap();
         now.kill(&renamed).unwrap();
@@ -161,5 +183,22 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!now.is_alive(&marker));
+    }
+
+    #[test]
+    fn a_store_that_was_copied_does_not_touch_the_vms_of_the_first_and_one_that_was_moved_has_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (first, copy, moved) =
+            (root.path().join("first"), root.path().join("copy"), root.path().join("moved"));
+        fs::create_dir(&first).unwrap();
+        fs::create_dir(&copy).unwrap();
+        let (mut child, _) = sleeper("1c9a7a1e-copied", &first);
+        let words = ["-uuid".to_owned(), "1c9a7a1e-copied".to_owned()];
+        Process::kill_all(&Marker::new(words.clone(), &copy)).unwrap();
+        Process::kill_all(&Marker::new(words.clone(), &root.path().join("nowhere"))).unwrap();
+        assert_eq!(Process::all(&Marker::new(words.clone(), &first)).len(), 1);
+        fs::rename(&first, &moved).unwrap();
+        Process::kill_all(&Marker::new(words, &moved)).unwrap();
+        child.wait().unwrap();
     }
 }

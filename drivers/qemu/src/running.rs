@@ -161,7 +161,7 @@ async fn run_forwarder(
     book: &mut Book<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let marker = vm::forwarder_marker(&host.id);
+    let marker = vm::forwarder_marker(&host.folder, &host.id);
     if book.made.ports.is_some_and(|process| process.is_alive(&marker)) {
         return Ok(());
     }
@@ -189,7 +189,7 @@ async fn run_forwarder(
 
 /// Forgets the processes, which have ended.
 pub(crate) async fn ended(host: &HostView, book: &mut Book<'_>) -> Result<(), DriverError> {
-    vm::end_forwarder(&host.id).await?;
+    vm::end_forwarder(&host.folder, &host.id).await?;
     vm::clear_runtime_files(&host.folder).map_err(|error| {
         DriverError::failed("Could not remove what a run of the VM left").with_source(error)
     })?;

@@ -33,12 +33,12 @@ const SHUTDOWN: Duration = Duration::from_mins(2);
 const PRESS_AGAIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(50);
 
-pub(crate) fn marker(id: &HostId) -> Marker {
-    Marker(["-uuid".into(), id.to_string()])
+pub(crate) fn marker(folder: &Path, id: &HostId) -> Marker {
+    Marker::new(["-uuid".into(), id.to_string()], folder)
 }
 
-pub(crate) fn forwarder_marker(id: &HostId) -> Marker {
-    Marker([PORT_FORWARDER_WORD.into(), id.to_string()])
+pub(crate) fn forwarder_marker(folder: &Path, id: &HostId) -> Marker {
+    Marker::new([PORT_FORWARDER_WORD.into(), id.to_string()], folder)
 }
 
 /// Work that blocks, away from the runtime's threads.
@@ -52,7 +52,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The VM's process, by what is recorded or by the file that QEMU itself writes.
 pub(crate) fn find(folder: &Path, recorded: Option<Process>, id: &HostId) -> Option<Process> {
-    let marker = marker(id);
+    let marker = marker(folder, id);
     recorded.filter(|process| process.is_alive(&marker)).or_else(|| {
         let pid = fs::read_to_string(folder.join(PID_FILE)).ok()?;
         Process::with_pid(pid.trim().parse().ok()?, &marker)
@@ -65,7 +65,7 @@ pub(crate) async fn find_or_wait(
     recorded: Option<Process>,
     id: &HostId,
 ) -> Result<Option<Process>, DriverError> {
-    let marker = marker(id);
+    let marker = marker(folder, id);
     let deadline = Instant::now() + LAUNCH;
     loop {
         if let Some(process) = find(folder, recorded, id) {
@@ -215,7 +215,7 @@ pub(crate) async fn launch_forwarder(
     let process = child
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(|pid| Process::with_pid(pid, &forwarder_marker(id)));
+        .and_then(|pid| Process::with_pid(pid, &forwarder_marker(folder, id)));
     match process {
         Some(process) if line.trim() == READY => Ok(process),
         _ => {
@@ -254,7 +254,7 @@ pub(crate) async fn shut_down(
     name: &str,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let marker = marker(id);
+    let marker = marker(folder, id);
     let began = Instant::now();
     let mut pressed: Option<Instant> = None;
     let mut trouble: Option<QmpError> = None;
@@ -282,7 +282,7 @@ pub(crate) async fn shut_down(
 
 /// Ends the VM at once.
 pub(crate) async fn cut_power(folder: &Path, process: Process, id: &HostId) -> Result<(), DriverError> {
-    let marker = marker(id);
+    let marker = marker(folder, id);
     // QEMU writes what it holds back when it is told to quit; a QEMU that hangs is killed.
     if tell(folder.to_owned(), "quit").await.is_ok() {
         let deadline = Instant::now() + MONITOR_LIMIT;
@@ -307,8 +307,8 @@ async fn tell(folder: PathBuf, command: &'static str) -> Result<(), QmpError> {
 }
 
 /// The forwarder ends with QEMU by itself; one that does not is killed.
-pub(crate) async fn end_forwarder(id: &HostId) -> Result<(), DriverError> {
-    let marker = forwarder_marker(id);
+pub(crate) async fn end_forwarder(folder: &Path, id: &HostId) -> Result<(), DriverError> {
+    let marker = forwarder_marker(folder, id);
     let deadline = Instant::now() + Duration::from_secs(3);
     while !Process::all(&marker).is_empty() && Instant::now() < deadline {
         sleep(Duration::from_millis(10)).await;

@@ -16,14 +16,38 @@ const ENDLESS: &str = "A call writes to the journal a bounded number of times";
 /// Far more than any driver writes; a journal that grows for ever is a fault of its own.
 const MOST_WRITES: usize = 500;
 
+/// Points among so many writes, all different, always the same for one seed.
+fn seeded(seed: u64, points: usize, writes: usize) -> Vec<Plug> {
+    let mut all: Vec<Plug> =
+        (0..writes).flat_map(|write| [Plug::Before(write), Plug::After(write)]).collect();
+    let mut state = seed | 1;
+    let mut chosen = Vec::new();
+    while chosen.len() < points && !all.is_empty() {
+        // Xorshift (Marsaglia 2003): no quality is asked for but that one seed always gives the same.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let at = usize::try_from(state % all.len() as u64).unwrap_or_default();
+        chosen.push(all.swap_remove(at));
+    }
+    chosen
+}
+
 impl Suite<'_> {
     pub(super) async fn crash(&self, report: &mut Report, kinds: &[String]) -> Result<(), Violation> {
         let cache = tempfile::tempdir()
             .or_else(|error| violated("The suite can set up a host", error.to_string()))?;
         match self.crashes {
             Crashes::Nowhere => return Ok(()),
-            Crashes::At(write) => {
-                self.resume(&cache, kinds, Plug::After(write), report).await?;
+            Crashes::Seeded { seed, points } => {
+                let mut host = self.host(&cache).await?;
+                host.make_folder()?;
+                host.call(Call::Create).await?;
+                let plugs = seeded(seed, points, host.journal.writes());
+                self.removed(&mut host, UNDO).await?;
+                for plug in plugs {
+                    self.resume(&cache, kinds, plug, report).await?;
+                }
             }
             Crashes::Everywhere => {
                 self.everywhere(&cache, kinds, report).await?;
@@ -140,5 +164,20 @@ impl Suite<'_> {
             }
         }
         violated(ENDLESS, format!("`remove` writes more than {MOST_WRITES} times"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_points_again_and_no_point_twice() {
+        let points = seeded(7, 3, 10);
+        assert_eq!(points, seeded(7, 3, 10));
+        assert_ne!(points, seeded(99, 3, 10));
+        let all = seeded(7, 100, 10);
+        assert_eq!(all.len(), 20);
+        assert!((0..10).all(|write| all.contains(&Plug::Before(write)) && all.contains(&Plug::After(write))));
     }
 }

@@ -192,6 +192,11 @@ impl CrashingJournal {
         self.writes = 0;
     }
 
+    /// How many writes there were since the plug was put in.
+    pub(super) fn writes(&self) -> usize {
+        self.writes
+    }
+
     /// Whether the next write reaches the disk, and whether the process lives on after it.
     fn next(&mut self) -> (bool, bool) {
         let number = self.writes;

@@ -57,8 +57,9 @@ impl Inventory for MakesNothing {
 pub enum Crashes {
     /// Never: where one host takes minutes.
     Nowhere,
-    /// At the given write to the journal only, counted from 0.
-    At(usize),
+    /// At so many points of a creation that follow from the seed, each before or after a write to the journal; the host
+    /// is made whole after each. Where each takes a VM.
+    Seeded { seed: u64, points: usize },
     /// Before and after each write to the journal, and between them where the driver waits.
     Everywhere,
 }
