@@ -61,6 +61,7 @@ fn on_machines(report: &mut Report, path: &OsStr) {
         report.not_run("All that takes VMs", "there is no engine or no image");
         return;
     }
+    report.part("The qemu driver, on VMs", qemu_driver);
     if report.part("Building machine", || build::machine(build::Drivers::Light)).is_some() {
         report.part("End to end, on VMs", || end_to_end(path));
     } else {
@@ -76,6 +77,16 @@ fn on_machines(report: &mut Report, path: &OsStr) {
     } else {
         report.not_run("AWS: on the bench", "there is no machine with the driver");
     }
+}
+
+/// The contract with VMs that boot, killed at a few points; with VMs that do not, at every point, it is a unit test.
+fn qemu_driver() -> Result<()> {
+    check(cargo().args(["test", "--package", "machine-driver-qemu", "--test", "machineos", "--"]).args([
+        "--ignored",
+        "--exact",
+        "keeps_the_contract_with_real_vms",
+        "--nocapture",
+    ]))
 }
 
 fn end_to_end(path: &OsStr) -> Result<()> {
