@@ -7,6 +7,8 @@
 mod answers;
 #[path = "cli/hostile.rs"]
 mod hostile;
+#[path = "cli/rules.rs"]
+mod rules;
 #[path = "cli/shells.rs"]
 mod shells;
 #[path = "cli/terminal.rs"]

@@ -19,7 +19,7 @@ pub(crate) struct Named {
 
 /// One host; none means `default`, or nothing where that makes sense.
 #[derive(Debug, Args)]
-pub(crate) struct MaybeOne {
+pub(crate) struct OptionalName {
     /// The host [default: the host called `default`]
     #[arg(value_name = "NAME")]
     pub(super) name: Option<String>,

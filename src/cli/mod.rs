@@ -99,15 +99,15 @@ pub(crate) enum Command {
     /// Start hosts
     Start(hosts::Named),
     /// Print the state of a host
-    Status(hosts::MaybeOne),
+    Status(hosts::OptionalName),
     /// Stop hosts
     Stop(hosts::Named),
     /// Bring the engines of hosts to the version of this program
     Upgrade(hosts::Named),
     /// Print the URL of a host's engine
-    Url(hosts::MaybeOne),
+    Url(hosts::OptionalName),
     /// Print the version of this program, or of a host's engine
-    Version(hosts::MaybeOne),
+    Version(hosts::OptionalName),
 }
 
 impl Command {

@@ -25,7 +25,7 @@ impl fmt::Display for Status {
     }
 }
 
-pub(super) fn run(context: &Context, one: &hosts::MaybeOne) -> Result<Report, Failure> {
+pub(super) fn run(context: &Context, one: &hosts::OptionalName) -> Result<Report, Failure> {
     let name = hosts::resolve_one(&context.store, one.name.as_deref())?;
     let record = context.store.load(&name)?;
     let Some(state) = super::block_on(context.state(&record))? else {

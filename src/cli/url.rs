@@ -25,7 +25,7 @@ impl fmt::Display for EngineUrl {
     }
 }
 
-pub(super) fn run(store: &Store, one: &hosts::MaybeOne) -> Result<Report, Failure> {
+pub(super) fn run(store: &Store, one: &hosts::OptionalName) -> Result<Report, Failure> {
     let name = hosts::resolve_one(store, one.name.as_deref())?;
     let url = super::env::url_of(&store.load(&name)?)?;
     Report::lines(&[EngineUrl { name, url }])

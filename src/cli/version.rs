@@ -52,7 +52,7 @@ pub(super) fn own(settings: &Settings) -> Result<Report, Failure> {
     }])
 }
 
-pub(super) fn run(settings: &Settings, ui: &Ui, one: &hosts::MaybeOne) -> Result<Report, Failure> {
+pub(super) fn run(settings: &Settings, ui: &Ui, one: &hosts::OptionalName) -> Result<Report, Failure> {
     if one.name.is_none() {
         return own(settings);
     }

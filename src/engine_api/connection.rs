@@ -10,13 +10,12 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{EngineError, Limits};
+use super::EngineError;
 
 /// The port that engines listen on for clients with a certificate.
 const DEFAULT_PORT: u16 = 2376;
@@ -139,26 +138,6 @@ pub(super) async fn handshake(
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(from_io(address, error)),
         Err(_) => Err(EngineError::HandshakeTimeout { address: address.to_string(), after: limit }),
-    }
-}
-
-/// In TLS 1.3 the server looks at the client's certificate after the client has finished. Saying goodbye makes it
-/// answer: with a goodbye, or with why it does not want us.
-pub(super) async fn finish_handshake(
-    address: &Address,
-    mut stream: TlsStream<TcpStream>,
-    limits: &Limits,
-) -> Result<(), EngineError> {
-    let farewell = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 64];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok::<_, io::Error>(())
-    };
-    match timeout(limits.handshake, farewell).await {
-        Ok(Err(error)) if tls_error(&error).is_some() => Err(from_io(address, error)),
-        // A server that only drops the connection, or keeps it, has accepted us.
-        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -115,30 +115,6 @@ impl EngineError {
         }
     }
 
-    /// How far the question came: `address`, `port`, `tls` or `http`; `files` if it never left.
-    pub fn layer(&self) -> &'static str {
-        match self {
-            Self::Pem { .. } | Self::Unusable { .. } => "files",
-            Self::Url { .. } | Self::Address { .. } => "address",
-            Self::Connect { .. } | Self::ConnectTimeout { .. } => "port",
-            Self::HandshakeTimeout { .. }
-            | Self::NotTls { .. }
-            | Self::WrongName { .. }
-            | Self::UnknownIssuer { .. }
-            | Self::Expired { .. }
-            | Self::NotYetValid { .. }
-            | Self::Certificate { .. }
-            | Self::ClientRefused { .. }
-            | Self::Tls { .. } => "tls",
-            Self::NotHttp { .. }
-            | Self::Broken { .. }
-            | Self::AnswerTimeout { .. }
-            | Self::TooLong { .. }
-            | Self::Status { .. }
-            | Self::Answer { .. } => "http",
-        }
-    }
-
     /// Whether asking again cannot help. An engine that is still starting refuses connections, breaks them, or
     /// answers that it is not ready.
     pub fn is_final(&self) -> bool {

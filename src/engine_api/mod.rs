@@ -124,32 +124,14 @@ impl EngineClient {
     }
 
     /// The same client with other time limits.
-    #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    #[cfg(test)]
+    fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
-    }
-
-    /// Whether the engine answers; returns the version of its API.
-    pub async fn ping(&self) -> Result<String, EngineError> {
-        let (headers, _) = self.get("/_ping").await?;
-        let version = headers.get("api-version").and_then(|value| value.to_str().ok());
-        Ok(cleaned(version.unwrap_or_default()))
     }
 
     /// What the engine says of itself.
     pub async fn version(&self) -> Result<Version, EngineError> {
         self.get_json("/version").await
-    }
-
-    /// A TLS handshake and nothing more: whether each side accepts the other's certificate.
-    pub async fn check_tls(&self) -> Result<(), EngineError> {
-        let stream = self.connect().await?;
-        match &self.tls {
-            Some(_) => {
-                connection::finish_handshake(&self.address, self.handshake(stream).await?, &self.limits).await
-            }
-            None => Ok(()),
-        }
     }
 
     async fn connect(&self) -> Result<tokio::net::TcpStream, EngineError> {

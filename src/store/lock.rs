@@ -43,8 +43,11 @@ impl HostLock {
             let ours = file.metadata().map_err(failed)?;
             if fs::metadata(&path).is_ok_and(|now| now.ino() == ours.ino() && now.dev() == ours.dev()) {
                 file.set_len(0).map_err(failed)?;
-                let command: Vec<String> =
-                    std::env::args().take(4).map(|word| word.chars().take(80).collect()).collect();
+                // Words need not be UTF-8, and may be long.
+                let command: Vec<String> = std::env::args_os()
+                    .take(4)
+                    .map(|word| word.to_string_lossy().chars().take(80).collect())
+                    .collect();
                 write!(file, "process {} (`{}`)", std::process::id(), command.join(" ")).map_err(failed)?;
                 return Ok(Self { name: name.clone(), path, file });
             }

@@ -173,6 +173,20 @@ fn what_is_not_utf_8_is_refused_and_never_ends_in_a_panic() {
         home.command(&["env", "--no-proxy", "mc1"]).env("NO_PROXY", bad).output().unwrap(),
         1,
     );
+    // The program itself may be anywhere.
+    let folder = home.folder.path().join(OsStr::from_bytes(b"bin-\xff"));
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_machine"), folder.join("machine")).unwrap();
+    for arguments in [
+        &["create", "-d", "none", "--url", "tcp://h:1", "elsewhere"][..],
+        &["env", "mc1"],
+        &["rm", "-y", "elsewhere"],
+    ] {
+        let mut command = std::process::Command::new(folder.join("machine"));
+        command.args(arguments).env("MACHINE_STORAGE_PATH", home.store()).env("SHELL", "/bin/sh");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", show(&output));
+    }
     // Where a variable only tells something about elsewhere, it tells nothing then.
     for variable in ["DOCKER_HOST", "SHELL", "USER", "MACHINE_ENGINE_BUNDLE", "TERM", "NO_PROXY"] {
         for command in [&["ls"][..], &["env", "mc1"], &["active"], &create] {
