@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -49,8 +49,10 @@ pub(crate) struct State {
     pub(crate) keys: HashMap<(String, String), String>,
     /// Zones by subnet.
     pub(crate) zones: HashMap<String, String>,
-    /// When instances and security groups were made.
+    /// When instances, security groups and key pairs (`key:NAME`) were made.
     pub(crate) born: HashMap<String, Instant>,
+    /// Instances and spot requests that ended so long ago that nothing is known of them.
+    pub(crate) forgotten: BTreeSet<String>,
     pub(crate) regions: BTreeSet<String>,
     pub(crate) calls: Vec<Record>,
     pub(crate) call_count: u64,
@@ -76,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) memory: u64,
     /// How the consoles of new instances are falsified.
     pub(crate) console: Console,
+    /// The address that `checkip` answers with, in place of the caller's own.
+    pub(crate) caller: Option<IpAddr>,
 }
 
 impl Default for Settings {
@@ -88,6 +92,7 @@ impl Default for Settings {
             shutdown_ms: 60_000,
             memory: 512,
             console: Console::default(),
+            caller: None,
         }
     }
 }
@@ -110,6 +115,8 @@ pub(crate) struct Instance {
     pub(crate) metadata_enabled: bool,
     pub(crate) tokens_required: bool,
     pub(crate) phase: Phase,
+    /// The state before, and when it ended.
+    pub(crate) before: Option<(Phase, Instant)>,
     pub(crate) wants_public: bool,
     pub(crate) public: Option<Ipv4Addr>,
     pub(crate) private: Ipv4Addr,
@@ -137,9 +144,19 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn facts(&self) -> Facts {
+    /// Changes the state.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        if phase != self.phase {
+            self.before = Some((self.phase, Instant::now()));
+        }
+        self.phase = phase;
+    }
+
+    /// What is shown; for `stale` after a change, the state is the one before.
+    pub(crate) fn facts(&self, stale: Duration) -> Facts {
+        let before = self.before.filter(|(_, ended)| ended.elapsed() < stale).map(|(phase, _)| phase);
         Facts {
-            phase: self.phase,
+            phase: before.unwrap_or(self.phase),
             public: self.public,
             private: self.private,
             groups: self.groups.clone(),
@@ -179,10 +196,12 @@ impl Bench {
 }
 
 impl State {
-    /// Whether something was made so recently that it is not seen everywhere yet.
+    /// Whether something was made so recently that it is not seen everywhere yet, or ended so long ago that it is not
+    /// known any more.
     pub(crate) fn is_unseen(&self, id: &str) -> bool {
         let time = Duration::from_millis(self.faults.not_found);
-        !time.is_zero() && self.born.get(id).is_some_and(|born| born.elapsed() < time)
+        let is_new = !time.is_zero() && self.born.get(id).is_some_and(|born| born.elapsed() < time);
+        is_new || self.forgotten.contains(id)
     }
 }
 

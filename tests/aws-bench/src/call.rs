@@ -48,19 +48,6 @@ impl Call {
         call
     }
 
-    /// What a policy has to allow for this call.
-    pub(crate) fn permissions(&self) -> Vec<String> {
-        let service = if self.service.is_empty() { "ec2" } else { &self.service };
-        let mut needed = vec![format!("{service}:{}", self.action)];
-        if self.action != "CreateTags" && !self.form.numbers("TagSpecification").is_empty() {
-            needed.push(format!("{service}:CreateTags"));
-        }
-        if self.form.0.keys().any(|name| name.starts_with("IamInstanceProfile.")) {
-            needed.push("iam:PassRole".to_owned());
-        }
-        needed
-    }
-
     pub(crate) fn is_spot(&self) -> bool {
         self.form.get("InstanceMarketOptions.MarketType") == Some("spot")
     }
@@ -125,19 +112,5 @@ mod tests {
         let header = "AWS4-HMAC-SHA256 Credential=AK/20260101/eu-west-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
         assert_eq!(scope(header), Some(("eu-west-1".to_owned(), "ec2".to_owned())));
         assert_eq!(scope("Bearer x"), None);
-    }
-
-    #[test]
-    fn tags_and_roles_need_permissions_of_their_own() {
-        let form =
-            Form::of(&[("TagSpecification.1.ResourceType", "instance"), ("IamInstanceProfile.Name", "x")]);
-        let call = Call {
-            service: "ec2".to_owned(),
-            region: String::new(),
-            action: "RunInstances".to_owned(),
-            form,
-            json: Value::Null,
-        };
-        assert_eq!(call.permissions(), ["ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"]);
     }
 }

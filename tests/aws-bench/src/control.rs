@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{bench::Bench, console::Console, faults::Faults, form::Form, left, power};
+use crate::{bench::Bench, console::Console, faults::Faults, form::Form, left, power, rewrite::Phase};
 
 pub(crate) async fn answer(
     bench: &Arc<Bench>,
@@ -70,9 +70,21 @@ pub(crate) async fn answer(
             power::take_away(bench, &id, reason).await?;
             Ok(json!({}))
         }
+        ("POST", "forget") => {
+            let id = take_instance(&mut sent()?)?;
+            let mut state = bench.lock();
+            let instance =
+                state.instances.get(&id).with_context(|| format!("There is no instance `{id}`"))?;
+            if instance.phase != Phase::Terminated {
+                bail!("The instance `{id}` has not ended");
+            }
+            let request = instance.spot_request.clone();
+            state.forgotten.extend(request.into_iter().chain([id]));
+            Ok(json!({}))
+        }
         ("POST", "reset") => {
             power::kill_all(bench).await;
-            bench.moto.reset().await?;
+            bench.moto.reset();
             bench.tokens.clear();
             let mut state = bench.lock();
             let settings = state.settings.clone();

@@ -1,6 +1,10 @@
 //! The EC2 API: the calls in which the bench has a part.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -39,8 +43,16 @@ impl From<Result<Element, ApiError>> for Outcome {
     }
 }
 
-/// Answers a call.
-pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call) -> Result<Answer> {
+/// Where the lists are that can be older than what they would show.
+const LISTS: [(&str, &str); 4] = [
+    ("DescribeInstances", "reservationSet"),
+    ("DescribeKeyPairs", "keySet"),
+    ("DescribeSecurityGroups", "securityGroupInfo"),
+    ("DescribeSpotInstanceRequests", "spotInstanceRequestSet"),
+];
+
+/// Answers a call. `blank`: a list is empty.
+pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call, blank: bool) -> Result<Answer> {
     if let Some(error) = unseen(bench, call) {
         return Ok(reply::error(call, &error));
     }
@@ -83,9 +95,25 @@ pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call) -> Result<Answer> {
                 set.children.retain(|item| !item.value("groupId").is_some_and(|id| state.is_unseen(id)));
             }
         }
+        "DescribeKeyPairs" => {
+            let state = bench.lock();
+            if let Some(set) = reply.child_mut("keySet") {
+                set.children
+                    .retain(|item| !item.value("keyName").is_some_and(|name| state.is_unseen(&key(name))));
+            }
+        }
         _ => {}
     }
+    let list = LISTS.iter().find(|(action, _)| *action == call.action);
+    if let Some((_, list)) = list.filter(|_| blank) {
+        reply.set(Element::new(list));
+    }
     Ok(reply::xml(&reply))
+}
+
+/// How a key pair is named among all that was made.
+fn key(name: &str) -> String {
+    format!("key:{name}")
 }
 
 async fn act(bench: &Arc<Bench>, call: &Call) -> Result<Outcome> {
@@ -122,7 +150,7 @@ async fn act(bench: &Arc<Bench>, call: &Call) -> Result<Outcome> {
             if let Outcome::Reply(reply) = &outcome
                 && let Some(id) = reply.value("groupId")
             {
-                bench.lock().born.insert(id.to_owned(), std::time::Instant::now());
+                bench.lock().born.insert(id.to_owned(), Instant::now());
             }
             Ok(outcome)
         }
@@ -138,6 +166,12 @@ async fn act(bench: &Arc<Bench>, call: &Call) -> Result<Outcome> {
                 groups::apply_to_members(bench, group).await;
             }
             Ok(outcome)
+        }
+        // A deletion that does not see the pair yet succeeds.
+        "DeleteKeyPair"
+            if call.form.get("KeyName").is_some_and(|name| bench.lock().is_unseen(&key(name))) =>
+        {
+            Ok(Outcome::Reply(reply::of(call).with(Element::with_text("return", "true"))))
         }
         "ImportKeyPair" => import_key(bench, call).await,
         "ModifyInstanceAttribute" | "ModifyInstanceMetadataOptions" => modify(bench, call).await,
@@ -169,7 +203,9 @@ fn corrected(call: &Call, answer: Answer) -> Outcome {
 }
 
 fn facts(bench: &Bench, id: &str) -> Option<Facts> {
-    bench.lock().instances.get(id).map(crate::bench::Instance::facts)
+    let state = bench.lock();
+    let stale = Duration::from_millis(state.faults.stale);
+    state.instances.get(id).map(|instance| instance.facts(stale))
 }
 
 fn phases(bench: &Bench) -> HashMap<String, Phase> {
@@ -187,12 +223,22 @@ fn split_filters(form: &Form) -> (Form, Vec<(String, Vec<String>)>) {
 fn unseen(bench: &Bench, call: &Call) -> Option<ApiError> {
     let state = bench.lock();
     let names_things = |name: &str| !name.contains("Tag.") && !name.starts_with("Filter.");
+    if call.action == "RunInstances"
+        && let Some(name) = call.form.get("KeyName").filter(|name| state.is_unseen(&key(name)))
+    {
+        return Some(ApiError::new(
+            "InvalidKeyPair.NotFound",
+            format!("The key pair '{name}' does not exist"),
+        ));
+    }
     let id = call
         .form
         .0
         .iter()
         .find_map(|(name, value)| (names_things(name) && state.is_unseen(value)).then_some(value))?;
-    Some(if id.starts_with("i-") {
+    Some(if id.starts_with("sir-") {
+        ApiError::new("InvalidSpotInstanceRequestID.NotFound", format!("There is no request '{id}'"))
+    } else if id.starts_with("i-") {
         ApiError::new("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
     } else {
         ApiError::new("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"))
@@ -318,11 +364,13 @@ async fn import_key(bench: &Arc<Bench>, call: &Call) -> Result<Outcome> {
     let outcome = forward(bench, call, &call.form).await?;
     if let Outcome::Reply(_) = &outcome
         && let Some(material) = call.form.get("PublicKeyMaterial")
-        && let Ok(key) = BASE64_STANDARD.decode(material)
+        && let Ok(decoded) = BASE64_STANDARD.decode(material)
     {
         let name = call.form.get("KeyName").unwrap_or_default().to_owned();
-        let key = String::from_utf8_lossy(&key).into_owned();
-        bench.lock().keys.insert((call.region.clone(), name), key);
+        let text = String::from_utf8_lossy(&decoded).into_owned();
+        let mut state = bench.lock();
+        state.born.insert(key(&name), Instant::now());
+        state.keys.insert((call.region.clone(), name), text);
     }
     Ok(outcome)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::Call;
+use crate::{call::Call, iam::Policy};
 
 /// What is to go wrong. Sent as JSON; what is not named does not go wrong.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -17,15 +17,19 @@ pub(crate) struct Faults {
     throttle_next: BTreeMap<String, u32>,
     /// The fraction of calls whose reply is lost.
     lose: f64,
-    /// How many of the next replies to an action are lost.
+    /// How many of the next replies to an action are lost; rehearsals are not counted.
     lose_next: BTreeMap<String, u32>,
+    /// How many of the next lists that an action answers with are empty: they are older than what they would show.
+    blank_next: BTreeMap<String, u32>,
     /// Every call takes this much longer. Milliseconds.
     pub(crate) delay_ms: u64,
-    /// How long a new instance or security group is not found. Milliseconds.
+    /// How long a new instance, security group or key pair is not found. Milliseconds.
     pub(crate) not_found: u64,
+    /// How long an instance is shown in the state before the one that it is in. Milliseconds.
+    pub(crate) stale: u64,
     errors: BTreeMap<String, Vec<Planned>>,
-    /// The only permissions that there are; `*` at the end stands for anything.
-    deny_unless: Option<Vec<String>>,
+    /// A policy of IAM: what it does not allow is denied.
+    pub(crate) policy: Option<Policy>,
     #[serde(skip)]
     counts: BTreeMap<String, u64>,
 }
@@ -42,6 +46,9 @@ struct Planned {
     /// For how many calls; for all when absent.
     #[serde(default)]
     times: Option<u32>,
+    /// How many such calls go well first.
+    #[serde(default)]
+    after: u32,
     #[serde(default)]
     when: When,
 }
@@ -84,43 +91,29 @@ pub(crate) struct Verdict {
     /// The answer, in place of the emulator's.
     pub(crate) error: Option<ApiError>,
     pub(crate) lose: bool,
+    /// A list is empty.
+    pub(crate) blank: bool,
 }
 
 impl Faults {
-    /// Decides about the next call. `zone_of` knows the zone of a subnet.
-    pub(crate) fn judge(&mut self, call: &Call, zone: Option<&str>) -> Verdict {
+    /// Decides about the next call. `zone` is that of its subnet; `denied`: the policy does not allow it.
+    pub(crate) fn judge(&mut self, call: &Call, zone: Option<&str>, denied: Option<ApiError>) -> Verdict {
         let count = self.counts.entry(call.action.clone()).or_default();
         *count += 1;
         let draw =
             |purpose: u64| fraction(self.seed ^ purpose ^ digest(&call.action).wrapping_add(*count << 8));
         let (throttle, lose) = (draw(1) < self.throttle, draw(2) < self.lose);
-        let lose = use_up(&mut self.lose_next, &call.action) || lose;
-        let error = self.denied(call).or_else(|| self.planned(call, zone)).or_else(|| {
+        let is_real = !call.form.is_true("DryRun");
+        let lose = is_real && use_up(&mut self.lose_next, &call.action) || lose;
+        let error = denied.or_else(|| self.planned(call, zone)).or_else(|| {
             (use_up(&mut self.throttle_next, &call.action) || throttle).then(|| ApiError {
                 status: 503,
                 code: "RequestLimitExceeded".to_owned(),
                 message: "Request limit exceeded.".to_owned(),
             })
         });
-        Verdict { error, lose }
-    }
-
-    fn denied(&self, call: &Call) -> Option<ApiError> {
-        let allowed = self.deny_unless.as_ref()?;
-        let missing = call.permissions().into_iter().find(|needed| {
-            !allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => needed.starts_with(start),
-                None => pattern == needed,
-            })
-        })?;
-        let (code, status) =
-            if call.json.is_null() { ("UnauthorizedOperation", 403) } else { ("AccessDeniedException", 400) };
-        let message = format!(
-            "You are not authorized to perform this operation. User: arn:aws:iam::{}:user/bench is not authorized \
-             to perform: {missing}",
-            crate::amis::ACCOUNT
-        );
-        Some(ApiError { status, code: code.to_owned(), message })
+        let blank = error.is_none() && use_up(&mut self.blank_next, &call.action);
+        Verdict { error, lose, blank }
     }
 
     fn planned(&mut self, call: &Call, zone: Option<&str>) -> Option<ApiError> {
@@ -128,6 +121,10 @@ impl Faults {
         let planned = list
             .iter_mut()
             .find(|planned| planned.times.is_none_or(|times| times > 0) && planned.when.holds(call, zone))?;
+        if planned.after > 0 {
+            planned.after -= 1;
+            return None;
+        }
         if let Some(times) = &mut planned.times {
             *times -= 1;
         }
@@ -211,7 +208,7 @@ mod tests {
     fn the_same_seed_gives_the_same_faults() {
         let run = |seed: u64| {
             let mut faults = faults(json!({"seed": seed, "throttle": 0.3, "lose": 0.3}));
-            (0..200).map(|_| faults.judge(&call("DescribeInstances", &[]), None)).collect::<Vec<_>>()
+            (0..200).map(|_| faults.judge(&call("DescribeInstances", &[]), None, None)).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
@@ -226,32 +223,42 @@ mod tests {
             {"code": "InsufficientInstanceCapacity", "status": 500, "when": {"zone": "eu-west-1a"}},
         ]}}));
         let spot = call("RunInstances", &[("InstanceMarketOptions.MarketType", "spot")]);
-        assert_eq!(code(&faults.judge(&spot, None)), Some("SpotMaxPriceTooLow"));
-        assert_eq!(code(&faults.judge(&spot, None)), None);
+        assert_eq!(code(&faults.judge(&spot, None, None)), Some("SpotMaxPriceTooLow"));
+        assert_eq!(code(&faults.judge(&spot, None, None)), None);
         let plain = call("RunInstances", &[("SubnetId", "subnet-1")]);
-        assert_eq!(code(&faults.judge(&plain, Some("eu-west-1a"))), Some("InsufficientInstanceCapacity"));
-        assert_eq!(code(&faults.judge(&plain, Some("eu-west-1b"))), None);
+        assert_eq!(
+            code(&faults.judge(&plain, Some("eu-west-1a"), None)),
+            Some("InsufficientInstanceCapacity")
+        );
+        assert_eq!(code(&faults.judge(&plain, Some("eu-west-1b"), None)), None);
     }
 
     #[test]
     fn the_next_replies_are_lost() {
         let mut faults = faults(json!({"lose_next": {"RunInstances": 1}}));
         let run = call("RunInstances", &[]);
-        assert!(!faults.judge(&call("StopInstances", &[]), None).lose);
-        assert!(faults.judge(&run, None).lose);
-        assert!(!faults.judge(&run, None).lose);
+        assert!(!faults.judge(&call("StopInstances", &[]), None, None).lose);
+        assert!(faults.judge(&run, None, None).lose);
+        assert!(!faults.judge(&run, None, None).lose);
     }
 
     #[test]
-    fn what_is_not_allowed_is_denied() {
-        let mut faults = faults(json!({"deny_unless": ["ec2:Describe*", "ec2:RunInstances"]}));
-        assert_eq!(code(&faults.judge(&call("DescribeVpcs", &[]), None)), None);
-        assert_eq!(code(&faults.judge(&call("RunInstances", &[]), None)), None);
-        let tagged = call("RunInstances", &[("TagSpecification.1.ResourceType", "instance")]);
-        assert_eq!(code(&faults.judge(&tagged, None)), Some("UnauthorizedOperation"));
-        let mut parameter = call("GetParameter", &[]);
-        (parameter.service, parameter.json) = ("ssm".to_owned(), json!({}));
-        assert_eq!(code(&faults.judge(&parameter, None)), Some("AccessDeniedException"));
+    fn an_error_can_come_after_calls_that_went_well() {
+        let mut faults = faults(json!({"errors": {"RunInstances": [
+            {"code": "ExpiredToken", "after": 1, "when": {"dry_run": false}},
+        ]}}));
+        let run = call("RunInstances", &[]);
+        let rehearsal = call("RunInstances", &[("DryRun", "true")]);
+        assert_eq!(code(&faults.judge(&rehearsal, None, None)), None);
+        assert_eq!(code(&faults.judge(&run, None, None)), None);
+        assert_eq!(code(&faults.judge(&run, None, None)), Some("ExpiredToken"));
+    }
+
+    #[test]
+    fn rehearsals_are_not_lost() {
+        let mut faults = faults(json!({"lose_next": {"RunInstances": 1}}));
+        assert!(!faults.judge(&call("RunInstances", &[("DryRun", "true")]), None, None).lose);
+        assert!(faults.judge(&call("RunInstances", &[]), None, None).lose);
     }
 
     #[test]

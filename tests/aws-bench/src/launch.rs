@@ -241,6 +241,7 @@ async fn adopt(bench: &Arc<Bench>, call: &Call, form: &Form, item: &Element) -> 
         metadata_enabled: option("HttpEndpoint") != Some("disabled"),
         tokens_required: option("HttpTokens") == Some("required"),
         phase: Phase::Pending,
+        before: None,
         wants_public: text("ipAddress").is_some(),
         public: None,
         private: bench.addresses.take()?,

@@ -34,25 +34,10 @@ impl Bench {
         arguments: impl IntoIterator<Item = A>,
     ) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("aws-bench-").tempdir()?;
-        let mut child = Command::new(program)
-            .arg("--until-stdin-closes")
-            .arg("--folder")
-            .arg(folder.path())
-            .arg("--images")
-            .arg(images)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("The bench has no stdout"))?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let said: Value = serde_json::from_str(&line).unwrap_or_default();
-        let Some(endpoint) = said["endpoint"].as_str().map(str::to_owned) else {
-            let _ = child.kill();
-            let status = child.wait()?;
-            return Err(io::Error::other(format!("The bench did not start ({status}): {line}")));
-        };
+        let mut command = Command::new(program);
+        command.arg("--folder").arg(folder.path()).arg("--images").arg(images).args(arguments);
+        let (child, said) = started(command)?;
+        let endpoint = said["endpoint"].as_str().unwrap_or_default().to_owned();
         Ok(Self { child, endpoint, folder })
     }
 
@@ -130,6 +115,11 @@ impl Bench {
         self.control("POST", "terminate", Some(&json!({ "instance": instance }))).map(drop)
     }
 
+    /// Nothing is known any more of an instance that has ended, nor of its spot request, as after an hour.
+    pub fn forget(&self, instance: &str) -> io::Result<()> {
+        self.control("POST", "forget", Some(&json!({ "instance": instance }))).map(drop)
+    }
+
     /// Forgets everything but the settings.
     pub fn reset(&self) -> io::Result<()> {
         self.control("POST", "reset", None).map(drop)
@@ -190,5 +180,52 @@ impl Drop for Bench {
         // The program ends when its stdin does, and takes its children along.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+    }
+}
+
+/// An emulator for several benches: starting one takes seconds and hundreds of megabytes. It ends when this is dropped,
+/// and with this process.
+#[derive(Debug)]
+pub struct Emulator {
+    child: Child,
+    address: String,
+}
+
+impl Emulator {
+    /// Starts the bench's program, which keeps the emulator in a folder of its own.
+    pub fn start(program: &Path) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("--no-vms");
+        let (child, said) = started(command)?;
+        Ok(Self { child, address: said["emulator"].as_str().unwrap_or_default().to_owned() })
+    }
+
+    /// What the option `--emulator` of benches takes.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the program, and reads the line with which it says where it is.
+fn started(mut command: Command) -> io::Result<(Child, Value)> {
+    let mut child =
+        command.arg("--until-stdin-closes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().ok_or_else(|| io::Error::other("The bench has no stdout"))?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    match serde_json::from_str::<Value>(&line) {
+        Ok(said) if said["endpoint"].is_string() => Ok((child, said)),
+        _ => {
+            let _ = child.kill();
+            let status = child.wait()?;
+            Err(io::Error::other(format!("The bench did not start ({status}): {line}")))
+        }
     }
 }

@@ -12,6 +12,7 @@ mod faults;
 mod filters;
 mod form;
 mod groups;
+mod iam;
 mod image;
 mod launch;
 mod left;
@@ -30,8 +31,9 @@ mod xml;
 
 use std::{
     io::Write as _,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::Arc,
     time::Duration,
 };
@@ -41,6 +43,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tokio::{
     net::TcpListener,
+    process::Child,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
@@ -83,6 +86,9 @@ struct Options {
     /// The emulator's program
     #[arg(long, env = "MOTO_SERVER", default_value = "moto_server")]
     moto: PathBuf,
+    /// The address of an emulator that another bench started and shares, in place of one of its own
+    #[arg(long)]
+    emulator: Option<SocketAddr>,
     /// The folder of images, as `cargo xtask image` makes it
     #[arg(long, default_value = "target/images")]
     images: PathBuf,
@@ -129,7 +135,14 @@ async fn run(options: Options) -> Result<()> {
         }
         None => temporary.insert(tempfile::Builder::new().prefix("aws-bench-").tempdir()?).path().to_owned(),
     };
-    let (moto, mut child) = Moto::start(&options.moto, &folder).await?;
+    let (moto, mut child) = match options.emulator {
+        Some(address) => (Moto::at(address), None),
+        None => {
+            let (moto, child) = Moto::start(&options.moto, &folder).await?;
+            (moto, Some(child))
+        }
+    };
+    let emulator = moto.address();
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await.context("Could not listen")?;
     let endpoint = format!("http://{}", listener.local_addr()?);
@@ -146,18 +159,28 @@ async fn run(options: Options) -> Result<()> {
         settings,
     ));
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{}", json!({ "endpoint": endpoint, "pid": std::process::id() }))?;
+    writeln!(stdout, "{}", json!({ "endpoint": endpoint, "pid": std::process::id(), "emulator": emulator }))?;
     stdout.flush()?;
     tokio::select! {
         () = proxy::serve(bench.clone(), listener) => {}
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
         () = stdin_closes(), if options.until_stdin_closes => {}
-        status = child.wait() => log(&format!("The emulator ended: {status:?}")),
+        status = ends(child.as_mut()) => log(&format!("The emulator ended: {status:?}")),
     }
     power::kill_all(&bench).await;
-    let _ = child.kill().await;
+    if let Some(child) = &mut child {
+        let _ = child.kill().await;
+    }
     Ok(())
+}
+
+/// When the emulator ends, if it is this bench's own.
+async fn ends(child: Option<&mut Child>) -> std::io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A thread of its own: the runtime would wait at its end for a read that it has begun.

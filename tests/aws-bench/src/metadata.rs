@@ -257,6 +257,7 @@ pub(crate) mod tests {
             metadata_enabled: true,
             tokens_required: true,
             phase: Phase::Running,
+            before: None,
             wants_public: true,
             public: Some(Ipv4Addr::new(127, 40, 0, 1)),
             private: Ipv4Addr::new(127, 40, 0, 2),

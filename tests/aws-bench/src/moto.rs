@@ -4,6 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Stdio,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
 };
+use uuid::Uuid;
 
 use crate::{amis, child::die_with_bench, form::Form, xml::Element};
 
@@ -27,10 +29,19 @@ const START: Duration = Duration::from_mins(2);
 /// Headers of one connection, which are not passed on.
 const OF_THE_CONNECTION: [HeaderName; 3] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
 
-/// The emulator.
+/// The emulator, as seen by one bench: several benches share one, each with an account of its own.
 #[derive(Debug)]
 pub(crate) struct Moto {
     address: SocketAddr,
+    account: Mutex<String>,
+}
+
+/// The emulator keeps what belongs to different accounts apart, and takes the account from this header.
+const ACCOUNT: HeaderName = HeaderName::from_static("x-moto-account-id");
+
+/// Twelve digits, as accounts have them.
+fn random_account() -> String {
+    format!("{:012}", Uuid::new_v4().as_u128() % 1_000_000_000_000)
 }
 
 /// What the emulator answered.
@@ -42,6 +53,15 @@ pub(crate) struct Answer {
 }
 
 impl Moto {
+    /// One that runs already.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, account: Mutex::new(random_account()) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts it on a free port, and returns when it answers. Its own log goes to a file in `folder`.
     pub(crate) async fn start(program: &Path, folder: &Path) -> Result<(Self, Child)> {
         let images = folder.join("amis.json");
@@ -67,7 +87,7 @@ impl Moto {
         die_with_bench(&mut command);
         let mut child =
             command.spawn().with_context(|| format!("Could not start `{}`", program.display()))?;
-        let moto = Self { address };
+        let moto = Self::at(address);
         let deadline = Instant::now() + START;
         while TcpStream::connect(address).await.is_err() {
             if let Some(status) = child.try_wait()? {
@@ -99,6 +119,8 @@ impl Moto {
                 request.headers_mut().append(name, value.clone());
             }
         }
+        let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        request.headers_mut().insert(ACCOUNT, account.parse()?);
         let (parts, body) =
             sender.send_request(request).await.context("The emulator gave no answer")?.into_parts();
         let body = body.collect().await.context("The emulator's answer broke off")?.to_bytes();
@@ -141,14 +163,9 @@ impl Moto {
         self.forward(Method::POST, "/", &headers, form.encode().into()).await
     }
 
-    pub(crate) async fn reset(&self) -> Result<()> {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse()?);
-        let answer = self.forward(Method::POST, "/moto-api/reset", &headers, Bytes::new()).await?;
-        if !answer.status.is_success() {
-            bail!("The emulator does not reset: {}", answer.status);
-        }
-        Ok(())
+    /// Begins with an account that is new and empty; others share the emulator, and it is not reset.
+    pub(crate) fn reset(&self) {
+        *self.account.lock().unwrap_or_else(PoisonError::into_inner) = random_account();
     }
 }
 

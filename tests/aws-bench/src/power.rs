@@ -30,7 +30,7 @@ pub(crate) fn boot(bench: &Arc<Bench>, id: &str) -> Result<()> {
         let mut state = bench.lock();
         let instance = state.instances.get_mut(id).context("There is no such instance")?;
         instance.public = instance.wants_public.then_some(public);
-        instance.phase = Phase::Pending;
+        instance.enter(Phase::Pending);
         instance.reason = None;
         instance.generation += 1;
         instance.generation
@@ -69,7 +69,7 @@ pub(crate) fn stop(bench: &Arc<Bench>, id: &str, force: bool) {
         }
         sleep_until(least).await;
         change(&bench, &id, generation, |instance| {
-            instance.phase = Phase::Stopped;
+            instance.enter(Phase::Stopped);
             instance.public = None;
             instance.vm = None;
             let message = "User initiated shutdown".to_owned();
@@ -91,7 +91,7 @@ pub(crate) fn terminate(bench: &Arc<Bench>, id: &str, reason: (&str, &str)) {
         }
         sleep_until(least).await;
         change(&bench, &id, generation, |instance| {
-            instance.phase = Phase::Terminated;
+            instance.enter(Phase::Terminated);
             instance.public = None;
             instance.vm = None;
             if let Some(service) = instance.metadata.take() {
@@ -186,7 +186,7 @@ fn overtake(bench: &Bench, id: &str, phase: Option<Phase>) -> Option<(u64, Optio
     let instance = state.instances.get_mut(id)?;
     instance.generation += 1;
     if let Some(phase) = phase {
-        instance.phase = phase;
+        instance.enter(phase);
     }
     Some((instance.generation, instance.vm.clone()))
 }
@@ -240,7 +240,7 @@ async fn run(bench: Arc<Bench>, id: String, generation: u64) {
         }
     }
     sleep_until(started + pending).await;
-    change(&bench, &id, generation, |instance| instance.phase = Phase::Running);
+    change(&bench, &id, generation, |instance| instance.enter(Phase::Running));
     if permit.is_some() {
         wait_for_boot(&bench, &id, generation, started).await;
     }
@@ -308,7 +308,7 @@ async fn ended_by_itself(bench: &Arc<Bench>, id: &str, generation: u64) {
         log(&format!("{id}: {error:#}"));
     }
     change(bench, id, generation, |instance| {
-        instance.phase = Phase::Stopped;
+        instance.enter(Phase::Stopped);
         instance.public = None;
         instance.vm = None;
         instance.reason = Some((reason.0.to_owned(), reason.1.to_owned()));

@@ -16,7 +16,7 @@ use crate::{
     call::{Call, Record, parameters},
     control, ec2,
     faults::{ApiError, Verdict},
-    log,
+    iam, log,
     moto::{Answer, error_of},
     reply,
     xml::Element,
@@ -75,7 +75,8 @@ async fn handle(
     };
     if let Some(command) = parts.uri.path().strip_prefix(CONTROL) {
         if command == "checkip" {
-            return Ok(plain(StatusCode::OK, &format!("{}\n", peer.ip())));
+            let caller = bench.lock().settings.caller.unwrap_or_else(|| peer.ip());
+            return Ok(plain(StatusCode::OK, &format!("{caller}\n")));
         }
         let answer = control::answer(&bench, &parts.method, command, parts.uri.query(), &body).await;
         return Ok(match answer {
@@ -99,9 +100,10 @@ async fn handle(
 async fn call(bench: &Arc<Bench>, parts: &Parts, body: Bytes) -> Option<Answer> {
     let call = Call::read(parts, &body);
     let zone = zone(bench, &call).await;
+    let denied = iam::denied(bench, &call).await;
     let (number, verdict, delay) = {
         let mut state = bench.lock();
-        let verdict = state.faults.judge(&call, zone.as_deref());
+        let verdict = state.faults.judge(&call, zone.as_deref(), denied);
         state.call_count += 1;
         let number = state.call_count;
         state.calls.push(Record {
@@ -154,7 +156,7 @@ async fn judged(
         return Ok(parameter(call, name, ami.id));
     }
     if call.service == "ec2" && !call.action.is_empty() {
-        return ec2::answer(bench, call).await;
+        return ec2::answer(bench, call, verdict.blank).await;
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     bench

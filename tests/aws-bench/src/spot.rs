@@ -114,8 +114,10 @@ impl SpotRequest {
 
 fn named(state: &State, call: &Call) -> Result<Vec<String>, ApiError> {
     let ids = call.form.list("SpotInstanceRequestId");
-    let known =
-        |id: &String| state.spot_requests.get(id).is_some_and(|request| request.region == call.region);
+    let known = |id: &String| {
+        !state.is_unseen(id)
+            && state.spot_requests.get(id).is_some_and(|request| request.region == call.region)
+    };
     match ids.iter().find(|id| !known(id)) {
         Some(unknown) => Err(ApiError::new(
             "InvalidSpotInstanceRequestID.NotFound",
@@ -130,7 +132,9 @@ pub(crate) fn describe(bench: &Arc<Bench>, call: &Call) -> Result<Element, ApiEr
     let (ids, filters) = (named(&state, call)?, call.form.filters());
     let mut set = Element::new("spotInstanceRequestSet");
     for request in state.spot_requests.values() {
-        let meant = request.region == call.region && (ids.is_empty() || ids.contains(&request.id));
+        let meant = request.region == call.region
+            && !state.is_unseen(&request.id)
+            && (ids.is_empty() || ids.contains(&request.id));
         if meant && request.matches(&filters) {
             set.children.push(request.element());
         }

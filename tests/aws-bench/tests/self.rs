@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_bench::Bench;
+use aws_bench::{Bench, Emulator};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 
@@ -211,7 +211,8 @@ fn what_goes_wrong_there_goes_wrong_here() {
     assert_eq!(capacity, (500, "InsufficientInstanceCapacity".to_owned()));
     bench.faults(json!({ "throttle": 1.0 })).unwrap();
     assert_eq!(refusal(&bench, "DescribeVpcs", &[]), (503, "RequestLimitExceeded".to_owned()));
-    bench.faults(json!({ "deny_unless": ["ec2:Describe*"] })).unwrap();
+    let statement = json!({ "Effect": "Allow", "Action": "ec2:Describe*", "Resource": "*" });
+    bench.faults(json!({ "policy": { "Version": "2012-10-17", "Statement": [statement] } })).unwrap();
     call(&bench, "DescribeVpcs", &[]);
     let denied = refusal(&bench, "TerminateInstances", &[("InstanceId.1", &id)]);
     assert_eq!(denied, (403, "UnauthorizedOperation".to_owned()));
@@ -222,7 +223,8 @@ fn what_goes_wrong_there_goes_wrong_here() {
     let unseen = refusal(&bench, "DescribeInstances", &[("InstanceId.1", &new)]);
     assert_eq!(unseen, (400, "InvalidInstanceID.NotFound".to_owned()));
     assert!(!call(&bench, "DescribeInstances", &[]).contains(&new));
-    bench.faults(json!({})).unwrap();
+    bench.faults(json!({ "blank_next": { "DescribeInstances": 1 } })).unwrap();
+    assert!(!call(&bench, "DescribeInstances", &[]).contains(&new));
     assert!(call(&bench, "DescribeInstances", &[]).contains(&new));
 
     // Spot requests, and an interruption.
@@ -246,6 +248,10 @@ fn what_goes_wrong_there_goes_wrong_here() {
     );
     bench.interrupt(&spot, Duration::from_millis(100)).unwrap();
     assert!(until_state(&bench, &spot, "terminated").contains("Server.SpotInstanceTermination"));
+    bench.forget(&spot).unwrap();
+    assert!(!call(&bench, "DescribeInstances", &[]).contains(&spot));
+    let cancelled = refusal(&bench, "CancelSpotInstanceRequests", &[("SpotInstanceRequestId.1", &request)]);
+    assert_eq!(cancelled.1, "InvalidSpotInstanceRequestID.NotFound");
 
     // Protection, and its end behind everybody's back.
     let mut protected = instance(&group, "t5");
@@ -258,6 +264,17 @@ fn what_goes_wrong_there_goes_wrong_here() {
     bench.terminate(&protected).unwrap();
     until_state(&bench, &protected, "terminated");
 
+    // A state is shown later than it is there.
+    bench.faults(json!({ "stale": 3_600_000 })).unwrap();
+    call(&bench, "StopInstances", &[("InstanceId.1", &id)]);
+    until("it has stopped", BOOT, || {
+        let all = bench.instances().unwrap();
+        all.iter().any(|one| one["id"] == id.as_str() && one["state"] == "stopped").then_some(())
+    });
+    let described = call(&bench, "DescribeInstances", &[("InstanceId.1", &id)]);
+    assert!(described.contains("<name>stopping</name>"), "{described}");
+    bench.faults(json!({})).unwrap();
+
     let left = bench.left().unwrap();
     assert_eq!(left[REGION]["instances"].as_array().unwrap().len(), 2, "{left}");
     call(&bench, "TerminateInstances", &[("InstanceId.1", &id), ("InstanceId.2", &new)]);
@@ -265,6 +282,21 @@ fn what_goes_wrong_there_goes_wrong_here() {
     until_state(&bench, &id, "terminated");
     call(&bench, "DeleteSecurityGroup", &[("GroupId", &group)]);
     assert_eq!(bench.left().unwrap(), json!({}));
+}
+
+#[test]
+#[ignore = "takes `MOTO_SERVER`"]
+fn benches_that_share_an_emulator_know_nothing_of_one_another() {
+    let emulator = Emulator::start(Path::new(env!("CARGO_BIN_EXE_aws-bench"))).unwrap();
+    let first = start(&["--no-vms", "--emulator", emulator.address()]);
+    let second = start(&["--no-vms", "--emulator", emulator.address()]);
+    let key = BASE64_STANDARD.encode(KEY);
+    call(&first, "ImportKeyPair", &[("KeyName", "mine"), ("PublicKeyMaterial", &key)]);
+    assert!(!call(&second, "DescribeKeyPairs", &[]).contains("mine"));
+    call(&second, "ImportKeyPair", &[("KeyName", "mine"), ("PublicKeyMaterial", &key)]);
+    second.reset().unwrap();
+    assert_eq!(second.left().unwrap(), json!({}));
+    assert!(call(&first, "DescribeKeyPairs", &[]).contains("mine"));
 }
 
 #[test]
