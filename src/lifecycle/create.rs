@@ -1,10 +1,11 @@
 //! Creates a host, or goes on creating one.
 
-use machine_driver::{Driver, DriverError, HostKeySource, HostName, LoginSource, Progress, State};
+use machine_driver::{Driver, DriverError, Forecast, HostKeySource, HostName, LoginSource, Progress, State};
 use serde_json::Value;
 
 use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
 use crate::{
+    bundle::BundleError,
     provision::SettingsError,
     ssh::{self, SshError},
     store::{
@@ -37,6 +38,9 @@ pub enum CreateError {
     Store(#[from] StoreError),
     #[error("Error with pre-create check")]
     Check(#[source] DriverError),
+    /// What would be installed on the host is not there.
+    #[error("Error with pre-create check")]
+    NoEngine(#[source] BundleError),
     #[error("`{name}` was begun with other options")]
     OtherOptions { name: HostName },
     #[error("`{name}` is being removed")]
@@ -64,6 +68,11 @@ impl CreateError {
             Self::OtherOptions { name } => Some(format!(
                 "Give the options that it was begun with to go on, or undo it with `machine rm {name}`"
             )),
+            Self::NoEngine(BundleError::Missing { .. }) => Some(
+                "Install another engine with `--engine-install-url https://get.docker.com`, or choose a host of another architecture"
+                    .to_owned(),
+            ),
+            Self::NoEngine(error) => error.hint(),
             Self::Removing { name } => Some(format!("Finish that with `machine rm {name}`")),
             Self::Settings(error) => error.hint(),
             Self::HostKeyNotNeeded { .. } => Some("Leave it out".to_owned()),
@@ -87,7 +96,7 @@ impl CreateError {
     /// docker-machine's exit status: 3 when it was refused before anything was made.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Check(_) | Self::Settings(_) => 3,
+            Self::Check(_) | Self::Settings(_) | Self::NoEngine(_) => 3,
             _ => 1,
         }
     }
@@ -150,11 +159,32 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     record.ssh_host_keys = host_keys;
     let paths = context.paths(&record);
     let keys = Keys::default();
-    if let Err(error) = driver.check(&super::view(&record, &paths, &keys)).await {
+    let checked = match driver.check(&super::view(&record, &paths, &keys)).await {
+        Ok(forecast) => engine_for(context, &*driver, request, &forecast),
+        Err(error) => Err(CreateError::Check(error)),
+    };
+    if let Err(error) = checked {
         lock.abandon();
-        return Err(CreateError::Check(error));
+        return Err(error);
     }
     Ok(Prepared { lock, record, begun: false })
+}
+
+/// Refuses a host for which there is no engine to install, as far as its architecture is known.
+fn engine_for(
+    context: &Context,
+    driver: &dyn Driver,
+    request: &Request,
+    forecast: &Forecast,
+) -> Result<(), CreateError> {
+    let installs_ours =
+        driver.features_of(&request.config).provisioned && request.engine.install_url.is_empty();
+    match &forecast.architecture {
+        Some(architecture) if installs_ours => {
+            context.bundle.for_architecture(architecture).map(drop).map_err(CreateError::NoEngine)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The host keys that the user named, as they are recorded.
