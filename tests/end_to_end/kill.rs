@@ -20,8 +20,6 @@ pub(crate) enum At {
     BeforeWrite(u32),
     /// Right after a write, before whatever it announces is done.
     AfterWrite(u32),
-    /// Right before something is deleted in the host's folder.
-    BeforeDeletion(u32),
 }
 
 impl At {
@@ -30,7 +28,6 @@ impl At {
         match self {
             Self::BeforeWrite(number) => (folder.join("config.json"), "rename,renameat,renameat2", number),
             Self::AfterWrite(number) => (folder.to_owned(), "fsync", number),
-            Self::BeforeDeletion(number) => (folder.to_owned(), "unlinkat,rmdir", number),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_sdk_ec2::operation as ec2;
+use aws_sdk_ec2::{operation as ec2, types::Filter};
 use aws_sdk_ssm::operation::get_parameter::builders::GetParameterFluentBuilder;
 
 /// What a permission is limited to.
@@ -79,7 +79,7 @@ macro_rules! calls {
 calls! {
     AuthorizeSecurityGroupIngress, authorize_security_group_ingress,
         ec2::authorize_security_group_ingress::builders::AuthorizeSecurityGroupIngressFluentBuilder,
-        Reach::Account;
+        Reach::Ours(&["security-group"]);
     CancelSpotInstanceRequests, cancel_spot_instance_requests,
         ec2::cancel_spot_instance_requests::builders::CancelSpotInstanceRequestsFluentBuilder,
         Reach::Ours(&["spot-instances-request"]);
@@ -91,8 +91,6 @@ calls! {
     DeleteSecurityGroup, delete_security_group,
         ec2::delete_security_group::builders::DeleteSecurityGroupFluentBuilder,
         Reach::Ours(&["security-group"]);
-    DeleteVolume, delete_volume, ec2::delete_volume::builders::DeleteVolumeFluentBuilder,
-        Reach::Ours(&["volume"]);
     DescribeImages, describe_images, ec2::describe_images::builders::DescribeImagesFluentBuilder,
         Reach::Account;
     DescribeInstanceTypeOfferings, describe_instance_type_offerings,
@@ -115,13 +113,14 @@ calls! {
         Reach::Account;
     DescribeSubnets, describe_subnets, ec2::describe_subnets::builders::DescribeSubnetsFluentBuilder,
         Reach::Account;
-    DescribeVolumes, describe_volumes, ec2::describe_volumes::builders::DescribeVolumesFluentBuilder,
-        Reach::Account;
     DescribeVpcs, describe_vpcs, ec2::describe_vpcs::builders::DescribeVpcsFluentBuilder, Reach::Account;
     GetConsoleOutput, get_console_output, ec2::get_console_output::builders::GetConsoleOutputFluentBuilder,
         Reach::Ours(&["instance"]);
     ImportKeyPair, import_key_pair, ec2::import_key_pair::builders::ImportKeyPairFluentBuilder,
         Reach::New("key-pair");
+    ModifyInstanceAttribute, modify_instance_attribute,
+        ec2::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder,
+        Reach::Ours(&["instance", "security-group"]);
     RebootInstances, reboot_instances, ec2::reboot_instances::builders::RebootInstancesFluentBuilder,
         Reach::Ours(&["instance"]);
     RevokeSecurityGroupIngress, revoke_security_group_ingress,
@@ -142,6 +141,12 @@ pub(crate) const IMPLIED: [(&str, Reach); 2] = [
     ("iam:PassRole", Reach::InstanceProfile),
 ];
 
+/// A filter of a call that lists things: those whose `name` has one of the values.
+pub(crate) fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
+    let values: Vec<String> = values.into_iter().map(Into::into).collect();
+    Filter::builder().name(name).set_values(Some(values)).build()
+}
+
 /// The API of one account in one region.
 #[derive(Debug)]
 pub(crate) struct Api {
@@ -161,7 +166,7 @@ impl Api {
             ec2:
                 aws_sdk_ec2::Client::from_conf(
                     aws_sdk_ec2::config::Builder::from(config)
-                        .interceptor(crate::notices::Retries)
+                        .interceptor(crate::retries::Retries)
                         .retry_classifier(
                             crate::capacity::NoRetry::<ec2::run_instances::RunInstancesError>::new(),
                         )
@@ -171,7 +176,7 @@ impl Api {
                         .build(),
                 ),
             ssm: aws_sdk_ssm::Client::from_conf(
-                aws_sdk_ssm::config::Builder::from(config).interceptor(crate::notices::Retries).build(),
+                aws_sdk_ssm::config::Builder::from(config).interceptor(crate::retries::Retries).build(),
             ),
             calls: AtomicU64::new(0),
         }

@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use machine_driver::{DriverError, HostView, Options};
+use machine_driver::{DriverError, Network, Options};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    adopted,
-    rules::{Cidr, OpenPort},
-};
+use crate::rules::{OpenPort, network};
 
 /// Keys that AWS or we use ourselves.
 const RESERVED_TAGS: [&str; 2] = ["aws:", "machine:"];
@@ -91,7 +88,7 @@ pub(crate) struct Config {
     pub(crate) groups_read_only: bool,
     /// Empty: the caller's own address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) open_to: Vec<Cidr>,
+    pub(crate) open_to: Vec<Network>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) open_ports: Vec<OpenPort>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,14 +142,8 @@ impl Scope {
 }
 
 impl Config {
-    pub(crate) fn of(host: &HostView) -> Result<Self, DriverError> {
-        if adopted::is_old(&host.config) {
-            return adopted::config(&host.config);
-        }
-        serde_json::from_value(host.config.clone()).map_err(|error| {
-            DriverError::failed(format!("Could not read the options of `{}` in its record", &host.name))
-                .with_source(error)
-        })
+    pub(crate) fn from_value(value: &Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(value.clone())
     }
 
     pub(crate) fn to_value(&self) -> Result<Value, DriverError> {
@@ -173,8 +164,8 @@ impl Config {
             zone: word(options, "aws-zone")?,
             groups: options.list("aws-security-group").to_vec(),
             groups_read_only: options.switch("aws-security-group-readonly"),
-            open_to: parsed(options.list("aws-open-to"))?,
-            open_ports: parsed(options.list("aws-open-port"))?,
+            open_to: each(options.list("aws-open-to"), network)?,
+            open_ports: each(options.list("aws-open-port"), str::parse)?,
             swarm: word(options, "aws-swarm")?,
             swarm_manager: options.switch("aws-swarm-manager"),
             private_only: options.switch("aws-private-address-only"),
@@ -341,8 +332,8 @@ fn identifier(options: &Options, name: &str, prefix: &str) -> Result<Option<Stri
     }
 }
 
-fn parsed<T: std::str::FromStr<Err = DriverError>>(texts: &[String]) -> Result<Vec<T>, DriverError> {
-    texts.iter().filter(|text| !text.is_empty()).map(|text| text.parse()).collect()
+fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, DriverError>) -> Result<Vec<T>, DriverError> {
+    texts.iter().filter(|text| !text.is_empty()).map(|text| parse(text)).collect()
 }
 
 fn spot(options: &Options) -> Result<Option<Spot>, DriverError> {
@@ -415,13 +406,7 @@ mod tests {
         assert!(config.root.encrypted && config.root.kind == "gp3");
         assert!(config.open_to.is_empty() && config.open_ports.is_empty());
         assert_eq!(config.host_keys, HostKeys::Delivered);
-        assert_eq!(Config::from_value_for_tests(&config.to_value().unwrap()), config);
-    }
-
-    impl Config {
-        fn from_value_for_tests(value: &Value) -> Self {
-            serde_json::from_value(value.clone()).unwrap()
-        }
+        assert_eq!(Config::from_value(&config.to_value().unwrap()).unwrap(), config);
     }
 
     #[test]

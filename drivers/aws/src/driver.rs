@@ -1,57 +1,30 @@
 //! The driver: each call as the steps it consists of.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
 use async_trait::async_trait;
-use aws_sdk_ec2::types::InstanceStateName;
-use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+use futures_util::stream::BoxStream;
 use machine_driver::{
-    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast,
-    HostKeySource, HostView, Journal, Leftover, LoginSource, Options, Progress, Row, SshEndpoint, SshKey,
-    State, parse_state,
+    Driver, DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast, HostKeySource, HostView,
+    Journal, Leftover, LoginSource, Options, Place, Progress, Row, Rule, State,
 };
 use serde_json::Value;
-use tokio::{
-    io::AsyncReadExt as _,
-    net::TcpStream,
-    sync::Mutex,
-    time::{sleep, timeout},
-};
 
 use crate::{
-    adopted,
-    api::Call,
-    config::{Config, HostKeys, Scope},
+    backoff::Pace,
+    config::{Config, HostKeys},
     console,
-    error::{Answer as _, ApiError},
-    flags, gc, groups, keys, launch,
-    notices::heard,
-    placement, policy,
-    region::Region,
-    rules,
-    state::{Book, Made, Plan, SPOT_REQUEST},
-    take_down::take_down,
-    user_data,
-    watch::{self, Instance},
+    error::ApiError,
+    flags, gc, groups, keys, launch, listing, membership, placement, policy, power, record,
+    regions::{Regions, scopes},
+    removal::take_down,
+    retries::noting_retries,
+    state::{Book, Made, Plan},
+    user_data, watch,
 };
 
-/// A stop goes through the guest's own shutdown, which EC2 ends by force after some minutes.
-const STOP_AT_MOST: Duration = Duration::from_secs(900);
-/// How long a guest that was asked to reboot may go on answering.
-const REBOOT_AT_MOST: Duration = Duration::from_secs(120);
-const BANNER_AT_MOST: Duration = Duration::from_secs(2);
-
 /// Instances of EC2.
-///
-/// What is the same for several hosts (images, subnets, the caller's address) is asked for once in the life of this
-/// value, and instances that are waited for are asked for together.
 #[derive(Debug, Clone, Default)]
 pub struct Aws {
-    regions: Arc<Mutex<HashMap<Scope, Arc<Region>>>>,
+    regions: Regions,
 }
 
 impl Aws {
@@ -59,36 +32,9 @@ impl Aws {
         Self::default()
     }
 
-    /// The region that a host is in, or is to be in.
-    async fn region(&self, config: &Config, plan: Option<&Plan>) -> Result<Arc<Region>, DriverError> {
-        let mut scope = config.scope.clone();
-        if let Some(plan) = plan {
-            scope.region = Some(plan.region.clone());
-        }
-        self.open(&scope).await
-    }
-
-    async fn open(&self, scope: &Scope) -> Result<Arc<Region>, DriverError> {
-        let mut regions = self.regions.lock().await;
-        if let Some(region) = regions.get(scope) {
-            return Ok(region.clone());
-        }
-        let region = Region::open(scope).await?;
-        // A region that was found in the environment is the same as one that is named.
-        let named = Scope { region: Some(region.api.region.clone()), ..scope.clone() };
-        let region = regions.entry(named).or_insert(region).clone();
-        regions.insert(scope.clone(), region.clone());
-        Ok(region)
-    }
-
-    async fn opened(
-        &self,
-        host: &HostView,
-        plan: Option<Plan>,
-    ) -> Result<(Config, Arc<Region>), DriverError> {
-        let config = Config::of(host)?;
-        let region = self.region(&config, plan.as_ref()).await?;
-        Ok((config, region))
+    /// One that waits otherwise than AWS needs it: for stand-ins that do everything at once.
+    pub fn paced(pace: Pace) -> Self {
+        Self { regions: Regions::paced(pace) }
     }
 
     async fn make(
@@ -97,223 +43,39 @@ impl Aws {
         book: &mut Book<'_>,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let (config, region) = self.opened(host, book.made.plan.clone()).await?;
+        let (config, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
         let plan = match book.made.plan.clone() {
             Some(plan) => plan,
-            None => placement::plan(&region, &config).await?,
+            None => placement::plan_for(&region, &config, host).await?,
         };
+        book.place = Some(plan.region.clone());
         book.made.plan = Some(plan.clone());
         book.save().await?;
         // An instance that is there was made after its key and its groups.
         if book.made.instance.is_none() {
             keys::ensure(&region.api, host, &config, book, progress).await?;
-            groups::ensure(&region, host, &config, &plan, book, progress).await?;
+            let admitted = book.made.admitted.clone();
+            groups::ensure(&region, host, &config, &plan, &admitted, book, progress).await?;
         }
         launch::ensure(&region, host, &config, &plan, book, progress).await?;
         launch::wait_running(&region, host, &config, book, progress).await
     }
 
-    async fn power_on(
-        &self,
-        host: &HostView,
-        book: &mut Book<'_>,
-        progress: &dyn Progress,
-    ) -> Result<(), DriverError> {
-        let (config, region) = self.opened(host, book.made.plan.clone()).await?;
-        let id = launch::instance_id(host, &book.made)?;
-        let mut instance = known(&region, host, &id).await?;
-        let began = Instant::now();
-        while instance.state == InstanceStateName::Stopping {
-            progress.step("Waiting until the instance has stopped");
-            bounded(began, &id, "stop")?;
-            instance = known(&region, host, &id).await?;
-        }
-        if let Some(plan) = book.made.plan.clone() {
-            groups::follow_caller(&region, &config, &plan, book, progress).await?;
-        }
-        if instance.state == InstanceStateName::Stopped {
-            progress.step("Starting the instance");
-            region
-                .api
-                .start_instances()
-                .instance_ids(&id)
-                .send()
-                .await
-                .answer(Call::StartInstances, &region.api)
-                .map_err(|error| changed(host, &id, error, "start"))?;
-        }
-        launch::wait_running(&region, host, &config, book, progress).await
-    }
-
-    /// The rows of hosts that are in one account and region.
-    async fn describe(&self, scope: &Scope, hosts: &[(HostView, Value)], batch: Vec<Asked>) -> Vec<Row> {
-        let ids: Vec<String> = batch.iter().map(|asked| asked.instance.clone()).collect();
-        let answer = async {
-            let region = self.open(scope).await?;
-            watch::describe_ids(&region.api, &ids).await.map_err(|error| {
-                error.during(format!("Could not look for the instances in {}", region.api.region))
-            })
+    async fn looked_at(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {
+        let made = record::made(host, state)?;
+        let Some(id) = made.instance.clone() else { return Ok(State::None) };
+        let (_, region) = self.regions.of_host(host, made.plan.as_ref()).await?;
+        let failed = |error: ApiError| {
+            error.during(format!("Could not look for the instance {id} of `{}`", host.name))
         };
-        let answer = answer.await;
-        let row = |mut asked: Asked| {
-            let description = match &answer {
-                Err(error) => Err(error.clone()),
-                Ok(found) => {
-                    let instance = found.get(&asked.instance);
-                    if let Some(instance) = instance {
-                        launch::take_addresses(&mut asked.made, instance);
-                    }
-                    Ok(Description {
-                        state: instance.map_or(State::None, Instance::host_state),
-                        endpoint: endpoint_of(&hosts[asked.index].0, &asked.config, &asked.made).ok(),
-                    })
-                }
-            };
-            (asked.index, description)
+        let found = watch::describe_ids(&region.api, std::slice::from_ref(&id)).await.map_err(failed)?;
+        let found = match found.get(&id) {
+            Some(instance) => Some(instance.clone()),
+            // One answer without it may be older than the instance.
+            None => region.watch.find(&id, region.pace.for_absence()).await.map_err(failed)?,
         };
-        batch.into_iter().map(row).collect()
+        Ok(found.as_ref().map_or(State::None, listing::host_state))
     }
-
-    async fn power_off(
-        &self,
-        host: &HostView,
-        book: &mut Book<'_>,
-        progress: &dyn Progress,
-        force: bool,
-    ) -> Result<(), DriverError> {
-        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
-        let id = launch::instance_id(host, &book.made)?;
-        let mut instance = known(&region, host, &id).await?;
-        if instance.state == InstanceStateName::Stopped {
-            return Ok(());
-        }
-        if force || instance.state != InstanceStateName::Stopping {
-            progress.step("Stopping the instance");
-            region
-                .api
-                .stop_instances()
-                .instance_ids(&id)
-                .force(force)
-                .send()
-                .await
-                .answer(Call::StopInstances, &region.api)
-                .map_err(|error| {
-                    let is_spot = error.is("UnsupportedOperation") && !book.named(SPOT_REQUEST).is_empty();
-                    let error = changed(host, &id, error, "stop");
-                    if is_spot {
-                        error.with_hint("A spot instance of ours can be restarted and removed, not stopped")
-                    } else {
-                        error
-                    }
-                })?;
-        }
-        let began = Instant::now();
-        while instance.state != InstanceStateName::Stopped {
-            bounded(began, &id, "stop")?;
-            instance = known(&region, host, &id).await?;
-        }
-        book.made.public_address = None;
-        book.save().await
-    }
-}
-
-/// A host whose instance is asked for.
-struct Asked {
-    /// Among the hosts that were asked about together.
-    index: usize,
-    config: Config,
-    made: Made,
-    instance: String,
-}
-
-impl Asked {
-    /// The region to ask, and what is asked there; nothing for a host that has no instance.
-    fn of(index: usize, host: &HostView, state: &Value) -> Result<(Scope, Option<Self>), DriverError> {
-        let (config, made) = (Config::of(host)?, made_of(host, state)?);
-        let mut scope = config.scope.clone();
-        if let Some(plan) = &made.plan {
-            scope.region = Some(plan.region.clone());
-        }
-        let asked = made.instance.clone().map(|instance| Self { index, config, made, instance });
-        Ok((scope, asked))
-    }
-}
-
-/// What was made for a host, by us or by docker-machine.
-fn made_of(host: &HostView, state: &Value) -> Result<Made, DriverError> {
-    if state.is_null() && adopted::is_old(&host.config) {
-        return Ok(adopted::made(&host.config));
-    }
-    parse_state(state)
-}
-
-fn open<'a>(host: &HostView, journal: &'a mut dyn Journal) -> Result<Book<'a>, DriverError> {
-    let made = made_of(host, &journal.state())?;
-    Ok(Book { journal, made, place: None })
-}
-
-/// The instance of a host, of which AWS must know.
-async fn known(region: &Arc<Region>, host: &HostView, id: &str) -> Result<Instance, DriverError> {
-    let found = watch::look(region, id)
-        .await
-        .map_err(|error| error.during(format!("Could not look for the instance {id} of `{}`", &host.name)))?;
-    match found {
-        Some(instance) if !instance.is_ending() => Ok(instance),
-        _ => Err(launch::gone(host, id)),
-    }
-}
-
-fn changed(host: &HostView, id: &str, error: ApiError, what: &str) -> DriverError {
-    if error.is_not_found() {
-        return launch::gone(host, id);
-    }
-    error.during(format!("Could not {what} the instance {id} of `{}`", &host.name))
-}
-
-fn bounded(began: Instant, id: &str, what: &str) -> Result<(), DriverError> {
-    if began.elapsed() < STOP_AT_MOST {
-        return Ok(());
-    }
-    Err(DriverError::failed(format!(
-        "The instance {id} does not {what} after {} minutes",
-        STOP_AT_MOST.as_secs() / 60
-    ))
-    .with_hint("`machine kill` stops it by force"))
-}
-
-/// Waits until nobody answers on the SSH port, so that whoever waits for SSH next does not meet the old boot.
-async fn wait_until_down(host: &str, port: u16) {
-    let began = Instant::now();
-    while began.elapsed() < REBOOT_AT_MOST {
-        let banner = async {
-            let mut stream = TcpStream::connect((host, port)).await.ok()?;
-            let mut start = [0; 4];
-            stream.read_exact(&mut start).await.ok()?;
-            (start == *b"SSH-").then_some(())
-        };
-        if !matches!(timeout(BANNER_AT_MOST, banner).await, Ok(Some(()))) {
-            return;
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
-}
-
-fn endpoint_of(host: &HostView, config: &Config, made: &Made) -> Result<Endpoint, DriverError> {
-    let address = launch::address(config, made)
-        .ok_or_else(|| DriverError::not_ready(format!("`{}` has no address yet", &host.name)))?;
-    let user = made.plan.as_ref().map(|plan| plan.image.user.clone()).unwrap_or_default();
-    Ok(Endpoint {
-        engine_port: rules::ENGINE_PORT,
-        url: None,
-        ssh: Some(SshEndpoint {
-            host: address.clone(),
-            port: config.ssh_port,
-            user,
-            key: config.key_file.clone().map_or(SshKey::Generated, SshKey::File),
-        }),
-        inside: None,
-        address,
-    })
 }
 
 #[async_trait]
@@ -336,7 +98,7 @@ impl Driver for Aws {
 
     fn features_of(&self, config: &Value) -> Features {
         let mut features = self.info().features;
-        let config: Option<Config> = serde_json::from_value(config.clone()).ok();
+        let config = Config::from_value(config).ok();
         if config.as_ref().is_some_and(|config| config.host_keys == HostKeys::Console) {
             features.host_key = HostKeySource::Shown;
         }
@@ -354,8 +116,8 @@ impl Driver for Aws {
         let mut flags = flags::scope();
         for flag in flags.iter_mut().filter(|flag| flag.name == "aws-region") {
             flag.kind = FlagKind::List;
-            flag.help =
-                "A region to search; may be given again [default: AWS_REGION, then the profile's]".to_owned();
+            "A region to search; may be given again [default: AWS_REGION, then the profile's]"
+                .clone_into(&mut flag.help);
         }
         flags
     }
@@ -364,11 +126,20 @@ impl Driver for Aws {
         Config::from_options(options)?.to_value()
     }
 
-    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
-        let config = Config::of(host)?;
-        let region = self.region(&config, None).await?;
-        user_data::check(host, &config)?;
+    /// The zones that have the type, and a subnet.
+    async fn places(&self, config: &Value) -> Result<Vec<Place>, DriverError> {
+        let config = Config::from_value(config).map_err(|error| {
+            DriverError::failed("Could not read the options of the hosts").with_source(error)
+        })?;
+        let region = self.regions.open(&config.scope).await?;
         let plan = placement::plan(&region, &config).await?;
+        Ok(plan.places.into_iter().map(|place| Place { name: place.zone }).collect())
+    }
+
+    async fn check(&self, host: &HostView) -> Result<Forecast, DriverError> {
+        let (config, region) = self.regions.of_host(host, None).await?;
+        user_data::check(host, &config)?;
+        let plan = placement::plan_for(&region, &config, host).await?;
         keys::check(&region.api, host, &config).await?;
         if !config.groups.is_empty() {
             groups::named(&region, &config, &plan.vpc).await?;
@@ -377,7 +148,7 @@ impl Driver for Aws {
             groups::callers(&region, &config, &plan).await?;
         }
         launch::rehearse(&region, host, &config, &plan).await?;
-        Ok(Forecast::default())
+        Ok(placement::forecast(&plan))
     }
 
     async fn create(
@@ -386,8 +157,8 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = open(host, journal)?;
-        heard(progress, Box::pin(self.make(host, &mut book, progress))).await
+        let mut book = record::open(host, journal)?;
+        noting_retries(progress, Box::pin(self.make(host, &mut book, progress))).await
     }
 
     async fn start(
@@ -396,8 +167,10 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = open(host, journal)?;
-        heard(progress, Box::pin(self.power_on(host, &mut book, progress))).await
+        let mut book = record::open(host, journal)?;
+        let (config, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        let work = Box::pin(power::start(&region, host, &config, &mut book, progress));
+        noting_retries(progress, work).await
     }
 
     async fn stop(
@@ -406,8 +179,9 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = open(host, journal)?;
-        heard(progress, Box::pin(self.power_off(host, &mut book, progress, false))).await
+        let mut book = record::open(host, journal)?;
+        let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        noting_retries(progress, Box::pin(power::stop(&region, host, &mut book, progress, false))).await
     }
 
     async fn kill(
@@ -416,42 +190,34 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = open(host, journal)?;
-        heard(progress, Box::pin(self.power_off(host, &mut book, progress, true))).await
+        let mut book = record::open(host, journal)?;
+        let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        noting_retries(progress, Box::pin(power::stop(&region, host, &mut book, progress, true))).await
     }
 
-    /// A reboot keeps the address, unlike a stop and a start.
     async fn restart(
         &self,
         host: &HostView,
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let mut book = open(host, journal)?;
-        let work = async {
-            let (config, region) = self.opened(host, book.made.plan.clone()).await?;
-            let id = launch::instance_id(host, &book.made)?;
-            if known(&region, host, &id).await?.state != InstanceStateName::Running {
-                return self.power_on(host, &mut book, progress).await;
-            }
-            if let Some(plan) = book.made.plan.clone() {
-                groups::follow_caller(&region, &config, &plan, &mut book, progress).await?;
-            }
-            progress.step("Rebooting the instance");
-            region
-                .api
-                .reboot_instances()
-                .instance_ids(&id)
-                .send()
-                .await
-                .answer(Call::RebootInstances, &region.api)
-                .map_err(|error| changed(host, &id, error, "reboot"))?;
-            if let Some(address) = launch::address(&config, &book.made) {
-                wait_until_down(&address, config.ssh_port).await;
-            }
-            launch::wait_running(&region, host, &config, &mut book, progress).await
-        };
-        heard(progress, Box::pin(work)).await
+        let mut book = record::open(host, journal)?;
+        let (config, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        let work = Box::pin(power::restart(&region, host, &config, &mut book, progress));
+        noting_retries(progress, work).await
+    }
+
+    async fn admit(
+        &self,
+        host: &HostView,
+        rules: &[Rule],
+        journal: &mut dyn Journal,
+        progress: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut book = record::open(host, journal)?;
+        let (config, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        let work = Box::pin(membership::admit(&region, host, &config, rules, &mut book, progress));
+        noting_retries(progress, work).await
     }
 
     async fn remove(
@@ -461,13 +227,13 @@ impl Driver for Aws {
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         // A state that cannot be read is no reason to leave an instance behind: what matters is found by its tags.
-        let made = made_of(host, &journal.state()).unwrap_or_default();
-        let mut book = Book { journal, made, place: None };
+        let made = record::made(host, &journal.state()).unwrap_or_default();
+        let mut book = record::with(journal, made);
         if book.journal.entries().is_empty() && book.made.instance.is_none() {
             return Ok(());
         }
-        let (_, region) = self.opened(host, book.made.plan.clone()).await?;
-        heard(progress, Box::pin(take_down(&region, host, &mut book, progress, false))).await
+        let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+        noting_retries(progress, Box::pin(take_down(&region, host, &mut book, progress, false))).await
     }
 
     async fn salvage(
@@ -476,8 +242,7 @@ impl Driver for Aws {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let config = Config::of(host)?;
-        let region = self.region(&config, None).await?;
+        let (config, region) = self.regions.of_host(host, None).await?;
         let regions = match config.scope.region {
             Some(named) => vec![named],
             // The region was found in the environment then, which may be another one now.
@@ -490,64 +255,35 @@ impl Driver for Aws {
         for name in regions {
             // All that a record would say is the region.
             let plan = Plan { region: name, ..Plan::default() };
-            let mut book = Book {
-                journal: &mut *journal,
-                made: Made { plan: Some(plan), ..Made::default() },
-                place: None,
-            };
-            let (_, region) = self.opened(host, book.made.plan.clone()).await?;
-            heard(progress, Box::pin(take_down(&region, host, &mut book, progress, true))).await?;
+            let mut book = record::with(&mut *journal, Made { plan: Some(plan), ..Made::default() });
+            let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+            noting_retries(progress, Box::pin(take_down(&region, host, &mut book, progress, true))).await?;
         }
         Ok(())
     }
 
     async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {
-        let made = made_of(host, state)?;
-        let Some(id) = made.instance.clone() else { return Ok(State::None) };
-        let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
-        let found = watch::describe_ids(&region.api, std::slice::from_ref(&id)).await.map_err(|error| {
-            error.during(format!("Could not look for the instance {id} of `{}`", &host.name))
-        })?;
-        Ok(found.get(&id).map_or(State::None, Instance::host_state))
+        self.looked_at(host, state).await
     }
 
     async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError> {
-        endpoint_of(host, &Config::of(host)?, &made_of(host, state)?)
+        listing::endpoint(host, &record::config(host)?, &record::made(host, state)?)
     }
 
-    /// One question for each account and region; whoever answers first is told first.
     fn describe_many<'a>(&'a self, hosts: &'a [(HostView, Value)]) -> BoxStream<'a, Row> {
-        let mut known: Vec<Row> = Vec::new();
-        let mut batches: HashMap<Scope, Vec<Asked>> = HashMap::new();
-        for (index, (host, state)) in hosts.iter().enumerate() {
-            match Asked::of(index, host, state) {
-                Ok((scope, Some(asked))) => batches.entry(scope).or_default().push(asked),
-                Ok((_, None)) => {
-                    known.push((index, Ok(Description { state: State::None, endpoint: None })));
-                }
-                Err(error) => known.push((index, Err(error))),
-            }
-        }
-        let asked: FuturesUnordered<_> = batches
-            .into_iter()
-            .map(async move |(scope, batch)| {
-                let rows = self.describe(&scope, hosts, batch).await;
-                stream::iter(rows)
-            })
-            .collect();
-        stream::iter(known).chain(asked.flatten()).boxed()
+        listing::describe(&self.regions, hosts)
     }
 
     async fn console(&self, host: &HostView, state: &Value, lines: usize) -> Option<String> {
-        let made = made_of(host, state).ok()?;
-        let region = self.region(&Config::of(host).ok()?, made.plan.as_ref()).await.ok()?;
+        let made = record::made(host, state).ok()?;
+        let (_, region) = self.regions.of_host(host, made.plan.as_ref()).await.ok()?;
         let text = console::text(&region.api, &made.instance?).await.ok()?;
         Some(console::tail(&text, lines))
     }
 
     async fn host_keys(&self, host: &HostView, state: &Value) -> Result<Option<Vec<String>>, DriverError> {
-        let made = made_of(host, state)?;
-        let region = self.region(&Config::of(host)?, made.plan.as_ref()).await?;
+        let made = record::made(host, state)?;
+        let (_, region) = self.regions.of_host(host, made.plan.as_ref()).await?;
         let id = launch::instance_id(host, &made)?;
         let text = console::text(&region.api, &id)
             .await
@@ -558,7 +294,7 @@ impl Driver for Aws {
     async fn leftovers(&self, options: &Options) -> Result<Vec<Leftover>, DriverError> {
         let mut found = Vec::new();
         for scope in scopes(options)? {
-            found.extend(gc::find(&self.open(&scope).await?).await?);
+            found.extend(gc::find(&self.regions.open(&scope).await?).await?);
         }
         Ok(found)
     }
@@ -572,10 +308,10 @@ impl Driver for Aws {
         // What cannot be removed is no reason to leave the rest.
         let mut failed = None;
         for scope in scopes(options)? {
-            let region = self.open(&scope).await?;
+            let region = self.regions.open(&scope).await?;
             let here: Vec<&Leftover> =
                 leftovers.iter().filter(|leftover| leftover.place == region.api.region).collect();
-            let removed = heard(progress, Box::pin(gc::remove(&region, &here, progress))).await;
+            let removed = noting_retries(progress, Box::pin(gc::remove(&region, &here, progress))).await;
             failed = failed.or_else(|| removed.err());
         }
         failed.map_or(Ok(()), Err)
@@ -584,21 +320,4 @@ impl Driver for Aws {
     async fn permissions(&self) -> Result<Option<Value>, DriverError> {
         Ok(Some(policy::document()))
     }
-}
-
-/// One scope for each region that is named; the SDK's own region if none is.
-fn scopes(options: &Options) -> Result<Vec<Scope>, DriverError> {
-    let scope = Scope::from_options(options)?;
-    let regions = options.list("aws-region");
-    if regions.is_empty() {
-        return Ok(vec![scope]);
-    }
-    let mut scopes: Vec<Scope> = Vec::new();
-    for region in regions {
-        let named = Scope { region: Some(crate::config::region(region)?), ..scope.clone() };
-        if !scopes.contains(&named) {
-            scopes.push(named);
-        }
-    }
-    Ok(scopes)
 }

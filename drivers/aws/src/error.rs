@@ -27,6 +27,8 @@ pub(crate) struct ApiError {
     no_credentials: bool,
     /// Something answered, which was not AWS.
     answered: bool,
+    /// The HTTP status; 0 where no answer came.
+    status: u16,
 }
 
 fn shown(code: &str) -> String {
@@ -44,6 +46,9 @@ const LONGEST_CODE: usize = 80;
 /// Codes that say "you may not".
 const DENIED: [&str; 4] =
     ["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"];
+/// Codes that say "not so fast".
+const PACE: [&str; 4] = ["RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled"];
+const TOKEN_TAKEN: &str = "IdempotentParameterMismatch";
 /// Codes that say "who are you?".
 const STRANGER: [&str; 6] = [
     "AuthFailure",
@@ -79,7 +84,9 @@ impl ApiError {
             },
         };
         let answered = code.is_empty() && error.raw_response().is_some();
-        Self { action: call.action(), code, message, region: api.region.clone(), no_credentials, answered }
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        let region = api.region.clone();
+        Self { action: call.action(), code, message, region, no_credentials, answered, status }
     }
 
     pub(crate) fn is(&self, code: &str) -> bool {
@@ -106,18 +113,24 @@ impl ApiError {
         self.is_any(&capacity::CODES)
     }
 
-    /// Whether AWS has said no, so that nothing came of the call: neither of this try nor of an earlier one.
-    pub(crate) fn is_a_refusal(&self) -> bool {
-        let open = [
-            "",
-            "IdempotentParameterMismatch",
-            "InternalError",
-            "InternalFailure",
-            "RequestLimitExceeded",
-            "ServiceUnavailable",
-            "Unavailable",
-        ];
-        !self.is_any(&open)
+    /// Whether nothing came of a call that was sent this often, for certain. After a second time the answer is about
+    /// that one only: the first may have been followed, and its reply lost.
+    pub(crate) fn is_a_refusal(&self, sent: u32) -> bool {
+        if self.no_credentials {
+            return true;
+        }
+        let says_no = self.is_about_capacity() || (400..500).contains(&self.status);
+        sent == 1 && says_no && !self.code.is_empty() && !self.is(TOKEN_TAKEN) && !self.is_about_pace()
+    }
+
+    /// Whether AWS asks for a slower pace.
+    fn is_about_pace(&self) -> bool {
+        self.is_any(&PACE)
+    }
+
+    /// Whether there is an instance for the client token, which was asked for with other options.
+    pub(crate) fn is_token_taken(&self) -> bool {
+        self.is(TOKEN_TAKEN)
     }
 
     /// Whether spot instances cannot be had here and now, while others may.
@@ -135,7 +148,8 @@ impl ApiError {
             || self.is_any(&["MaxSpotInstanceCountExceeded", "InstanceLimitExceeded", "VcpuLimitExceeded"])
     }
 
-    fn hint(&self) -> Option<String> {
+    /// What the user can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
         if self.no_credentials {
             return Some(
                 "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with `--aws-profile`, or log in with `aws sso login`"
@@ -143,14 +157,16 @@ impl ApiError {
             );
         }
         if self.is_denied() {
-            // One call may need several permissions; AWS says which of them is missing.
-            let named = self.message.split("authorized to perform: ").nth(1);
-            let named =
-                named.and_then(|rest| rest.split([' ', ',']).next()).filter(|word| word.contains(':'));
-            return Some(format!(
-                "The permission {} is missing; `machine iam-policy aws` prints the whole policy",
-                named.unwrap_or(self.action)
-            ));
+            let permission = self.permission();
+            return Some(match permission {
+                "iam:PassRole" => "The permission iam:PassRole is missing: the policy that `machine iam-policy aws` prints has it for roles whose names begin with `machine-`".to_owned(),
+                "ec2:AuthorizeSecurityGroupIngress" => format!(
+                    "The permission {permission} is missing: `machine iam-policy aws` has it for groups that `machine` made; leave groups of your own as they are with `--aws-security-group-readonly`"
+                ),
+                _ => format!(
+                    "The permission {permission} is missing; `machine iam-policy aws` prints the whole policy"
+                ),
+            });
         }
         if self.is_any(&EXPIRED) {
             return Some(
@@ -171,7 +187,7 @@ impl ApiError {
                 "Choose another type with `--aws-instance-type`, or another zone with `--aws-zone`".into(),
             );
         }
-        if self.is("RequestLimitExceeded") {
+        if self.is_about_pace() {
             return Some("The account is asking too often: try again in a minute".into());
         }
         if self.answered {
@@ -188,13 +204,32 @@ impl ApiError {
         })
     }
 
-    /// As the driver's error: `attempt` is what was tried, on what.
-    pub(crate) fn during(self, attempt: impl Into<String>) -> DriverError {
-        let kind = if self.is_denied() || self.is_about_quota() || self.no_credentials {
-            ErrorKind::Refused
+    pub(crate) fn kind(&self) -> ErrorKind {
+        if self.is_denied() {
+            ErrorKind::Denied { permission: Some(self.permission().to_owned()) }
+        } else if self.is_any(&STRANGER) || self.is_any(&EXPIRED) || self.no_credentials {
+            ErrorKind::Denied { permission: None }
+        } else if self.is_about_pace() {
+            ErrorKind::Throttled { after: None }
+        } else if self.is_about_quota() || self.is_about_capacity() {
+            ErrorKind::NoCapacity
+        } else if self.code.is_empty() {
+            ErrorKind::Unknown
         } else {
             ErrorKind::Failed
-        };
+        }
+    }
+
+    /// The permission that is missing: one call may need several, and AWS says which of them it is.
+    fn permission(&self) -> &str {
+        let named = self.message.split("authorized to perform: ").nth(1);
+        let named = named.and_then(|rest| rest.split([' ', ',']).next()).filter(|word| word.contains(':'));
+        named.unwrap_or(self.action)
+    }
+
+    /// As the driver's error: `attempt` is what was tried, on what.
+    pub(crate) fn during(self, attempt: impl Into<String>) -> DriverError {
+        let kind = self.kind();
         let error = DriverError::new(kind, attempt);
         match self.hint() {
             Some(hint) => error.with_hint(hint).with_source(self),
@@ -272,13 +307,15 @@ mod tests {
             region: "eu-west-1".into(),
             no_credentials: false,
             answered: false,
+            status: if code.is_empty() { 0 } else { 400 },
         }
     }
 
     #[test]
     fn a_denied_call_names_the_permission() {
         let told = error("UnauthorizedOperation").during("Could not start an instance");
-        assert_eq!(*told.kind(), ErrorKind::Refused);
+        let permission = Some("ec2:RunInstances".to_owned());
+        assert_eq!(told.kind(), &ErrorKind::Denied { permission });
         assert!(told.hint().is_some_and(|hint| hint.contains("ec2:RunInstances")));
     }
 
@@ -289,6 +326,35 @@ mod tests {
         assert!(!error("RequestLimitExceeded").is_about_quota());
         assert!(error("InsufficientInstanceCapacity").is_about_spot());
         assert!(!error("SpotMaxPriceTooLow").is_about_capacity());
+    }
+
+    /// Of a call that was sent twice, nobody knows what came of the first time.
+    #[test]
+    fn only_a_clear_answer_to_the_only_try_is_a_refusal() {
+        for code in ["ExpiredToken", "AuthFailure", "UnauthorizedOperation", "VcpuLimitExceeded"] {
+            assert!(error(code).is_a_refusal(1), "{code}");
+            assert!(!error(code).is_a_refusal(2), "{code}");
+        }
+        assert!(error("InsufficientInstanceCapacity").is_a_refusal(1));
+        for code in ["", "RequestLimitExceeded", "Throttling", "IdempotentParameterMismatch"] {
+            assert!(!error(code).is_a_refusal(1), "{code:?}");
+        }
+        for status in [0, 500, 502, 503] {
+            assert!(!ApiError { status, ..error("InternalError") }.is_a_refusal(1), "{status}");
+        }
+        let capacity = ApiError { status: 500, ..error("InsufficientInstanceCapacity") };
+        assert!(capacity.is_a_refusal(1) && !capacity.is_a_refusal(2));
+    }
+
+    #[test]
+    fn what_failed_is_told_by_its_kind() {
+        let kind = |code: &str| error(code).during("x").kind().clone();
+        assert_eq!(kind("RequestLimitExceeded"), ErrorKind::Throttled { after: None });
+        assert_eq!(kind("InsufficientInstanceCapacity"), ErrorKind::NoCapacity);
+        assert_eq!(kind("VcpuLimitExceeded"), ErrorKind::NoCapacity);
+        assert_eq!(kind("ExpiredToken"), ErrorKind::Denied { permission: None });
+        assert_eq!(kind(""), ErrorKind::Unknown);
+        assert_eq!(kind("InvalidParameterValue"), ErrorKind::Failed);
     }
 
     #[test]

@@ -487,8 +487,8 @@ mod tests {
     #[test]
     fn names_are_unique() {
         let flags = all();
-        let mut names: Vec<String> =
-            flags.iter().flat_map(|flag| flag.aliases.iter().cloned().chain([flag.name.clone()])).collect();
+        let mut names: Vec<&String> =
+            flags.iter().flat_map(|flag| flag.aliases.iter().chain([&flag.name])).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -1,4 +1,5 @@
-//! Finds, and removes, what carries our tags at AWS.
+//! Finds, and removes, what carries our tags at AWS. Disks are not among it: ours go with their instances, and copies that
+//! the user restored from backups carry the same tags.
 
 use std::sync::Arc;
 
@@ -6,17 +7,15 @@ use aws_sdk_ec2::types::{SpotInstanceState, Tag};
 use machine_driver::{DriverError, Leftover, Progress};
 
 use crate::{
-    api::{Api, Call},
+    api::{Api, Call, filter},
+    delete::{self, GroupFate},
     error::{Answer as _, ApiError, printable},
     groups,
-    placement::filter,
     region::Region,
-    removal::{self, GroupFate},
     tags, watch,
 };
 
 const INSTANCE: &str = "instance";
-const VOLUME: &str = "volume";
 const KEY_PAIR: &str = "key pair";
 const GROUP: &str = "security group";
 const SPOT: &str = "spot request";
@@ -65,11 +64,6 @@ async fn ask(api: &Api) -> Result<Vec<Leftover>, ApiError> {
             found.push(leftover(api, SPOT, id, &pairs(request.tags())));
         }
     }
-    for volume in removal::volumes(api, "tag-key", &[tags::NAME.to_owned()]).await? {
-        if let Some(id) = volume.volume_id() {
-            found.push(leftover(api, VOLUME, id, &pairs(volume.tags())));
-        }
-    }
     let keys = api.describe_key_pairs().filters(ours()).send().await.answer(Call::DescribeKeyPairs, api)?;
     for key in keys.key_pairs() {
         if let Some(name) = key.key_name() {
@@ -104,18 +98,14 @@ pub(crate) async fn remove(
     };
     // At once, because each takes its time to end.
     let instances = of(INSTANCE);
-    let ended = instances.iter().map(|id| removal::terminate(region, std::slice::from_ref(id), progress));
+    let ended = instances.iter().map(|id| delete::instances(region, std::slice::from_ref(id), progress));
     futures_util::future::join_all(ended).await.into_iter().for_each(&mut keep);
-    keep(removal::cancel_spot_requests(api, &of(SPOT)).await);
-    // Most volumes went with their instances.
-    for id in of(VOLUME) {
-        keep(removal::delete_volumes(api, std::slice::from_ref(&id)).await);
-    }
+    keep(delete::spot_requests(api, &of(SPOT)).await);
     for name in of(KEY_PAIR) {
-        keep(removal::delete_key_pair(api, &name).await);
+        keep(delete::key_pair(api, &name).await);
     }
     for id in of(GROUP) {
-        match removal::delete_group(api, &id).await {
+        match delete::group(region, &id).await {
             Ok(GroupFate::Gone) => {}
             Ok(GroupFate::UsedBy(users)) => {
                 progress.note(&format!("The security group {id} stays: {} uses it", users.join(", ")));

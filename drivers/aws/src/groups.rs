@@ -1,46 +1,47 @@
-//! Security groups: the host's own, those that hosts share, and those of the user.
+//! Security groups: the host's own, those that members of a swarm share, and those of the user.
 
-use aws_sdk_ec2::types::{
-    IpPermission, IpRange, Ipv6Range, ResourceType, SecurityGroup, Tag, UserIdGroupPair,
-};
-use machine_driver::{DriverError, HostView, Progress};
+use std::collections::BTreeSet;
+
+use aws_sdk_ec2::types::{IpPermission, ResourceType, SecurityGroup, Tag};
+use machine_driver::{DriverError, HostView, Network, Progress, Rule};
 
 use crate::{
-    api::{Api, Call},
+    api::{Api, Call, filter},
     caller,
     config::Config,
     error::{Answer as _, ApiError},
-    patience::Patience,
-    placement::filter,
     region::Region,
-    rules::{self, Cidr, Rule, Source},
-    state::{Book, Plan, SECURITY_GROUP, SHARED_GROUP},
+    rules,
+    state::{self, Book, Plan, SECURITY_GROUP, SHARED_GROUP},
     tags,
 };
 
-/// The name of the host's own group. The id keeps two stores with a host of the same name apart.
-pub(crate) fn own_name(host: &HostView) -> String {
-    let id = host.id.to_string();
-    format!("machine-{}-{}", &host.name, &id[..8])
-}
-
-fn shared_name(swarm: &str) -> String {
-    format!("machine-swarm-{swarm}")
-}
-
 /// Who may reach SSH and the engine, unless it was said.
-pub(crate) async fn callers(region: &Region, config: &Config, plan: &Plan) -> Result<Vec<Cidr>, DriverError> {
+pub(crate) async fn callers(
+    region: &Region,
+    config: &Config,
+    plan: &Plan,
+) -> Result<Vec<Network>, DriverError> {
     if !config.open_to.is_empty() {
         return Ok(config.open_to.clone());
     }
-    if config.is_private() {
+    let address = if config.is_private() {
         let subnet = plan.places.first().map(|place| place.addresses.as_str()).unwrap_or_default();
-        let there: Cidr = subnet.parse()?;
-        return Ok(vec![Cidr::of(caller::towards(there.address())?)]);
-    }
-    let url = config.checkip_url.clone();
-    let address = region.own_addresses.get(url.clone(), Box::pin(caller::public(&url))).await?;
-    Ok(vec![Cidr::of(address)])
+        caller::towards(rules::network(subnet)?.address())?
+    } else {
+        let url = config.checkip_url.clone();
+        region.own_addresses.get(url.clone(), Box::pin(caller::public(&url))).await?
+    };
+    Ok(vec![rules::network(&address.to_string())?])
+}
+
+/// What the options of a host let in, and what was asked for besides.
+fn wanted(config: &Config, admitted: &[Rule]) -> Vec<Rule> {
+    let mut wanted = rules::for_callers(config.ssh_port, config.swarm_manager);
+    wanted.extend(rules::for_open_ports(&config.open_ports));
+    wanted.extend(config.swarm.iter().flat_map(|swarm| rules::for_members(swarm)));
+    wanted.extend(admitted.iter().cloned());
+    wanted
 }
 
 /// The groups that the user named, by id. Those that are not there are refused.
@@ -72,60 +73,95 @@ async fn ask_named(api: &Api, names: &[String], vpc: &str) -> Result<Vec<String>
     Ok(ids)
 }
 
+/// The groups that a filter matches.
 pub(crate) async fn find(api: &Api, by: &str, values: &[String]) -> Result<Vec<SecurityGroup>, ApiError> {
     let by = filter(by, values.iter().cloned());
     let pages = api.describe_security_groups().filters(by).into_paginator().items().send();
     pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeSecurityGroups, api)
 }
 
-/// Makes the host's groups, or completes them; ids in the order in which the instance has them.
+/// Makes the host's groups, or completes them, with the rules that its options and `admitted` come to. What was let in
+/// before and is not wanted any more is let in no longer.
 pub(crate) async fn ensure(
     region: &Region,
     host: &HostView,
     config: &Config,
     plan: &Plan,
+    admitted: &[Rule],
     book: &mut Book<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let api = &region.api;
+    let wanted = wanted(config, admitted);
     let callers = if config.groups_read_only { Vec::new() } else { callers(region, config, plan).await? };
-    let mut rules = rules::for_callers(config.ssh_port, config.swarm_manager, &callers);
-    rules.extend(rules::for_open_ports(&config.open_ports));
-    let rules = rules::distinct(rules);
+    let for_host = rules::from_networks(&wanted, &callers);
     let mut ids = Vec::new();
     if config.groups.is_empty() {
-        let name = own_name(host);
-        book.intend(SECURITY_GROUP, &name).await?;
-        progress.step("Creating the security group");
-        let tags = tags::of_host(host, &config.tags);
-        let about = format!("The host {} of machine", &host.name);
-        let id = make(api, &name, &plan.vpc, &about, &tags).await?;
-        allow(api, &id, &rules).await?;
-        book.made.own_group = Some(id.clone());
-        book.made.let_in = callers.iter().map(ToString::to_string).collect();
-        ids.push(id.clone());
-        book.made(SECURITY_GROUP, &name, Some(&id)).await?;
+        let name = tags::name_of_ours(host);
+        let group = match &book.made.own_group {
+            Some(id) => Made { id: id.clone(), is_new: false },
+            None => {
+                book.intend(SECURITY_GROUP, &name).await?;
+                progress.step("Creating the security group");
+                let about = format!("The host {} of machine", host.name);
+                make(region, &name, &plan.vpc, &about, &tags::of_host(host, &config.tags)).await?
+            }
+        };
+        book.made.own_group = Some(group.id.clone());
+        ids.push(group.id.clone());
+        book.made(SECURITY_GROUP, &name, Some(&group.id)).await?;
+        let present = if group.is_new { Vec::new() } else { permissions(region, &group.id).await? };
+        reconcile(region, &group.id, for_host, &present, book).await?;
     } else {
         ids.extend(named(region, config, &plan.vpc).await?);
         if let (false, Some(first)) = (config.groups_read_only, ids.first()) {
-            allow(api, first, &rules).await?;
+            // The user's own: nothing is ever taken from it.
+            allow(region, first, &for_host).await?;
         }
     }
-    if let Some(swarm) = &config.swarm {
-        let name = shared_name(swarm);
+    for (cluster, rules) in rules::by_cluster(&wanted) {
+        let name = tags::name_of_shared(&cluster);
         book.intend(SHARED_GROUP, &name).await?;
-        let about = format!("Members of the swarm {swarm} of machine");
-        let id = make(api, &name, &plan.vpc, &about, &tags::of_shared(host, &name)).await?;
-        allow(api, &id, &rules::for_members()).await?;
-        ids.push(id.clone());
-        book.made(SHARED_GROUP, &name, Some(&id)).await?;
+        let about = format!("Members of the swarm {cluster} of machine");
+        let group = make(region, &name, &plan.vpc, &about, &tags::of_shared(host, &name)).await?;
+        allow(region, &group.id, &rules).await?;
+        ids.push(group.id.clone());
+        book.made(SHARED_GROUP, &name, Some(&group.id)).await?;
     }
     book.made.groups = ids;
     book.save().await
 }
 
+/// Whether what is let in is what would be let in now: people move with their laptops.
+pub(crate) async fn are_current(
+    region: &Region,
+    config: &Config,
+    plan: &Plan,
+    made: &state::Made,
+) -> Result<bool, DriverError> {
+    if made.own_group.is_none() || !config.open_to.is_empty() {
+        return Ok(true);
+    }
+    let callers = callers(region, config, plan).await?;
+    let wanted = rules::from_networks(&wanted(config, &made.admitted), &callers);
+    Ok(made.opening.is_empty() && made.rules == wanted)
+}
+
+/// A group that is there.
+struct Made {
+    id: String,
+    /// It was made by this very call, and is empty.
+    is_new: bool,
+}
+
 /// Makes a group, or finds the one of that name that an earlier run, a lost reply or another host made.
-async fn make(api: &Api, name: &str, vpc: &str, about: &str, tags: &[Tag]) -> Result<String, DriverError> {
+async fn make(
+    region: &Region,
+    name: &str,
+    vpc: &str,
+    about: &str,
+    tags: &[Tag],
+) -> Result<Made, DriverError> {
+    let api = &region.api;
     let attempt = || format!("Could not create the security group {name}");
     let made = api
         .create_security_group()
@@ -137,10 +173,10 @@ async fn make(api: &Api, name: &str, vpc: &str, about: &str, tags: &[Tag]) -> Re
         .await
         .answer(Call::CreateSecurityGroup, api);
     match made {
-        Ok(made) => Ok(made.group_id.unwrap_or_default()),
+        Ok(made) => Ok(Made { id: made.group_id.unwrap_or_default(), is_new: true }),
         Err(error) if error.is("InvalidGroup.Duplicate") => {
             // It may have been made a moment ago, and not be listed yet.
-            let mut patience = Patience::for_consistency();
+            let mut backoff = region.pace.for_consistency();
             loop {
                 let found = find(api, "group-name", &[name.to_owned()])
                     .await
@@ -149,14 +185,14 @@ async fn make(api: &Api, name: &str, vpc: &str, about: &str, tags: &[Tag]) -> Re
                 if let Some(group) = ours {
                     let is_ours = group.tags().iter().any(|tag| tag.key() == Some(tags::NAME));
                     return match group.group_id() {
-                        Some(id) if is_ours => Ok(id.to_owned()),
+                        Some(id) if is_ours => Ok(Made { id: id.to_owned(), is_new: false }),
                         _ => Err(DriverError::refused(format!(
                             "There is a security group {name} in {vpc} that `machine` did not make"
                         ))
                         .with_hint("Rename or delete it, or choose another name")),
                     };
                 }
-                if !patience.wait().await {
+                if !backoff.wait().await {
                     return Err(error.during(attempt()));
                 }
             }
@@ -165,20 +201,58 @@ async fn make(api: &Api, name: &str, vpc: &str, about: &str, tags: &[Tag]) -> Re
     }
 }
 
+/// What a group of ours lets in now, as far as AWS shows it yet.
+async fn permissions(region: &Region, group: &str) -> Result<Vec<IpPermission>, DriverError> {
+    let found = find(&region.api, "group-id", &[group.to_owned()]).await.map_err(|error| {
+        error.during(format!("Could not look up the rules of the security group {group}"))
+    })?;
+    Ok(found.into_iter().flat_map(|group| group.ip_permissions.unwrap_or_default()).collect())
+}
+
+/// Has the host's own group let in what is wanted, and no more what we let in before. Rules of others are neither
+/// counted as ours nor taken away. The record knows of each rule of ours from before it exists until after it is gone.
+async fn reconcile(
+    region: &Region,
+    group: &str,
+    wanted: BTreeSet<Rule>,
+    present: &[IpPermission],
+    book: &mut Book<'_>,
+) -> Result<(), DriverError> {
+    let mut ours: BTreeSet<Rule> = book.made.rules.union(&book.made.opening).cloned().collect();
+    let is_there = |rule: &Rule| rules::has(present, rule, group);
+    let is_theirs = |rule: &Rule| is_there(rule) && !ours.contains(rule);
+    let wanted: BTreeSet<Rule> = wanted.into_iter().filter(|rule| !is_theirs(rule)).collect();
+    let opening: BTreeSet<Rule> = wanted.iter().filter(|rule| !is_there(rule)).cloned().collect();
+    let closing: Vec<Rule> = ours.difference(&wanted).cloned().collect();
+    if opening.is_empty() && closing.is_empty() && book.made.rules == wanted {
+        book.made.opening.clear();
+        return book.save().await;
+    }
+    ours.extend(opening.iter().cloned());
+    book.made.opening = ours.difference(&book.made.rules).cloned().collect();
+    book.save().await?;
+    allow(region, group, &opening).await?;
+    revoke(&region.api, group, &closing).await?;
+    book.made.rules = wanted;
+    book.made.opening.clear();
+    book.save().await
+}
+
 /// Adds the rules that are missing.
-pub(crate) async fn allow(api: &Api, group: &str, rules: &[Rule]) -> Result<(), DriverError> {
+async fn allow(region: &Region, group: &str, rules: &BTreeSet<Rule>) -> Result<(), DriverError> {
     if rules.is_empty() {
         return Ok(());
     }
+    let rules: Vec<Rule> = rules.iter().cloned().collect();
     let attempt = || format!("Could not add rules to the security group {group}");
-    let mut patience = Patience::for_consistency();
+    let mut backoff = region.pace.for_consistency();
     let mut one_by_one = false;
     loop {
-        match authorize(api, group, rules, one_by_one).await {
+        match authorize(&region.api, group, &rules, one_by_one).await {
             Ok(()) => return Ok(()),
             // One that is there already refuses all that came with it.
             Err(error) if error.is("InvalidPermission.Duplicate") && !one_by_one => one_by_one = true,
-            Err(error) if error.is_not_found() && patience.wait().await => {}
+            Err(error) if error.is_not_found() && backoff.wait().await => {}
             Err(error) => return Err(error.during(attempt())),
         }
     }
@@ -187,7 +261,7 @@ pub(crate) async fn allow(api: &Api, group: &str, rules: &[Rule]) -> Result<(), 
 async fn authorize(api: &Api, group: &str, rules: &[Rule], one_by_one: bool) -> Result<(), ApiError> {
     let size = if one_by_one { 1 } else { rules.len() };
     for rules in rules.chunks(size) {
-        let permissions = rules.iter().map(|rule| permission(rule, group)).collect();
+        let permissions = rules.iter().map(|rule| rules::permission(rule, group)).collect();
         let answer = api
             .authorize_security_group_ingress()
             .group_id(group)
@@ -204,71 +278,23 @@ async fn authorize(api: &Api, group: &str, rules: &[Rule], one_by_one: bool) -> 
     Ok(())
 }
 
-fn permission(rule: &Rule, group: &str) -> IpPermission {
-    let has_ports = matches!(rule.protocol.as_str(), "tcp" | "udp");
-    let port = |port: u16| if has_ports { i32::from(port) } else { -1 };
-    let permission = IpPermission::builder()
-        .ip_protocol(&rule.protocol)
-        .from_port(port(rule.first))
-        .to_port(port(rule.last));
-    match &rule.source {
-        Source::Network(network) if network.is_ipv4() => permission
-            .ip_ranges(IpRange::builder().cidr_ip(network.to_string()).description(rule.why).build()),
-        Source::Network(network) => permission
-            .ipv6_ranges(Ipv6Range::builder().cidr_ipv6(network.to_string()).description(rule.why).build()),
-        Source::Members => permission
-            .user_id_group_pairs(UserIdGroupPair::builder().group_id(group).description(rule.why).build()),
-    }
-    .build()
-}
-
-/// Lets the caller in from where it is now, and no more from where it was: people move with their laptops.
-pub(crate) async fn follow_caller(
-    region: &Region,
-    config: &Config,
-    plan: &Plan,
-    book: &mut Book<'_>,
-    progress: &dyn Progress,
-) -> Result<(), DriverError> {
-    if !config.open_to.is_empty() || config.groups_read_only {
-        return Ok(());
-    }
-    let Some(group) = book.made.own_group.clone() else {
-        // A group of the user's may hold rules that look like ours: nothing is taken from it.
-        return Ok(());
-    };
-    let now = match callers(region, config, plan).await {
-        Ok(now) => now,
-        Err(error) => {
-            progress.note(&format!("{error}; the security group stays as it is"));
-            return Ok(());
+/// Takes rules away. One by one: one that is gone already refuses all that come with it.
+async fn revoke(api: &Api, group: &str, rules: &[Rule]) -> Result<(), DriverError> {
+    for rule in rules {
+        let answer = api
+            .revoke_security_group_ingress()
+            .group_id(group)
+            .ip_permissions(rules::permission(rule, group))
+            .send()
+            .await
+            .answer(Call::RevokeSecurityGroupIngress, api);
+        match answer {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                return Err(error.during(format!("Could not take rules from the security group {group}")));
+            }
         }
-    };
-    let texts: Vec<String> = now.iter().map(ToString::to_string).collect();
-    if texts == book.made.let_in {
-        return Ok(());
     }
-    progress.step(&format!("Letting {} in", texts.join(" and ")));
-    let rules = |sources: &[Cidr]| rules::for_callers(config.ssh_port, config.swarm_manager, sources);
-    allow(&region.api, &group, &rules(&now)).await?;
-    let before: Vec<Cidr> = book.made.let_in.iter().filter_map(|text| text.parse().ok()).collect();
-    let permissions: Vec<IpPermission> = rules(&before).iter().map(|rule| permission(rule, &group)).collect();
-    book.made.let_in = texts;
-    book.save().await?;
-    if permissions.is_empty() {
-        return Ok(());
-    }
-    let answer = region
-        .api
-        .revoke_security_group_ingress()
-        .group_id(&group)
-        .set_ip_permissions(Some(permissions))
-        .send()
-        .await
-        .answer(Call::RevokeSecurityGroupIngress, &region.api);
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.during(format!("Could not take rules from the security group {group}"))),
-    }
+    Ok(())
 }

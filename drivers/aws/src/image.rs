@@ -143,7 +143,15 @@ async fn ask(
         .filter_map(|mapping| mapping.ebs()?.volume_size())
         .max()
         .unwrap_or(0);
-    Ok(Image { id, name: full_name, architecture, user, root_device, root_size })
+    let other_devices = image
+        .block_device_mappings()
+        .iter()
+        .filter(|mapping| mapping.ebs().is_some())
+        .filter_map(|mapping| mapping.device_name())
+        .filter(|device| *device != root_device)
+        .map(str::to_owned)
+        .collect();
+    Ok(Image { id, name: full_name, architecture, user, root_device, root_size, other_devices })
 }
 
 async fn read_parameter(api: &Api, parameter: &str) -> Result<String, DriverError> {

@@ -9,7 +9,6 @@ use crate::{
     api::{Api, Call},
     config::Config,
     error::Answer as _,
-    groups,
     state::{Book, KEY_PAIR},
     tags,
 };
@@ -71,7 +70,7 @@ pub(crate) async fn ensure(
         book.made.key_pair = Some(name.clone());
         return book.save().await;
     }
-    let name = groups::own_name(host);
+    let name = tags::name_of_ours(host);
     book.intend(KEY_PAIR, &name).await?;
     progress.step("Importing the key");
     let imported = api

@@ -1,123 +1,34 @@
-//! Asks for the instance, once: whatever happens between the question and the answer, there is one instance at most.
+//! Asks for the instance, once: whatever happens between the question and the answer, there is one instance at most, and
+//! it is never forgotten.
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_ec2::{
-    operation::run_instances::builders::RunInstancesFluentBuilder,
-    types::{
-        BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
-        InstanceMarketOptionsRequest, InstanceMetadataEndpointState, InstanceMetadataOptionsRequest,
-        InstanceNetworkInterfaceSpecification, InstanceStateName, MarketType, Placement, ResourceType,
-        RunInstancesMonitoringEnabled, SpotInstanceType, SpotMarketOptions, Tenancy, VolumeType,
-    },
-};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use machine_driver::{DriverError, EntryStatus, HostView, Progress};
+use aws_sdk_ec2::types::InstanceStateName;
+use machine_driver::{DriverError, ErrorKind, HostView, Progress};
 
 use crate::{
-    api::Call,
+    api::{Call, filter},
+    backoff::Backoff,
     config::Config,
     error::{Answer as _, ApiError},
-    patience::Patience,
-    placement::filter,
     region::Region,
+    request::request,
+    retries,
     state::{Book, INSTANCE, Launch, Made, Plan, SPOT_REQUEST},
-    tags, user_data,
+    tags,
     watch::{self, Instance},
 };
 
 /// From the answer to an instance that runs; large and bare-metal types take minutes.
-const START_AT_MOST: Duration = Duration::from_secs(900);
-
-/// Containers are a hop further away than the host, and have no business with its role.
-const METADATA_HOPS: i32 = 1;
-
-/// Everything about the instance but its groups, its key and its token.
-fn request(
-    region: &Region,
-    host: &HostView,
-    config: &Config,
-    plan: &Plan,
-    launch: Launch,
-) -> Result<(RunInstancesFluentBuilder, InstanceNetworkInterfaceSpecification), DriverError> {
-    let place = &plan.places[launch.place.min(plan.places.len().saturating_sub(1))];
-    let tags = tags::of_host(host, &config.tags);
-    let root = &config.root;
-    let disk = EbsBlockDevice::builder()
-        .delete_on_termination(true)
-        .volume_size(root.size)
-        .volume_type(VolumeType::from(root.kind.as_str()))
-        .encrypted(root.encrypted)
-        .set_iops(root.iops)
-        .set_throughput(root.throughput)
-        .set_kms_key_id(root.kms_key.clone());
-    let device = root.device.clone().unwrap_or_else(|| plan.image.root_device.clone());
-    let interface = InstanceNetworkInterfaceSpecification::builder()
-        .device_index(0)
-        .subnet_id(&place.subnet)
-        .associate_public_ip_address(!config.private_only)
-        .delete_on_termination(true)
-        .set_ipv6_address_count(config.ipv6.then_some(1))
-        .build();
-    let mut request = region
-        .api
-        .run_instances()
-        .min_count(1)
-        .max_count(1)
-        .image_id(&plan.image.id)
-        .instance_type(config.instance_type.as_str().into())
-        .block_device_mappings(BlockDeviceMapping::builder().device_name(device).ebs(disk.build()).build())
-        .metadata_options(
-            InstanceMetadataOptionsRequest::builder()
-                .http_endpoint(InstanceMetadataEndpointState::Enabled)
-                .http_tokens(HttpTokensState::Required)
-                .http_put_response_hop_limit(METADATA_HOPS)
-                .build(),
-        )
-        .monitoring(RunInstancesMonitoringEnabled::builder().enabled(config.monitoring).build())
-        .disable_api_termination(config.termination_protection);
-    for kind in [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface] {
-        request = request.tag_specifications(tags::on(kind, &tags));
-    }
-    if launch.spot {
-        let price = config.spot.as_ref().and_then(|spot| spot.price.clone());
-        let spot = SpotMarketOptions::builder()
-            .set_max_price(price)
-            .spot_instance_type(SpotInstanceType::OneTime)
-            .build();
-        request = request
-            .tag_specifications(tags::on(ResourceType::SpotInstancesRequest, &tags))
-            .instance_market_options(
-                InstanceMarketOptionsRequest::builder()
-                    .market_type(MarketType::Spot)
-                    .spot_options(spot)
-                    .build(),
-            );
-    }
-    if config.ebs_optimized {
-        request = request.ebs_optimized(true);
-    }
-    if config.tenancy.is_some() || config.placement_group.is_some() {
-        let placement = Placement::builder()
-            .availability_zone(&place.zone)
-            .set_group_name(config.placement_group.clone())
-            .set_tenancy(config.tenancy.as_deref().map(Tenancy::from))
-            .build();
-        request = request.placement(placement);
-    }
-    if let Some(profile) = &config.instance_profile {
-        let named = IamInstanceProfileSpecification::builder();
-        let named = if profile.starts_with("arn:") { named.arn(profile) } else { named.name(profile) };
-        request = request.iam_instance_profile(named.build());
-    }
-    if let Some(data) = user_data::of_host(host, config)? {
-        request = request.user_data(STANDARD.encode(data));
-    }
-    Ok((request, interface))
-}
+const START_AT_MOST: Duration = Duration::from_mins(15);
 
 fn first_launch(config: &Config) -> Launch {
     Launch { attempt: 0, place: 0, spot: config.spot.is_some() }
+}
+
+/// The client token of a way of asking.
+fn token(host: &HostView, launch: Launch) -> String {
+    format!("{}-{}", host.id, launch.attempt)
 }
 
 /// Has AWS look at the request without following it; asked once for all hosts that are alike.
@@ -153,13 +64,29 @@ fn attempt(config: &Config, plan: &Plan, launch: Launch) -> String {
     format!("Could not start {market} of the type {} in {zone}", config.instance_type)
 }
 
-/// The instance of an earlier run, if there is one that lives.
-async fn find(region: &Arc<Region>, host: &HostView) -> Result<Option<Instance>, DriverError> {
-    let key = format!("tag:{}", tags::ID);
-    let found = watch::describe(&region.api, vec![filter(&key, [host.id.to_string()])])
-        .await
-        .map_err(|error| error.during(format!("Could not look for the instance of `{}`", &host.name)))?;
-    Ok(found.into_iter().find(|instance| !instance.is_ending()))
+/// The instances that carry the host's id.
+pub(crate) async fn tagged(region: &Region, host: &HostView) -> Result<Vec<Instance>, ApiError> {
+    watch::describe(&region.api, vec![filter(&tags::filter_name(tags::ID), [host.id.to_string()])]).await
+}
+
+/// The instance of an earlier run that lives, looked for until it is found or the time is up.
+async fn find(
+    region: &Region,
+    host: &HostView,
+    mut within: Option<Backoff>,
+) -> Result<Option<Instance>, DriverError> {
+    loop {
+        let found = tagged(region, host)
+            .await
+            .map_err(|error| error.during(format!("Could not look for the instance of `{}`", host.name)))?;
+        if let Some(instance) = found.into_iter().find(|instance| !instance.is_ending()) {
+            return Ok(Some(instance));
+        }
+        let Some(backoff) = &mut within else { return Ok(None) };
+        if !backoff.wait().await {
+            return Ok(None);
+        }
+    }
 }
 
 /// Makes sure that there is an instance, and records its id.
@@ -171,23 +98,22 @@ pub(crate) async fn ensure(
     book: &mut Book<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let intended =
-        book.journal.entries().iter().any(|entry| {
-            entry.kind == INSTANCE && (entry.status == EntryStatus::Intended || entry.id.is_some())
-        });
+    // Whether an earlier question may have been followed, although nobody heard so.
+    let mut unsure = !book.named(INSTANCE).is_empty() && book.made.instance.is_none();
     if let Some(id) = book.made.instance.clone() {
-        let known = watch::look(region, &id)
+        let known = region
+            .watch
+            .find(&id, region.pace.for_absence())
             .await
             .map_err(|error| error.during(format!("Could not look for the instance {id}")))?;
-        if known.is_none_or(|instance| !instance.is_ending()) {
+        if known.is_some_and(|instance| !instance.is_ending()) {
             return Ok(());
         }
         progress.note(&format!("The instance {id} has ended; another one is started"));
         book.made.instance = None;
-        let launch = book.made.launch.unwrap_or_else(|| first_launch(config));
-        book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
+        use_another_token(book, book.made.launch.unwrap_or_else(|| first_launch(config)));
         book.save().await?;
-    } else if intended && let Some(found) = find(region, host).await? {
+    } else if unsure && let Some(found) = find(region, host, None).await? {
         return adopt(host, book, &found).await;
     }
     loop {
@@ -196,26 +122,32 @@ pub(crate) async fn ensure(
         book.save().await?;
         book.intend(INSTANCE, host.name.as_str()).await?;
         progress.step(if launch.spot { "Asking for a spot instance" } else { "Starting the instance" });
-        let error = match run(region, host, config, plan, &book.made, launch).await {
+        let (error, is_refused) = match run(region, host, config, plan, &book.made, launch).await {
             Ok(instance) => return adopt(host, book, &instance).await,
-            Err(RunError::Driver(error)) => return Err(error),
-            Err(RunError::Api(error)) => error,
+            Err(NotRun::Driver(error)) => return Err(error),
+            Err(NotRun::Api { error, is_refused }) => (error, is_refused),
         };
-        let failed = || attempt(config, plan, launch);
-        if error.is("IdempotentParameterMismatch") {
+        if error.is_token_taken() {
             // The options of an instance that was asked for before have changed since, in a file.
-            if let Some(found) = find(region, host).await? {
-                return adopt(host, book, &found).await;
+            if let Some(instance) = of_token(region, host, launch).await? {
+                return adopt(host, book, &instance).await;
             }
-            book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
+            use_another_token(book, launch);
             continue;
         }
+        unsure |= !is_refused;
+        let failed = || attempt(config, plan, launch);
         let Some(next) = next_launch(config, plan, launch, &error) else {
-            if error.is_a_refusal() {
-                book.gone(INSTANCE, host.name.as_str()).await?;
+            if unsure {
+                return Err(may_run(host, error, failed()));
             }
+            book.gone(INSTANCE, host.name.as_str()).await?;
             return Err(error.during(failed()));
         };
+        // Another token would make another instance.
+        if unsure && let Some(found) = find(region, host, Some(region.pace.for_absence())).await? {
+            return adopt(host, book, &found).await;
+        }
         let instead = if next.spot == launch.spot {
             format!("the zone {}", plan.places[next.place].zone)
         } else {
@@ -223,6 +155,50 @@ pub(crate) async fn ensure(
         };
         progress.note(&format!("{}: {error}; trying {instead}", failed()));
         book.made.launch = Some(next);
+    }
+}
+
+/// The error of a question of which nobody knows what came of it. The journal goes on saying that it was asked.
+fn may_run(host: &HostView, error: ApiError, attempt: String) -> DriverError {
+    let hint = error.hint().map(|hint| format!("{hint}. ")).unwrap_or_default();
+    let kind = match error.kind() {
+        // Who is told why can do something about it.
+        kind @ (ErrorKind::Denied { .. } | ErrorKind::Throttled { .. }) => kind,
+        _ => ErrorKind::Unknown,
+    };
+    let hint = format!(
+        "{hint}An instance may have been started all the same: `machine create {0}` goes on with it, `machine rm {0}` removes it",
+        host.name
+    );
+    DriverError::new(kind, attempt).with_hint(hint).with_source(error)
+}
+
+fn use_another_token(book: &mut Book<'_>, launch: Launch) {
+    book.made.launch = Some(Launch { attempt: launch.attempt + 1, ..launch });
+}
+
+/// The instance for whose token AWS says that there is one: lists show it sooner or later, and no other is asked for
+/// before. `None`: it has ended.
+async fn of_token(region: &Region, host: &HostView, launch: Launch) -> Result<Option<Instance>, DriverError> {
+    let mut backoff = region.pace.for_consistency();
+    loop {
+        let found =
+            watch::describe(&region.api, vec![filter("client-token", [token(host, launch)])]).await.map_err(
+                |error| error.during(format!("Could not look for the instance of `{}`", host.name)),
+            )?;
+        if let Some(instance) = found.into_iter().next() {
+            return Ok(Some(instance).filter(|instance| !instance.is_ending()));
+        }
+        if !backoff.wait().await {
+            return Err(DriverError::unknown(format!(
+                "AWS says that it has started an instance of `{}` before, and does not list it",
+                host.name
+            ))
+            .with_hint(format!(
+                "Run the same command again in some minutes, or begin anew after `machine rm {}`",
+                host.name
+            )));
+        }
     }
 }
 
@@ -236,9 +212,14 @@ fn next_launch(config: &Config, plan: &Plan, launch: Launch, error: &ApiError) -
     (launch.spot && may_pay && error.is_about_spot()).then_some(Launch { attempt, place: 0, spot: false })
 }
 
-enum RunError {
+/// There is no answer with an instance.
+enum NotRun {
     Driver(DriverError),
-    Api(ApiError),
+    Api {
+        error: ApiError,
+        /// There is none, for certain.
+        is_refused: bool,
+    },
 }
 
 /// One question, which may be asked again with the same token. What was made a moment ago is waited for.
@@ -249,32 +230,34 @@ async fn run(
     plan: &Plan,
     made: &Made,
     launch: Launch,
-) -> Result<Instance, RunError> {
-    let mut patience = Patience::for_consistency();
+) -> Result<Instance, NotRun> {
+    let mut backoff = region.pace.for_consistency();
+    let mut is_refused = true;
     loop {
-        let (request, mut interface) =
-            request(region, host, config, plan, launch).map_err(RunError::Driver)?;
+        let (request, mut interface) = request(region, host, config, plan, launch).map_err(NotRun::Driver)?;
         interface.groups = Some(made.groups.clone());
-        let answer = request
+        let call = request
             .network_interfaces(interface)
             .set_key_name(made.key_pair.clone())
-            .client_token(format!("{}-{}", &host.id, launch.attempt))
-            .send()
-            .await
-            .answer(Call::RunInstances, &region.api);
-        match answer {
+            .client_token(token(host, launch))
+            .send();
+        let (answer, sent) = retries::counted(Box::pin(call)).await;
+        match answer.answer(Call::RunInstances, &region.api) {
             Ok(answer) => {
                 let instance = answer.instances().first().and_then(Instance::of);
                 return instance.ok_or_else(|| {
-                    RunError::Driver(DriverError::failed("AWS answers that it started no instance"))
+                    NotRun::Driver(DriverError::unknown("AWS answers that it started no instance"))
                 });
             }
-            Err(error)
-                if error.is_any(&["InvalidGroup.NotFound", "InvalidKeyPair.NotFound"])
+            Err(error) => {
+                is_refused &= error.is_a_refusal(sent);
+                let is_new = error.is_any(&["InvalidGroup.NotFound", "InvalidKeyPair.NotFound"])
                     && config.groups.is_empty()
-                    && config.key_pair.is_none()
-                    && patience.wait().await => {}
-            Err(error) => return Err(RunError::Api(error)),
+                    && config.key_pair.is_none();
+                if !is_new || !backoff.wait().await {
+                    return Err(NotRun::Api { error, is_refused });
+                }
+            }
         }
     }
 }
@@ -321,7 +304,7 @@ fn has_its_address(config: &Config, instance: &Instance) -> bool {
     }
 }
 
-/// Waits until the instance runs and has its address, and records that.
+/// Waits until the instance, which was started, runs and has its address, and records that.
 pub(crate) async fn wait_running(
     region: &Arc<Region>,
     host: &HostView,
@@ -332,17 +315,13 @@ pub(crate) async fn wait_running(
     let id = instance_id(host, &book.made)?;
     progress.step("Waiting for the instance to run");
     let began = std::time::Instant::now();
-    let mut unknown = Patience::for_consistency();
     loop {
-        let found = watch::look(region, &id)
+        let found = region
+            .watch
+            .find(&id, region.pace.for_consistency())
             .await
             .map_err(|error| error.during(format!("Could not look for the instance {id}")))?;
-        let Some(instance) = found else {
-            if unknown.wait().await {
-                continue;
-            }
-            return Err(gone(host, &id));
-        };
+        let Some(instance) = found else { return Err(gone(host, &id)) };
         match &instance.state {
             InstanceStateName::Running if has_its_address(config, &instance) => {
                 take_addresses(&mut book.made, &instance);
@@ -350,6 +329,9 @@ pub(crate) async fn wait_running(
                 return note_spot_request(book, &instance).await;
             }
             InstanceStateName::Running | InstanceStateName::Pending => {}
+            // An answer may be older than the start; nothing comes back from an end.
+            InstanceStateName::Stopped | InstanceStateName::Stopping
+                if began.elapsed() < region.pace.consistency => {}
             state => {
                 let reason = instance.reason.clone().unwrap_or_else(|| "AWS does not say why".into());
                 return Err(DriverError::failed(format!(
@@ -374,12 +356,12 @@ pub(crate) async fn wait_running(
 /// The instance's id, or why there is none.
 pub(crate) fn instance_id(host: &HostView, made: &Made) -> Result<String, DriverError> {
     made.instance.clone().ok_or_else(|| {
-        DriverError::gone(format!("The instance of `{}` was never started", &host.name))
-            .with_hint(format!("Run `machine create {}` again, or remove it", &host.name))
+        DriverError::not_ready(format!("The instance of `{}` was never started", host.name))
+            .with_hint(format!("Run `machine create {}` again, or remove it", host.name))
     })
 }
 
 pub(crate) fn gone(host: &HostView, id: &str) -> DriverError {
-    DriverError::gone(format!("The instance {id} of `{}` is gone: it was terminated", &host.name))
-        .with_hint(format!("Remove the host with `machine rm {}` and create it again", &host.name))
+    DriverError::gone(format!("The instance {id} of `{}` is gone: it was terminated", host.name))
+        .with_hint(format!("Remove the host with `machine rm {}` and create it again", host.name))
 }

@@ -1,10 +1,10 @@
 //! Where an instance can be: its VPC, and the subnets whose zones have its type.
 
 use aws_sdk_ec2::types::{Filter, LocationType, Subnet};
-use machine_driver::DriverError;
+use machine_driver::{DriverError, Forecast, HostView};
 
 use crate::{
-    api::{Api, Call},
+    api::{Api, Call, filter},
     config::Config,
     error::{Answer as _, ApiError},
     image,
@@ -15,11 +15,6 @@ use crate::{
 /// Lists of choices are no longer.
 const CHOICES: usize = 8;
 
-pub(crate) fn filter(name: &str, values: impl IntoIterator<Item = impl Into<String>>) -> Filter {
-    let values: Vec<String> = values.into_iter().map(Into::into).collect();
-    Filter::builder().name(name).set_values(Some(values)).build()
-}
-
 /// Everything that has to be known before something is made; asked once for all hosts that are alike.
 pub(crate) async fn plan(region: &Region, config: &Config) -> Result<Plan, DriverError> {
     let key = format!(
@@ -27,6 +22,32 @@ pub(crate) async fn plan(region: &Region, config: &Config) -> Result<Plan, Drive
         (&config.image, &config.ssh_user, &config.instance_type, &config.vpc, &config.subnet, &config.zone)
     );
     region.plans.get(key, Box::pin(ask(region, config))).await
+}
+
+/// The same for one host, whose place is tried first.
+pub(crate) async fn plan_for(region: &Region, config: &Config, host: &HostView) -> Result<Plan, DriverError> {
+    let plan = plan(region, config).await?;
+    let Some(zone) = &host.place else { return Ok(plan) };
+    if !plan.places.iter().any(|place| place.zone == *zone) {
+        let zones: Vec<&str> = plan.places.iter().map(|place| place.zone.as_str()).collect();
+        return Err(DriverError::invalid(format!("`{}` cannot be in {zone}", host.name))
+            .with_hint(format!("There is {}", zones.join(", "))));
+    }
+    Ok(plan.beginning_in(zone))
+}
+
+/// What a host would be.
+pub(crate) fn forecast(plan: &Plan) -> Forecast {
+    // In Rust's words.
+    let architecture = match plan.image.architecture.as_str() {
+        "arm64" => "aarch64",
+        other => other,
+    };
+    Forecast {
+        architecture: Some(architecture.to_owned()).filter(|name| !name.is_empty()),
+        place: plan.places.first().map(|place| place.zone.clone()),
+        notes: Vec::new(),
+    }
 }
 
 async fn ask(region: &Region, config: &Config) -> Result<Plan, DriverError> {

@@ -1,17 +1,18 @@
 //! One account in one region, as seen by one run of the program: the API, and what was asked once for all hosts.
 
-use std::{collections::HashMap, fmt::Debug, hash::Hash, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use aws_config::{
     BehaviorVersion, Region as RegionName, profile::ProfileFileCredentialsProvider, retry::RetryConfig,
     timeout::TimeoutConfig,
 };
 use machine_driver::DriverError;
-use tokio::sync::Mutex;
 
 use crate::{
     api::Api,
+    backoff::Pace,
     config::{self, Scope},
+    memo::Memo,
     state::{Image, Plan},
     watch::Watch,
 };
@@ -24,38 +25,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const ATTEMPTS: u32 = 8;
 
-/// What was found out, by what was asked. Whoever asks the same at the same time waits for the one answer; failures are
-/// not kept.
-#[derive(Debug)]
-pub(crate) struct Memo<K, V>(Mutex<HashMap<K, V>>);
-
-impl<K, V> Default for Memo<K, V> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
-impl<K: Eq + Hash, V: Clone> Memo<K, V> {
-    /// The question is boxed, because futures of the SDK's calls are large.
-    pub(crate) async fn get<E>(
-        &self,
-        key: K,
-        ask: Pin<Box<impl Future<Output = Result<V, E>>>>,
-    ) -> Result<V, E> {
-        let mut known = self.0.lock().await;
-        if let Some(value) = known.get(&key) {
-            return Ok(value.clone());
-        }
-        let value = ask.await?;
-        known.insert(key, value.clone());
-        Ok(value)
-    }
-}
-
 /// An account in a region.
 #[derive(Debug)]
 pub(crate) struct Region {
-    pub(crate) api: Api,
+    pub(crate) api: Arc<Api>,
+    pub(crate) pace: Pace,
     pub(crate) watch: Watch,
     pub(crate) architectures: Memo<String, Vec<String>>,
     pub(crate) images: Memo<(String, Option<String>, Vec<String>), Image>,
@@ -67,7 +41,7 @@ pub(crate) struct Region {
 
 impl Region {
     /// Reads the SDK's configuration: environment, profiles, SSO, roles. Asks AWS nothing yet.
-    pub(crate) async fn open(scope: &Scope) -> Result<Arc<Self>, DriverError> {
+    pub(crate) async fn open(scope: &Scope, pace: Pace) -> Result<Arc<Self>, DriverError> {
         let attempts = if scope.attempts == 0 { ATTEMPTS } else { scope.attempts };
         let retries = RetryConfig::standard()
             .with_max_attempts(attempts)
@@ -96,9 +70,11 @@ impl Region {
                 .with_hint("Name it with `--aws-region`, AWS_REGION or the profile, such as eu-west-1"));
         };
         let region = config::region(region.as_ref())?;
+        let api = Arc::new(Api::new(region, scope.profile.clone(), &sdk));
         Ok(Arc::new(Self {
-            api: Api::new(region, scope.profile.clone(), &sdk),
-            watch: Watch::default(),
+            watch: Watch::new(api.clone(), pace.poll),
+            api,
+            pace,
             architectures: Memo::default(),
             images: Memo::default(),
             plans: Memo::default(),

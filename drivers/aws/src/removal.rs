@@ -1,196 +1,247 @@
-//! Removes what was made at AWS, in the order in which it can go; what is gone already is a success.
+//! Takes a host down: everything that its record names or that carries its id, in the order in which it can go.
+//!
+//! ```text
+//! look ── by recorded ids and by tags, again and again until all that may be there was seen, or the time is up
+//! act ─── instances ─ spot requests ─ key pairs ─ security groups; disks go with their instance
+//! ```
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use aws_sdk_ec2::types::{InstanceStateName, Volume, VolumeState};
-use machine_driver::{DriverError, Progress};
+use aws_sdk_ec2::types::{InstanceStateName, SecurityGroup, SpotInstanceRequest, SpotInstanceState};
+use machine_driver::{DriverError, HostView, Progress};
 
 use crate::{
-    api::{Api, Call},
+    api::{Api, Call, filter},
+    delete::{self, GroupFate},
+    docker_machine,
     error::{Answer as _, ApiError},
     groups,
-    patience::Patience,
-    placement::filter,
     region::Region,
-    watch,
+    state::{Book, INSTANCE, KEY_PAIR, Made, SECURITY_GROUP, SHARED_GROUP, SPOT_REQUEST},
+    tags,
+    watch::{self, Instance},
 };
 
-/// Termination takes a minute or two; an instance that shuts down slowly takes longer.
-const TERMINATION_AT_MOST: Duration = Duration::from_secs(900);
-/// An instance that was asked for a moment ago may not be listed yet.
-pub(crate) const HIDDEN_AT_MOST: Duration = Duration::from_secs(15);
-/// Network interfaces let go of their groups soon after their instance has ended.
-const RELEASE_AT_MOST: Duration = Duration::from_secs(180);
+/// What there may be of a host, as far as its record knows.
+#[derive(Debug, Default)]
+struct Recorded {
+    /// Whether an instance was asked for, and its id if that is known.
+    instance: (bool, Option<String>),
+    spot_requests: Vec<String>,
+    key_pairs: Vec<String>,
+    /// Whether a group of the host's own was asked for, and its id if that is known.
+    own_group: (bool, Option<String>),
+    /// Names, with ids as far as they are known.
+    shared_groups: Vec<(String, Option<String>)>,
+}
 
-/// Ends instances and waits until they have ended.
-pub(crate) async fn terminate(
-    region: &Arc<Region>,
-    ids: &[String],
-    progress: &dyn Progress,
-) -> Result<(), DriverError> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    progress.step(if ids.len() == 1 { "Terminating the instance" } else { "Terminating the instances" });
-    let mut hidden = Patience::of(HIDDEN_AT_MOST);
-    for id in ids {
-        loop {
-            let answer = region
-                .api
-                .terminate_instances()
-                .instance_ids(id)
-                .send()
-                .await
-                .answer(Call::TerminateInstances, &region.api);
-            match answer {
-                Ok(_) => break,
-                // Long gone, or started a moment ago and not known everywhere yet.
-                Err(error) if error.is_not_found() => {
-                    if !hidden.wait().await {
-                        break;
-                    }
-                }
-                Err(error) if error.is("OperationNotPermitted") => {
-                    return Err(DriverError::refused(format!("The instance {id} is protected against termination"))
-                        .with_hint(format!(
-                            "Switch that off with `aws ec2 modify-instance-attribute --region {} --instance-id {id} --no-disable-api-termination`, and run the same command again",
-                            region.api.region
-                        ))
-                        .with_source(error));
-                }
-                Err(error) => return Err(error.during(format!("Could not terminate {id}"))),
-            }
+impl Recorded {
+    fn of(host: &HostView, book: &Book<'_>) -> Self {
+        let made = &book.made;
+        let is_its = docker_machine::is_its(&host.config);
+        let asked = |kind: &str| !book.named(kind).is_empty();
+        let mut key_pairs = book.named(KEY_PAIR);
+        if is_its {
+            key_pairs.extend(made.key_pair.clone());
+        }
+        let shared = book.journal.entries().into_iter().filter(|entry| entry.kind == SHARED_GROUP);
+        // What the journal does not name any more was removed already.
+        let instance = made.instance.clone().filter(|_| is_its || asked(INSTANCE));
+        let own_group = made.own_group.clone().filter(|_| asked(SECURITY_GROUP));
+        Self {
+            instance: (asked(INSTANCE) || instance.is_some(), instance),
+            spot_requests: book.named(SPOT_REQUEST),
+            key_pairs,
+            own_group: (asked(SECURITY_GROUP), own_group),
+            shared_groups: shared.map(|entry| (entry.name, entry.id)).collect(),
         }
     }
-    let began = std::time::Instant::now();
-    for id in ids {
-        loop {
-            let now = watch::look(region, id)
-                .await
-                .map_err(|error| error.during(format!("Could not look for {id}")))?;
-            if now.is_none_or(|instance| instance.state == InstanceStateName::Terminated) {
-                break;
-            }
-            if began.elapsed() > TERMINATION_AT_MOST {
-                return Err(DriverError::failed(format!("The instance {id} does not end"))
-                    .with_hint("Run the same command again in a while"));
-            }
-        }
-    }
-    Ok(())
 }
 
-/// Takes back requests for spot instances, open or fulfilled.
-pub(crate) async fn cancel_spot_requests(api: &Api, ids: &[String]) -> Result<(), DriverError> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let answer = api
-        .cancel_spot_instance_requests()
-        .set_spot_instance_request_ids(Some(ids.to_vec()))
-        .send()
-        .await
-        .answer(Call::CancelSpotInstanceRequests, api);
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.during(format!("Could not cancel the spot request {}", ids.join(", ")))),
-    }
+/// What was seen of a host at AWS.
+#[derive(Debug, Default)]
+struct Found {
+    instances: Vec<Instance>,
+    /// Those that are open or active.
+    spot_requests: Vec<String>,
+    key_pairs: Vec<String>,
+    own_groups: Vec<String>,
+    shared_groups: Vec<(String, String)>,
 }
 
-/// The volumes that carry a tag and have not gone with their instance.
-pub(crate) async fn volumes(api: &Api, by: &str, values: &[String]) -> Result<Vec<Volume>, ApiError> {
-    let by = filter(by, values.iter().cloned());
-    let pages = api.describe_volumes().filters(by).into_paginator().items().send();
-    let found = pages.collect::<Result<Vec<_>, _>>().await.answer(Call::DescribeVolumes, api)?;
-    let stays =
-        |volume: &Volume| !matches!(volume.state(), Some(VolumeState::Deleting | VolumeState::Deleted));
-    Ok(found.into_iter().filter(stays).collect())
-}
-
-pub(crate) async fn delete_volumes(api: &Api, ids: &[String]) -> Result<(), DriverError> {
-    for id in ids {
-        let mut patience = Patience::of(RELEASE_AT_MOST);
-        loop {
-            let answer = api.delete_volume().volume_id(id).send().await.answer(Call::DeleteVolume, api);
-            match answer {
-                Ok(_) => break,
-                Err(error) if error.is_not_found() => break,
-                Err(error) if error.is("VolumeInUse") && patience.wait().await => {}
-                Err(error) => return Err(error.during(format!("Could not delete the volume {id}"))),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Deleting a key pair that is not there is a success at AWS as well.
-pub(crate) async fn delete_key_pair(api: &Api, name: &str) -> Result<(), DriverError> {
-    let answer = api.delete_key_pair().key_name(name).send().await.answer(Call::DeleteKeyPair, api);
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.during(format!("Could not delete the key pair {name}"))),
-    }
-}
-
-/// Whether a group went, or stays because others use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GroupFate {
-    Gone,
-    UsedBy(Vec<String>),
-}
-
-/// Deletes a group as soon as nothing uses it. Others that use it are named at once: they would not go by waiting.
-pub(crate) async fn delete_group(api: &Api, id: &str) -> Result<GroupFate, DriverError> {
-    let mut patience = Patience::of(RELEASE_AT_MOST);
-    loop {
-        let answer =
-            api.delete_security_group().group_id(id).send().await.answer(Call::DeleteSecurityGroup, api);
-        let error = match answer {
-            Ok(_) => return Ok(GroupFate::Gone),
-            Err(error) if error.is_not_found() => return Ok(GroupFate::Gone),
-            Err(error) => error,
+impl Found {
+    /// Whether everything that may be there was seen, so that there is nothing to wait for.
+    fn has_all(&self, recorded: &Recorded) -> bool {
+        let has_instance = match &recorded.instance {
+            (_, Some(id)) => self.instances.iter().any(|instance| instance.id == *id),
+            (asked, None) => !asked || !self.instances.is_empty(),
         };
-        let attempt = || format!("Could not delete the security group {id}");
-        if !error.is_any(&["DependencyViolation", "InvalidGroup.InUse"]) {
-            return Err(error.during(attempt()));
-        }
-        let users = users(api, id).await.map_err(|error| error.during(attempt()))?;
-        if !users.is_empty() {
-            return Ok(GroupFate::UsedBy(users));
-        }
-        if !patience.wait().await {
-            return Err(error.during(attempt()));
-        }
+        let has_group = match &recorded.own_group {
+            (_, Some(id)) => self.own_groups.contains(id),
+            (asked, None) => !asked || !self.own_groups.is_empty(),
+        };
+        has_instance
+            && has_group
+            && recorded.key_pairs.iter().all(|name| self.key_pairs.contains(name))
+            && recorded
+                .shared_groups
+                .iter()
+                .all(|(name, _)| self.shared_groups.iter().any(|(known, _)| known == name))
     }
 }
 
-/// The instances that live and have a group, and interfaces of other things.
-async fn users(api: &Api, group: &str) -> Result<Vec<String>, ApiError> {
-    let mut users: Vec<String> = watch::describe(api, vec![filter("instance.group-id", [group])])
-        .await?
-        .into_iter()
-        .filter(|instance| !instance.is_ending())
-        .map(|instance| instance.id)
-        .collect();
+/// One look, by tags and by what is recorded: each finds what the other does not.
+async fn look(api: &Api, host: &HostView, recorded: &Recorded) -> Result<Found, ApiError> {
+    let by = tags::filter_name(tags::ID);
+    let id = host.id.to_string();
+    let instances = async {
+        let mut found = watch::describe(api, vec![filter(&by, [id.as_str()])]).await?;
+        if let Some(known) = &recorded.instance.1
+            && !found.iter().any(|instance| instance.id == *known)
+        {
+            found.extend(watch::describe(api, vec![filter("instance-id", [known.as_str()])]).await?);
+        }
+        Ok::<_, ApiError>(found)
+    };
+    let own_groups = async {
+        let mut found = ids(groups::find(api, &by, std::slice::from_ref(&id)).await?);
+        if let Some(known) = recorded.own_group.1.clone().filter(|known| !found.contains(known)) {
+            found.extend(ids(groups::find(api, "group-id", &[known]).await?));
+        }
+        Ok(found)
+    };
+    let shared_groups = async {
+        let names: Vec<String> = recorded.shared_groups.iter().map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = groups::find(api, &tags::filter_name(tags::NAME), &names).await?;
+        let named = |group: SecurityGroup| Some((group.group_name?, group.group_id?));
+        Ok(found.into_iter().filter_map(named).collect())
+    };
+    let (instances, own_groups, shared_groups, key_pairs) =
+        futures_util::try_join!(instances, own_groups, shared_groups, key_pairs(api, recorded))?;
+    let mut requests = recorded.spot_requests.clone();
+    requests.extend(instances.iter().filter_map(|instance| instance.spot_request.clone()));
+    let spot_requests = open_requests(api, requests).await?;
+    Ok(Found { instances, spot_requests, key_pairs, own_groups, shared_groups })
+}
+
+fn ids(groups: Vec<SecurityGroup>) -> Vec<String> {
+    groups.into_iter().filter_map(|group| group.group_id).collect()
+}
+
+async fn key_pairs(api: &Api, recorded: &Recorded) -> Result<Vec<String>, ApiError> {
+    if recorded.key_pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let by = filter("key-name", recorded.key_pairs.clone());
+    let answer = api.describe_key_pairs().filters(by).send().await.answer(Call::DescribeKeyPairs, api)?;
+    Ok(answer.key_pairs().iter().filter_map(|pair| pair.key_name().map(str::to_owned)).collect())
+}
+
+/// Those of some spot requests that are open or active.
+async fn open_requests(api: &Api, ids: Vec<String>) -> Result<Vec<String>, ApiError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let answer = api
-        .describe_network_interfaces()
-        .filters(filter("group-id", [group]))
+        .describe_spot_instance_requests()
+        .filters(filter("spot-instance-request-id", ids))
         .send()
         .await
-        .answer(Call::DescribeNetworkInterfaces, api)?;
-    // An interface of an instance comes and goes with it; it is the others that stay.
-    for interface in answer.network_interfaces() {
-        let of_instance = interface.attachment().is_some_and(|attachment| attachment.instance_id().is_some());
-        if !of_instance {
-            users.extend(interface.network_interface_id().map(str::to_owned));
-        }
-    }
-    Ok(users)
+        .answer(Call::DescribeSpotInstanceRequests, api)?;
+    let is_open = |request: &&SpotInstanceRequest| {
+        matches!(request.state(), Some(SpotInstanceState::Open | SpotInstanceState::Active))
+    };
+    let open = answer.spot_instance_requests().iter().filter(is_open);
+    Ok(open.filter_map(|request| request.spot_instance_request_id().map(str::to_owned)).collect())
 }
 
-/// The ids of the groups that carry a tag.
-pub(crate) async fn group_ids(api: &Api, by: &str, values: &[String]) -> Result<Vec<String>, ApiError> {
-    Ok(groups::find(api, by, values).await?.into_iter().filter_map(|group| group.group_id).collect())
+/// Removes the host in this region. `salvaging`: the journal is lost, and only the host's id is known.
+pub(crate) async fn take_down(
+    region: &Arc<Region>,
+    host: &HostView,
+    book: &mut Book<'_>,
+    progress: &dyn Progress,
+    salvaging: bool,
+) -> Result<(), DriverError> {
+    let found = if salvaging {
+        // Whatever is older than the loss of a record is listed by now.
+        let named = Recorded { key_pairs: vec![tags::name_of_ours(host)], ..Recorded::default() };
+        look(&region.api, host, &named).await.map_err(|error| not_looked_for(host, error))?
+    } else {
+        find(region, host, &Recorded::of(host, book), progress).await?
+    };
+    let living: Vec<String> = found
+        .instances
+        .iter()
+        .filter(|instance| instance.state != InstanceStateName::Terminated)
+        .map(|instance| instance.id.clone())
+        .collect();
+    delete::instances(region, &living, progress).await?;
+    delete::spot_requests(&region.api, &found.spot_requests).await?;
+    for kind in [INSTANCE, SPOT_REQUEST] {
+        forget(book, kind).await?;
+    }
+    for name in &found.key_pairs {
+        progress.step("Deleting the key pair");
+        delete::key_pair(&region.api, name).await?;
+    }
+    forget(book, KEY_PAIR).await?;
+    for id in &found.own_groups {
+        progress.step("Deleting the security group");
+        if let GroupFate::UsedBy(users) = delete::group(region, id).await? {
+            return Err(DriverError::refused(format!(
+                "The security group {id} of `{}` is in use by {}",
+                host.name,
+                users.join(", ")
+            ))
+            .with_hint("Take it from there, and run the same command again; all else is removed"));
+        }
+    }
+    forget(book, SECURITY_GROUP).await?;
+    for (_, id) in &found.shared_groups {
+        // The last of those who share it takes it along.
+        delete::group(region, id).await?;
+    }
+    forget(book, SHARED_GROUP).await?;
+    book.made = Made { plan: book.made.plan.take(), ..Made::default() };
+    book.save().await
+}
+
+/// Looks until all that may be there was seen, or for as long as something that was made may be hidden: it was asked
+/// for, and nobody heard the answer; or the answers are older than it is; or it has been gone for long.
+async fn find(
+    region: &Region,
+    host: &HostView,
+    recorded: &Recorded,
+    progress: &dyn Progress,
+) -> Result<Found, DriverError> {
+    let mut backoff = region.pace.for_absence();
+    let mut is_first = true;
+    loop {
+        let found = look(&region.api, host, recorded).await.map_err(|error| not_looked_for(host, error))?;
+        if found.has_all(recorded) {
+            return Ok(found);
+        }
+        if std::mem::take(&mut is_first) {
+            progress.step("Looking for what may have been made");
+        }
+        if !backoff.wait().await {
+            return Ok(found);
+        }
+    }
+}
+
+fn not_looked_for(host: &HostView, error: ApiError) -> DriverError {
+    error.during(format!("Could not look for what there is of `{}`", host.name))
+}
+
+/// All that there was of a kind is gone.
+async fn forget(book: &mut Book<'_>, kind: &str) -> Result<(), DriverError> {
+    for name in book.named(kind) {
+        book.gone(kind, &name).await?;
+    }
+    Ok(())
 }

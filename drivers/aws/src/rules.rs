@@ -1,122 +1,58 @@
-//! Who may reach what: ports, sources, and the rules of a host's security group. Nothing here asks AWS.
+//! Who may reach what: ports, sources, and the rules of a host's security groups. Nothing here asks AWS.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use machine_driver::DriverError;
+use aws_sdk_ec2::types::{IpPermission, IpRange, Ipv6Range, UserIdGroupPair};
+use machine_driver::{DriverError, Network, Protocol, Rule, Source};
 use serde::{Deserialize, Serialize};
 
 /// The engine's port.
 pub(crate) const ENGINE_PORT: u16 = 2376;
 /// Where a swarm's managers answer as one.
-pub(crate) const MANAGER_PORT: u16 = 3376;
+const MANAGER_PORT: u16 = 3376;
 /// What members of a swarm need of one another: management, gossip, and overlay networks plain and encrypted.
 /// <https://docs.docker.com/engine/swarm/swarm-tutorial/#open-protocols-and-ports-between-the-hosts>
-const MEMBERS: [(&str, u16); 5] = [("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("udp", 4789), ("50", 0)];
+const MEMBERS: [(Protocol, u16); 5] = [
+    (Protocol::Tcp, 2377),
+    (Protocol::Tcp, 7946),
+    (Protocol::Udp, 7946),
+    (Protocol::Udp, 4789),
+    (Protocol::Esp, 0),
+];
 
-/// A network or a single address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Cidr {
-    address: IpAddr,
-    prefix: u8,
+/// Reads an address or a network.
+pub(crate) fn network(text: &str) -> Result<Network, DriverError> {
+    text.trim().parse().map_err(|error| {
+        DriverError::invalid(format!("`{}` is neither an address nor a network", text.escape_debug()))
+            .with_hint("Write it like 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32")
+            .with_source(error)
+    })
 }
 
-impl Cidr {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
-    }
-
-    pub(crate) fn is_ipv4(&self) -> bool {
-        self.address.is_ipv4()
-    }
-
-    pub(crate) fn address(&self) -> IpAddr {
-        self.address
-    }
-
-    fn everybody() -> [Self; 2] {
-        [
-            Self { address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), prefix: 0 },
-            Self { address: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), prefix: 0 },
-        ]
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl From<Cidr> for String {
-    fn from(cidr: Cidr) -> Self {
-        cidr.to_string()
-    }
-}
-
-impl TryFrom<String> for Cidr {
-    type Error = DriverError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = DriverError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            DriverError::invalid(format!("`{text}` is neither an address nor a network"))
-                .with_hint("Write it like 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32")
-        };
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let mut cidr = Self::of(address.trim().parse().map_err(|_| wrong())?);
-        if let Some(prefix) = prefix {
-            let bits: u8 = prefix.parse().map_err(|_| wrong())?;
-            if bits > cidr.prefix {
-                return Err(wrong());
-            }
-            cidr.prefix = bits;
-            // AWS refuses a network whose host bits are set.
-            cidr.address = match cidr.address {
-                IpAddr::V4(address) => {
-                    let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                    IpAddr::V4((u32::from(address) & mask).into())
-                }
-                IpAddr::V6(address) => {
-                    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                    IpAddr::V6((u128::from(address) & mask).into())
-                }
-            };
-        }
-        Ok(cidr)
-    }
+/// Every address of both kinds.
+fn everybody() -> Vec<Network> {
+    ["0.0.0.0/0", "::/0"].iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// A port, or a range, that is to be open: `80`, `8000-8010/udp`, `443/tcp@203.0.113.0/24`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct OpenPort {
-    protocol: String,
-    first: u16,
-    last: u16,
+    protocol: Protocol,
+    ports: (u16, u16),
     /// `None`: everybody.
-    source: Option<Cidr>,
+    source: Option<Network>,
 }
 
 impl fmt::Display for OpenPort {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, first, last, source } = self;
+        let (first, last) = self.ports;
         write!(formatter, "{first}")?;
         if last != first {
             write!(formatter, "-{last}")?;
         }
-        write!(formatter, "/{protocol}")?;
-        source.as_ref().map_or(Ok(()), |source| write!(formatter, "@{source}"))
+        write!(formatter, "/{}", word(self.protocol))?;
+        self.source.map_or(Ok(()), |source| write!(formatter, "@{source}"))
     }
 }
 
@@ -143,13 +79,15 @@ impl FromStr for OpenPort {
                 .with_hint("Write it like 80, 53/udp, 8000-8010/tcp or 443/tcp@203.0.113.0/24")
         };
         let (rest, source) = match text.split_once('@') {
-            Some((rest, source)) => (rest, Some(source.parse()?)),
+            Some((rest, source)) => (rest, Some(network(source)?)),
             None => (text, None),
         };
         let (ports, protocol) = rest.split_once('/').unwrap_or((rest, "tcp"));
-        if !matches!(protocol, "tcp" | "udp") {
-            return Err(wrong());
-        }
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(wrong()),
+        };
         let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
         let (first, last) = match ports.split_once('-') {
             Some((first, last)) => (number(first)?, number(last)?),
@@ -158,94 +96,130 @@ impl FromStr for OpenPort {
         if first > last {
             return Err(wrong());
         }
-        Ok(Self { protocol: protocol.to_owned(), first, last, source })
+        Ok(Self { protocol, ports: (first, last), source })
     }
 }
 
-/// Whom a rule lets in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
-    Network(Cidr),
-    /// Whoever is in the same group.
-    Members,
-}
-
-/// One rule of a security group, for what comes in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    /// `tcp`, `udp`, or the number of an IP protocol.
-    pub(crate) protocol: String,
-    /// Both 0 where the protocol has no ports.
-    pub(crate) first: u16,
-    pub(crate) last: u16,
-    pub(crate) source: Source,
-    pub(crate) why: &'static str,
-}
-
-impl Rule {
-    /// Whether both let in the same, whatever for.
-    pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
-        (&self.protocol, self.first, self.last, &self.source)
-            == (&other.protocol, other.first, other.last, &other.source)
-    }
-
-    fn tcp(port: u16, source: &Cidr, why: &'static str) -> Self {
-        Self { protocol: "tcp".into(), first: port, last: port, source: Source::Network(source.clone()), why }
+/// EC2's word for a protocol.
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Esp => "50",
     }
 }
 
-/// Each rule once: AWS refuses a call that holds one twice.
-pub(crate) fn distinct(rules: Vec<Rule>) -> Vec<Rule> {
-    let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
-    for rule in rules {
-        if !kept.iter().any(|other| other.is_the_same_as(&rule)) {
-            kept.push(rule);
-        }
-    }
-    kept
+fn one(protocol: Protocol, port: u16, from: Source) -> Rule {
+    Rule { protocol, ports: (port, port), from }
 }
 
 /// What whoever works with the host needs: SSH, the engine, and the swarm's port on a manager.
-pub(crate) fn for_callers(ssh_port: u16, manager: bool, sources: &[Cidr]) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for source in sources {
-        rules.push(Rule::tcp(ssh_port, source, "SSH"));
-        rules.push(Rule::tcp(ENGINE_PORT, source, "Engine API over TLS"));
-        if manager {
-            rules.push(Rule::tcp(MANAGER_PORT, source, "Swarm API over TLS"));
-        }
-    }
-    rules
+pub(crate) fn for_callers(ssh_port: u16, manager: bool) -> Vec<Rule> {
+    let ports = [Some(ssh_port), Some(ENGINE_PORT), manager.then_some(MANAGER_PORT)];
+    ports.into_iter().flatten().map(|port| one(Protocol::Tcp, port, Source::Caller)).collect()
 }
 
 /// The ports that were asked for.
 pub(crate) fn for_open_ports(ports: &[OpenPort]) -> Vec<Rule> {
     let mut rules = Vec::new();
     for port in ports {
-        let sources = port.source.clone().map_or_else(|| Cidr::everybody().to_vec(), |source| vec![source]);
+        let sources = port.source.map_or_else(everybody, |source| vec![source]);
         rules.extend(sources.into_iter().map(|source| Rule {
-            protocol: port.protocol.clone(),
-            first: port.first,
-            last: port.last,
-            source: Source::Network(source),
-            why: "Opened on request",
+            protocol: port.protocol,
+            ports: port.ports,
+            from: Source::Network(source),
         }));
     }
     rules
 }
 
 /// What the members of a swarm need of one another.
-pub(crate) fn for_members() -> Vec<Rule> {
-    MEMBERS
-        .into_iter()
-        .map(|(protocol, port)| Rule {
-            protocol: protocol.into(),
-            first: port,
-            last: port,
-            source: Source::Members,
-            why: "Between members of the swarm",
-        })
-        .collect()
+pub(crate) fn for_members(swarm: &str) -> Vec<Rule> {
+    MEMBERS.map(|(protocol, port)| one(protocol, port, Source::Members(swarm.to_owned()))).to_vec()
+}
+
+/// Rules about networks only, each once: whoever calls is at these addresses. What is for members of a cluster is not
+/// among them.
+pub(crate) fn from_networks(rules: &[Rule], callers: &[Network]) -> BTreeSet<Rule> {
+    let mut resolved = BTreeSet::new();
+    for rule in rules {
+        let networks = match &rule.from {
+            Source::Caller => callers.to_vec(),
+            Source::Network(network) => vec![*network],
+            Source::Members(_) => Vec::new(),
+        };
+        let with = |network| Rule { from: Source::Network(network), ..rule.clone() };
+        resolved.extend(networks.into_iter().map(with));
+    }
+    resolved
+}
+
+/// The rules for the members of each cluster that is named.
+pub(crate) fn by_cluster(rules: &[Rule]) -> Vec<(String, BTreeSet<Rule>)> {
+    let mut clusters: Vec<(String, BTreeSet<Rule>)> = Vec::new();
+    for rule in rules {
+        let Source::Members(name) = &rule.from else { continue };
+        match clusters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, rules)) => drop(rules.insert(rule.clone())),
+            None => clusters.push((name.clone(), BTreeSet::from([rule.clone()]))),
+        }
+    }
+    clusters
+}
+
+/// What a rule is for, as people read it in AWS' console.
+fn description(rule: &Rule) -> &'static str {
+    match (&rule.from, rule.ports) {
+        (Source::Members(_), _) => "Between members of the swarm",
+        (_, (ENGINE_PORT, ENGINE_PORT)) => "Engine API over TLS",
+        (_, (MANAGER_PORT, MANAGER_PORT)) => "Swarm API over TLS",
+        (_, (22, 22)) => "SSH",
+        _ => "Opened by machine",
+    }
+}
+
+/// A rule as EC2 takes it. Members are those who have `group` themselves.
+pub(crate) fn permission(rule: &Rule, group: &str) -> IpPermission {
+    let port = |port: u16| if rule.protocol == Protocol::Esp { -1 } else { i32::from(port) };
+    let why = description(rule);
+    let permission = IpPermission::builder()
+        .ip_protocol(word(rule.protocol))
+        .from_port(port(rule.ports.0))
+        .to_port(port(rule.ports.1));
+    match &rule.from {
+        Source::Network(network) if network.address().is_ipv4() => {
+            permission.ip_ranges(IpRange::builder().cidr_ip(network.to_string()).description(why).build())
+        }
+        Source::Network(network) => permission
+            .ipv6_ranges(Ipv6Range::builder().cidr_ipv6(network.to_string()).description(why).build()),
+        Source::Members(_) | Source::Caller => permission
+            .user_id_group_pairs(UserIdGroupPair::builder().group_id(group).description(why).build()),
+    }
+    .build()
+}
+
+/// Whether a group has a rule, among what AWS says of it. AWS may have joined it with others that differ in their
+/// sources only.
+pub(crate) fn has(permissions: &[IpPermission], rule: &Rule, group: &str) -> bool {
+    let wanted = permission(rule, group);
+    permissions.iter().any(|found| {
+        let ports = |permission: &IpPermission| match rule.protocol {
+            Protocol::Esp => None,
+            _ => Some((permission.from_port(), permission.to_port())),
+        };
+        found.ip_protocol() == wanted.ip_protocol()
+            && ports(found) == ports(&wanted)
+            && match &rule.from {
+                Source::Network(network) => {
+                    let text = network.to_string();
+                    found.ip_ranges().iter().any(|range| range.cidr_ip() == Some(text.as_str()))
+                        || found.ipv6_ranges().iter().any(|range| range.cidr_ipv6() == Some(text.as_str()))
+                }
+                Source::Members(_) | Source::Caller => {
+                    found.user_id_group_pairs().iter().any(|pair| pair.group_id() == Some(group))
+                }
+            }
+    })
 }
 
 #[cfg(test)]
@@ -253,17 +227,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn networks_lose_their_host_bits_and_addresses_stay_single() {
-        let text = |text: &str| text.parse::<Cidr>().unwrap().to_string();
-        assert_eq!(text("203.0.113.7"), "203.0.113.7/32");
-        assert_eq!(text("203.0.113.7/24"), "203.0.113.0/24");
-        assert_eq!(text("0.0.0.0/0"), "0.0.0.0/0");
-        assert_eq!(text("2001:db8::1/32"), "2001:db8::/32");
-        assert_eq!(text("2001:db8::1"), "2001:db8::1/128");
-        for wrong in ["", "1.2.3", "1.2.3.4/33", "::/129", "1.2.3.4/x", "example.org"] {
-            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
-        }
+    fn networks(texts: &[&str]) -> Vec<Network> {
+        texts.iter().map(|text| network(text).unwrap()).collect()
     }
 
     #[test]
@@ -271,7 +236,7 @@ mod tests {
         let text = |text: &str| text.parse::<OpenPort>().unwrap().to_string();
         assert_eq!(text("80"), "80/tcp");
         assert_eq!(text("8000-8010/udp"), "8000-8010/udp");
-        assert_eq!(text("443/tcp@203.0.113.9/24"), "443/tcp@203.0.113.0/24");
+        assert_eq!(text("443/tcp@203.0.113.0/24"), "443/tcp@203.0.113.0/24");
         for wrong in ["", "http", "0", "65536", "9-8", "80/icmp", "80/", "80@", "-1"] {
             assert!(wrong.parse::<OpenPort>().is_err(), "{wrong}");
         }
@@ -279,37 +244,62 @@ mod tests {
 
     #[test]
     fn nobody_but_the_caller_reaches_a_plain_host() {
-        let me: Cidr = "198.51.100.4".parse().unwrap();
-        let rules = for_callers(22, false, std::slice::from_ref(&me));
-        assert_eq!(rules.iter().map(|rule| rule.first).collect::<Vec<_>>(), [22, 2376]);
-        assert!(rules.iter().all(|rule| rule.source == Source::Network(me.clone())));
-        assert_eq!(for_callers(22, true, std::slice::from_ref(&me)).len(), 3);
+        let me = networks(&["198.51.100.4"]);
+        let rules = from_networks(&for_callers(22, false), &me);
+        assert_eq!(rules.iter().map(|rule| rule.ports.0).collect::<Vec<_>>(), [22, 2376]);
+        assert!(rules.iter().all(|rule| rule.from == Source::Network(me[0])));
+        assert_eq!(for_callers(22, true).len(), 3);
     }
 
+    /// AWS refuses a call that holds one twice.
     #[test]
     fn a_rule_that_is_named_twice_is_there_once() {
         let ports: Vec<OpenPort> =
             ["80", "80/tcp", "22/tcp@198.51.100.4"].map(|t| t.parse().unwrap()).to_vec();
-        let mut rules = for_callers(22, false, &["198.51.100.4".parse().unwrap()]);
+        let mut rules = for_callers(22, false);
         rules.extend(for_open_ports(&ports));
-        assert_eq!(distinct(rules).len(), 4);
+        assert_eq!(from_networks(&rules, &networks(&["198.51.100.4"])).len(), 4);
     }
 
     #[test]
     fn members_let_only_members_in() {
-        assert!(for_members().iter().all(|rule| rule.source == Source::Members));
+        let rules = for_members("prod");
+        assert!(from_networks(&rules, &networks(&["198.51.100.4"])).is_empty());
+        let clusters = by_cluster(&rules);
+        assert_eq!(clusters.len(), 1);
+        assert_eq!((clusters[0].0.as_str(), clusters[0].1.len()), ("prod", 5));
     }
 
     #[test]
     fn a_port_without_a_source_is_open_to_everybody() {
         let rules = for_open_ports(&["80".parse().unwrap()]);
-        let sources: Vec<String> = rules
-            .iter()
-            .map(|rule| match &rule.source {
-                Source::Network(network) => network.to_string(),
-                Source::Members => "members".into(),
-            })
-            .collect();
-        assert_eq!(sources, ["0.0.0.0/0", "::/0"]);
+        let expected = networks(&["0.0.0.0/0", "::/0"]);
+        assert_eq!(
+            rules.iter().map(|rule| rule.from.clone()).collect::<Vec<_>>(),
+            expected.into_iter().map(Source::Network).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_rule_is_found_among_what_aws_has_joined() {
+        let mut rules: Vec<Rule> =
+            from_networks(&for_callers(22, false), &networks(&["198.51.100.4", "2001:db8::/32"]))
+                .into_iter()
+                .collect();
+        rules.extend(for_members("prod"));
+        let joined = IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(22)
+            .to_port(22)
+            .ip_ranges(IpRange::builder().cidr_ip("203.0.113.0/24").build())
+            .ip_ranges(IpRange::builder().cidr_ip("198.51.100.4/32").build())
+            .build();
+        let esp = IpPermission::builder()
+            .ip_protocol("50")
+            .user_id_group_pairs(UserIdGroupPair::builder().group_id("sg-1").build())
+            .build();
+        let there: Vec<bool> =
+            rules.iter().map(|rule| has(&[joined.clone(), esp.clone()], rule, "sg-1")).collect();
+        assert_eq!(there, [true, false, false, false, false, false, false, false, true]);
     }
 }

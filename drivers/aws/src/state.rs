@@ -1,5 +1,8 @@
 //! What is stored of a host while it exists: where it was planned, what was made, and where it is reached.
 
+use std::collections::BTreeSet;
+
+use machine_driver::Rule;
 use serde::{Deserialize, Serialize};
 
 /// Kinds in the journal.
@@ -26,9 +29,15 @@ pub(crate) struct Made {
     /// The host's own group among them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) own_group: Option<String>,
-    /// Who is let in on SSH and the engine's port, as addresses with prefix lengths.
+    /// What the host's own group lets in because of us. What somebody opened by hand is not among it.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) rules: BTreeSet<Rule>,
+    /// What was about to be let in as well, and may be by now.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) opening: BTreeSet<Rule>,
+    /// What was last asked to be let in, besides what the options say.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) let_in: Vec<String>,
+    pub(crate) admitted: Vec<Rule>,
     /// How the instance is asked for; changes when capacity is looked for elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) launch: Option<Launch>,
@@ -52,6 +61,14 @@ pub(crate) struct Plan {
     pub(crate) places: Vec<Place>,
 }
 
+impl Plan {
+    /// The same with a zone before all others, which stay in their order.
+    pub(crate) fn beginning_in(mut self, zone: &str) -> Self {
+        self.places.sort_by_key(|place| place.zone != zone);
+        self
+    }
+}
+
 /// A machine image, pinned: the same name may mean another one tomorrow.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
@@ -66,6 +83,9 @@ pub(crate) struct Image {
     pub(crate) root_device: String,
     /// GiB that the root disk has at least.
     pub(crate) root_size: i32,
+    /// The names of the other disks that come with the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) other_devices: Vec<String>,
 }
 
 /// A subnet and the zone that it is in.

@@ -14,6 +14,23 @@ pub(crate) const OWNER: &str = "machine:owner";
 /// On a group of several hosts.
 pub(crate) const SHARED: &str = "machine:shared";
 
+/// The filter for what has a tag.
+pub(crate) fn filter_name(tag: &str) -> String {
+    format!("tag:{tag}")
+}
+
+/// What the host's key pair and its own security group are called. The id keeps two stores with a host of the same name
+/// apart.
+pub(crate) fn name_of_ours(host: &HostView) -> String {
+    let id = host.id.to_string();
+    format!("machine-{}-{}", host.name, &id[..8])
+}
+
+/// What the security group of a swarm's members is called.
+pub(crate) fn name_of_shared(swarm: &str) -> String {
+    format!("machine-swarm-{swarm}")
+}
+
 /// The tags of what is made for one host: the user's, `Name` for people, ours.
 pub(crate) fn of_host(host: &HostView, user: &BTreeMap<String, String>) -> Vec<Tag> {
     let mut tags = BTreeMap::from([("Name".to_owned(), host.name.to_string())]);

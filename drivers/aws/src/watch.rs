@@ -1,24 +1,20 @@
 //! Instances as AWS sees them now, asked for together: whoever waits for an instance shares one call with all others.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use aws_sdk_ec2::types::{Filter, Instance as SdkInstance, InstanceStateName, Reservation};
-use machine_driver::State;
 use tokio::sync::oneshot;
 
 use crate::{
-    api::{Api, Call},
+    api::{Api, Call, filter},
+    backoff::Backoff,
     error::{Answer as _, ApiError, printable},
-    placement::filter,
-    region::Region,
 };
 
-/// How often AWS is asked while hosts are waited for. One call answers for all of them.
-const PACE: Duration = Duration::from_secs(1);
 /// A filter takes no more values.
 const IDS_AT_ONCE: usize = 200;
 const PAGE: i32 = 1000;
@@ -34,6 +30,8 @@ pub(crate) struct Instance {
     pub(crate) private_address: Option<String>,
     pub(crate) ipv6_address: Option<String>,
     pub(crate) spot_request: Option<String>,
+    /// Ids of its security groups.
+    pub(crate) groups: BTreeSet<String>,
     pub(crate) tags: HashMap<String, String>,
 }
 
@@ -51,6 +49,11 @@ impl Instance {
             private_address: text(instance.private_ip_address()),
             ipv6_address: text(instance.ipv6_address()),
             spot_request: text(instance.spot_instance_request_id()),
+            groups: instance
+                .security_groups()
+                .iter()
+                .filter_map(|group| group.group_id().map(str::to_owned))
+                .collect(),
             tags: instance
                 .tags()
                 .iter()
@@ -62,17 +65,6 @@ impl Instance {
     /// Whether it ends or has ended, for good.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.state, InstanceStateName::ShuttingDown | InstanceStateName::Terminated)
-    }
-
-    pub(crate) fn host_state(&self) -> State {
-        match self.state {
-            InstanceStateName::Pending => State::Starting,
-            InstanceStateName::Running => State::Running,
-            InstanceStateName::Stopping | InstanceStateName::ShuttingDown => State::Stopping,
-            InstanceStateName::Stopped => State::Stopped,
-            InstanceStateName::Terminated => State::None,
-            _ => State::Error,
-        }
     }
 }
 
@@ -97,35 +89,58 @@ pub(crate) async fn describe_ids(api: &Api, ids: &[String]) -> Result<HashMap<St
 
 type Answer = Result<Option<Instance>, ApiError>;
 
-/// Those who wait for the next answer.
-#[derive(Debug, Default)]
+type Waiting = Vec<(String, oneshot::Sender<Answer>)>;
+
+/// The instances of a region, for those who wait for one of them.
+#[derive(Debug)]
 pub(crate) struct Watch {
-    waiting: Mutex<Vec<(String, oneshot::Sender<Answer>)>>,
+    api: Arc<Api>,
+    /// How often AWS is asked. One call answers for all who wait.
+    poll: Duration,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
-/// The instance as of the next time that AWS is asked, a moment from now; `None` if AWS does not know it (yet).
-pub(crate) async fn look(region: &Arc<Region>, id: &str) -> Answer {
-    let (sender, receiver) = oneshot::channel();
-    let first = {
-        let mut waiting = region.watch.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push((id.to_owned(), sender));
-        waiting.len() == 1
-    };
-    if first {
-        let region = region.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(PACE).await;
-            let waiting =
-                std::mem::take(&mut *region.watch.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            let ids: Vec<String> = waiting.iter().map(|(id, _)| id.clone()).collect();
-            let answer = describe_ids(&region.api, &ids).await;
-            for (id, sender) in waiting {
-                // Whoever does not wait any more was interrupted.
-                let _ =
-                    sender.send(answer.as_ref().map(|found| found.get(&id).cloned()).map_err(Clone::clone));
-            }
-        });
+impl Watch {
+    pub(crate) fn new(api: Arc<Api>, poll: Duration) -> Self {
+        Self { api, poll, waiting: Arc::default() }
     }
-    // The task that answers is not aborted while the program runs.
-    receiver.await.unwrap_or(Ok(None))
+
+    /// The instance as of the next time that AWS is asked, a moment from now. `None`: that answer does not have it, which
+    /// may be older than the instance is.
+    pub(crate) async fn next(&self, id: &str) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.push((id.to_owned(), sender));
+            waiting.len() == 1
+        };
+        if first {
+            let (api, poll, waiting) = (self.api.clone(), self.poll, self.waiting.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(poll).await;
+                let waiting = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+                let ids: Vec<String> = waiting.iter().map(|(id, _)| id.clone()).collect();
+                let answer = describe_ids(&api, &ids).await;
+                for (id, sender) in waiting {
+                    // Whoever does not wait any more was interrupted.
+                    let _ = sender
+                        .send(answer.as_ref().map(|found| found.get(&id).cloned()).map_err(Clone::clone));
+                }
+            });
+        }
+        // The task that answers is not aborted while the program runs.
+        receiver.await.unwrap_or(Ok(None))
+    }
+
+    /// The instance as AWS knows it now. `None` only if it is in none of the answers of a while.
+    pub(crate) async fn find(&self, id: &str, mut within: Backoff) -> Answer {
+        loop {
+            if let Some(instance) = self.next(id).await? {
+                return Ok(Some(instance));
+            }
+            if !within.wait().await {
+                return Ok(None);
+            }
+        }
+    }
 }

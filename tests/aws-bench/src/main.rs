@@ -135,12 +135,11 @@ async fn run(options: Options) -> Result<()> {
         }
         None => temporary.insert(tempfile::Builder::new().prefix("aws-bench-").tempdir()?).path().to_owned(),
     };
-    let (moto, mut child) = match options.emulator {
-        Some(address) => (Moto::at(address), None),
-        None => {
-            let (moto, child) = Moto::start(&options.moto, &folder).await?;
-            (moto, Some(child))
-        }
+    let (moto, mut child) = if let Some(address) = options.emulator {
+        (Moto::at(address), None)
+    } else {
+        let (moto, child) = Moto::start(&options.moto, &folder).await?;
+        (moto, Some(child))
     };
     let emulator = moto.address();
     let listener =

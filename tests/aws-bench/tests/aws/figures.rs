@@ -1,8 +1,8 @@
 //! How often AWS is asked: figures, printed, and the bounds that the design sets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use crate::{cloud::Cloud, store::until};
+use crate::cloud::Cloud;
 
 fn counts(cloud: &Cloud) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
@@ -15,19 +15,13 @@ fn counts(cloud: &Cloud) -> BTreeMap<String, usize> {
 #[test]
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
 fn many_hosts_are_made_and_listed_with_few_calls() {
-    const HOSTS: usize = 50;
+    const HOSTS: usize = 20;
     let cloud = Cloud::without_vms();
     let names: Vec<String> = (1..=HOSTS).map(|number| format!("m{number}")).collect();
-    let mut arguments = vec!["create", "-d", "aws"];
-    arguments.extend(names.iter().map(String::as_str));
-    let mut child = cloud.store.command(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
-    until("all instances run", Duration::from_secs(300), || {
-        let running = cloud.living().iter().filter(|one| one["state"] == "running").count();
-        (running == HOSTS).then_some(())
-    });
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let creation = cloud.store.creating(&[], &names);
     let made = counts(&cloud);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(creation);
     eprintln!("-- calls for {HOSTS} hosts: {made:?}");
     for once in [
         "DescribeInstanceTypes",
@@ -53,9 +47,7 @@ fn many_hosts_are_made_and_listed_with_few_calls() {
     assert_eq!(listed, BTreeMap::from([("DescribeInstances".to_owned(), 1)]));
 
     cloud.aws.clear_calls().unwrap();
-    let mut arguments = vec!["rm", "-y"];
-    arguments.extend(names.iter().map(String::as_str));
-    cloud.machine(&arguments);
+    cloud.machine(&[&["rm", "-y"], names.as_slice()].concat());
     eprintln!("-- calls for `rm` of {HOSTS} hosts: {:?}", counts(&cloud));
     cloud.assert_nothing_left();
     cloud.store.assert_nothing_left();

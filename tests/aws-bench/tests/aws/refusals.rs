@@ -2,26 +2,7 @@
 
 use serde_json::json;
 
-use crate::cloud::Cloud;
-
-/// The id of the first thing of a kind that the emulator has in a region, by a call of the Query API.
-pub(crate) fn ask(cloud: &Cloud, region: &str, query: &str, element: &str) -> Vec<String> {
-    let authorization =
-        format!("AWS4-HMAC-SHA256 Credential=AKIABENCHBENCHBENCH0/20260101/{region}/ec2/aws4_request");
-    let headers = [
-        ("content-type", "application/x-www-form-urlencoded"),
-        ("authorization", authorization.as_str()),
-        ("host", "ec2.amazonaws.com"),
-    ];
-    let body = format!("Version=2016-11-15&{query}");
-    let (status, answer) = cloud.aws.request("POST", "/", &headers[..2], &body).unwrap();
-    assert_eq!(status, 200, "{query}: {answer}");
-    answer
-        .split(&format!("<{element}>"))
-        .skip(1)
-        .map(|rest| rest.split('<').next().unwrap_or_default().to_owned())
-        .collect()
-}
+use crate::cloud::{Cloud, ask_for};
 
 #[test]
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
@@ -60,24 +41,24 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
 fn networks_that_do_not_fit_are_refused_with_the_choices() {
     let cloud = Cloud::without_vms();
-    let subnet = ask(&cloud, "eu-west-1", "Action=DescribeSubnets", "subnetId").remove(0);
-    let vpc = ask(&cloud, "eu-west-1", "Action=CreateVpc&CidrBlock=10.9.0.0/16", "vpcId").remove(0);
+    let subnet = ask_for(&cloud, "eu-west-1", "Action=DescribeSubnets", "subnetId").remove(0);
+    let vpc = ask_for(&cloud, "eu-west-1", "Action=CreateVpc&CidrBlock=10.9.0.0/16", "vpcId").remove(0);
     cloud.refuses(&["--aws-subnet-id", &subnet, "--aws-vpc-id", &vpc], &[&subnet, &vpc]);
     cloud.refuses(&["--aws-vpc-id", &vpc], &["no subnet"]);
     for third in ["1", "2"] {
         let query = format!(
             "Action=CreateSubnet&VpcId={vpc}&AvailabilityZone=eu-west-1a&CidrBlock=10.9.{third}.0/24"
         );
-        ask(&cloud, "eu-west-1", &query, "subnetId");
+        ask_for(&cloud, "eu-west-1", &query, "subnetId");
     }
     cloud.refuses(&["--aws-vpc-id", &vpc], &["several subnets", "10.9.1.0/24", "10.9.2.0/24"]);
     // No default VPC at all.
     let region = "eu-central-1";
-    for subnet in ask(&cloud, region, "Action=DescribeSubnets", "subnetId") {
-        ask(&cloud, region, &format!("Action=DeleteSubnet&SubnetId={subnet}"), "return");
+    for subnet in ask_for(&cloud, region, "Action=DescribeSubnets", "subnetId") {
+        ask_for(&cloud, region, &format!("Action=DeleteSubnet&SubnetId={subnet}"), "return");
     }
-    let default = ask(&cloud, region, "Action=DescribeVpcs", "vpcId").remove(0);
-    ask(&cloud, region, &format!("Action=DeleteVpc&VpcId={default}"), "return");
+    let default = ask_for(&cloud, region, "Action=DescribeVpcs", "vpcId").remove(0);
+    ask_for(&cloud, region, &format!("Action=DeleteVpc&VpcId={default}"), "return");
     cloud.refuses(&["--aws-region", region], &["no default VPC", region]);
 }
 

@@ -1,19 +1,15 @@
 //! What is asked of AWS, and what reaches the host: careful defaults, user data, networks, groups.
 
-use std::{fs, process::Command, time::Duration};
+use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::{cloud::Cloud, store::until};
+use crate::cloud::Cloud;
 
 /// Begins a host without a VM; the parameters of its RunInstances call.
 fn launched(options: &[&str]) -> (Cloud, Value) {
     let cloud = Cloud::without_vms();
-    let arguments = [&["create", "-d", "aws"], options, &["mc1"]].concat();
-    let mut child = cloud.store.command(&arguments).spawn().unwrap();
-    until("the instance runs", Duration::from_secs(60), || (cloud.living().len() == 1).then_some(()));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    cloud.store.begin(options, &["mc1"]);
     let calls = cloud.aws.calls().unwrap();
     let is_real = |call: &&Value| call["action"] == "RunInstances" && call["parameters"]["DryRun"] != "true";
     let run = calls.iter().find(is_real).unwrap()["parameters"].clone();
@@ -31,15 +27,6 @@ fn the_defaults_are_careful() {
     for (number, kind) in ["instance", "volume", "network-interface"].into_iter().enumerate() {
         assert_eq!(run[format!("TagSpecification.{}.ResourceType", number + 1)], kind);
     }
-    let rules: Vec<Value> = cloud
-        .aws
-        .calls()
-        .unwrap()
-        .into_iter()
-        .filter(|call| call["action"] == "AuthorizeSecurityGroupIngress")
-        .collect();
-    let text = json!(rules).to_string();
-    assert!(text.contains("127.0.0.1/32") && !text.contains("0.0.0.0/0"), "{text}");
     cloud.machine(&["rm", "-y", "mc1"]);
     cloud.assert_nothing_left();
 }
@@ -61,6 +48,8 @@ fn options_reach_the_call() {
         "b",
         "--aws-instance-type",
         "t4g.small",
+        "--engine-install-url",
+        "https://get.docker.com",
         "--aws-private-address-only",
         "--aws-open-to",
         "127.0.0.0/8",
@@ -81,23 +70,7 @@ fn options_reach_the_call() {
 #[test]
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
 fn a_group_that_is_read_only_is_never_edited() {
-    let cloud = Cloud::without_vms();
-    let mut child = cloud
-        .store
-        .command(&[
-            "create",
-            "-d",
-            "aws",
-            "--aws-security-group",
-            "default",
-            "--aws-security-group-readonly",
-            "mc1",
-        ])
-        .spawn()
-        .unwrap();
-    until("the instance runs", Duration::from_secs(60), || (cloud.living().len() == 1).then_some(()));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (cloud, _) = launched(&["--aws-security-group", "default", "--aws-security-group-readonly"]);
     for action in ["AuthorizeSecurityGroupIngress", "CreateSecurityGroup", "RevokeSecurityGroupIngress"] {
         assert_eq!(cloud.count(action), 0, "{action}");
     }
@@ -121,60 +94,30 @@ fn termination_protection_holds_rm_up() {
 }
 
 #[test]
-#[ignore = "boots VMs; `cargo xtask test` runs it"]
-fn user_data_is_merged_with_ours_on_a_private_host_of_a_swarm_with_a_key_of_the_user() {
-    let cloud = Cloud::new();
-    let key = cloud.store.folder().join("mine");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-    assert!(made.unwrap().success());
-    let script = cloud.store.folder().join("script");
-    fs::write(&script, "#!/bin/sh\necho from the script >/var/log/from-script\n").unwrap();
-    cloud.machine(&[
-        "create",
-        "-d",
-        "amazonec2",
-        "--amazonec2-userdata",
-        script.to_str().unwrap(),
-        "--amazonec2-use-private-address",
-        "--aws-open-to",
-        "127.0.0.0/8",
-        "--aws-swarm",
-        "prod",
-        "--aws-swarm-manager",
-        "--amazonec2-ssh-keypath",
-        key.to_str().unwrap(),
-        "mc1",
-    ]);
-    let record = cloud.record("mc1");
-    assert_eq!(record["Driver"]["SSHKeyPath"], key.to_str().unwrap());
-    assert!(!cloud.store.host_folder("mc1").join("id_ed25519").exists());
-    assert_eq!(record["Driver"]["IPAddress"], record["Driver"]["State"]["private_address"]);
-    assert_eq!(cloud.machine(&["ssh", "mc1", "sudo cat /var/log/from-script"]), "from the script\n");
-    assert!(!cloud.store.host_folder("mc1").join("ssh_host_ed25519_key").exists());
-    let text = json!(cloud.aws.calls().unwrap()).to_string();
-    for port in ["2377", "7946", "4789", "3376"] {
-        assert!(text.contains(port), "{port} was not opened");
-    }
-    cloud.machine(&["rm", "-y", "mc1"]);
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn hosts_of_one_command_are_spread_over_zones() {
+    let cloud = Cloud::without_vms();
+    cloud.store.begin(&[], &["m1", "m2", "m3"]);
+    let zones: BTreeSet<String> =
+        cloud.living().iter().map(|one| one["zone"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(zones.len(), 3, "{zones:?}");
+    // Where one is named, they are all there.
+    cloud.store.begin(&["--aws-zone", "b"], &["m4", "m5"]);
+    let there = cloud.living().iter().filter(|one| one["zone"] == "eu-west-1b").count();
+    assert_eq!(there, 3);
+    cloud.machine(&["rm", "-y", "m1", "m2", "m3", "m4", "m5"]);
     cloud.assert_nothing_left();
-    cloud.store.assert_nothing_left();
 }
 
 #[test]
-#[ignore = "boots VMs; `cargo xtask test` runs it"]
-fn a_stock_debian_with_cloud_init_takes_it_for_ec2() {
-    let cloud = Cloud::with(&["--debian-ami-real"]);
-    let data = cloud.store.folder().join("data");
-    fs::write(&data, "#cloud-config\nwrite_files:\n  - path: /etc/from-user-data\n    content: hello\n")
-        .unwrap();
-    cloud.machine(&["create", "-d", "aws", "--aws-userdata", data.to_str().unwrap(), "deb"]);
-    assert_eq!(cloud.machine(&["ssh", "deb", "cat /etc/from-user-data"]), "hello");
-    let seen = cloud.machine(&["ssh", "deb", "cloud-init query platform; cloud-init query cloud_name"]);
-    assert!(seen.contains("ec2") && seen.contains("aws"), "{seen}");
-    assert!(!cloud.store.host_folder("deb").join("ssh_host_ed25519_key").exists());
-    cloud.store.load_image("deb");
-    assert_eq!(cloud.store.docker("deb", &["run", "--rm", "busybox", "echo", "hello"]), "hello\n");
-    cloud.machine(&["rm", "-y", "deb"]);
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_type_that_our_engine_is_not_built_for_is_refused_before_anything_is_made() {
+    let cloud = Cloud::without_vms();
+    cloud.refuses(&["--aws-instance-type", "t4g.small"], &["aarch64", "--engine-install-url"]);
+    cloud.store.begin(
+        &["--aws-instance-type", "t4g.small", "--engine-install-url", "https://get.docker.com"],
+        &["mc1"],
+    );
+    cloud.machine(&["rm", "-y", "mc1"]);
     cloud.assert_nothing_left();
-    cloud.store.assert_nothing_left();
 }

@@ -18,7 +18,7 @@ fn text(old: &Value, field: &str) -> Option<String> {
 }
 
 /// Whether a configuration is one of docker-machine's.
-pub(crate) fn is_old(config: &Value) -> bool {
+pub(crate) fn is_its(config: &Value) -> bool {
     config.get("InstanceId").is_some() && config.get("Region").is_some()
 }
 
@@ -66,6 +66,7 @@ pub(crate) fn made(old: &Value) -> Made {
                 user: word("SSHUser"),
                 root_device: word("DeviceName"),
                 root_size: 0,
+                other_devices: Vec::new(),
             },
             vpc: word("VpcId"),
             places: vec![Place { subnet: word("SubnetId"), zone, addresses: String::new() }],
@@ -96,7 +97,7 @@ mod tests {
             "ExistingKey": false, "InstanceId": "i-0123", "InstanceType": "t2.micro", "Zone": "a",
             "SecretKey": "", "PrivateIPOnly": false,
         });
-        assert!(is_old(&old));
+        assert!(is_its(&old));
         let config = config(&old).unwrap();
         assert_eq!(config.scope.region.as_deref(), Some("eu-west-1"));
         let made = made(&old);

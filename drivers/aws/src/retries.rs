@@ -1,6 +1,6 @@
 //! Says that AWS is asked again, while it is asked: the SDK's retries happen inside its calls, where no progress is.
 
-use std::{future::Future, pin::Pin};
+use std::{cell::Cell, future::Future, pin::Pin};
 
 use aws_sdk_ec2::config::{
     ConfigBag, Intercept, RuntimeComponents,
@@ -17,6 +17,17 @@ const THROTTLED: [&str; 4] =
 
 tokio::task_local! {
     static LISTENER: UnboundedSender<String>;
+    static ATTEMPTS: Cell<u32>;
+}
+
+/// Runs one call, and tells how often it was sent: after a second time, the answer is about that one only.
+pub(crate) async fn counted<T>(call: impl Future<Output = T>) -> (T, u32) {
+    ATTEMPTS
+        .scope(Cell::new(0), async {
+            let answer = call.await;
+            (answer, ATTEMPTS.with(Cell::get))
+        })
+        .await
 }
 
 /// Watches the attempts of every call.
@@ -35,6 +46,7 @@ impl Intercept for Retries {
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let attempt = bag.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
+        let _ = ATTEMPTS.try_with(|attempts| attempts.set(attempt));
         // One lost reply is nobody's concern; waiting is.
         if attempt > 2 {
             say(bag, &format!("attempt {attempt}"));
@@ -68,7 +80,7 @@ fn say(bag: &ConfigBag, what: &str) {
 
 /// Runs `work`, passing on to `progress` what its calls have to say, each thing once.
 /// The work is boxed, because futures of the SDK's calls are large.
-pub(crate) async fn heard<T>(progress: &dyn Progress, work: Pin<Box<impl Future<Output = T>>>) -> T {
+pub(crate) async fn noting_retries<T>(progress: &dyn Progress, work: Pin<Box<impl Future<Output = T>>>) -> T {
     let (sender, mut receiver) = unbounded_channel();
     let mut said: Vec<String> = Vec::new();
     let mut pass_on = |text: String| {

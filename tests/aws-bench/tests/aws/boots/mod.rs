@@ -1,0 +1,6 @@
+//! Tests whose instances are VMs.
+
+mod bad_days;
+mod crashes;
+mod life;
+mod user_data;

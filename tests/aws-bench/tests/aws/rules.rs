@@ -1,0 +1,78 @@
+//! Who may reach a host: exactly these, from the first rule to the last.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::cloud::{Cloud, REGION, ask};
+
+fn set<const N: usize>(rules: [&str; N]) -> BTreeSet<String> {
+    rules.map(str::to_owned).into()
+}
+
+fn groups(cloud: &Cloud, name: &str) -> Vec<String> {
+    let record = cloud.record(name);
+    let groups = record["Driver"]["State"]["groups"].as_array().unwrap().clone();
+    groups.iter().map(|group| group.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_plain_host_lets_the_caller_in_and_nobody_else() {
+    let cloud = Cloud::without_vms();
+    cloud.store.begin(&[], &["mc1"]);
+    let groups = groups(&cloud, "mc1");
+    assert_eq!(groups.len(), 1);
+    let expected = ["tcp 22-22 from 127.0.0.1/32", "tcp 2376-2376 from 127.0.0.1/32"];
+    assert_eq!(cloud.rules(&groups[0]), set(expected));
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn members_of_a_swarm_reach_one_another_on_its_ports_and_nobody_else_does() {
+    let cloud = Cloud::without_vms();
+    cloud.store.begin(&["--aws-swarm", "prod", "--aws-swarm-manager"], &["m1"]);
+    cloud.store.begin(&["--aws-swarm", "prod"], &["m2"]);
+    let (first, second) = (groups(&cloud, "m1"), groups(&cloud, "m2"));
+    assert_eq!((first.len(), second.len()), (2, 2));
+    assert_eq!(first[1], second[1], "the members share a group");
+    let caller = "127.0.0.1/32";
+    let manager = ["22-22", "2376-2376", "3376-3376"].map(|ports| format!("tcp {ports} from {caller}"));
+    assert_eq!(cloud.rules(&first[0]), BTreeSet::from(manager));
+    let member = ["22-22", "2376-2376"].map(|ports| format!("tcp {ports} from {caller}"));
+    assert_eq!(cloud.rules(&second[0]), BTreeSet::from(member));
+    let shared = &first[1];
+    let between = ["tcp 2377-2377", "tcp 7946-7946", "udp 7946-7946", "udp 4789-4789", "50 -1--1"];
+    assert_eq!(cloud.rules(shared), BTreeSet::from(between.map(|rule| format!("{rule} from {shared}"))));
+    cloud.machine(&["rm", "-y", "m1", "m2"]);
+    cloud.assert_nothing_left();
+}
+
+/// A creation that goes on from elsewhere: the address that it began at has no business there any more.
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn who_moves_leaves_no_door_open() {
+    let cloud = Cloud::without_vms();
+    cloud.aws.settings(json!({ "caller": "198.51.100.1" })).unwrap();
+    let error = json!({ "code": "VcpuLimitExceeded", "when": { "dry_run": false } });
+    cloud.aws.faults(json!({ "errors": { "RunInstances": [error] } })).unwrap();
+    assert!(!cloud.try_machine(&["create", "-d", "aws", "mc1"]).status.success());
+    cloud.aws.faults(json!({})).unwrap();
+    // What somebody opened by hand stays.
+    let group = cloud.record("mc1")["Driver"]["State"]["own_group"].as_str().unwrap().to_owned();
+    let by_hand = format!(
+        "Action=AuthorizeSecurityGroupIngress&GroupId={group}&IpPermissions.1.IpProtocol=tcp&\
+         IpPermissions.1.FromPort=8080&IpPermissions.1.ToPort=8080&IpPermissions.1.IpRanges.1.CidrIp=203.0.113.9/32"
+    );
+    ask(&cloud, REGION, &by_hand);
+    cloud.aws.settings(json!({ "caller": "198.51.100.2" })).unwrap();
+    cloud.store.begin(&[], &["mc1"]);
+    let expected = set([
+        "tcp 22-22 from 198.51.100.2/32",
+        "tcp 2376-2376 from 198.51.100.2/32",
+        "tcp 8080-8080 from 203.0.113.9/32",
+    ]);
+    assert_eq!(cloud.rules(&group), expected);
+    cloud.machine(&["rm", "-y", "mc1"]);
+    cloud.assert_nothing_left();
+}
