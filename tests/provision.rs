@@ -46,7 +46,10 @@ async fn a_fresh_host_becomes_an_engine_host_and_stays_one() {
         assert!(told.lines().contains(&"Installing the engine 0.1.0".to_owned()), "{:?}", told.lines());
         assert_eq!(report.engine_version.as_deref(), Some("0.1.0"));
         assert_eq!(report.previous_engine_version, None);
-        assert!(report.uploaded_bytes > 0);
+        let uploaded = report.uploaded_bytes as u64;
+        let amounts = told.amounts();
+        assert!(uploaded > 0 && amounts.last() == Some(&(uploaded, uploaded)), "{kind:?}: {amounts:?}");
+        assert!(amounts.is_sorted() && amounts.iter().all(|(_, total)| *total == uploaded), "{amounts:?}");
         assert_eq!(host.starts(), ["0.1.0"]);
         for (path, mode) in [
             ("/usr/local/bin/engine", 0o755),
@@ -336,7 +339,7 @@ async fn an_engine_that_does_not_come_up_is_reported_with_its_log() {
 #[tokio::test]
 async fn a_user_becomes_root_through_sudo() {
     if !Path::new("/usr/bin/sudo").exists() {
-        eprintln!("skipped: there is no `sudo` here");
+        skipped::say("sudo", "no user becomes root through it in a test, because it is not installed");
         return;
     }
     let host = Host::with(Kind::Systemd, "jo", "");

@@ -16,6 +16,8 @@ mod interactive;
 mod login;
 #[path = "ssh/machine.rs"]
 mod machine_program;
+#[path = "ssh/played.rs"]
+mod played;
 #[path = "ssh/program.rs"]
 mod program;
 #[path = "ssh/screen.rs"]

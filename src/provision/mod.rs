@@ -20,9 +20,9 @@ mod render;
 mod settings;
 mod steps;
 mod system;
+mod upload;
 
 use std::fmt;
-use std::io::Cursor;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use machine_driver::Progress;
@@ -42,6 +42,7 @@ use desired::Flavor;
 use facts::{Facts, Init, NoFacts, Root};
 use render::{RenderError, render, shell_quoted};
 use steps::{Follower, Outcome};
+use upload::Counted;
 
 /// How long a host may take to say what it is. It is a matter of a second, unless something hangs (a file system of
 /// another host that `df` waits for, a firewall's daemon).
@@ -250,7 +251,8 @@ async fn apply(
         Root::Login => format!("exec /bin/sh -c {launcher}"),
     };
     let mut follower = Follower::new(progress);
-    let following = session.stream(&command, Cursor::new(upload), |stream, line| follower.line(stream, line));
+    let upload = Counted::new(upload, progress);
+    let following = session.stream(&command, upload, |stream, line| follower.line(stream, line));
     let ended = timeout(APPLY_AT_MOST, following)
         .await
         .map_err(|_| ProvisionError::TooSlow { attempt: "Provisioning", after: APPLY_AT_MOST })?

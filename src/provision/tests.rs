@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::io::{ErrorKind, Read, Write};
+use std::process::{Command, Output, Stdio};
 
 use super::desired::PATHS;
 use super::facts::{FileFact, Firewall, Pending, Unit};
@@ -83,19 +83,28 @@ fn script(plan: &Plan<'_>, facts: &Facts, init: Init) -> String {
     difference.script(facts, init, plan.engine.flavor(), Some(plan.engine.port), Some(&plan.engine)).unwrap()
 }
 
-/// Whether the program is content with the script on its standard input; `None` if there is no such program.
-fn judged(program: &[&str], script: &str) -> Option<(bool, String)> {
-    let mut child = Command::new(program[0])
-        .args(&program[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .ok()?;
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+/// Runs a program with this standard input; nothing if there is no such program, which is said.
+fn run(program: &[&str], input: &[u8]) -> Option<Output> {
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            skipped::say(
+                program[0],
+                "the scripts that run on hosts are not tried with it, which is not installed",
+            );
+            return None;
+        }
+        Err(error) => panic!("{program:?}: {error}"),
+    };
+    // It may have read enough before the end.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    Some(child.wait_with_output().unwrap())
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
 fn is_sound(name: &str, script: &str) {
@@ -108,9 +117,17 @@ fn is_sound(name: &str, script: &str) {
         // backticks in messages (SC2016), `a && b || fail` (SC2015), files of the host (SC1091).
         &["shellcheck", "--shell=sh", "--exclude=SC1091,SC2317,SC2016,SC2015", "-"],
     ] {
-        if let Some((sound, said)) = judged(program, script) {
-            assert!(sound, "{name}: {program:?}\n{said}\n{script}");
+        if let Some(output) = run(program, script.as_bytes()) {
+            assert!(output.status.success(), "{name}: {program:?}\n{}\n{script}", text(&output));
         }
+    }
+}
+
+#[test]
+fn a_script_that_is_not_sound_is_noticed() {
+    for script in ["if true; then\n", "echo $(\n", "x=1 # unused, and\necho $y\n"] {
+        let judged = std::panic::catch_unwind(|| is_sound("broken", script));
+        assert!(judged.is_err(), "{script}");
     }
 }
 
@@ -144,12 +161,56 @@ fn scripts_are_sound() {
     is_sound("machineos/run", &render("machineos/run", &serde_json::json!({})).unwrap());
 }
 
+/// The login shells that people have, as the SSH server starts them.
+const LOGIN_SHELLS: [&[&str]; 7] =
+    [&["/bin/sh"], &["dash"], &["bash"], &["zsh"], &["fish"], &["tcsh"], &["busybox", "ash"]];
+
+/// What each login shell makes of a launcher, by the shell.
+fn launched(template: &'static str, input: &[u8]) -> Vec<(&'static str, Output)> {
+    let launcher = one_line(template).unwrap();
+    // Quotes end the word, `!` is history to C shells and line ends are the end to all.
+    assert!(!launcher.contains(['\'', '\n', '!']), "{template}");
+    let command = format!("exec /bin/sh -c {}", shell_quoted(&launcher));
+    let run_in = |shell: &&[&'static str]| {
+        let words: Vec<&str> = shell.iter().copied().chain(["-c", &command]).collect();
+        run(&words, input).map(|output| (shell[0], output))
+    };
+    LOGIN_SHELLS.iter().filter_map(run_in).collect()
+}
+
 #[test]
-fn launchers_survive_any_login_shell() {
-    for template in ["shell/launch-probe.sh", "shell/launch-apply.sh"] {
-        let text = one_line(template).unwrap();
-        assert!(!text.contains(['\'', '\n', '!']) || template == "shell/launch-apply.sh", "{template}");
-        assert!(!text.contains(['\'', '\n']), "{template}");
+fn every_login_shell_launches_what_is_sent() {
+    let root = rustix::process::geteuid().is_root();
+    for (shell, output) in launched("shell/launch-probe.sh", b"printf 'as %s' \"$(id -u)\"") {
+        let said = text(&output);
+        assert!(!root || said == "root=login\nas 0", "{shell}: {said}");
+        assert!(said.starts_with("root"), "{shell}: {said}");
+    }
+    if !root {
+        skipped::say("root", "the launcher of `apply.sh` writes to `/run`");
+        return;
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let script = b"[ -f \"$1/apply.sh\" ] && read -r x || printf 'applied %s' \"$1\"";
+    let mut header = tar::Header::new_ustar();
+    header.set_size(script.len() as u64);
+    header.set_mode(0o600);
+    archive.append_data(&mut header, "apply.sh", script.as_slice()).unwrap();
+    let upload = archive.into_inner().unwrap();
+    for (shell, output) in launched("shell/launch-apply.sh", &upload) {
+        let said = text(&output);
+        let stage = said.strip_prefix("applied ").unwrap_or_else(|| panic!("{shell}: {said}"));
+        assert!(output.status.success() && stage.starts_with("/run/machine-provision."), "{shell}: {said}");
+        assert!(!std::path::Path::new(stage).exists(), "{shell} left {stage}");
+    }
+    for (shell, output) in launched("shell/launch-apply.sh", &upload[..700]) {
+        let said = text(&output);
+        assert!(!said.contains("applied"), "{shell} ran half an upload: {said}");
+        assert!(!output.status.success(), "{shell}: {said}");
+    }
+    for (shell, output) in launched("shell/launch-apply.sh", b"no archive") {
+        assert!(text(&output).contains("step upload failed The upload did not arrive whole"), "{shell}");
+        assert_eq!(output.status.code(), Some(1), "{shell}");
     }
 }
 

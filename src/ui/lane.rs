@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use machine_driver::Progress;
 use serde_json::json;
 
@@ -108,6 +108,14 @@ impl Progress for Lane<'_> {
         self.bar.reset_elapsed();
         if self.ui.style != Style::Terminal {
             self.ui.line(Some(&self.host), "step", &format!("{text}..."));
+        }
+    }
+
+    fn amount(&self, done: u64, total: u64) {
+        let steps = self.steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((step, _)) = &steps.current {
+            let step = safe::one_line(step);
+            self.bar.set_message(format!("{step} ({} of {})", BinaryBytes(done), BinaryBytes(total)));
         }
     }
 

@@ -1,2 +1,2 @@
-{#- One line without single quotes, to be handed to any login shell. Becomes root if the login allows it without a question, and runs what comes on standard input. What `sudo` says if it does not want to goes to standard error. -#}
+{#- One line without single quotes and exclamation marks, to be handed to any login shell. Becomes root if the login allows it without a question, and runs what comes on standard input. What `sudo` says if it does not want to goes to standard error. -#}
 export LC_ALL=C; if [ "$(id -u)" = 0 ]; then echo root=login; exec /bin/sh -s; fi; refused=root-absent; for by in sudo doas; do if command -v $by >/dev/null 2>&1; then echo root=$by; $by -n /bin/sh -s && exit 0; refused=root-refused; fi; done; echo $refused=yes; exit 1

@@ -57,21 +57,33 @@ impl Drop for Host {
 
 /// Remembers what it is told.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<Vec<String>>);
+pub(crate) struct Told {
+    lines: Mutex<Vec<String>>,
+    amounts: Mutex<Vec<(u64, u64)>>,
+}
 
 impl Told {
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// How much of an upload was done, and of how much, each time it was told.
+    pub(crate) fn amounts(&self) -> Vec<(u64, u64)> {
+        self.amounts.lock().unwrap().clone()
     }
 }
 
 impl Progress for Told {
     fn step(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
+        self.lines.lock().unwrap().push(text.to_owned());
     }
 
     fn note(&self, text: &str) {
-        self.0.lock().unwrap().push(format!("note: {text}"));
+        self.lines.lock().unwrap().push(format!("note: {text}"));
+    }
+
+    fn amount(&self, done: u64, total: u64) {
+        self.amounts.lock().unwrap().push((done, total));
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::machine_program::{Store, said};
+use crate::played::Played;
 use crate::screen::Screen;
 use crate::server::Server;
 
@@ -245,4 +246,58 @@ fn a_host_that_was_installed_anew_is_pinned_again() {
     assert_eq!(store.pinned(), Vec::<String>::new());
     let refused = store.machine(&["ssh", "web1", "true"]);
     assert!(said(&refused).contains("is unknown and was not accepted"), "{}", said(&refused));
+}
+
+#[test]
+fn a_key_that_others_may_read_is_replaced_before_secrets_are_sent() {
+    let host = Played::new("delivered-once", true);
+    let created = host.create();
+    // As far as the engine, which is not played.
+    assert!(said(&created).contains("does not speak TLS"), "{}", said(&created));
+    assert_eq!(host.trusted_with_secrets(), [host.own_key()]);
+    let first = host.sent()[0].clone();
+    assert!(first.input.contains("host_key()") && first.host_key != host.own_key(), "{}", first.input);
+    assert_eq!(host.logins(), 2);
+    let pinned = host.machine(&["host-key", "show", "web1"]);
+    let pinned = String::from_utf8(pinned.stdout).unwrap();
+    assert!(pinned.starts_with(&host.own_key()) && pinned.lines().count() == 1, "{pinned}");
+    assert!(!host.delivered_key_file().exists());
+
+    // The same command again needs one login, and makes no other key.
+    let created = host.create();
+    assert!(said(&created).contains("does not speak TLS"), "{}", said(&created));
+    assert_eq!((host.logins(), host.trusted_with_secrets()), (3, vec![host.own_key(), host.own_key()]));
+    let renewed = host.machine(&["regenerate-certs", "-f", "web1"]);
+    assert!(said(&renewed).contains("does not speak TLS"), "{}", said(&renewed));
+    assert_eq!((host.logins(), host.trusted_with_secrets().len()), (4, 3));
+}
+
+#[test]
+fn a_host_that_keeps_a_key_which_others_may_read_is_sent_no_secret() {
+    let host = Played::new("delivered-once", false);
+    for words in [&[][..], &["regenerate-certs", "-f", "web1"]] {
+        let output = if words.is_empty() { host.create() } else { host.machine(words) };
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("goes on showing the SSH host key"), "{words:?}: {}", said(&output));
+    }
+    assert_eq!(host.trusted_with_secrets(), Vec::<String>::new());
+    assert!(host.delivered_key_file().exists());
+}
+
+#[test]
+fn a_delivered_key_is_deleted_here_when_the_host_has_shown_it() {
+    let host = Played::new("delivered", true);
+    let created = host.create();
+    assert!(said(&created).contains("does not speak TLS"), "{}", said(&created));
+    // One login is enough where nobody else can read the key.
+    assert_eq!(host.logins(), 1);
+    assert_eq!(host.trusted_with_secrets().len(), 1);
+    assert_ne!(host.trusted_with_secrets(), [host.own_key()]);
+    assert!(!host.delivered_key_file().exists());
+    assert!(!host.delivered_key_file().with_extension("pub").exists());
+
+    // What goes on does not need it.
+    let created = host.create();
+    assert!(said(&created).contains("does not speak TLS"), "{}", said(&created));
+    assert_eq!(host.logins(), 2);
 }
