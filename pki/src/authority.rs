@@ -1,7 +1,7 @@
 //! An authority: made here or brought along, it signs the certificates of engines and clients.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use rcgen::{
@@ -9,16 +9,9 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 
-use crate::inspect::{check_authority, check_dates, subject, timestamp};
+use crate::inspect::{check_authority, check_dates, printable, subject, timestamp};
+use crate::policy::{AUTHORITY_LIFETIME, BACK_DATING, LEAF_LIFETIME, MAXIMUM_ORGANIZATION};
 use crate::{PkiError, Usage, names, pem};
-
-const DAY: Duration = Duration::from_hours(24);
-const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3652);
-const LEAF_VALIDITY: Duration = DAY.saturating_mul(1080);
-/// Certificates begin in the past, because the clocks of hosts are seldom right to the second.
-const BACK_DATING: Duration = Duration::from_mins(5);
-/// The upper bound of an organization in X.520.
-const MAXIMUM_ORGANIZATION: usize = 64;
 
 /// A certificate with the key that belongs to it, both as PEM.
 #[derive(Clone)]
@@ -59,7 +52,7 @@ impl Authority {
     /// Makes a new one, valid for ten years.
     pub fn generate(organization: &str) -> Result<Self, PkiError> {
         let not_before = SystemTime::now() - BACK_DATING;
-        let not_after = not_before + AUTHORITY_VALIDITY;
+        let not_after = not_before + AUTHORITY_LIFETIME;
         let mut params = params(organization, not_before, not_after)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -110,7 +103,7 @@ impl Authority {
         if probe.issuer().as_raw() == name {
             Ok(())
         } else {
-            Err(PkiError::UnusualName { subject: probe.issuer().to_string() })
+            Err(PkiError::UnusualName { subject: printable(&probe.issuer().to_string()) })
         }
     }
 
@@ -126,7 +119,7 @@ impl Authority {
 
     fn issue(&self, organization: &str, names: Vec<SanType>, usage: Usage) -> Result<Issued, PkiError> {
         let not_before = SystemTime::now() - BACK_DATING;
-        let not_after = self.not_after.min(not_before + LEAF_VALIDITY);
+        let not_after = self.not_after.min(not_before + LEAF_LIFETIME);
         let mut params = params(organization, not_before, not_after)?;
         params.subject_alt_names = names;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -189,7 +182,11 @@ fn failed(what: &'static str) -> impl Fn(rcgen::Error) -> PkiError {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::time::Duration;
+
     use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
 
     #[test]
     fn an_authority_is_taken_only_in_its_time() {

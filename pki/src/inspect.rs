@@ -39,7 +39,12 @@ pub fn inspect(certificate_pem: &str) -> Result<CertificateFacts, PkiError> {
 
 /// How errors call the certificate.
 pub(crate) fn subject(certificate: &X509Certificate<'_>) -> String {
-    certificate.subject().to_string()
+    printable(&certificate.subject().to_string())
+}
+
+/// Names in certificates may hold anything, and errors go to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// Refuses a certificate whose time has not come or has gone.

@@ -21,6 +21,28 @@ pub(crate) fn certificate(text: &str) -> Result<CertificateDer<'static>, PkiErro
     })
 }
 
+/// Every certificate in the text, each as PEM of its own. At least one.
+pub fn certificates(text: &str) -> Result<Vec<String>, PkiError> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find(BEGIN) {
+        let Some(length) = rest[begin..].find(END) else { break };
+        let end = begin + length + END.len();
+        let one = format!("{}\n", &rest[begin..end]);
+        parse(&certificate(&one)?)?;
+        found.push(one);
+        rest = &rest[end..];
+    }
+    if found.is_empty() {
+        // The error of the first one: too long, none, or damaged.
+        parse(&certificate(text)?)?;
+        return Err(PkiError::NoCertificate);
+    }
+    Ok(found)
+}
+
 /// What the certificate says.
 pub(crate) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PkiError> {
     match x509_parser::parse_x509_certificate(certificate) {

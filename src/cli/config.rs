@@ -73,7 +73,7 @@ pub(super) fn run(store: &Store, arguments: &Arguments) -> Result<Report, Failur
     let name = hosts::resolve_one(store, arguments.name.as_deref())?;
     let target = Target::of(store, &name, arguments.swarm)?;
     if arguments.check {
-        target.check(store, &name)?;
+        target.check(store)?;
     }
     let tls = target.tls.then(|| Tls::with_files_in(&target.folder));
     let options = DockerOptions { name, tls, host: target.url };

@@ -250,13 +250,10 @@ fn pairs(option: &str, texts: &[String]) -> Result<(), Failure> {
 /// The certificates are the first thing that is made, and said with docker-machine's words. An authority that is
 /// there is checked before anything is created.
 fn announce_certificates(context: &Context, ui: &Ui) -> Result<(), Failure> {
-    let mut say = |made: crate::store::Made<'_>| match made {
-        crate::store::Made::Authority(path) => ui.say(&format!("Creating CA: {}", path.display())),
-        crate::store::Made::Client(path) => {
-            ui.say(&format!("Creating client certificate: {}", path.display()));
-        }
+    let mut say = |made: lifecycle::Made| match made {
+        lifecycle::Made::Authority(path) => ui.say(&format!("Creating CA: {}", path.display())),
+        lifecycle::Made::Client(path) => ui.say(&format!("Creating client certificate: {}", path.display())),
     };
-    let authority = context.certificates.ensure_authority(&mut say)?;
-    context.certificates.ensure_client(&authority, &mut say)?;
+    lifecycle::current_signer(&context.certificates, &mut say)?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::Args;
-use machine_driver::{HostName, State};
+use machine_driver::{Endpoint, HostName, State};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,8 +12,8 @@ use super::{
     shell::{self, Shell},
 };
 use crate::{
-    engine_api::EngineClient,
-    store::{Phase, Record, Store},
+    lifecycle,
+    store::{Operation, Record, Store, StoreError},
     ui::{Failure, Report},
 };
 
@@ -46,6 +46,7 @@ pub(super) struct Target {
     pub(super) address: String,
     pub(super) folder: PathBuf,
     pub(super) tls: bool,
+    record: Record,
 }
 
 impl Target {
@@ -61,25 +62,16 @@ impl Target {
             }
             url = swarm_url(&record, &url);
         }
-        let folder = record.host_options.auth_options.store_path.clone();
-        // Hosts without a driver have no certificates of ours: their engine is spoken to as its URL says.
-        let tls = folder.join("cert.pem").exists();
-        if tls && !(folder.join("key.pem").exists() && folder.join("ca.pem").exists()) {
-            return Err(Failure::text(format!(
-                "The client's key or its authority is missing in `{}`",
-                folder.display()
-            ))
-            .with_hint(format!("Put them back with `machine regenerate-certs {name}`")));
-        }
-        Ok(Self { url, address: record.driver.ip_address, folder, tls })
+        // Whatever is missing, unreadable, foreign or expired is an error: never plain HTTP in its place.
+        let tls = lifecycle::client_of(store, &record)?.is_some();
+        let folder = store.folder(name);
+        Ok(Self { url, address: record.driver.ip_address.clone(), folder, tls, record })
     }
 
     /// A TLS handshake with the host's engine.
-    pub(super) fn check(&self, store: &Store, name: &HostName) -> Result<(), Failure> {
+    pub(super) fn check(&self, store: &Store) -> Result<(), Failure> {
         let checked = super::block_on(async {
-            let files = store.certificates().client_of(name)?;
-            let client = EngineClient::new(&self.url, &files.ca_pem, &files.cert_pem, &files.key_pem)?;
-            client.version().await?;
+            lifecycle::engine_client(store, &self.record, &self.url)?.version().await?;
             Ok::<(), Failure>(())
         })?;
         match checked {
@@ -95,14 +87,10 @@ pub(super) fn url_of(record: &Record) -> Result<String, Failure> {
         return Err(Failure::text("Host is not running")
             .with_hint(format!("Start it with `machine start {}`", record.name)));
     }
-    match &record.endpoint {
-        Some(endpoint) if record.phase == Phase::Ready => Ok(endpoint.url()),
-        _ => Err(Failure::text(format!(
-            "`{}` is not finished: it is in the phase {:?}",
-            record.name, record.phase
-        ))
-        .with_hint("Run the same `machine create` again to go on, or `machine rm` to undo")),
-    }
+    record.phase.check(&record.name, Operation::UseEngine).map_err(StoreError::from)?;
+    record.endpoint.as_ref().map(Endpoint::url).ok_or_else(|| {
+        Failure::text(format!("`{}` has no address: nobody has recorded where it is reached", record.name))
+    })
 }
 
 /// The URL of the swarm manager's port, whose number is in the option that the host was created with.
@@ -141,7 +129,7 @@ fn set(settings: &Settings, arguments: &Arguments) -> Result<Variables, Failure>
     let name = hosts::resolve_one(&store, arguments.name.as_deref())?;
     let target = Target::of(&store, &name, arguments.swarm)?;
     if arguments.check {
-        target.check(&store, &name)?;
+        target.check(&store)?;
     }
     // Without TLS, the variables of a host that the shell was pointed at before are taken back.
     let mut variables = vec![

@@ -34,7 +34,10 @@ pub(super) fn run(
     let Some(found) = super::block_on(lifecycle::leftovers(context, &*driver, &options))? else {
         return Ok(super::INTERRUPTED);
     };
-    let found = found?;
+    let lifecycle::Leftovers { found, unreadable } = found?;
+    for (host, _) in &unreadable {
+        ui.warn(&format!("The record of `{host}` cannot be read: some of what is found may be of that host"));
+    }
     let me = context.store.ensure_id()?;
     let (chosen, others): (Vec<Leftover>, Vec<Leftover>) =
         found.into_iter().partition(|one| arguments.any_owner || one.owner == me);
@@ -67,7 +70,8 @@ pub(super) fn run(
         return Ok(0);
     }
     let lane = ui.lane("gc");
-    let Some(removed) = super::block_on(lifecycle::remove_leftovers(&*driver, &options, &chosen, &lane))?
+    let Some(removed) =
+        super::block_on(lifecycle::remove_leftovers(&*driver, &options, unreadable, &chosen, &lane))?
     else {
         ui.warn("Interrupted; run the same command again to go on");
         return Ok(super::INTERRUPTED);

@@ -34,7 +34,10 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
     }
     if arguments.client_certs {
         ui.say("Regenerating local certificates");
-        lifecycle::regenerate_client(context)?;
+        let report = lifecycle::regenerate_client(context)?;
+        for (name, reason) in &report.left_alone {
+            ui.say(&format!("({name}) keeps its client certificate: {reason}"));
+        }
     }
     ui.say("Regenerating TLS certificates");
     hosts::for_each(ui, &names, |name| async move {

@@ -15,7 +15,7 @@ use crate::{
     bundle::Bundle,
     drivers::Registry,
     lifecycle::Context,
-    store::{Certificates, Store},
+    store::{Certificates, NamedFiles, Store},
     ui::{Failure, Ui},
 };
 
@@ -159,8 +159,12 @@ impl Settings {
         }
         let [ca_cert, ca_key, client_cert, client_key] =
             self.certificates.each_ref().map(|(_, path)| path.clone());
-        let certificates: Certificates =
-            store.certificates().with_files(ca_cert, ca_key, client_cert, client_key);
+        let certificates: Certificates = store.certificates().with_files(NamedFiles {
+            authority: ca_cert,
+            authority_key: ca_key,
+            client: client_cert,
+            client_key,
+        });
         let bundle = Bundle::read_or_embedded(self.engine_bundle.as_deref())?;
         let prompter = prompter::at_the_terminal(ui);
         Ok(Context { store, certificates, drivers: Registry::built_in(), bundle, prompter })

@@ -10,7 +10,7 @@ use super::{
     settings::{Settings, program_name},
 };
 use crate::{
-    engine_api::EngineClient,
+    lifecycle,
     ui::{Failure, Report, Ui},
 };
 
@@ -58,13 +58,11 @@ pub(super) fn run(settings: &Settings, ui: &Ui, one: &hosts::OptionalName) -> Re
     }
     let context = settings.context(ui)?;
     let name = hosts::resolve_one(&context.store, one.name.as_deref())?;
-    let url = super::env::url_of(&context.store.load(&name)?)?;
+    let record = context.store.load(&name)?;
+    let url = super::env::url_of(&record)?;
     let asked = super::block_on(async {
-        let client = match context.store.certificates().client_of(&name) {
-            Ok(files) => EngineClient::new(&url, &files.ca_pem, &files.cert_pem, &files.key_pem)?,
-            Err(_) => EngineClient::plain(&url)?,
-        };
-        client.version().await
+        let client = lifecycle::engine_client(&context.store, &record, &url)?;
+        Ok::<_, lifecycle::ClientError>(client.version().await?)
     })?;
     let Some(version) = asked else { return Ok(Report::status(super::INTERRUPTED)) };
     Report::lines(&[OfEngine { name, docker_version: version?.version }])

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use machine_driver::{Driver, DriverError, HostName, Progress, State};
 
-use super::{Context, Keys, LoginError, RefreshError, host_key, login};
+use super::{Context, Keys, LoginError, RefreshError, TrustError, host_key, login, trust};
 use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
@@ -32,6 +32,8 @@ pub enum BringUpError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] DriverError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("The host {} while it was starting{console}", ended(*state))]
     Died { state: State, console: Console },
     #[error("SSH does not answer (layer: {layer}){console}", layer = source.layer())]
@@ -56,14 +58,15 @@ impl BringUpError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Driver(error) => error.hint().map(str::to_owned),
+            Self::Trust(error) => error.hint(),
             Self::Ssh { source, .. } => source.hint(),
             Self::Login { source, .. } => source.hint(),
+            Self::Provision(error) => error.hint(),
+            Self::Engine { source, .. } => source.hint(),
             Self::HostKeyKept { name } => Some(format!(
                 "No secret was sent to it. See on the host why its SSH server does not read its keys again, or reboot it; then run \
                  `machine provision {name}`"
             )),
-            Self::Provision(error) => error.hint(),
-            Self::Engine { source, .. } => source.hint(),
             Self::Died { .. } | Self::NoHostKey { .. } => None,
         }
     }
@@ -118,19 +121,19 @@ pub(super) async fn bring_up(
     let driver = context.driver(record)?;
     wait_for_ssh(context, &*driver, record, progress).await?;
     host_key::learn(context, &*driver, lock, record, progress).await?;
-    if record.phase < Phase::Provisioning {
-        record.phase = Phase::Provisioning;
+    if record.phase == Phase::Booting {
+        record.enter(Phase::Provisioning);
         context.store.save(lock, record)?;
     }
     let session = host_key::log_in_for_secrets(context, lock, record, progress).await?;
-    let (client, files) = certificates(context, record, false)?;
+    let (client, files) = trust::host_certificates(context, lock, record, false)?;
     progress.step("Provisioning");
     let plan = plan(context, &*driver, record, &files);
     let report = provision::provision(&session, &plan, progress).await?;
     session.close().await;
     let version = check_engine(record, &client, progress).await?;
     record.engine_version = Some(version.version);
-    record.phase = Phase::Ready;
+    record.enter(Phase::Ready);
     record.state = State::Running;
     context.store.save(lock, record)?;
     Ok(report.changed)
@@ -177,24 +180,6 @@ async fn wait_for_ssh(
         },
         state = died => Err(BringUpError::Died { state, console: console().await }),
     }
-}
-
-/// The client's and the host's certificates, valid for where the host is reached now.
-pub(super) fn certificates(
-    context: &Context,
-    record: &Record,
-    renew: bool,
-) -> Result<(ClientFiles, HostFiles), StoreError> {
-    let authority = context.certificates.ensure_authority(&mut |_| {})?;
-    let client = context.certificates.ensure_client(&authority, &mut |_| {})?;
-    let mut names = vec!["localhost".to_owned()];
-    if let Some(endpoint) = &record.endpoint {
-        names.insert(0, endpoint.address.clone());
-    }
-    names.extend(record.host_options.auth_options.server_cert_sans.iter().cloned());
-    names.dedup();
-    let files = context.certificates.ensure_server(&authority, &client, &record.name, &names, renew)?;
-    Ok((client, files))
 }
 
 /// What the user asked of the engine, as provisioning takes it.

@@ -1,11 +1,15 @@
 //! Renews certificates, touching neither containers nor anything else on the host.
 
 use machine_driver::{HostName, Progress};
+use machine_pki::Fingerprint;
 
-use super::{BringUpError, Context, bring_up, host_key};
-use crate::{provision, store::StoreError};
+use super::{BringUpError, Context, TrustError, bring_up, host_key, trust};
+use crate::{
+    provision,
+    store::{Operation, Record, StoreError, Transport},
+};
 
-/// Renews the server certificate of a host and has the engine take it up.
+/// Renews the server certificate of a host and has the engine take it up. Who signs is who signed before.
 pub async fn regenerate_server(
     context: &Context,
     name: &HostName,
@@ -13,11 +17,15 @@ pub async fn regenerate_server(
 ) -> Result<(), BringUpError> {
     let lock = context.store.lock(name)?;
     let mut record = super::power::load_or_unlock(context, name, &lock)?;
+    record.phase.check(name, Operation::RenewCertificates).map_err(StoreError::from)?;
+    if record.transport == Transport::Plain {
+        return Err(TrustError::NoTls { name: name.clone() }.into());
+    }
     if context.driver(&record)?.info().features.power {
         context.refresh(&lock, &mut record, progress).await?;
     }
     progress.step("Regenerating TLS certificates");
-    let (client, files) = bring_up::certificates(context, &record, true)?;
+    let (client, files) = trust::host_certificates(context, &lock, &mut record, true)?;
     let session = host_key::log_in_for_secrets(context, &lock, &mut record, progress).await?;
     let tls = provision::TlsFiles {
         ca_pem: files.ca_pem,
@@ -31,19 +39,75 @@ pub async fn regenerate_server(
     Ok(())
 }
 
-/// Renews the client certificate of the store, and the copies in the folders of all hosts. The authority stays.
-pub fn regenerate_client(context: &Context) -> Result<(), StoreError> {
-    let authority = context.certificates.ensure_authority(&mut |_| {})?;
-    let client = context.certificates.issue_client(&authority, &mut |_| {})?;
+/// What became of the hosts' copies when the client certificate was renewed.
+#[derive(Debug, Default)]
+pub struct ClientRenewal {
+    /// Their clients have the new certificate.
+    pub renewed: Vec<HostName>,
+    /// They keep what they have, and why.
+    pub left_alone: Vec<(String, String)>,
+}
+
+/// Renews the client certificate of the current authority, and the copies in the folders of the hosts that are pinned
+/// to it, each under its lock. Everything else is left alone, and told.
+pub fn regenerate_client(context: &Context) -> Result<ClientRenewal, TrustError> {
+    let signer = trust::new_client(&context.certificates)?;
+    let client = signer.client_files();
+    let mut report = ClientRenewal::default();
     for (name, record) in context.store.list()? {
-        let Ok(record) = record else { continue };
-        let folder = context.store.folder(&record.name);
-        if !folder.join("cert.pem").exists() {
-            continue;
-        }
-        tracing::debug!(name, "copying the client certificate");
-        crate::store::write_atomically(&folder.join("key.pem"), client.key_pem.as_bytes(), 0o600)?;
-        crate::store::write_atomically(&folder.join("cert.pem"), client.cert_pem.as_bytes(), 0o644)?;
+        let reason = match record {
+            Err(error) => Some(error.to_string()),
+            Ok(record) => match renew_copies(context, &record, &signer.fingerprint, &client)? {
+                None => {
+                    report.renewed.push(record.name);
+                    continue;
+                }
+                reason => reason,
+            },
+        };
+        report.left_alone.extend(reason.map(|reason| (name, reason)));
     }
-    Ok(())
+    Ok(report)
+}
+
+/// Renews a host's copies, or says why not.
+fn renew_copies(
+    context: &Context,
+    record: &Record,
+    authority: &Fingerprint,
+    client: &crate::store::ClientFiles,
+) -> Result<Option<String>, StoreError> {
+    let reason = |transport: &Transport| match transport {
+        Transport::Plain => Some("it is reached without TLS".to_owned()),
+        Transport::MutualTls { authority: Some(pinned), .. } if pinned == authority => None,
+        Transport::MutualTls { authority: Some(pinned), .. } => {
+            Some(format!("it is of another authority, {pinned}"))
+        }
+        Transport::MutualTls { authority: None, .. } => {
+            Some("nobody can say which authority it is of".to_owned())
+        }
+    };
+    if let Some(reason) = reason(&record.transport) {
+        return Ok(Some(reason));
+    }
+    let lock = match context.store.lock(&record.name) {
+        Ok(lock) => lock,
+        Err(error @ StoreError::Locked { .. }) => return Ok(Some(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    // Only now is it sure to stay so.
+    let record = match super::power::load_or_unlock(context, &record.name, &lock) {
+        Ok(record) => record,
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    if let Some(reason) = reason(&record.transport) {
+        return Ok(Some(reason));
+    }
+    let copies = context.store.host_copies(&record.name)?;
+    let Some(ca_pem) = copies.ca_pem else {
+        return Ok(Some("nothing has been installed on it yet".to_owned()));
+    };
+    let client = crate::store::ClientFiles { ca_pem, ..client.clone() };
+    context.store.replace_host_copies(&lock, &record.name, &client, None)?;
+    Ok(None)
 }

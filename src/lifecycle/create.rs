@@ -3,13 +3,16 @@
 use machine_driver::{Driver, DriverError, Forecast, HostKeySource, HostName, LoginSource, Progress, State};
 use serde_json::Value;
 
-use super::{BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, bring_up};
+use super::{
+    BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, TrustError, bring_up, trust,
+};
 use crate::{
     bundle::BundleError,
     provision::SettingsError,
     ssh::{self, SshError},
     store::{
-        EngineOptions, HostLock, Phase, Record, RecordJournal, StoreError, SwarmOptions, write_atomically,
+        EngineOptions, HostLock, Operation, Phase, Record, RecordJournal, StoreError, SwarmOptions,
+        Transport, write_atomically,
     },
 };
 
@@ -36,6 +39,8 @@ pub struct Request {
 pub enum CreateError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("Error with pre-create check")]
     Check(#[source] DriverError),
     /// What would be installed on the host is not there.
@@ -43,8 +48,8 @@ pub enum CreateError {
     NoEngine(#[source] BundleError),
     #[error("`{name}` was begun with other options")]
     OtherOptions { name: HostName },
-    #[error("`{name}` is being removed")]
-    Removing { name: HostName },
+    #[error("`{name}` was begun with another authority ({authority})")]
+    OtherAuthority { name: HostName, authority: machine_pki::Fingerprint },
     #[error("Error creating machine")]
     Driver(#[source] DriverError),
     #[error("Error with the engine's options")]
@@ -73,7 +78,10 @@ impl CreateError {
                     .to_owned(),
             ),
             Self::NoEngine(error) => error.hint(),
-            Self::Removing { name } => Some(format!("Finish that with `machine rm {name}`")),
+            Self::OtherAuthority { name, .. } => Some(format!(
+                "Name that one to go on, or undo it with `machine rm {name}`; a host that is finished is moved with \
+                 `machine regenerate-certs --authority`"
+            )),
             Self::Settings(error) => error.hint(),
             Self::HostKeyNotNeeded { .. } => Some("Leave it out".to_owned()),
             Self::BringUp(error) => match &**error {
@@ -88,8 +96,9 @@ impl CreateError {
                 other => other.hint(),
             },
             Self::Store(error) => error.hint(),
+            Self::Trust(error) => error.hint(),
             Self::Check(error) | Self::Driver(error) => error.hint().map(str::to_owned),
-            Self::Keys(error) | Self::HostKey(error) => error.hint(),
+            Self::HostKey(error) | Self::Keys(error) => error.hint(),
         }
     }
 
@@ -132,26 +141,36 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
         let mut record = context.store.load(&request.name)?;
-        if record.phase < Phase::Ready {
-            // What has not been installed yet can still be corrected.
-            record.host_options.engine_options = request.engine.clone();
-            record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
+        if record.phase == Phase::Ready {
+            return Err(StoreError::Exists { name: request.name.clone() }.into());
         }
+        record.phase.check(&request.name, Operation::Create).map_err(StoreError::from)?;
+        if record.driver_name != driver.info().name || record.driver.config != request.config {
+            return Err(CreateError::OtherOptions { name: request.name.clone() });
+        }
+        if let (Some(authority), true) =
+            (record.transport.authority(), context.certificates.names_authority())
+            && trust::current_signer(&context.certificates, &mut |_| {})?.fingerprint != authority
+        {
+            return Err(CreateError::OtherAuthority { name: request.name.clone(), authority });
+        }
+        // What has not been installed yet can still be corrected.
+        record.host_options.engine_options = request.engine.clone();
+        record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
         if !host_keys.is_empty() {
             // An earlier run may have been told a wrong one.
             record.ssh_host_keys = host_keys;
         }
-        return match record.phase {
-            Phase::Ready => Err(StoreError::Exists { name: request.name.clone() }.into()),
-            Phase::Removing => Err(CreateError::Removing { name: request.name.clone() }),
-            _ if record.driver_name != driver.info().name || record.driver.config != request.config => {
-                Err(CreateError::OtherOptions { name: request.name.clone() })
-            }
-            _ => Ok(Prepared { lock, record, begun: true }),
-        };
+        return Ok(Prepared { lock, record, begun: true });
     }
+    let transport = if driver.info().features.provisioned {
+        Transport::trusting(trust::current_signer(&context.certificates, &mut |_| {})?.fingerprint)
+    } else {
+        Transport::Plain
+    };
+    let name = request.name.clone();
     let mut record =
-        Record::new(&context.store, request.name.clone(), &driver.info().name, request.config.clone());
+        Record::new(&context.store, name, &driver.info().name, request.config.clone(), transport);
     record.place.clone_from(&request.place);
     record.host_options.engine_options = request.engine.clone();
     record.host_options.swarm_options = request.swarm.clone();
@@ -210,14 +229,14 @@ pub async fn create(
         context.store.plan(&lock, &mut record)?;
     }
     let driver = context.drivers.find(&record.driver_name).map_err(CreateError::Driver)?;
-    if begun && record.phase > Phase::Creating && driver.info().features.power {
+    if begun && !record.phase.is_unmade() && driver.info().features.power {
         look_again(context, &lock, &mut record, progress).await?;
     }
-    if record.phase <= Phase::Creating {
+    if record.phase.is_unmade() {
         make(context, &*driver, &lock, &mut record, progress).await?;
     }
     if !driver.info().features.provisioned {
-        record.phase = Phase::Ready;
+        record.enter(Phase::Ready);
         context.store.save(&lock, &mut record)?;
         return Ok(record);
     }
@@ -248,7 +267,7 @@ async fn look_again(
             progress.note("What was made is gone; it is made anew");
             // The new one is told new keys.
             record.ssh_host_keys.clear();
-            record.phase = Phase::Creating;
+            record.enter(Phase::Creating);
             Ok(context.store.save(lock, record)?)
         }
         Err(RefreshError::Store(error)) => Err(CreateError::Store(error)),
@@ -265,7 +284,7 @@ async fn make(
     progress: &dyn Progress,
 ) -> Result<(), CreateError> {
     let keys = ensure_keys(context, driver, record)?;
-    record.phase = Phase::Creating;
+    record.enter(Phase::Creating);
     context.store.save(lock, record)?;
     progress.step("Creating machine");
     let paths = context.paths(record);
@@ -275,7 +294,7 @@ async fn make(
     driver.create(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
     let endpoint = driver.endpoint(&view, &record.driver.state).await.map_err(CreateError::Driver)?;
     record.set_endpoint(endpoint, &paths.folder);
-    record.phase = Phase::Booting;
+    record.enter(Phase::Booting);
     record.state = State::Running;
     context.store.save(lock, record)?;
     Ok(())

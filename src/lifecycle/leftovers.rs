@@ -14,6 +14,8 @@ pub enum LeftoversError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Driver(#[from] DriverError),
+    #[error("Nothing was removed: what of it belongs to `{host}` cannot be told without its record")]
+    Unreadable { host: String, source: StoreError },
 }
 
 impl LeftoversError {
@@ -22,43 +24,64 @@ impl LeftoversError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Driver(error) => error.hint().map(str::to_owned),
+            Self::Unreadable { host, .. } => {
+                Some(format!("Repair that record, or remove the host with `machine rm -f {host}`"))
+            }
         }
     }
 }
 
-/// Everything at the provider that carries our marks, without what belongs to a host of this store. A host whose record
-/// cannot be read is a host all the same.
+/// What was found, and what stands in the way of believing it.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// What belongs to no host whose record could be read.
+    pub found: Vec<Leftover>,
+    /// Hosts whose record cannot be read: whatever was found may be theirs.
+    pub unreadable: Vec<(String, StoreError)>,
+}
+
+/// Everything at the provider that carries our marks, without what belongs to a host of this store.
 pub async fn leftovers(
     context: &Context,
     driver: &dyn Driver,
     options: &Options,
-) -> Result<Vec<Leftover>, LeftoversError> {
+) -> Result<Leftovers, LeftoversError> {
     let mut found = driver.leftovers(options).await?;
     // Read afterwards: whatever was made meanwhile is in a record by now.
+    let mut unreadable = Vec::new();
     let mut hosts: BTreeSet<String> = BTreeSet::new();
     let mut shared: BTreeSet<String> = BTreeSet::new();
     for (name, record) in context.store.list()? {
-        if let Ok(record) = record {
-            hosts.insert(record.id.to_string());
-            shared.extend(record.journal.into_iter().map(|entry| entry.name));
-        } else {
-            let identity = name.parse().ok().and_then(|name| context.store.identity(&name));
-            hosts.extend(identity.map(|identity| identity.id.to_string()));
+        match record {
+            Ok(record) => {
+                hosts.insert(record.id.to_string());
+                shared.extend(record.journal.into_iter().map(|entry| entry.name));
+            }
+            Err(error) => {
+                let identity =
+                    name.parse().ok().and_then(|name| context.store.identity(&name).ok().flatten());
+                hosts.extend(identity.map(|identity| identity.id.to_string()));
+                unreadable.push((name, error));
+            }
         }
     }
     found.retain(|leftover| match &leftover.host_id {
         Some(id) => !hosts.contains(id),
         None => !shared.contains(&leftover.host_name),
     });
-    Ok(found)
+    Ok(Leftovers { found, unreadable })
 }
 
-/// Removes them.
+/// Removes them. Refuses as long as there are hosts of which nobody can say what belongs to them.
 pub async fn remove_leftovers(
     driver: &dyn Driver,
     options: &Options,
-    leftovers: &[Leftover],
+    unreadable: Vec<(String, StoreError)>,
+    chosen: &[Leftover],
     progress: &dyn Progress,
-) -> Result<(), DriverError> {
-    driver.remove_leftovers(options, leftovers, progress).await
+) -> Result<(), LeftoversError> {
+    if let Some((host, source)) = unreadable.into_iter().next() {
+        return Err(LeftoversError::Unreadable { host, source });
+    }
+    Ok(driver.remove_leftovers(options, chosen, progress).await?)
 }

@@ -3,7 +3,7 @@
 use machine_driver::{DriverError, HostName, Progress, State};
 
 use super::{BringUpError, Context, Keys, RefreshError, bring_up};
-use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
+use crate::store::{HostLock, Operation, Phase, Record, RecordJournal, StoreError};
 
 /// What is to be done to a host's power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,15 @@ pub enum Power {
     Stop,
     Restart,
     Kill,
+}
+
+impl Power {
+    fn operation(self) -> Operation {
+        match self {
+            Self::Start | Self::Restart => Operation::Start,
+            Self::Stop | Self::Kill => Operation::Stop,
+        }
+    }
 }
 
 /// A host could not be started, stopped, restarted or killed.
@@ -23,8 +32,6 @@ pub enum PowerError {
     Driver(#[from] DriverError),
     #[error("Machine \"{name}\" is already {state}.")]
     Already { name: HostName, state: &'static str },
-    #[error("`{name}` is not finished: it is in the phase {phase:?}")]
-    Unfinished { name: HostName, phase: Phase },
     #[error(transparent)]
     BringUp(#[from] BringUpError),
 }
@@ -36,9 +43,6 @@ impl PowerError {
             Self::Store(error) => error.hint(),
             Self::Driver(error) => error.hint().map(str::to_owned),
             Self::BringUp(error) => error.hint(),
-            Self::Unfinished { .. } => {
-                Some("Run the same `machine create` again to go on, or `machine rm` to undo".to_owned())
-            }
             Self::Already { .. } => None,
         }
     }
@@ -63,6 +67,7 @@ pub async fn power(
 ) -> Result<Record, PowerError> {
     let lock = context.store.lock(name)?;
     let mut record = load_or_unlock(context, name, &lock)?;
+    record.phase.check(name, what.operation()).map_err(StoreError::from)?;
     let driver = context.driver(&record)?;
     let (paths, keys) = (context.paths(&record), Keys::default());
     let before = record.clone();
@@ -109,7 +114,7 @@ pub async fn power(
     let endpoint = driver.endpoint(&super::view(&before, &paths, &keys), &record.driver.state).await?;
     record.set_endpoint(endpoint, &paths.folder);
     context.store.save(&lock, &mut record)?;
-    if driver.info().features.provisioned && record.phase >= Phase::Booting {
+    if driver.info().features.provisioned {
         bring_up::bring_up(context, &lock, &mut record, progress).await?;
     }
     Ok(record)
@@ -123,13 +128,11 @@ pub async fn reprovision(
 ) -> Result<(Record, Vec<String>), PowerError> {
     let lock = context.store.lock(name)?;
     let mut record = load_or_unlock(context, name, &lock)?;
+    record.phase.check(name, Operation::Provision).map_err(StoreError::from)?;
     let driver = context.driver(&record)?;
     if !driver.info().features.provisioned {
         let error = DriverError::unsupported("Hosts without a driver are not provisioned");
         return Err(error.into());
-    }
-    if record.phase < Phase::Booting || record.phase == Phase::Removing {
-        return Err(PowerError::Unfinished { name: name.clone(), phase: record.phase });
     }
     if record.phase == Phase::Ready && driver.info().features.power {
         context.refresh(&lock, &mut record, progress).await?;

@@ -3,7 +3,7 @@
 use machine_driver::{DriverError, HostName, Progress};
 
 use super::{Context, Keys};
-use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError};
+use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError, Transport};
 
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +12,33 @@ pub enum RemoveError {
     Store(#[from] StoreError),
     #[error("Error removing host \"{name}\"")]
     Driver { name: HostName, source: DriverError },
+    #[error("The record of \"{name}\" was damaged; what the host had at its provider may be left there")]
+    Salvage { name: HostName, source: SalvageError },
 }
 
 impl RemoveError {
-    /// What the user can do about it.
+    /// What the user can do about it, where the cause does not say so itself.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(error) => error.hint(),
-            Self::Driver { source, .. } => source.hint().map(str::to_owned),
+            Self::Salvage { source: SalvageError::Unknown, .. } => {
+                Some("Look for it at the provider, or with `machine gc -d DRIVER`".to_owned())
+            }
+            Self::Salvage { source: SalvageError::Store(error), .. } | Self::Store(error) => error.hint(),
+            Self::Salvage { source: SalvageError::Driver(error), .. }
+            | Self::Driver { source: error, .. } => error.hint().map(str::to_owned),
         }
     }
+}
+
+/// What a host with a damaged record had at its provider could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum SalvageError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("Nothing says which driver made it")]
+    Unknown,
 }
 
 /// Removes what a driver finds of a host of which only the identity is known.
@@ -30,17 +47,15 @@ async fn salvage(
     name: &HostName,
     lock: &HostLock,
     progress: &dyn Progress,
-) -> Result<(), RemoveError> {
-    let Some(identity) = context.store.identity(name) else { return Ok(()) };
-    let mut record = Record::new(&context.store, name.clone(), &identity.driver_name, identity.config);
+) -> Result<(), SalvageError> {
+    let identity = context.store.identity(name)?.ok_or(SalvageError::Unknown)?;
+    let mut record =
+        Record::new(&context.store, name.clone(), &identity.driver_name, identity.config, Transport::Plain);
     record.id = identity.id;
-    let Ok(driver) = context.drivers.find(&identity.driver_name) else { return Ok(()) };
+    let driver = context.drivers.find(&identity.driver_name)?;
     let (paths, keys, before) = (context.paths(&record), Keys::default(), record.clone());
     let mut journal = RecordJournal::new(&context.store, lock, &mut record);
-    driver
-        .salvage(&super::view(&before, &paths, &keys), &mut journal, progress)
-        .await
-        .map_err(|source| RemoveError::Driver { name: name.clone(), source })
+    Ok(driver.salvage(&super::view(&before, &paths, &keys), &mut journal, progress).await?)
 }
 
 /// Removes the host, running or not. With `force`, the record goes even if the provider refuses or the record
@@ -60,15 +75,18 @@ pub async fn remove(
         }
         Err(error) if force => {
             // Nothing is known but the name and the folder: whatever a driver finds there is removed as well.
-            salvage(context, name, &lock, progress).await?;
+            let salvaged = salvage(context, name, &lock, progress).await;
             context.store.delete(lock, name)?;
-            return Ok(Some(error.into()));
+            return Ok(Some(match salvaged {
+                Ok(()) => error.into(),
+                Err(source) => RemoveError::Salvage { name: name.clone(), source },
+            }));
         }
         Err(error) => return Err(error.into()),
     };
     progress.step("Removing");
     let before = record.clone();
-    record.phase = Phase::Removing;
+    record.enter(Phase::Removing);
     context.store.save(&lock, &mut record)?;
     let (paths, keys) = (context.paths(&before), Keys::default());
     let view = super::view(&before, &paths, &keys);
@@ -88,7 +106,7 @@ pub async fn remove(
         Some(problem) if !force => {
             if record.journal == before.journal && record.driver == before.driver {
                 // It was refused, and nothing was removed: the host is what it was.
-                record.phase = before.phase;
+                record.enter(before.phase);
                 context.store.save(&lock, &mut record)?;
             }
             Err(problem)

@@ -10,11 +10,8 @@ use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use machine_driver::{Description, DriverError, Endpoint, HostView, State};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{Context, Keys};
-use crate::{
-    engine_api::EngineClient,
-    store::{Phase, Record},
-};
+use super::{Context, Keys, trust};
+use crate::store::{Operation, Phase, Record};
 
 /// What is known of one host.
 #[derive(Debug, Clone)]
@@ -111,7 +108,7 @@ pub async fn survey(
 /// The URL of a host's engine, if it can be asked. The engine of a host that is not finished is not asked: the word about
 /// the phase is the better one.
 fn url(record: &Record, state: State, found: Option<&Endpoint>) -> String {
-    if state != State::Running || record.phase != Phase::Ready {
+    if state != State::Running || !record.phase.may(Operation::UseEngine) {
         return String::new();
     }
     found.or(record.endpoint.as_ref()).map(Endpoint::url).unwrap_or_default()
@@ -200,12 +197,8 @@ async fn ask_engine(
     limit: Duration,
 ) -> (usize, Result<String, String>) {
     let asked = async {
-        let client = match context.certificates.client_of(&record.name) {
-            Ok(files) => EngineClient::new(&url, &files.ca_pem, &files.cert_pem, &files.key_pem)?,
-            // Hosts without a driver have no certificates of ours.
-            Err(_) => EngineClient::plain(&url)?,
-        };
-        client.version().await
+        let client = trust::engine_client(&context.store, record, &url)?;
+        Ok::<_, trust::ClientError>(client.version().await?)
     };
     let answer = match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer.map(|version| version.version).map_err(|error| with_causes(&error)),

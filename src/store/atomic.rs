@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::StoreError;
+use super::{StoreError, leftovers};
 
 /// Replaces the file at `path` by `bytes` with the given mode: temporary file beside it, fsync, rename, fsync of
 /// the folder. The mode holds from the first byte on.
@@ -15,10 +15,12 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let failed = |source| StoreError::Write { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(leftovers::FILE_PREFIX)
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(folder)
         .map_err(failed)?;
+    // Held until the file has its name: as long as it is, nobody takes it for a dead process's.
+    let _ = file.as_file().try_lock();
     file.write_all(bytes).map_err(failed)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
@@ -31,10 +33,11 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, St
     let failed = |source| StoreError::Write { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(leftovers::FILE_PREFIX)
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(folder)
         .map_err(failed)?;
+    let _ = file.as_file().try_lock();
     file.write_all(bytes).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     match file.persist_noclobber(path) {

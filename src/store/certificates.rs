@@ -1,29 +1,70 @@
-//! The store's certificates: one authority and one client certificate for all hosts, one server certificate each.
+//! Where certificates lie: the authorities of a store, each with its client, and the copies in each host's folder.
+//!
+//! ```text
+//! certs/                                the store's own authority
+//!   ca.pem ca-key.pem cert.pem key.pem
+//!   HEX/                                another one that hosts of this store are pinned to, by its fingerprint
+//!     cert.pem key.pem                  its client, made by us
+//!     ca.pem ca-key.pem                 only where it was the store's own once
+//! ```
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use machine_driver::HostName;
-use machine_pki::{Authority, PkiError};
+use machine_pki::{Fingerprint, Issued};
 
-use super::{Store, StoreError, atomic};
+use super::{HostLock, Store, StoreError, StoreLock, leftovers, together};
 
-/// The folder `certs/`, or the files that the user named instead.
+/// No certificate and no key that anybody uses comes near. In bytes.
+const FILE_AT_MOST: u64 = 256 * 1024;
+
+/// The files that the user named instead of the store's own.
+#[derive(Debug, Clone, Default)]
+pub struct NamedFiles {
+    pub authority: Option<PathBuf>,
+    pub authority_key: Option<PathBuf>,
+    pub client: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+}
+
+/// The folder `certs/`, and the files that the user named instead.
 #[derive(Debug, Clone)]
 pub struct Certificates {
     store: Store,
-    folder: PathBuf,
-    authority: PathBuf,
-    authority_key: PathBuf,
-    client: PathBuf,
-    client_key: PathBuf,
+    named: NamedFiles,
+}
+
+/// A certificate and its key, in the files of one folder or wherever the user keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl PairFiles {
+    /// What is in them; `None` if neither is there.
+    pub fn read(&self) -> Result<Option<Issued>, StoreError> {
+        match (read(&self.certificate)?, read(&self.key)?) {
+            (Some(certificate_pem), Some(key_pem)) => Ok(Some(Issued { certificate_pem, key_pem })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err(StoreError::HalfPair { present: self.certificate.clone(), absent: self.key.clone() })
+            }
+            (None, Some(_)) => {
+                Err(StoreError::HalfPair { present: self.key.clone(), absent: self.certificate.clone() })
+            }
+        }
+    }
 }
 
 /// The PEM texts that a client needs. The key is secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientFiles {
+    /// Every authority whose engines are believed.
     pub ca_pem: String,
     pub cert_pem: String,
     pub key_pem: String,
@@ -36,8 +77,9 @@ impl std::fmt::Debug for ClientFiles {
 }
 
 /// The PEM texts that a host's engine needs. The key is secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HostFiles {
+    /// Every authority whose clients are let in.
     pub ca_pem: String,
     pub server_pem: String,
     pub server_key_pem: String,
@@ -51,217 +93,215 @@ impl std::fmt::Debug for HostFiles {
 
 impl Certificates {
     pub(super) fn of(store: &Store) -> Self {
-        let folder = store.root().join("certs");
-        Self {
-            store: store.clone(),
-            authority: folder.join("ca.pem"),
-            authority_key: folder.join("ca-key.pem"),
-            client: folder.join("cert.pem"),
-            client_key: folder.join("key.pem"),
-            folder,
-        }
+        Self { store: store.clone(), named: NamedFiles::default() }
     }
 
     /// Uses these files instead of the store's own, where given.
     #[must_use]
-    pub fn with_files(
-        mut self,
-        authority: Option<PathBuf>,
-        authority_key: Option<PathBuf>,
-        client: Option<PathBuf>,
-        client_key: Option<PathBuf>,
-    ) -> Self {
-        self.authority = authority.unwrap_or(self.authority);
-        self.authority_key = authority_key.unwrap_or(self.authority_key);
-        self.client = client.unwrap_or(self.client);
-        self.client_key = client_key.unwrap_or(self.client_key);
-        self
+    pub fn with_files(self, named: NamedFiles) -> Self {
+        Self { named, ..self }
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The folder of the store's own files.
+    pub fn folder(&self) -> PathBuf {
+        self.store.root().join("certs")
     }
 
-    pub fn authority(&self) -> PathBuf {
-        self.authority.clone()
-    }
-
-    pub fn authority_key(&self) -> PathBuf {
-        self.authority_key.clone()
-    }
-
-    pub fn client(&self) -> PathBuf {
-        self.client.clone()
-    }
-
-    pub fn client_key(&self) -> PathBuf {
-        self.client_key.clone()
-    }
-
-    /// The authority, made if there is none. `made` is told the path of whatever is new.
-    ///
-    /// One that is there is checked (key, CA flag, dates) and never replaced.
-    pub fn ensure_authority(&self, made: &mut dyn FnMut(Made<'_>)) -> Result<Authority, StoreError> {
-        let (certificate, key) = (read(&self.authority)?, read(&self.authority_key)?);
-        match (certificate, key) {
-            (Some(certificate), Some(key)) => {
-                Authority::load(&certificate, &key).map_err(|source| self.unusable(source))
-            }
-            (None, None) => {
-                made(Made::Authority(&self.authority));
-                let authority =
-                    Authority::generate(&organization(None)).map_err(|source| self.unusable(source))?;
-                self.make_parent(&self.authority_key)?;
-                self.make_parent(&self.authority)?;
-                atomic::write(&self.authority_key, authority.key_pem().as_bytes(), 0o600)?;
-                atomic::write(&self.authority, authority.certificate_pem().as_bytes(), 0o644)?;
-                Ok(authority)
-            }
-            (Some(_), None) => Err(StoreError::HalfPair {
-                present: self.authority.clone(),
-                absent: self.authority_key.clone(),
-            }),
-            (None, Some(_)) => Err(StoreError::HalfPair {
-                present: self.authority_key.clone(),
-                absent: self.authority.clone(),
-            }),
+    /// Where the authority lies that signs for new hosts.
+    pub fn authority(&self) -> PairFiles {
+        let own = self.own_authority();
+        PairFiles {
+            certificate: self.named.authority.clone().unwrap_or(own.certificate),
+            key: self.named.authority_key.clone().unwrap_or(own.key),
         }
     }
 
-    /// The client certificate, made if there is none or if the one there is not of this authority or has expired.
-    pub fn ensure_client(
-        &self,
-        authority: &Authority,
-        made: &mut dyn FnMut(Made<'_>),
-    ) -> Result<ClientFiles, StoreError> {
-        let ca_pem = authority.certificate_pem().to_owned();
-        if let (Some(cert_pem), Some(key_pem)) = (read(&self.client)?, read(&self.client_key)?) {
-            let usage = machine_pki::Usage::Client;
-            match machine_pki::verify_issued(&ca_pem, &cert_pem, &key_pem, usage, jiff::Timestamp::now()) {
-                Ok(()) => return Ok(ClientFiles { ca_pem, cert_pem, key_pem }),
-                // The user's own file is not ours to replace.
-                Err(source) if !self.client.starts_with(&self.folder) => return Err(self.unusable(source)),
-                Err(_) => {}
-            }
-        }
-        self.issue_client(authority, made)
+    /// Whether the user named another authority than the store's own.
+    pub fn names_authority(&self) -> bool {
+        self.named.authority.is_some() || self.named.authority_key.is_some()
     }
 
-    /// A new client certificate in place of the old one.
-    pub fn issue_client(
-        &self,
-        authority: &Authority,
-        made: &mut dyn FnMut(Made<'_>),
-    ) -> Result<ClientFiles, StoreError> {
-        made(Made::Client(&self.client));
-        let issued = authority
-            .issue_client(&organization(Some("<bootstrap>")))
-            .map_err(|source| self.unusable(source))?;
-        self.make_parent(&self.client_key)?;
-        self.make_parent(&self.client)?;
-        atomic::write(&self.client_key, issued.key_pem.as_bytes(), 0o600)?;
-        atomic::write(&self.client, issued.certificate_pem.as_bytes(), 0o644)?;
-        Ok(ClientFiles {
-            ca_pem: authority.certificate_pem().to_owned(),
-            cert_pem: issued.certificate_pem,
-            key_pem: issued.key_pem,
+    /// The client that the user named, if so.
+    pub fn named_client(&self) -> Option<PairFiles> {
+        let NamedFiles { client, client_key, .. } = &self.named;
+        if client.is_none() && client_key.is_none() {
+            return None;
+        }
+        let own = self.own_client();
+        Some(PairFiles {
+            certificate: client.clone().unwrap_or(own.certificate),
+            key: client_key.clone().unwrap_or(own.key),
         })
     }
 
-    /// A server certificate for a host, and copies of what its clients need, all in the host's folder.
-    ///
-    /// A certificate that is there is kept if it is of this authority, carries exactly these names, and has a
-    /// month to go; `renew` replaces it in any case.
-    pub fn ensure_server(
-        &self,
-        authority: &Authority,
-        client: &ClientFiles,
-        name: &HostName,
-        names: &[String],
-        renew: bool,
-    ) -> Result<HostFiles, StoreError> {
-        let folder = self.store.folder(name);
-        let (server, server_key) = (folder.join("server.pem"), folder.join("server-key.pem"));
-        for (file, text, mode) in [
-            ("ca.pem", &client.ca_pem, 0o644),
-            ("cert.pem", &client.cert_pem, 0o644),
-            ("key.pem", &client.key_pem, 0o600),
-        ] {
-            let path = folder.join(file);
-            if read(&path)?.as_ref() != Some(text) {
-                atomic::write(&path, text.as_bytes(), mode)?;
-            }
-        }
-        let ca_pem = authority.certificate_pem().to_owned();
-        if !renew
-            && let (Some(server_pem), Some(server_key_pem)) = (read(&server)?, read(&server_key)?)
-            && still_good(&ca_pem, &server_pem, &server_key_pem, names)
-        {
-            return Ok(HostFiles { ca_pem, server_pem, server_key_pem });
-        }
-        let issued = authority
-            .issue_server(&organization(Some(name.as_str())), names)
-            .map_err(|source| StoreError::Certificates { path: folder.clone(), source })?;
-        atomic::write(&server_key, issued.key_pem.as_bytes(), 0o600)?;
-        atomic::write(&server, issued.certificate_pem.as_bytes(), 0o644)?;
-        Ok(HostFiles { ca_pem, server_pem: issued.certificate_pem, server_key_pem: issued.key_pem })
+    /// The store's own authority.
+    pub fn own_authority(&self) -> PairFiles {
+        in_folder(&self.folder(), "ca.pem", "ca-key.pem")
     }
 
-    /// What a client of this host presents, from the host's folder.
-    pub fn client_of(&self, name: &HostName) -> Result<ClientFiles, StoreError> {
-        let folder = self.store.folder(name);
+    /// The client of the store's own authority.
+    pub fn own_client(&self) -> PairFiles {
+        in_folder(&self.folder(), "cert.pem", "key.pem")
+    }
+
+    /// An authority that was the store's own once.
+    pub fn kept_authority(&self, fingerprint: &Fingerprint) -> PairFiles {
+        in_folder(&self.kept(fingerprint), "ca.pem", "ca-key.pem")
+    }
+
+    /// The client that was made here with an authority that is not the store's own.
+    pub fn kept_client(&self, fingerprint: &Fingerprint) -> PairFiles {
+        in_folder(&self.kept(fingerprint), "cert.pem", "key.pem")
+    }
+
+    fn kept(&self, fingerprint: &Fingerprint) -> PathBuf {
+        self.folder().join(fingerprint.digits())
+    }
+
+    /// Takes the lock that guards everything below `certs/`, and finishes what a killed process had begun there.
+    pub fn lock(&self) -> Result<StoreLock, StoreError> {
+        let folder = self.folder();
+        self.store.make_folder(&folder)?;
+        let lock = self.store.lock_shared()?;
+        together::finish(&folder)?;
+        leftovers::sweep(&folder);
+        for entry in
+            fs::read_dir(&folder).map_err(|source| StoreError::Read { path: folder.clone(), source })?
+        {
+            let entry = entry.map_err(|source| StoreError::Read { path: folder.clone(), source })?;
+            let is_kept = entry.file_name().to_str().is_some_and(|name| name.len() == 64);
+            if is_kept && entry.path().is_dir() {
+                together::finish(&entry.path())?;
+                leftovers::sweep(&entry.path());
+            }
+        }
+        Ok(lock)
+    }
+
+    /// Makes this authority and its client the store's own. Those before stay in their place by their fingerprint.
+    pub fn replace_own(&self, _: &StoreLock, authority: &Issued, client: &Issued) -> Result<(), StoreError> {
+        if let Some(before) = self.own_authority().read()? {
+            let fingerprint = Fingerprint::of(&before.certificate_pem).map_err(|source| {
+                StoreError::Certificates { path: self.own_authority().certificate, source }
+            })?;
+            let mut files = vec![
+                ("ca.pem", before.certificate_pem.as_str(), 0o644),
+                ("ca-key.pem", before.key_pem.as_str(), 0o600),
+            ];
+            let client_before = self.own_client().read()?;
+            if let Some(client) = &client_before {
+                files.extend(pair("cert.pem", "key.pem", client));
+            }
+            self.replace_kept(&fingerprint, &files)?;
+        }
+        let mut files = pair("ca.pem", "ca-key.pem", authority).to_vec();
+        files.extend(pair("cert.pem", "key.pem", client));
+        together::replace(&self.folder(), &files)
+    }
+
+    /// Replaces the client of the store's own authority.
+    pub fn replace_own_client(&self, _: &StoreLock, client: &Issued) -> Result<(), StoreError> {
+        together::replace(&self.folder(), &pair("cert.pem", "key.pem", client))
+    }
+
+    /// Replaces the client of another authority.
+    pub fn replace_kept_client(
+        &self,
+        _: &StoreLock,
+        fingerprint: &Fingerprint,
+        client: &Issued,
+    ) -> Result<(), StoreError> {
+        self.replace_kept(fingerprint, &pair("cert.pem", "key.pem", client))
+    }
+
+    fn replace_kept(
+        &self,
+        fingerprint: &Fingerprint,
+        files: &[together::NewFile<'_>],
+    ) -> Result<(), StoreError> {
+        let folder = self.kept(fingerprint);
+        self.store.make_folder(&folder)?;
+        together::replace(&folder, files)
+    }
+}
+
+/// What lies in a host's folder. Its record says what it has to be.
+#[derive(Debug, Clone, Default)]
+pub struct HostCopies {
+    pub ca_pem: Option<String>,
+    pub client: Option<Issued>,
+    pub server: Option<Issued>,
+}
+
+impl Store {
+    /// The certificates in a host's folder. Half a pair counts for none here: it is one of ours, and is issued again.
+    pub fn host_copies(&self, name: &HostName) -> Result<HostCopies, StoreError> {
+        let folder = self.folder(name);
+        let whole = |certificate: &str, key: &str| match in_folder(&folder, certificate, key).read() {
+            Err(StoreError::HalfPair { .. }) => Ok(None),
+            other => other,
+        };
+        Ok(HostCopies {
+            ca_pem: read(&folder.join("ca.pem"))?,
+            client: whole("cert.pem", "key.pem")?,
+            server: whole("server.pem", "server-key.pem")?,
+        })
+    }
+
+    /// The client's files in a host's folder, or which of them is missing.
+    pub fn host_client(&self, name: &HostName) -> Result<ClientFiles, StoreError> {
         let file = |file: &str| {
-            let path = folder.join(file);
-            fs::read_to_string(&path).map_err(|source| StoreError::Read { path, source })
+            let path = self.folder(name).join(file);
+            match read(&path)? {
+                Some(text) => Ok(text),
+                None => Err(StoreError::Absent { path, name: name.clone() }),
+            }
         };
         Ok(ClientFiles { ca_pem: file("ca.pem")?, cert_pem: file("cert.pem")?, key_pem: file("key.pem")? })
     }
 
-    fn make_parent(&self, path: &Path) -> Result<(), StoreError> {
-        self.store.make_folder(path.parent().unwrap_or_else(|| Path::new(".")))
-    }
-
-    fn unusable(&self, source: PkiError) -> StoreError {
-        let path = self.authority.parent().unwrap_or(&self.folder).to_owned();
-        StoreError::Certificates { path, source }
-    }
-}
-
-/// Something that was made anew.
-#[derive(Debug, Clone, Copy)]
-pub enum Made<'a> {
-    Authority(&'a Path),
-    Client(&'a Path),
-}
-
-/// A server certificate is renewed when less than this is left of it.
-const RENEW_BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
-
-fn still_good(ca_pem: &str, server_pem: &str, server_key_pem: &str, names: &[String]) -> bool {
-    let soon = jiff::Timestamp::now() + RENEW_BEFORE;
-    let Ok(facts) = machine_pki::inspect(server_pem) else { return false };
-    let mut wanted: Vec<&String> = names.iter().collect();
-    let mut found: Vec<&String> = facts.names.iter().collect();
-    wanted.sort();
-    wanted.dedup();
-    found.sort();
-    let usage = machine_pki::Usage::Server;
-    wanted == found && machine_pki::verify_issued(ca_pem, server_pem, server_key_pem, usage, soon).is_ok()
-}
-
-/// The organization in a certificate's subject: `USER`, or `USER.PART`.
-fn organization(part: Option<&str>) -> String {
-    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".into());
-    match part {
-        Some(part) => format!("{user}.{part}"),
-        None => user,
+    /// Replaces the certificates in a host's folder, all at once.
+    pub fn replace_host_copies(
+        &self,
+        lock: &HostLock,
+        name: &HostName,
+        client: &ClientFiles,
+        server: Option<&HostFiles>,
+    ) -> Result<(), StoreError> {
+        lock.assert_for(name);
+        let mut files = vec![
+            ("ca.pem", client.ca_pem.as_str(), 0o644),
+            ("cert.pem", client.cert_pem.as_str(), 0o644),
+            ("key.pem", client.key_pem.as_str(), 0o600),
+        ];
+        if let Some(server) = server {
+            files.push(("server.pem", server.server_pem.as_str(), 0o644));
+            files.push(("server-key.pem", server.server_key_pem.as_str(), 0o600));
+        }
+        together::replace(&self.folder(name), &files)
     }
 }
 
-fn read(path: &Path) -> Result<Option<String>, StoreError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Read { path: path.to_owned(), source }),
+fn pair<'a>(certificate: &'a str, key: &'a str, issued: &'a Issued) -> [together::NewFile<'a>; 2] {
+    [(certificate, issued.certificate_pem.as_str(), 0o644), (key, issued.key_pem.as_str(), 0o600)]
+}
+
+fn in_folder(folder: &Path, certificate: &str, key: &str) -> PairFiles {
+    PairFiles { certificate: folder.join(certificate), key: folder.join(key) }
+}
+
+/// A file's text; `None` if it is not there. What is there and cannot be read is an error.
+pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
+    let failed = |source| StoreError::Read { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut text = String::new();
+    file.take(FILE_AT_MOST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_AT_MOST {
+        return Err(StoreError::TooLarge { path: path.to_owned(), at_most: FILE_AT_MOST });
     }
+    Ok(Some(text))
 }

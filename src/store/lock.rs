@@ -1,56 +1,29 @@
-//! One lock for each host, which names its owner.
+//! The locks of a store, which name their owner: one for each host, and one for what all hosts share.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use machine_driver::HostName;
 
-use super::StoreError;
+use super::{StoreError, text::printable};
 
 /// The right to change one host, held until dropped; the kernel gives it back when the process dies.
 #[derive(Debug)]
 pub struct HostLock {
     name: HostName,
-    path: PathBuf,
-    file: File,
+    lock: LockFile,
 }
 
 impl HostLock {
     pub(super) fn take(folder: &Path, name: &HostName) -> Result<Self, StoreError> {
-        let path = folder.join(name.as_str());
-        let failed = |source| StoreError::Write { path: path.clone(), source };
-        loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => {
-                    return Err(StoreError::Locked { name: name.clone(), owner: owner(&mut file) });
-                }
-                Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
-            }
-            // Whoever removed the host took the file away between our open and our lock.
-            let ours = file.metadata().map_err(failed)?;
-            if fs::metadata(&path).is_ok_and(|now| now.ino() == ours.ino() && now.dev() == ours.dev()) {
-                file.set_len(0).map_err(failed)?;
-                // Words need not be UTF-8, and may be long.
-                let command: Vec<String> = std::env::args_os()
-                    .take(4)
-                    .map(|word| word.to_string_lossy().chars().take(80).collect())
-                    .collect();
-                write!(file, "process {} (`{}`)", std::process::id(), command.join(" ")).map_err(failed)?;
-                return Ok(Self { name: name.clone(), path, file });
-            }
+        match LockFile::take(&folder.join(name.as_str()))? {
+            Taken::Ours(lock) => Ok(Self { name: name.clone(), lock }),
+            Taken::Held(owner) => Err(StoreError::Locked { name: name.clone(), owner }),
         }
     }
 
@@ -62,19 +35,90 @@ impl HostLock {
     /// Gives the lock back and takes its file away, when the host is gone or was never made.
     pub fn abandon(self) {
         self.forget();
-        drop(self.file);
+        drop(self.lock);
     }
 
     /// Takes the lock's file away while it is still held, because there is no such host.
     pub fn forget(&self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.lock.path);
+    }
+}
+
+/// The right to change what all hosts of a store share: its authorities and its identity. Held for moments only.
+#[derive(Debug)]
+pub struct StoreLock {
+    _lock: LockFile,
+}
+
+/// Nobody holds the store's lock for longer than it takes to make some keys, unless it was stopped in the middle.
+const WAIT_AT_MOST: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+impl StoreLock {
+    /// Waits for it, within a bound.
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        let deadline = Instant::now() + WAIT_AT_MOST;
+        loop {
+            match LockFile::take(path)? {
+                Taken::Ours(lock) => return Ok(Self { _lock: lock }),
+                Taken::Held(owner) if Instant::now() > deadline => {
+                    return Err(StoreError::StoreLocked { path: path.to_owned(), owner });
+                }
+                Taken::Held(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LockFile {
+    path: PathBuf,
+    #[expect(dead_code, reason = "the lock is held as long as the file is open")]
+    file: File,
+}
+
+enum Taken {
+    Ours(LockFile),
+    /// By whom, as far as the file says.
+    Held(String),
+}
+
+impl LockFile {
+    fn take(path: &Path) -> Result<Taken, StoreError> {
+        let failed = |source| StoreError::Write { path: path.to_owned(), source };
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(Taken::Held(owner(&mut file))),
+                Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
+            }
+            // Whoever removed the host took the file away between our open and our lock.
+            let ours = file.metadata().map_err(failed)?;
+            if fs::metadata(path).is_ok_and(|now| now.ino() == ours.ino() && now.dev() == ours.dev()) {
+                file.set_len(0).map_err(failed)?;
+                let command: Vec<String> = std::env::args_os()
+                    .take(4)
+                    .map(|word| word.to_string_lossy().chars().take(80).collect())
+                    .collect();
+                write!(file, "process {} (`{}`)", std::process::id(), command.join(" ")).map_err(failed)?;
+                return Ok(Taken::Ours(Self { path: path.to_owned(), file }));
+            }
+        }
     }
 }
 
 fn owner(file: &mut File) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     let _ = file.rewind();
-    let _ = std::io::Read::by_ref(file).take(400).read_to_string(&mut text);
-    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let _ = std::io::Read::by_ref(file).take(400).read_to_end(&mut text);
+    let text = printable(String::from_utf8_lossy(&text).trim());
     if text.is_empty() { "another process".to_owned() } else { text }
 }

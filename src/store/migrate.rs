@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use machine_driver::{Endpoint, HostId, HostName, SshEndpoint, SshKey, State};
 use serde_json::{Map, Value, json};
 
-use super::{AuthOptions, CONFIG_VERSION, DriverRecord, HostOptions, Phase, Record, Store};
+use super::{CONFIG_VERSION, DriverRecord, HostOptions, Phase, Record, Store, transport};
 
 /// A record of an older format, brought up to date. What a driver of another program keeps stays in the driver's
 /// configuration, as it was.
@@ -22,6 +22,8 @@ pub(super) fn read(
     if version < 2 {
         rename_authority_key(&mut value);
     }
+    transport::complete(&mut value, name, store, version);
+    let transport = serde_json::from_value(value.get("Transport").cloned().unwrap_or(Value::Null))?;
     let driver = value.get("Driver").cloned().unwrap_or(Value::Null);
     let driver_name = text(&value, "DriverName");
     let host_options = value.get("HostOptions").cloned().unwrap_or_else(|| json!({}));
@@ -30,7 +32,6 @@ pub(super) fn read(
         // docker-machine's default, which installed the engine that the host has already.
         host_options.engine_options.install_url.clear();
     }
-    complete_paths(&mut host_options.auth_options, name, store);
     let ssh_key_path = text(&driver, "SSHKeyPath");
     let mut record = Record {
         config_version: CONFIG_VERSION,
@@ -48,12 +49,13 @@ pub(super) fn read(
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(0),
             ssh_key_path: ssh_key_path.clone(),
-            store_path: store.root().to_owned(),
+            store_path: home_of(&driver, store),
             config: driver.clone(),
             state: Value::Null,
         },
         driver_name,
         place: None,
+        transport,
         journal: Vec::new(),
         endpoint: None,
         state: State::None,
@@ -162,23 +164,10 @@ fn rename_authority_key(value: &mut Value) {
     }
 }
 
-/// Formats 0 to 2 lacked some paths, or had them point at the store instead of the host's folder.
-fn complete_paths(auth: &mut AuthOptions, name: &HostName, store: &Store) {
-    let folder = store.folder(name);
-    let certificates = store.certificates();
-    let fill = |path: &mut PathBuf, default: PathBuf| {
-        if path.as_os_str().is_empty() {
-            *path = default;
-        }
-    };
-    fill(&mut auth.cert_dir, certificates.folder().to_owned());
-    fill(&mut auth.ca_cert_path, certificates.authority());
-    fill(&mut auth.ca_private_key_path, certificates.authority_key());
-    fill(&mut auth.client_cert_path, certificates.client());
-    fill(&mut auth.client_key_path, certificates.client_key());
-    auth.server_cert_path = folder.join("server.pem");
-    auth.server_key_path = folder.join("server-key.pem");
-    auth.store_path = folder;
+/// The store that a record was written in.
+fn home_of(driver: &Value, store: &Store) -> PathBuf {
+    let home = text(driver, "StorePath");
+    if home.is_empty() { store.root().to_owned() } else { home.into() }
 }
 
 fn text(value: &Value, field: &str) -> String {

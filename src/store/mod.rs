@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! STORE/                      0700; --storage-path, MACHINE_STORAGE_PATH, ~/.docker/machine
+//!   .lock                     the lock of `certs/`
 //!   store-id                  the random id that owns what was made at providers
-//!   certs/                    the authority and the client certificate that all hosts of the store share
+//!   certs/                    the store's authority and its client; see `certificates`
 //!   cache/                    base images, shared by hosts
 //!   locks/NAME                one lock for each host, with its owner's pid and command
 //!   machines/NAME/            a host's folder, 0700
@@ -16,6 +17,9 @@
 //!     …                       whatever the driver keeps (disks, logs)
 //! ```
 //!
+//! Files whose names begin with `.tmp-`, and folders with `.new-`, are about to get their names; those that a killed
+//! process left are swept by the next one. `.commit` in a folder holds files that belong together and are on their way.
+//!
 //! A host exists when `machines/NAME/` exists. Readers take no lock: a record is replaced by renaming, so that
 //! it is always whole.
 
@@ -24,18 +28,26 @@ mod certificates;
 mod error;
 mod id;
 mod journal;
+mod leftovers;
 mod lock;
 mod migrate;
+mod phase;
 mod record;
+mod relocate;
+mod text;
+mod together;
+mod transport;
 
 pub use atomic::write as write_atomically;
-pub use certificates::{Certificates, ClientFiles, HostFiles, Made};
-pub use error::StoreError;
+pub use certificates::{Certificates, ClientFiles, HostCopies, HostFiles, NamedFiles, PairFiles};
+pub use error::{Malformation, StoreError};
 pub use journal::RecordJournal;
-pub use lock::HostLock;
+pub use lock::{HostLock, StoreLock};
+pub use phase::{Operation, Phase, PhaseError};
 pub use record::{
-    AuthOptions, CONFIG_VERSION, DriverRecord, EngineOptions, HostOptions, Phase, Record, SwarmOptions,
+    AuthOptions, CONFIG_VERSION, DriverRecord, EngineOptions, HostOptions, Record, SwarmOptions,
 };
+pub use transport::Transport;
 
 use std::{
     fs, io,
@@ -45,7 +57,7 @@ use std::{
 
 use machine_driver::{HostId, HostName};
 
-/// A record larger than this is not one of ours.
+/// A record larger than this is not one of ours. In bytes.
 const RECORD_BYTES_AT_MOST: u64 = 4 << 20;
 
 /// The store: a folder of host records.
@@ -118,12 +130,16 @@ impl Store {
         self.folder(name).join("config.json")
     }
 
-    /// Whether there is a host of this name.
+    /// Whether there is a host of this name. Where nobody can tell there is one, of which reading will say why not.
     pub fn exists(&self, name: &HostName) -> bool {
-        self.folder(name).is_dir()
+        match fs::metadata(self.folder(name)) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
     }
 
-    /// The names of all hosts, sorted by byte. Folders that begin with a dot are none.
+    /// The names of all hosts, sorted by byte. Folders that begin with a dot are none. Of what nobody can tell
+    /// whether it is a folder there may be a host behind it.
     pub fn names(&self) -> Result<Vec<String>, StoreError> {
         let path = self.machines();
         let entries = match fs::read_dir(&path) {
@@ -131,12 +147,24 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(StoreError::Read { path, source }),
         };
-        let mut names: Vec<String> = entries
-            .filter_map(Result::ok)
-            .filter(|entry| entry.path().is_dir())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
-            .collect();
+        let failed = |source| StoreError::Read { path: path.clone(), source };
+        let mut names: Vec<String> = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // No host of ours has such a name, but somebody's folder may; it is listed with an error.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let is_folder = match fs::metadata(entry.path()) {
+                Ok(metadata) => metadata.is_dir(),
+                // Reading it will say why nobody can tell.
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
+            if is_folder {
+                names.push(name);
+            }
+        }
         names.sort();
         Ok(names)
     }
@@ -151,7 +179,7 @@ impl Store {
                     Ok(host) => self.load(&host),
                     Err(source) => Err(StoreError::Name(source)),
                 };
-                (name, record)
+                (text::printable(&name), record)
             })
             .collect())
     }
@@ -165,7 +193,7 @@ impl Store {
         let size =
             fs::metadata(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?.len();
         if size > RECORD_BYTES_AT_MOST {
-            return Err(StoreError::TooLarge { path, size });
+            return Err(StoreError::TooLarge { path, at_most: RECORD_BYTES_AT_MOST });
         }
         let text =
             fs::read_to_string(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
@@ -177,7 +205,19 @@ impl Store {
         self.ensure_id()?;
         let locks = self.root.join("locks");
         self.make_folder(&locks)?;
-        HostLock::take(&locks, name)
+        let lock = HostLock::take(&locks, name)?;
+        // Whoever held it before may have been killed.
+        let folder = self.folder(name);
+        together::finish(&folder)?;
+        leftovers::sweep(&folder);
+        Ok(lock)
+    }
+
+    /// Takes the lock of what all hosts share. Waits for whoever holds it.
+    pub(in crate::store) fn lock_shared(&self) -> Result<StoreLock, StoreError> {
+        self.make_folder(&self.root)?;
+        leftovers::sweep(&self.root);
+        StoreLock::take(&self.root.join(".lock"))
     }
 
     /// Makes a new host's folder and writes its first record.
@@ -189,11 +229,16 @@ impl Store {
         self.make_folder(&self.machines())?;
         // The folder appears with its record in it, or not at all.
         let parent = self.machines();
+        leftovers::sweep(&parent);
+        let failed = |source| StoreError::Write { path: parent.clone(), source };
         let temporary = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(leftovers::FOLDER_PREFIX)
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&parent)
-            .map_err(|source| StoreError::Write { path: parent.clone(), source })?;
+            .map_err(failed)?;
+        // Held until the folder has its name: as long as it is, nobody takes it for a dead process's.
+        let opened = fs::File::open(temporary.path()).map_err(failed)?;
+        let _ = opened.try_lock();
         atomic::write(&temporary.path().join("config.json"), record.to_json().as_bytes(), 0o600)?;
         let identity = Identity {
             id: record.id,
@@ -221,10 +266,11 @@ impl Store {
         atomic::write(&path, record.to_json().as_bytes(), 0o600)
     }
 
-    /// Who a host is, when its record cannot be read any more.
-    pub fn identity(&self, name: &HostName) -> Option<Identity> {
-        let text = fs::read(self.folder(name).join("identity.json")).ok()?;
-        serde_json::from_slice(&text).ok()
+    /// Who a host is, when its record cannot be read any more; `None` if that was never written down.
+    pub fn identity(&self, name: &HostName) -> Result<Option<Identity>, StoreError> {
+        let path = self.folder(name).join("identity.json");
+        let Some(text) = certificates::read(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| StoreError::malformed(&path, &error))
     }
 
     /// Deletes a host's folder, record last, so that a crash leaves a host that can be removed again.

@@ -8,36 +8,10 @@ use machine_driver::{Endpoint, Entry, HostId, HostName, SshKey, State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Store, StoreError, migrate};
+use super::{Phase, Store, StoreError, Transport, migrate, relocate, text::is_printable, transport};
 
 /// The format that this program writes. docker-machine wrote 0 to 3.
 pub const CONFIG_VERSION: u32 = 4;
-
-/// How far a host has come.
-///
-/// ```text
-/// Planned ──▶ Creating ──▶ Booting ──▶ Provisioning ──▶ Ready
-///    │            │            │             │            │
-///    └────────────┴────────────┴──── rm ─────┴────────────┴──▶ Removing ──▶ (no record)
-/// ```
-///
-/// `create` moves a host to the right and goes on from whatever phase it finds; only `rm` moves it to `Removing`,
-/// and then only `rm` can go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Phase {
-    /// Recorded; nothing has been made.
-    Planned,
-    /// The driver is making it.
-    Creating,
-    /// The provider says that it runs; SSH does not answer yet.
-    Booting,
-    /// SSH answers; the engine is being installed.
-    Provisioning,
-    /// The engine answered over TLS.
-    Ready,
-    /// Being removed.
-    Removing,
-}
 
 /// A host as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +24,8 @@ pub struct Record {
     pub created: Timestamp,
     pub phase: Phase,
     pub driver_name: String,
+    /// How its engine is reached, and whom it trusts.
+    pub transport: Transport,
     pub driver: DriverRecord,
     /// Which of its driver's places it was to be made in; `None` left it to the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,29 +162,23 @@ fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
 
 impl Record {
     /// A host about to be created.
-    pub fn new(store: &Store, name: HostName, driver_name: &str, config: Value) -> Self {
-        let folder = store.folder(&name);
-        let certificates = store.certificates();
-        let host_options = HostOptions {
-            auth_options: AuthOptions {
-                cert_dir: certificates.folder().to_owned(),
-                ca_cert_path: certificates.authority(),
-                ca_private_key_path: certificates.authority_key(),
-                server_cert_path: folder.join("server.pem"),
-                server_key_path: folder.join("server-key.pem"),
-                client_cert_path: certificates.client(),
-                client_key_path: certificates.client_key(),
-                server_cert_sans: Vec::new(),
-                store_path: folder,
-            },
-            ..HostOptions::default()
-        };
+    pub fn new(
+        store: &Store,
+        name: HostName,
+        driver_name: &str,
+        config: Value,
+        transport: Transport,
+    ) -> Self {
+        let auth_options =
+            AuthOptions { server_cert_sans: Vec::new(), ..AuthOptions::in_store(store, &name) };
+        let host_options = HostOptions { auth_options, ..HostOptions::default() };
         Self {
             config_version: CONFIG_VERSION,
             id: HostId::random(),
             created: Timestamp::now(),
             phase: Phase::Planned,
             driver_name: driver_name.to_owned(),
+            transport,
             driver: DriverRecord {
                 machine_name: name.to_string(),
                 store_path: store.root().to_owned(),
@@ -225,6 +195,12 @@ impl Record {
             host_options,
             migrated_from: None,
         }
+    }
+
+    /// Moves the host into another phase. Who calls this has asked [`Phase::may`] first.
+    pub fn enter(&mut self, next: Phase) {
+        assert!(self.phase.may_become(next), "no host goes from {:?} to {next:?}", self.phase);
+        self.phase = next;
     }
 
     /// Takes over where the host is reached, with the fields that scripts read.
@@ -255,8 +231,8 @@ impl Record {
 
 /// Reads a record of any format up to ours.
 pub(super) fn parse(text: &str, name: &HostName, store: &Store, path: &Path) -> Result<Record, StoreError> {
-    let malformed = |source| StoreError::Malformed { path: path.to_owned(), source };
-    let value: Value = serde_json::from_str(text).map_err(malformed)?;
+    let malformed = |error| StoreError::malformed(path, &error);
+    let mut value: Value = serde_json::from_str(text).map_err(malformed)?;
     let version = value.get("ConfigVersion").and_then(Value::as_u64).unwrap_or(0);
     if version > u64::from(CONFIG_VERSION) {
         return Err(StoreError::Newer { path: path.to_owned(), found: version, known: CONFIG_VERSION });
@@ -270,8 +246,63 @@ pub(super) fn parse(text: &str, name: &HostName, store: &Store, path: &Path) -> 
         record.migrated_from = Some(version);
         record
     } else {
+        transport::complete(&mut value, name, store, version);
         serde_json::from_value::<Record>(value).map_err(malformed)?
     };
     record.name = name.clone();
+    for (field, text) in record.printed() {
+        if !text.chars().all(is_printable) {
+            let odd = format!("`{field}` has control characters in it");
+            return Err(malformed(serde::de::Error::custom(odd)));
+        }
+    }
+    // Whatever store it was written in: it lies in this one.
+    relocate::relocate(&mut record, store);
+    record.host_options.auth_options = AuthOptions {
+        server_cert_sans: std::mem::take(&mut record.host_options.auth_options.server_cert_sans),
+        ..AuthOptions::in_store(store, name)
+    };
     Ok(record)
+}
+
+impl Record {
+    /// The texts that are printed as they are, and what they are called in the record.
+    fn printed(&self) -> Vec<(&'static str, &str)> {
+        let mut texts = vec![
+            ("DriverName", self.driver_name.as_str()),
+            ("Driver.IPAddress", &self.driver.ip_address),
+            ("Driver.SSHUser", &self.driver.ssh_user),
+            ("EngineVersion", self.engine_version.as_deref().unwrap_or_default()),
+            ("HostOptions.SwarmOptions.Host", &self.host_options.swarm_options.host),
+        ];
+        if let Some(endpoint) = &self.endpoint {
+            texts.push(("Endpoint.address", &endpoint.address));
+            texts.push(("Endpoint.url", endpoint.url.as_deref().unwrap_or_default()));
+            if let Some(ssh) = &endpoint.ssh {
+                texts.extend([("Endpoint.ssh.host", ssh.host.as_str()), ("Endpoint.ssh.user", &ssh.user)]);
+            }
+        }
+        texts
+    }
+}
+
+impl AuthOptions {
+    /// The paths of a host's certificates, all derived from the store that its record lies in. Nothing of ours reads
+    /// them: docker-machine's readers do.
+    fn in_store(store: &Store, name: &HostName) -> Self {
+        let folder = store.folder(name);
+        let certificates = store.certificates();
+        let (authority, client) = (certificates.own_authority(), certificates.own_client());
+        Self {
+            cert_dir: certificates.folder(),
+            ca_cert_path: authority.certificate,
+            ca_private_key_path: authority.key,
+            server_cert_path: folder.join("server.pem"),
+            server_key_path: folder.join("server-key.pem"),
+            client_cert_path: client.certificate,
+            client_key_path: client.key,
+            server_cert_sans: Vec::new(),
+            store_path: folder,
+        }
+    }
 }

@@ -9,7 +9,8 @@ use crate::{
     bundle::BundleError,
     engine_api::EngineError,
     lifecycle::{
-        BringUpError, CreateError, LeftoversError, LoginError, PowerError, RefreshError, RemoveError,
+        BringUpError, ClientError, CreateError, LeftoversError, LoginError, PowerError, RefreshError,
+        RemoveError, TrustError,
     },
     provision::ProvisionError,
     ssh::{CopyError, SshError},
@@ -36,6 +37,7 @@ macro_rules! hints_of_their_own {
 hints_of_their_own!(
     BringUpError,
     BundleError,
+    ClientError,
     CopyError,
     CreateError,
     EngineError,
@@ -47,6 +49,7 @@ hints_of_their_own!(
     RemoveError,
     SshError,
     StoreError,
+    TrustError,
     machine_pki::PkiError,
 );
 
