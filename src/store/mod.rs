@@ -179,7 +179,7 @@ impl Store {
                     Ok(host) => self.load(&host),
                     Err(source) => Err(StoreError::Name(source)),
                 };
-                (text::printable(&name), record)
+                (name, record)
             })
             .collect())
     }

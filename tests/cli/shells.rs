@@ -62,6 +62,11 @@ fn store_at(home: &Home, name: &str) -> std::path::PathBuf {
     for file in ["ca.pem", "cert.pem", "key.pem"] {
         fs::copy(store.join("certs").join(file), folder.join(file)).unwrap();
     }
+    // Records that were written before they said how an engine is reached are taken for what lies beside them.
+    let config = folder.join("config.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    record.as_object_mut().unwrap().remove("Transport").expect("the record says how it is reached");
+    fs::write(&config, record.to_string()).unwrap();
     store
 }
 
