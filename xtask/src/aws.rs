@@ -10,20 +10,21 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, demo, python,
+    build::{self, Make},
+    demo, python,
     run::{cargo, check, root, say},
     setup,
 };
 
-/// What is compiled with the SDK. Always named together, so that it is compiled once.
-pub(crate) const PACKAGES: [&str; 4] = ["--package", "machine", "--package", "machine-driver-aws"];
+/// The engine of its hosts: `machine` is built for tests here, and gets it at run time.
+const MAKE: Make = Make::Quick;
 
 /// The emulator of AWS' API that the bench stands on.
 const MOTO: &str = "moto[server,ec2,ssm,iam]==5.2.5\n";
 
-/// `machine` with all drivers, for tests: compiled in minutes, where a release takes many.
-pub(crate) fn machine() -> Result<()> {
-    check(cargo().arg("build").args(PACKAGES))
+/// `machine` with all drivers, and the bench. The selection is that of all tests, so that nothing is compiled twice.
+fn programs() -> Result<()> {
+    check(cargo().args(["build", "--workspace", "--bin", "machine", "--bin", "aws-bench"]))
 }
 
 fn machine_program() -> PathBuf {
@@ -38,7 +39,7 @@ fn bench_program() -> PathBuf {
 fn prepare() -> Result<PathBuf> {
     setup::for_aws_bench()?;
     let moto = python::programs("moto", MOTO)?.join("moto_server");
-    check(cargo().args(["build", "--package", "aws-bench"]))?;
+    programs()?;
     Ok(moto)
 }
 
@@ -48,19 +49,12 @@ pub(crate) fn test(path: &OsStr) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     check(
         cargo()
-            .args([
-                "test",
-                "--package",
-                "aws-bench",
-                "--",
-                "--include-ignored",
-                "--test-threads",
-                "1",
-                "--nocapture",
-            ])
+            .args(["test", "--workspace", "--test", "aws", "--test", "self", "--"])
+            .args(["--ignored", "--test-threads", "1", "--nocapture"])
             .env("PATH", path)
             .env("MOTO_SERVER", moto)
             .env("MACHINE_PROGRAM", machine_program())
+            .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
             .env("MACHINE_TEST_IMAGE", image)
             .env("AWS_BENCH_IMAGES", root().join("target/images")),
     )
@@ -70,14 +64,14 @@ pub(crate) fn test(path: &OsStr) -> Result<()> {
 pub(crate) fn figures() -> Result<()> {
     setup::for_build()?;
     let moto = prepare()?;
-    build::engine()?;
-    build::machineos()?;
-    machine()?;
+    build::engine(MAKE)?;
+    build::machineos(MAKE)?;
     check(
         cargo()
             .args(["run", "--quiet", "--package", "aws-bench", "--example", "figures"])
             .env("MOTO_SERVER", moto)
             .env("MACHINE_PROGRAM", machine_program())
+            .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
             .env("AWS_BENCH_PROGRAM", bench_program())
             .env("AWS_BENCH_IMAGES", root().join("target/images")),
     )
@@ -87,9 +81,8 @@ pub(crate) fn figures() -> Result<()> {
 pub(crate) fn play() -> Result<()> {
     setup::for_build()?;
     let moto = prepare()?;
-    build::engine()?;
-    build::machineos()?;
-    machine()?;
+    build::engine(MAKE)?;
+    build::machineos(MAKE)?;
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     let mut bench = Command::new(bench_program())
         .arg("--images")
@@ -127,9 +120,11 @@ fn environment(endpoint: &str) -> String {
          export MACHINE_STORAGE_PATH=\"{}\"\n\
          export AWS_ENDPOINT={endpoint} AWS_ENDPOINT_URL={endpoint} AWS_CHECKIP_URL={endpoint}/_bench/checkip AWS_REGION=eu-west-1\n\
          export AWS_ACCESS_KEY_ID=AKIABENCH AWS_SECRET_ACCESS_KEY=bench AWS_EC2_METADATA_DISABLED=true\n\
+         export MACHINE_ENGINE_BUNDLE=\"{}\"\n\
          unset AWS_PROFILE AWS_SESSION_TOKEN\n",
         folder.display(),
         root().join("target/aws-store").display(),
+        MAKE.engine_bundle().display(),
     )
 }
 

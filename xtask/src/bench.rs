@@ -10,17 +10,21 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, demo,
+    build::{self, Make},
+    demo,
     run::{check, output, root, say},
     setup,
 };
 
+/// What users get, but for the drivers that need an SDK.
+const MAKE: Make = Make::Light;
+
 pub(crate) fn run() -> Result<()> {
     setup::for_demo()?;
     let docker = setup::docker_cli()?;
-    build::engine()?;
-    build::machineos()?;
-    build::machine(build::Drivers::Light)?;
+    build::engine(MAKE)?;
+    build::machineos(MAKE)?;
+    build::machine(MAKE)?;
     let store = root().join("target/bench");
     let _ = fs::remove_dir_all(&store);
     small_commands(&store)?;
@@ -31,7 +35,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn machine(store: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(build::machine_program());
+    let mut command = Command::new(MAKE.machine_program());
     command.arg("--storage-path").arg(store).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -85,16 +89,16 @@ fn sizes() -> Result<()> {
     let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
     say(&format!(
         "engine: {}, gzip'd {} (≤ 30, ≤ 10); machine with it: {}",
-        mib(size(&build::engine_program())?),
-        mib(size(&root().join("target/engine-bundle/engine-x86_64.gz"))?),
-        mib(size(&build::machine_program())?),
+        mib(size(&MAKE.engine_program())?),
+        mib(size(&MAKE.engine_bundle().join("engine-x86_64.gz"))?),
+        mib(size(&MAKE.machine_program())?),
     ));
     Ok(())
 }
 
 fn on_a_vm(store: &Path, docker: &Path) -> Result<()> {
     let text = output(
-        Command::new(build::machine_program())
+        Command::new(MAKE.machine_program())
             .arg("--storage-path")
             .arg(store)
             .args(["create", "--json", "-d", "qemu", "bench"])
@@ -104,7 +108,7 @@ fn on_a_vm(store: &Path, docker: &Path) -> Result<()> {
         say(&format!("machine create, its steps: {line}"));
     }
     let environment = output(
-        Command::new(build::machine_program())
+        Command::new(MAKE.machine_program())
             .arg("--storage-path")
             .arg(store)
             .args(["env", "--shell", "bash", "bench"]),
@@ -126,13 +130,13 @@ fn on_a_vm(store: &Path, docker: &Path) -> Result<()> {
         "docker run --rm busybox true, on the VM in software emulation: {} (median of 20)",
         milliseconds(time)
     ));
-    let memory = output(Command::new(build::machine_program()).arg("--storage-path").arg(store).args([
+    let memory = output(Command::new(MAKE.machine_program()).arg("--storage-path").arg(store).args([
         "ssh",
         "bench",
         "grep VmRSS /proc/$(cat /run/engine.pid)/status",
     ]))?;
     say(&format!("engine daemon, idle: {}", memory.trim()));
-    let logins = output(Command::new(build::machine_program()).arg("--storage-path").arg(store).args([
+    let logins = output(Command::new(MAKE.machine_program()).arg("--storage-path").arg(store).args([
         "ssh",
         "bench",
         "cat /var/log/sshd.log /var/log/auth.log 2>/dev/null | grep -c 'Accepted publickey' || true",

@@ -18,42 +18,98 @@ use crate::{
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const ARCHITECTURE: &str = "x86_64";
 
+/// How the programs that travel are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    /// As users get them: small, and with all drivers.
+    Release,
+    /// The same without the drivers that need a provider's SDK, which takes minutes and gigabytes to compile.
+    Light,
+    /// For the demo and for tests: as [`Make::Light`], not optimised as a whole, which takes as long as all the rest.
+    Quick,
+}
+
+impl Make {
+    /// The profile of `Cargo.toml`.
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Release | Self::Light => "bundle",
+            Self::Quick => "quick",
+        }
+    }
+
+    /// Where the finished program and its images are.
+    pub(crate) fn dist(self) -> PathBuf {
+        root().join(match self {
+            Self::Release | Self::Light => "target/dist",
+            Self::Quick => "target/quick-dist",
+        })
+    }
+
+    /// The finished `machine`.
+    pub(crate) fn machine_program(self) -> PathBuf {
+        self.dist().join("bin/machine")
+    }
+
+    /// The engine, gzip'd, as `machine`'s build and `machine` itself find it.
+    pub(crate) fn engine_bundle(self) -> PathBuf {
+        root().join(match self {
+            Self::Release | Self::Light => "target/engine-bundle",
+            Self::Quick => "target/quick-engine-bundle",
+        })
+    }
+
+    /// The static engine binary, not compressed.
+    pub(crate) fn engine_program(self) -> PathBuf {
+        self.built("engine")
+    }
+
+    fn built(self, program: &str) -> PathBuf {
+        root().join("target").join(TARGET).join(self.profile()).join(program)
+    }
+
+    /// Builds programs: static, for one target.
+    fn build(self, programs: &[&str]) -> Result<()> {
+        let mut command = cargo();
+        command
+            .args(["build", "--profile", self.profile(), "--target", TARGET])
+            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("LIBSECCOMP_LINK_TYPE", "static")
+            .env("LIBSECCOMP_LIB_PATH", "/usr/lib/x86_64-linux-gnu")
+            .env("MACHINE_BUNDLE", self.engine_bundle())
+            .env("MACHINE_BUILD", revision());
+        match self {
+            // Each with the features that it asks for itself.
+            Self::Release | Self::Light => {
+                for program in programs {
+                    command.args(["--package", program]);
+                }
+            }
+            // All with the same features, so that a crate which several of them use is built once.
+            Self::Quick => {
+                for package in ["engine", "machineos-init", "machine"] {
+                    command.args(["--package", package]);
+                }
+                for program in programs {
+                    command.args(["--bin", program]);
+                }
+            }
+        }
+        if self != Self::Release {
+            command.arg("--no-default-features");
+        }
+        check(&mut command)
+    }
+}
+
 /// Everything that a user needs, and nothing else.
 pub(crate) fn all() -> Result<()> {
     setup::for_build()?;
-    engine()?;
-    machineos()?;
-    machine(Drivers::All)?;
-    say(&format!("Built. To use it: export PATH=\"{}:$PATH\"", dist().join("bin").display()));
+    engine(Make::Release)?;
+    machineos(Make::Release)?;
+    machine(Make::Release)?;
+    say(&format!("Built. To use it: export PATH=\"{}:$PATH\"", Make::Release.dist().join("bin").display()));
     Ok(())
-}
-
-/// Where the finished program and its images are.
-pub(crate) fn dist() -> PathBuf {
-    root().join("target/dist")
-}
-
-/// The finished `machine`.
-pub(crate) fn machine_program() -> PathBuf {
-    dist().join("bin/machine")
-}
-
-/// The static engine binary, not compressed.
-pub(crate) fn engine_program() -> PathBuf {
-    root().join("target").join(TARGET).join("bundle/engine")
-}
-
-/// Cargo with the profile, target and flags of everything that travels: static, small, its dependencies compiled once
-/// for the engine and for `machine`.
-fn cargo_build(package: &str) -> Command {
-    let mut command = cargo();
-    command
-        .args(["build", "--profile", "bundle", "--target", TARGET, "--package", package])
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("LIBSECCOMP_LINK_TYPE", "static")
-        .env("LIBSECCOMP_LIB_PATH", "/usr/lib/x86_64-linux-gnu")
-        .env("MACHINE_BUILD", revision());
-    command
 }
 
 fn revision() -> String {
@@ -61,10 +117,10 @@ fn revision() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// The engine, gzip'd into `target/engine-bundle`, where `machine`'s build finds it.
-pub(crate) fn engine() -> Result<()> {
-    check(&mut cargo_build("engine"))?;
-    pack(&engine_program(), &root().join("target/engine-bundle"))
+/// The engine, gzip'd where `machine`'s build finds it.
+pub(crate) fn engine(make: Make) -> Result<()> {
+    make.build(&["engine"])?;
+    pack(&make.engine_program(), &make.engine_bundle())
 }
 
 /// Writes the files that `src/bundle/folder.rs` describes. The one that makes a bundle of them is taken away first and
@@ -115,36 +171,18 @@ fn version(program: &Path) -> Result<String> {
     Ok(word.with_context(|| format!("The engine says of its version: {said}"))?.to_owned())
 }
 
-/// Which drivers are compiled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drivers {
-    All,
-    /// Those that need no provider's SDK: they compile in a fraction of the time and memory.
-    Light,
-}
-
-impl Drivers {
-    /// The feature flags of the package `machine`.
-    pub(crate) fn features(self) -> &'static [&'static str] {
-        match self {
-            Self::All => &[],
-            Self::Light => &["--no-default-features"],
-        }
-    }
-}
-
 /// `machine` with the engine inside.
-pub(crate) fn machine(drivers: Drivers) -> Result<()> {
-    check(cargo_build("machine").args(drivers.features()))?;
-    let program = machine_program();
-    fs::create_dir_all(dist().join("bin"))?;
+pub(crate) fn machine(make: Make) -> Result<()> {
+    make.build(&["machine"])?;
+    let program = make.machine_program();
+    fs::create_dir_all(make.dist().join("bin"))?;
     // A new file, because the old one may be running.
     let temporary = program.with_extension("new");
-    fs::copy(root().join("target").join(TARGET).join("bundle/machine"), &temporary)?;
+    fs::copy(make.built("machine"), &temporary)?;
     fs::rename(&temporary, &program)?;
-    let images = dist().join("share/machine/images");
+    let images = make.dist().join("share/machine/images");
     if !images.exists() {
-        fs::create_dir_all(dist().join("share/machine"))?;
+        fs::create_dir_all(make.dist().join("share/machine"))?;
         let _ = fs::remove_file(&images);
         std::os::unix::fs::symlink(root().join("target/images"), &images)?;
     }
@@ -152,8 +190,9 @@ pub(crate) fn machine(drivers: Drivers) -> Result<()> {
 }
 
 /// The image of MachineOS.
-pub(crate) fn machineos() -> Result<()> {
-    image::machineos(&root().join("target/images/machineos"))
+pub(crate) fn machineos(make: Make) -> Result<()> {
+    make.build(&["machineos-init"])?;
+    image::machineos(&root().join("target/images/machineos"), &make.built("machineos-init"))
 }
 
 /// The image of a stock Debian.

@@ -10,12 +10,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build,
+    build::{self, Make},
     run::{Times, check, output, root, say},
     setup,
 };
 
 const HOST: &str = "demo";
+
+/// What is shown is how it works, not how small it is.
+const MAKE: Make = Make::Quick;
 
 pub(crate) fn run(keep: bool) -> Result<()> {
     let mut times = Times::default();
@@ -23,9 +26,9 @@ pub(crate) fn run(keep: bool) -> Result<()> {
         setup::for_demo()?;
         setup::docker_cli()
     })?;
-    times.part("Building the engine", build::engine)?;
-    times.part("Building the image of MachineOS", build::machineos)?;
-    times.part("Building machine", || build::machine(build::Drivers::Light))?;
+    times.part("Building the engine", || build::engine(MAKE))?;
+    times.part("Building the image of MachineOS", || build::machineos(MAKE))?;
+    times.part("Building machine", || build::machine(MAKE))?;
     let store = root().join("target/demo");
     // A demo that was interrupted has left its host.
     if store.join("machines").join(HOST).exists() {
@@ -64,7 +67,7 @@ pub(crate) fn run(keep: bool) -> Result<()> {
     times.print();
     say(&format!(
         "\nNow by hand:\n  export PATH=\"{}:$PATH\"\n  machine create mc1\n  eval \"$(machine env mc1)\"\n  docker load -i {}\n  docker run --rm busybox echo hello",
-        build::dist().join("bin").display(),
+        MAKE.dist().join("bin").display(),
         archive.display(),
     ));
     Ok(())
@@ -72,13 +75,13 @@ pub(crate) fn run(keep: bool) -> Result<()> {
 
 fn machine(store: &Path, arguments: &[&str]) -> Result<()> {
     say(&format!("   $ machine {}", arguments.join(" ")));
-    check(Command::new(build::machine_program()).arg("--storage-path").arg(store).args(arguments))
+    check(Command::new(MAKE.machine_program()).arg("--storage-path").arg(store).args(arguments))
 }
 
 /// What `machine env` says, as variables.
 fn environment(store: &Path) -> Result<Vec<(String, String)>> {
     let text = output(
-        Command::new(build::machine_program())
+        Command::new(MAKE.machine_program())
             .arg("--storage-path")
             .arg(store)
             .args(["env", "--shell", "bash", HOST]),

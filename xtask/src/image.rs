@@ -24,9 +24,9 @@ use anyhow::Result;
 /// The Debian release that both images are made of, whatever the host runs.
 const RELEASE: &str = "bookworm";
 
-/// Builds MachineOS into `out_dir` (`target/images/machineos`) unless it is up to date.
-pub(crate) fn machineos(out_dir: &Path) -> Result<()> {
-    machineos::build(out_dir)
+/// Builds MachineOS with this init into `out_dir` (`target/images/machineos`) unless it is up to date.
+pub(crate) fn machineos(out_dir: &Path, init: &Path) -> Result<()> {
+    machineos::build(out_dir, init)
 }
 
 /// Builds the Debian image into `out_dir` (`target/images/debian-12`) unless it is up to date.

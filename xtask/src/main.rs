@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Chore::Bench { aws: false } => bench::run(),
         Chore::Bench { aws: true } => aws::figures(),
         Chore::Aws => aws::play(),
-        Chore::Image { which: Image::Machineos } => build::machineos(),
+        Chore::Image { which: Image::Machineos } => build::machineos(build::Make::Release),
         Chore::Image { which: Image::Debian } => build::debian(),
     };
     match done {

@@ -9,7 +9,9 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    aws, build, demo, deny,
+    aws,
+    build::{self, Make},
+    demo, deny,
     report::Report,
     run::{cargo, check, root, say},
     setup,
@@ -27,9 +29,10 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     // These tell different things, and are cheap beside what follows: one that fails does not hide the others.
     report.part("Format", || check(cargo().args(["fmt", "--all", "--check"])));
     report.part("Dependencies: licences, sources, bans, advisories", deny::run);
-    report.part("Lints", || lint(&LIGHT));
-    report.part("Documentation", || document(&LIGHT));
-    report.part("Unit and integration tests", || unit_tests(&path));
+    let packages = if quick { LIGHT.as_slice() } else { ALL.as_slice() };
+    report.part("Lints", || lint(packages));
+    report.part("Documentation", || document(packages));
+    report.part("Unit and integration tests", || unit_tests(packages, &path));
     if !quick && report.is_good() {
         on_machines(&mut report, &path);
     } else if !quick {
@@ -38,9 +41,9 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     report.finish()
 }
 
-fn unit_tests(path: &OsStr) -> Result<()> {
+fn unit_tests(packages: &[&str], path: &OsStr) -> Result<()> {
     let mut command = cargo();
-    command.arg("test").args(LIGHT).arg("--no-fail-fast").env("PATH", path);
+    command.arg("test").args(packages).arg("--no-fail-fast").env("PATH", path);
     if !setup::is_root() {
         // The engine's tests make namespaces of their own.
         say("The tests of the engine need root: running test programs through sudo");
@@ -51,9 +54,9 @@ fn unit_tests(path: &OsStr) -> Result<()> {
 
 /// What takes VMs, and so the images and programs that travel.
 fn on_machines(report: &mut Report, path: &OsStr) {
-    let built = report.part("Building the engine", build::engine).and_then(|()| {
+    let built = report.part("Building the engine", || build::engine(MAKE)).and_then(|()| {
         report.part("Building the images", || {
-            build::machineos()?;
+            build::machineos(MAKE)?;
             build::debian()
         })
     });
@@ -62,26 +65,17 @@ fn on_machines(report: &mut Report, path: &OsStr) {
         return;
     }
     report.part("The qemu driver, on VMs", qemu_driver);
-    if report.part("Building machine", || build::machine(build::Drivers::Light)).is_some() {
+    if report.part("Building machine", || build::machine(MAKE)).is_some() {
         report.part("End to end, on VMs", || end_to_end(path));
     } else {
         report.not_run("End to end, on VMs", "there is no machine");
     }
-    report.part("AWS: lints and documentation", || {
-        lint(&aws::PACKAGES)?;
-        document(&aws::PACKAGES)
-    });
-    if report.part("AWS: building", aws::machine).is_some() {
-        report.part("AWS: unit tests", || check(cargo().arg("test").args(aws::PACKAGES).arg("--lib")));
-        report.part("AWS: on the bench", || aws::test(path));
-    } else {
-        report.not_run("AWS: on the bench", "there is no machine with the driver");
-    }
+    report.part("AWS, on the bench", || aws::test(path));
 }
 
 /// The contract with VMs that boot, killed at a few points; with VMs that do not, at every point, it is a unit test.
 fn qemu_driver() -> Result<()> {
-    check(cargo().args(["test", "--package", "machine-driver-qemu", "--test", "machineos", "--"]).args([
+    check(cargo().arg("test").args(ALL).args(["--test", "machineos", "--"]).args([
         "--ignored",
         "--exact",
         "keeps_the_contract_with_real_vms",
@@ -93,14 +87,23 @@ fn end_to_end(path: &OsStr) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     check(
         cargo()
-            .args(["test", "--package", "machine", "--no-default-features", "--test", "end_to_end", "--"])
+            .arg("test")
+            .args(ALL)
+            .args(["--test", "end_to_end", "--"])
             .args(["--ignored", "--test-threads", "1", "--nocapture"])
             .env("PATH", path)
-            .env("MACHINE_PROGRAM", build::machine_program())
-            .env("MACHINE_ENGINE", build::engine_program())
+            .env("MACHINE_PROGRAM", MAKE.machine_program())
+            .env("MACHINE_ENGINE", MAKE.engine_program())
             .env("MACHINE_TEST_IMAGE", image),
     )
 }
+
+/// What travels is built without its last minutes of optimisation.
+const MAKE: Make = Make::Quick;
+
+/// Everything. Whatever a run compiles, it selects by this: the features of a dependency are those that all selected
+/// packages ask for, and with another selection it would be compiled again.
+const ALL: [&str; 1] = ["--workspace"];
 
 /// Everything but the driver whose SDK takes minutes and gigabytes to compile.
 const LIGHT: [&str; 4] = ["--workspace", "--exclude", "machine-driver-aws", "--no-default-features"];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::archive::Archive;
 use super::kernel::{self, Modules};
@@ -98,7 +98,7 @@ const RECIPE: [&str; 4] = [
     include_str!("archive.rs"),
 ];
 
-pub(super) fn build(out_dir: &Path) -> Result<()> {
+pub(super) fn build(out_dir: &Path, init: &Path) -> Result<()> {
     let began = Instant::now();
     let os = workspace().join("os");
     let repository = Repository::open()?;
@@ -106,8 +106,7 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
     let mut names = PACKAGES.to_vec();
     names.push(&kernel_package);
     let packages = repository.resolve(&names)?;
-    let init = build_init()?;
-    let inputs = inputs(&packages, &os, &init)?;
+    let inputs = inputs(&packages, &os, init)?;
     if manifest::is_current(out_dir, &inputs, &FILES) {
         say(&format!("MachineOS in `{}` is up to date", out_dir.display()));
         return Ok(());
@@ -132,7 +131,7 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
         output(Command::new("dpkg-deb").arg("-x").arg(file).arg(&kernel_folder))?;
     }
     root::unpack(&others, &root_folder)?;
-    root::assemble(&root_folder, &os.join("rootfs"), &init, &release_file(&version))?;
+    root::assemble(&root_folder, &os.join("rootfs"), init, &release_file(&version))?;
 
     let release = kernel_package.trim_start_matches("linux-image-");
     let modules = Modules::list(&kernel_folder, release, &tools)?;
@@ -152,7 +151,7 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
     squash(&root_folder, &squashfs, time, &tools)?;
 
     let mut archive = Archive::create(&fresh.join("initrd.img"), time)?;
-    archive.file("init", &init, true)?;
+    archive.file("init", init, true)?;
     archive.folder("modules")?;
     for (place, module) in EARLY_MODULES.iter().enumerate() {
         let file = kernel_folder.join("lib/modules").join(release).join(modules.file(module)?);
@@ -186,24 +185,6 @@ pub(super) fn build(out_dir: &Path) -> Result<()> {
         size("initrd.img")
     ));
     Ok(())
-}
-
-/// Builds init as the engine is built, so that the crates which both use are built once.
-fn build_init() -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", "bundle", "--target", TARGET, "--package", "machineos-init"])
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
-        .current_dir(workspace())
-        .status()
-        .context("Could not run `cargo`")?;
-    if !status.success() {
-        bail!("machineos-init could not be built");
-    }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    Ok(target.join(TARGET).join("bundle/machineos-init"))
 }
 
 /// The digest of everything that decides what the image is.
