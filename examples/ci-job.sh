@@ -16,15 +16,17 @@ host=${CI_HOST:-ci-$job}
 remove() {
     status=$?
     trap - EXIT INT TERM
-    # What cannot be removed now is removed by the next run of `machine gc` or `machine rm`: it stays recorded.
+    # A host that cannot be removed stays recorded, so that this can be repeated by hand.
     machine rm -y "$host" >&2 || echo "$host could not be removed; run: machine rm -y $host" >&2
     exit "$status"
 }
+
+# A host that fails to come up is undone at once, and a name that is taken belongs to somebody else: in both cases there
+# is nothing for us to remove. What `create` says goes to the job's log.
+machine create --on-failure undo "$host" >&2
 trap remove EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A host that fails to come up is undone at once; what `create` says goes to the job's log.
-machine create --on-failure undo "$host" >&2
 eval "$(machine env --shell sh "$host")"
 "$@"

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use machine_driver::{Driver, DriverError};
@@ -24,9 +24,18 @@ const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "none", aliases: &[], open: || Arc::new(machine_driver_none::NoDriver) },
 ];
 
+/// What became of a driver that was asked for.
+type Opened = Result<Arc<dyn Driver>, DriverError>;
+
 /// The drivers that were asked for so far, by name: one of each for the whole process, because opening a program starts
-/// it.
-static OPENED: Mutex<BTreeMap<String, Arc<dyn Driver>>> = Mutex::new(BTreeMap::new());
+/// it. Whoever waits for one program does not keep others from theirs.
+static OPENED: Mutex<BTreeMap<String, Arc<OnceLock<Opened>>>> = Mutex::new(BTreeMap::new());
+
+fn open_once(name: &str, open: impl FnOnce() -> Opened) -> Opened {
+    let cell =
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone();
+    cell.get_or_init(open).clone()
+}
 
 /// The drivers that this program has; each is opened when it is first asked for, and kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,21 +48,15 @@ impl Registry {
     }
 
     /// The driver of this name or alias: one that is compiled in, or else the program `machine-driver-NAME` of the PATH.
+    /// Waits for such a program to say who it is, within a bound, and blocks its thread meanwhile.
     pub fn find(self, name: &str) -> Result<Arc<dyn Driver>, DriverError> {
         if let Some(known) =
             BUILT_IN.iter().find(|driver| driver.name == name || driver.aliases.contains(&name))
         {
-            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(opened.entry(known.name.to_owned()).or_insert_with(known.open).clone());
+            return open_once(known.name, || Ok((known.open)()));
         }
         if let Some(program) = machine_driver_plugin::find(name) {
-            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = opened.get(name) {
-                return Ok(known.clone());
-            }
-            let driver = open_program(name, &program)?;
-            opened.insert(name.to_owned(), driver.clone());
-            return Ok(driver);
+            return open_once(name, || open_program(name, &program));
         }
         let error = DriverError::unsupported(format!("Driver \"{name}\" not found"));
         if LEFT_OUT.contains(&name) {

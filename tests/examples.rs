@@ -85,6 +85,12 @@ fn a_job_runs_on_a_host_of_its_own_and_removes_it_whatever_happens() {
     // The job's own exit status is the script's, and the host is gone all the same.
     assert_eq!(job(&["sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(hosts(&store), 0);
+    // A host of that name which somebody else made is not touched.
+    let mine = ["create", "-d", "folder", "--folder-url", "tcp://192.0.2.7:2375", "ci-4-7"];
+    home.machine("store", &mine);
+    assert!(!job(&["true"]).status.success());
+    assert_eq!(home.machine("store", &["status", "ci-4-7"]), "Running\n");
+    home.machine("store", &["rm", "-y", "ci-4-7"]);
     assert_eq!(job(&["sh", "-c", "kill -TERM $PPID; sleep 1"]).status.code(), Some(143));
     assert_eq!(hosts(&store), 0);
 }

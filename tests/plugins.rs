@@ -68,6 +68,46 @@ fn a_driver_that_cannot_be_understood_is_refused_before_anything_is_made() {
     let stderr = text(&output.stderr);
     assert!(!output.status.success());
     assert!(stderr.contains("The driver odd does not keep to its contract"), "{stderr}");
+    // Also where it is its options that are not known.
+    let with_option =
+        machine(home.path(), home.path().to_str().unwrap(), &["create", "-d", "odd", "--odd-x", "1", "w"]);
+    assert!(text(&with_option.stderr).contains("The driver odd does not keep to its contract"));
     assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
     assert!(!home.path().join("store/machines").exists());
+}
+
+#[test]
+fn only_commands_about_a_driver_start_its_program() {
+    let home = tempfile::tempdir().unwrap();
+    let mark = home.path().join("started");
+    let program = home.path().join("machine-driver-nginx");
+    fs::write(&program, format!("#!/bin/sh\ntouch '{}'\n", mark.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let programs = home.path().to_str().unwrap();
+    for words in [
+        &["ssh", "mc1", "docker", "run", "-d", "nginx"][..],
+        &["-s", "create", "ls"],
+        &["url", "-d", "nginx"],
+    ] {
+        machine(home.path(), programs, words);
+        assert!(!mark.exists(), "{words:?}");
+    }
+    machine(home.path(), programs, &["create", "-d", "nginx", "mc1"]);
+    assert!(mark.exists());
+}
+
+#[test]
+fn an_option_that_machine_has_itself_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("machine-driver-engine");
+    let hello = r#"{"result":{"contract":2,"info":{"name":"engine","summary":"E","features":{"provisioned":false,"power":true,"login":"none","host_key":"none","adopted":true}},"flags":[{"name":"engine-label","kind":"text","value_name":"X","help":"H"}]}}"#;
+    fs::write(&program, format!("#!/bin/sh\necho '{hello}'\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = machine(home.path(), home.path().to_str().unwrap(), &["create", "-d", "engine", "mc1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("The driver has an option `--engine-label`, which `machine create` has already"),
+        "{stderr}"
+    );
 }

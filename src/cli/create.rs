@@ -188,7 +188,7 @@ fn requests(
     matches: &ArgMatches,
     names: &[HostName],
 ) -> Result<Option<Vec<Request>>, Failure> {
-    let options = driver_flags::options(&driver.flags(), matches)?;
+    let options = driver_flags::options("create", &driver.flags(), matches)?;
     let Some((config, places)) = super::block_on(async {
         let config = driver.configure(&options).await.map_err(|error| {
             Failure::new(error).context("Error setting machine configuration from flags provided")

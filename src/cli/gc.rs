@@ -30,7 +30,7 @@ pub(super) fn run(
     json: bool,
 ) -> Result<u8, Failure> {
     let driver = context.drivers.find(&arguments.driver)?;
-    let options = driver_flags::options(&driver.scope_flags(), matches)?;
+    let options = driver_flags::options("gc", &driver.scope_flags(), matches)?;
     let Some(found) = super::block_on(lifecycle::leftovers(context, &*driver, &options))? else {
         return Ok(super::INTERRUPTED);
     };

@@ -158,6 +158,16 @@ pub fn main(words: Vec<OsString>) -> u8 {
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            let unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
+            let plain = <Cli as clap::CommandFactory>::command();
+            // Its options are unknown because the driver is: that is what has to be said.
+            if let Some(refusal) =
+                unknown.then(|| driver_flags::refusal(&plain, &words, &environment)).flatten()
+            {
+                let failure = Failure::from(refusal);
+                Ui::new(words.iter().any(|word| word == "--json"), Talk::Stderr).report(&failure);
+                return failure.status();
+            }
             let json = words.iter().any(|word| word == "--json");
             return Ui::new(json, Talk::Stderr).usage(&program, &error);
         }
@@ -236,7 +246,7 @@ fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> 
     Ok(Report::status(status?))
 }
 
-/// Runs `work` to its end, or until Ctrl-C or SIGTERM: then it is dropped where it stands, and `None` is returned.
+/// Runs `work` to its end, or until Ctrl-C, SIGTERM or the end of the terminal: then it is dropped where it stands, and `None` is returned.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -246,10 +256,13 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let result = runtime.block_on(async {
         let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|error| Failure::because("Could not listen for signals", &error))?;
+        let mut hung_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+            .map_err(|error| Failure::because("Could not listen for signals", &error))?;
         Ok::<_, Failure>(tokio::select! {
             done = work => Some(done),
             _ = tokio::signal::ctrl_c() => None,
             _ = terminated.recv() => None,
+            _ = hung_up.recv() => None,
         })
     })?;
     // Blocking reads of standard input must not keep the process alive, nor the terminal as they changed it.

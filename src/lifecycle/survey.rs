@@ -127,7 +127,16 @@ async fn describe(
         // Nobody listens any more when it was interrupted.
         let _ = answers.send((index, row));
     };
-    let driver = match context.drivers.find(driver) {
+    let deadline = tokio::time::Instant::now() + limit;
+    let (drivers, name) = (context.drivers, driver.to_owned());
+    // A driver that is a program may take its time to say who it is, which must not hold up the others.
+    let opening = tokio::task::spawn_blocking(move || drivers.find(&name));
+    let found = match tokio::time::timeout_at(deadline, opening).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) => Err(DriverError::failed(format!("The driver {driver} could not be opened"))),
+        Err(_) => Err(DriverError::unknown(format!("The driver {driver} did not answer in time"))),
+    };
+    let driver = match found {
         Ok(driver) => driver,
         Err(error) => {
             let text = format!("{error}. Do you have the plugin binary accessible in your PATH?");
@@ -149,7 +158,6 @@ async fn describe(
     let power = driver.info().features.power;
     let mut waiting: BTreeSet<usize> = indices.iter().copied().collect();
     let mut rows = driver.describe_many(&views);
-    let deadline = tokio::time::Instant::now() + limit;
     while let Ok(Some((which, answer))) = tokio::time::timeout_at(deadline, rows.next()).await {
         let Some(&index) = indices.get(which).filter(|index| waiting.remove(index)) else { continue };
         send(index, answered(records[index], answer, power));

@@ -165,6 +165,9 @@ impl From<crate::JournalError> for DriverError {
     }
 }
 
+/// Most causes that are kept: each is a level of the chain, and chains are walked and dropped by recursion.
+const CAUSES: usize = 20;
+
 /// The texts of the causes of an error, nearest first, as a chain of errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<String>", into = "Vec<String>")]
@@ -188,7 +191,8 @@ impl Causes {
 
 impl From<Vec<String>> for Causes {
     fn from(texts: Vec<String>) -> Self {
-        texts.into_iter().rev().fold(Self(None), |next, text| Self(Some(Box::new(Cause { text, next }))))
+        let kept = texts.into_iter().take(CAUSES).collect::<Vec<_>>();
+        kept.into_iter().rev().fold(Self(None), |next, text| Self(Some(Box::new(Cause { text, next }))))
     }
 }
 
@@ -240,6 +244,14 @@ mod tests {
         }
         assert_eq!(causes, ["outer", "no"]);
         assert!(text.contains(r#""kind":"denied","permission":"x:Run""#), "{text}");
+    }
+
+    #[test]
+    fn a_chain_without_end_is_cut() {
+        let causes = vec![""; 300_000];
+        let text = serde_json::json!({"kind": "failed", "message": "x", "causes": causes}).to_string();
+        let error: DriverError = serde_json::from_str(&text).unwrap();
+        assert_eq!(Vec::from(error.causes).len(), CAUSES);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::{
     wire::{JournalView, Line, Request, Written},
 };
 
+/// Most writes of the journal in one call, and most entries: a host consists of a few things.
+const WRITES: usize = 1000;
+
 /// Most lines that are told to the user in one call; the rest is for nobody.
 const TOLD: usize = 10_000;
 
@@ -27,7 +30,17 @@ pub(crate) struct Conversation<'a> {
     caller: &'a Caller,
     call: &'a str,
     program: Program,
-    silence: Duration,
+    patience: Patience,
+    writes: usize,
+}
+
+/// How long a program is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// So long in all: a question.
+    InAll(Duration),
+    /// So long without a word: work, in which nobody can say what was done when it breaks off.
+    Silence(Duration),
 }
 
 /// What a program says that is not the end.
@@ -50,7 +63,7 @@ impl Caller {
         &'a self,
         call: &'a str,
         arguments: Value,
-        silence: Duration,
+        patience: Patience,
     ) -> Result<Conversation<'a>, DriverError> {
         let mut program = Program::start(&self.path).map_err(|error| {
             DriverError::refused(format!("Could not run the driver's program `{}`", self.path.display()))
@@ -58,8 +71,9 @@ impl Caller {
         })?;
         let request = serde_json::to_string(&Request::new(call, arguments))
             .map_err(|error| self.broken(call, "the request is no JSON").with_source(error))?;
-        program.write(&request, silence).await;
-        Ok(Conversation { caller: self, call, program, silence })
+        let (Patience::InAll(limit) | Patience::Silence(limit)) = patience;
+        program.write(&request, limit).await;
+        Ok(Conversation { caller: self, call, program, patience, writes: 0 })
     }
 
     /// A call that neither writes the journal nor says how far it is.
@@ -67,16 +81,32 @@ impl Caller {
         &self,
         call: &str,
         arguments: Value,
-        silence: Duration,
+        limit: Duration,
     ) -> Result<Value, DriverError> {
-        let mut conversation = self.ask(call, arguments, silence).await?;
-        match conversation.next(None, None).await? {
-            Event::Result(value) => {
-                conversation.program.end().await;
-                Ok(value)
+        let asked = async {
+            let mut conversation = self.ask(call, arguments, Patience::InAll(limit)).await?;
+            match conversation.next(None, None).await? {
+                Event::Result(value) => {
+                    conversation.program.end().await;
+                    Ok(value)
+                }
+                Event::Row(..) => Err(self.broken(call, "a row was not asked for")),
             }
-            Event::Row(..) => Err(self.broken(call, "a row was not asked for")),
+        };
+        // Words without an answer do not make it longer.
+        match tokio::time::timeout(limit, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.silent(call, limit)),
         }
+    }
+
+    fn silent(&self, call: &str, limit: Duration) -> DriverError {
+        DriverError::unknown(format!(
+            "The driver {} did not answer `{call}` within {} seconds",
+            self.driver,
+            limit.as_secs_f64().ceil()
+        ))
+        .with_hint("Run the same command again to go on")
     }
 
     /// A call that works on a host.
@@ -89,7 +119,7 @@ impl Caller {
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         arguments["journal"] = json!(JournalView { entries: journal.entries(), state: journal.state() });
-        let mut conversation = self.ask(call, arguments, silence).await?;
+        let mut conversation = self.ask(call, arguments, Patience::Silence(silence)).await?;
         match conversation.next(Some(journal), Some(progress)).await? {
             Event::Result(_) => {
                 conversation.program.end().await;
@@ -102,7 +132,18 @@ impl Caller {
 
 impl Conversation<'_> {
     fn broken(&self, what: impl std::fmt::Display) -> DriverError {
-        self.caller.broken(self.call, what)
+        let broken = self.caller.broken(self.call, what);
+        match self.patience {
+            Patience::InAll(_) => broken,
+            // What it was doing may have been done.
+            Patience::Silence(_) => DriverError::unknown(broken.to_string())
+                .with_hint(broken.hint().unwrap_or_default().to_owned()),
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        let (Patience::InAll(limit) | Patience::Silence(limit)) = self.patience;
+        limit
     }
 
     /// The next thing that the caller has to know of. What is written to the journal is on disk before the program
@@ -143,9 +184,13 @@ impl Conversation<'_> {
                     let Some(journal) = journal.as_deref_mut() else {
                         return Err(self.broken("this call writes no journal"));
                     };
+                    self.writes += 1;
+                    if self.writes > WRITES || journal.entries().len() > WRITES {
+                        return Err(self.broken("it writes the journal without end"));
+                    }
                     self.write(write, journal).await?;
                     let written = json!(Written { written: true }).to_string();
-                    self.program.write(&written, self.silence).await;
+                    self.program.write(&written, self.limit()).await;
                 }
             }
         }
@@ -184,7 +229,7 @@ impl Conversation<'_> {
 
     async fn line(&mut self) -> Result<Line, DriverError> {
         let call = self.call;
-        match self.program.line(self.silence).await {
+        match self.program.line(self.limit()).await {
             Ok(line) => serde_json::from_slice(&line).map_err(|error| {
                 let start = shown(&String::from_utf8_lossy(&line));
                 // Where in the line, and not what is there: that is shown already, made harmless.
@@ -194,13 +239,7 @@ impl Conversation<'_> {
             Err(NoLine::TooLong) => Err(self.broken("a line is longer than 1 MiB")),
             Err(NoLine::TooMuch) => Err(self.broken("it talks without end")),
             Err(NoLine::Failed(error)) => Err(self.broken("its output cannot be read").with_source(error)),
-            // What it was doing may have been done: nobody can say.
-            Err(NoLine::Silent(limit)) => Err(DriverError::unknown(format!(
-                "The driver {} said nothing for {} seconds while it was asked to `{call}`",
-                self.caller.driver,
-                limit.as_secs()
-            ))
-            .with_hint("Run the same command again to go on")),
+            Err(NoLine::Silent(limit)) => Err(self.caller.silent(call, limit)),
             Err(NoLine::Ended) => {
                 let error = DriverError::new(
                     ErrorKind::Unknown,

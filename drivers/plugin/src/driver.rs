@@ -5,15 +5,16 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use machine_driver::{
-    CONTRACT, Driver, DriverError, DriverInfo, Endpoint, ErrorKind, Flag, Forecast, HostView, Journal,
-    Leftover, Options, Place, Progress, Row, Rule, State,
+    CONTRACT, Description, Driver, DriverError, DriverInfo, Endpoint, ErrorKind, Flag, Forecast, HostView,
+    Journal, Leftover, Options, Place, Progress, Row, Rule, State,
     conformance::{Inventory, Resource},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    call::{Caller, Conversation, Event},
+    call::{Caller, Conversation, Event, Patience},
     check::{self, shown},
     wire::Hello,
 };
@@ -32,6 +33,9 @@ impl Default for Limits {
         Self { question: Duration::from_mins(2), work: Duration::from_mins(15) }
     }
 }
+
+/// How many programs run at once for hosts that are asked about one by one.
+const AT_ONCE: usize = 8;
 
 /// How long a program may take to say who it is: everybody who names the driver waits for it.
 const HELLO: Duration = Duration::from_secs(20);
@@ -109,6 +113,14 @@ impl PlugIn {
             Err(error) if *error.kind() == ErrorKind::Unsupported => Ok(T::default()),
             answer => answer,
         }
+    }
+
+    async fn describe_one(&self, index: usize, (host, state): &(HostView, Value)) -> Row {
+        let described = async {
+            let now = self.state(host, state).await?;
+            Ok(Description { state: now, endpoint: self.endpoint(host, state).await.ok() })
+        };
+        (index, described.await)
     }
 
     async fn work(
@@ -257,23 +269,19 @@ impl Driver for PlugIn {
 
     /// One program for all hosts. A driver that does not know the call is asked for each host by itself.
     fn describe_many<'a>(&'a self, hosts: &'a [(HostView, Value)]) -> BoxStream<'a, Row> {
-        let asked = async move {
-            let described: Vec<Value> =
-                hosts.iter().map(|(host, state)| json!({ "host": host, "state": state })).collect();
-            let missing: BTreeSet<usize> = (0..hosts.len()).collect();
-            let arguments = json!({ "hosts": described });
-            match self.caller.ask("describe_many", arguments, self.limits.question).await {
-                Ok(conversation) => stream::unfold(
-                    Rows { driver: self, hosts, conversation: Some(conversation), missing, failed: None },
-                    Rows::next,
-                )
-                .boxed(),
+        stream::once(Rows::open(self, hosts))
+            .flat_map(move |opened| match opened {
+                Ok(rows) => stream::unfold(rows, Rows::next).boxed(),
+                Err(error) if *error.kind() == ErrorKind::Unsupported => stream::iter(hosts)
+                    .enumerate()
+                    .map(|(index, host)| self.describe_one(index, host))
+                    .buffer_unordered(AT_ONCE)
+                    .boxed(),
                 Err(error) => {
-                    stream::iter(missing.into_iter().map(move |host| (host, Err(error.clone())))).boxed()
+                    stream::iter(0..hosts.len()).map(move |index| (index, Err(error.clone()))).boxed()
                 }
-            }
-        };
-        stream::once(asked).flatten().boxed()
+            })
+            .boxed()
     }
 
     async fn console(&self, host: &HostView, state: &Value, lines: usize) -> Option<String> {
@@ -302,7 +310,8 @@ impl Driver for PlugIn {
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
         let arguments = json!({ "options": options, "leftovers": leftovers });
-        let mut conversation = self.caller.ask("remove_leftovers", arguments, self.limits.work).await?;
+        let mut conversation =
+            self.caller.ask("remove_leftovers", arguments, Patience::Silence(self.limits.work)).await?;
         match conversation.next(None, Some(progress)).await? {
             Event::Result(_) => {
                 conversation.end().await;
@@ -332,16 +341,48 @@ impl Inventory for PlugIn {
 /// The rows of `describe_many`, as they come; whoever is not told of when the program ends is told the reason.
 struct Rows<'a> {
     driver: &'a PlugIn,
-    hosts: &'a [(HostView, Value)],
     conversation: Option<Conversation<'a>>,
+    /// What came first, as long as it was not passed on.
+    first: Option<Event>,
     missing: BTreeSet<usize>,
+    deadline: Instant,
     failed: Option<DriverError>,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Asks, and waits for the first word.
+    async fn open(driver: &'a PlugIn, hosts: &'a [(HostView, Value)]) -> Result<Self, DriverError> {
+        let deadline = Instant::now() + driver.limits.question;
+        let described: Vec<Value> =
+            hosts.iter().map(|(host, state)| json!({ "host": host, "state": state })).collect();
+        let patience = Patience::InAll(driver.limits.question);
+        let mut conversation =
+            driver.caller.ask("describe_many", json!({ "hosts": described }), patience).await?;
+        let first = timeout_at(deadline, conversation.next(None, None))
+            .await
+            .unwrap_or_else(|_| Err(driver.broken("describe_many", "it talks and does not answer")))?;
+        Ok(Self {
+            driver,
+            conversation: Some(conversation),
+            first: Some(first),
+            missing: (0..hosts.len()).collect(),
+            deadline,
+            failed: None,
+        })
+    }
+
+    async fn event(&mut self) -> Option<Result<Event, DriverError>> {
+        let conversation = self.conversation.as_mut()?;
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        let silent = || Err(self.driver.broken("describe_many", "it does not tell of all hosts in time"));
+        Some(timeout_at(self.deadline, conversation.next(None, None)).await.unwrap_or_else(|_| silent()))
+    }
+
     async fn next(mut self) -> Option<(Row, Self)> {
-        while let Some(conversation) = &mut self.conversation {
-            match conversation.next(None, None).await {
+        while let Some(event) = self.event().await {
+            match event {
                 Ok(Event::Row(host, row)) if self.missing.remove(&host) => return Some(((host, row), self)),
                 Ok(Event::Row(host, _)) => {
                     let what = format!("row {host} was not asked for, or is told twice");
@@ -361,16 +402,9 @@ impl Rows<'_> {
         }
         let host = self.missing.pop_first()?;
         let row = match &self.failed {
-            Some(error) if *error.kind() == ErrorKind::Unsupported => self.one(host).await,
-            Some(error) => Err(error.clone()),
-            None => Err(self.driver.broken("describe_many", "a host is left out")),
+            Some(error) => error.clone(),
+            None => self.driver.broken("describe_many", "a host is left out"),
         };
-        Some(((host, row), self))
-    }
-
-    async fn one(&self, index: usize) -> Result<machine_driver::Description, DriverError> {
-        let (host, state) = &self.hosts[index];
-        let now = self.driver.state(host, state).await?;
-        Ok(machine_driver::Description { state: now, endpoint: self.driver.endpoint(host, state).await.ok() })
+        Some(((host, Err(row)), self))
     }
 }

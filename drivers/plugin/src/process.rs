@@ -43,6 +43,11 @@ pub(crate) struct Program {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     read: u64,
+    /// What to end with it: its process group. `None` once it has ended as it should.
+    #[cfg(unix)]
+    group: Option<rustix::process::Pid>,
+    /// It has ended; what is still in the pipe is the last.
+    ended: bool,
     errors: Arc<Mutex<VecDeque<String>>>,
     listener: JoinHandle<()>,
 }
@@ -56,6 +61,8 @@ impl Program {
         command.process_group(0);
         let mut child = command.spawn()?;
         let missing = || io::Error::other("it has no standard streams");
+        #[cfg(unix)]
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().ok_or_else(missing)?);
         let stderr = child.stderr.take().ok_or_else(missing)?;
@@ -80,7 +87,17 @@ impl Program {
                 kept.push_back(text);
             }
         });
-        Ok(Self { child, input, output, read: 0, errors, listener })
+        Ok(Self {
+            child,
+            input,
+            output,
+            read: 0,
+            #[cfg(unix)]
+            group,
+            ended: false,
+            errors,
+            listener,
+        })
     }
 
     /// Writes a line. A program that does not read it is noticed by its silence, so that a failure here is none.
@@ -96,15 +113,28 @@ impl Program {
         }
     }
 
-    /// The next line, without its end.
+    /// The next line, without its end. A program that is dead is not waited for, whoever else holds its output open.
     pub(crate) async fn line(&mut self, silence: Duration) -> Result<Vec<u8>, NoLine> {
         let mut line = Vec::new();
-        let read = timeout(silence, (&mut self.output).take(LINE + 1).read_until(b'\n', &mut line)).await;
-        match read {
-            Err(_) => return Err(NoLine::Silent(silence)),
-            Ok(Err(error)) => return Err(NoLine::Failed(error)),
-            Ok(Ok(0)) => return Err(NoLine::Ended),
-            Ok(Ok(_)) => {}
+        let mut limit = if self.ended { END } else { silence };
+        loop {
+            let left = (LINE + 1).saturating_sub(line.len() as u64);
+            // Dropped before its end, what it has read is in `line`.
+            let mut output = (&mut self.output).take(left);
+            tokio::select! {
+                biased;
+                read = timeout(limit, output.read_until(b'\n', &mut line)) => match read {
+                    Err(_) if self.ended => return Err(NoLine::Ended),
+                    Err(_) => return Err(NoLine::Silent(silence)),
+                    Ok(Err(error)) => return Err(NoLine::Failed(error)),
+                    Ok(Ok(0)) if line.is_empty() => return Err(NoLine::Ended),
+                    Ok(Ok(_)) => break,
+                },
+                _ = self.child.wait(), if !self.ended => {
+                    self.ended = true;
+                    limit = END;
+                }
+            }
         }
         let size = line.len() as u64;
         self.read += size;
@@ -129,10 +159,16 @@ impl Program {
         (!words.is_empty()).then(|| words.join(" / "))
     }
 
-    /// Lets a program that has given its result end by itself, for a moment.
+    /// Lets a program that has given its result end by itself, for a moment. What it started lives on then, as a host
+    /// may have to.
     pub(crate) async fn end(mut self) {
         self.input = None;
-        let _ = timeout(END, self.child.wait()).await;
+        if timeout(END, self.child.wait()).await.is_ok() {
+            #[cfg(unix)]
+            {
+                self.group = None;
+            }
+        }
     }
 }
 
@@ -140,11 +176,9 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.listener.abort();
         #[cfg(unix)]
-        if let Some(pid) =
-            self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
-        {
-            // Not waited for yet, so that the number cannot be anybody else's.
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        if let Some(group) = self.group {
+            // Nobody else has the number: we have not waited for it, or only just now.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 }

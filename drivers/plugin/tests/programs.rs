@@ -5,8 +5,9 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    io::Write as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -47,8 +48,15 @@ impl Bad {
     fn program(text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("machine-driver-bad");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a descriptor of ours that a fork beside us holds open would make the file busy.
+        let mut writer = Command::new("sh")
+            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(writer.wait().unwrap().success());
         Self { folder }
     }
 
@@ -69,7 +77,7 @@ impl Bad {
 
     /// The same with so little patience that silence is noticed at once.
     async fn open_impatiently(&self) -> Result<PlugIn, DriverError> {
-        let moment = Duration::from_millis(300);
+        let moment = Duration::from_secs(3);
         PlugIn::open_within(
             "bad",
             &self.path(),
@@ -149,6 +157,12 @@ async fn lines_without_end_and_wrong_types_end_the_call() {
         ("echo '{\"result\":1'", "a line begins"),
         ("printf '\\377\\376\\n'", "a line begins"),
         ("echo oops >&2; exit 1", "ended in the middle of `create`: oops"),
+        // A child of it holds its output open.
+        ("sleep 1000 & exit 1", "ended in the middle of `create`"),
+        (
+            "while :; do echo '{\"gone\":{\"kind\":\"a\",\"name\":\"b\"}}'; read -r written; done",
+            "without end",
+        ),
         ("awk 'BEGIN { for (i = 0; i < 5000; i++) printf \"[\" ; print \"\" }'", "a line begins"),
     ] {
         let bad = Bad::later(body);
@@ -157,6 +171,7 @@ async fn lines_without_end_and_wrong_types_end_the_call() {
         let error = driver.create(&host(), &mut journal, &Silent).await.unwrap_err();
         let text = whole(&error);
         assert!(text.contains(part), "{body}: {text}");
+        assert_eq!(*error.kind(), ErrorKind::Unknown, "what was begun may have been done: {body}");
         assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
         assert!(text.len() < 2000, "{text}");
         assert!(journal.entries().is_empty(), "{body}");
@@ -184,6 +199,14 @@ async fn silence_ends_a_call_and_everything_that_was_started() {
         }
         assert!(gone, "process {pid} lives on");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_without_an_answer_do_not_make_a_question_longer() {
+    let bad = Bad::later("while :; do echo '{\"note\":\"wait\"}'; sleep 1; done");
+    let driver = bad.open_impatiently().await.unwrap();
+    let error = driver.configure(&Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("did not answer `configure` within 3 seconds"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
