@@ -19,6 +19,9 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+#[path = "killed/changes.rs"]
+mod changes;
+
 /// More writes than a command has.
 const MANY: u32 = 60;
 const LIMIT: Duration = Duration::from_mins(1);

@@ -149,7 +149,7 @@ pub(crate) fn until<T>(what: &str, bound: Duration, mut condition: impl FnMut() 
             return found;
         }
         assert!(Instant::now() < deadline, "waited {} s until {what}", bound.as_secs());
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
