@@ -210,6 +210,7 @@ impl Store {
         let folder = self.folder(name);
         together::finish(&folder)?;
         leftovers::sweep(&folder);
+        leftovers::sweep(&self.machines());
         Ok(lock)
     }
 
@@ -229,7 +230,6 @@ impl Store {
         self.make_folder(&self.machines())?;
         // The folder appears with its record in it, or not at all.
         let parent = self.machines();
-        leftovers::sweep(&parent);
         let failed = |source| StoreError::Write { path: parent.clone(), source };
         let temporary = tempfile::Builder::new()
             .prefix(leftovers::FOLDER_PREFIX)
@@ -292,7 +292,11 @@ impl Store {
                     };
                     removed.map_err(failed)?;
                 }
-                fs::remove_dir_all(&folder).map_err(failed)?;
+                // There is never a host without a record: the rest goes under a name that is swept.
+                let leaving =
+                    self.machines().join(format!("{}{}", leftovers::FOLDER_PREFIX, uuid::Uuid::new_v4()));
+                fs::rename(&folder, &leaving).map_err(failed)?;
+                fs::remove_dir_all(&leaving).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
