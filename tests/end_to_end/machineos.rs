@@ -174,7 +174,7 @@ fn neighbours_reach_each_other(bench: &Bench) {
         bench.machine(&["ssh", from, &format!("sudo -n ping -c 1 -w 30 {}", inside(bench, to))]);
     }
     // A published port of a container, by TCP.
-    let page = format!("wget -q -T 20 -O - http://{}:8080/", inside(bench, "mc1"));
+    let page = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 20 {} 8080", inside(bench, "mc1"));
     assert!(bench.machine(&["ssh", "mc2", &page]).contains("hello from a container"));
     // Another user's programs do not get in, and other stores have networks of their own.
     let folder = fs::metadata(bench.store().join("cache/qemu/network")).unwrap();
