@@ -267,15 +267,15 @@ fn a_key_that_others_may_read_is_replaced_before_secrets_are_sent() {
     let created = host.create();
     assert!(said(&created).contains("does not speak TLS"), "{}", said(&created));
     assert_eq!((host.logins(), host.trusted_with_secrets()), (3, vec![host.own_key(), host.own_key()]));
-    let renewed = host.machine(&["regenerate-certs", "-f", "web1"]);
-    assert!(said(&renewed).contains("does not speak TLS"), "{}", said(&renewed));
+    let again = host.machine(&["provision", "web1"]);
+    assert!(said(&again).contains("does not speak TLS"), "{}", said(&again));
     assert_eq!((host.logins(), host.trusted_with_secrets().len()), (4, 3));
 }
 
 #[test]
 fn a_host_that_keeps_a_key_which_others_may_read_is_sent_no_secret() {
     let host = Played::new("delivered-once", false);
-    for words in [&[][..], &["regenerate-certs", "-f", "web1"]] {
+    for words in [&[][..], &["provision", "web1"]] {
         let output = if words.is_empty() { host.create() } else { host.machine(words) };
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         assert!(said(&output).contains("goes on showing the SSH host key"), "{words:?}: {}", said(&output));

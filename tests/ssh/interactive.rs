@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::process::Stdio;
-use std::time::Duration;
 
 use machine::ssh::{Key, Target};
 use rustix::process::Signal;
@@ -62,13 +61,12 @@ fn in_terminal(server: &Server, command: &'static str) -> Task {
 #[test]
 fn the_host_knows_the_terminal_and_its_size() {
     let server = Server::start();
-    let command = "echo $TERM $(stty size); read x; echo again $(stty size); stty -a | grep -o iutf8; exit 7";
+    let command = "echo $TERM $(stty size); until [ \"$(stty size)\" = '50 120' ]; do sleep 0.05; done; read x; \
+                   echo again $(stty size); stty -a | grep -o iutf8; exit 7";
     let mut screen = Screen::of_task(&in_terminal(&server, command), 100, 40);
     screen.expect("vt220 40 100");
     assert!(screen.is_raw());
     screen.resize(120, 50);
-    // The change travels on its own; there is nothing to wait for but its effect.
-    std::thread::sleep(Duration::from_millis(500));
     screen.type_in("\r");
     screen.expect("again 50 120");
     assert_eq!(screen.end(), 7);

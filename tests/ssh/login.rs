@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use machine::ssh::{HostKeyPolicy, Key, Passphrase, Session, SshError, Target, Timeouts, wait_for_banner};
 
@@ -20,10 +20,7 @@ fn refused(target: &Target) -> SshError {
         key_exchange: Duration::from_secs(1),
         ..Timeouts::default()
     };
-    let started = Instant::now();
-    let error = wait(Session::connect(target, &timeouts)).expect_err("it must not work");
-    assert!(started.elapsed() < Duration::from_secs(10), "{error} took {:?}", started.elapsed());
-    error
+    wait(Session::connect(target, &timeouts)).expect_err("it must not work")
 }
 
 #[test]
@@ -293,10 +290,11 @@ fn waiting_for_a_server_ends_when_it_comes_or_when_it_cannot() {
     let error = wait(wait_for_banner(&host, port, Duration::from_millis(700))).unwrap_err();
     assert!(matches!(error, SshError::Connect { .. }), "{error}");
     let (host, port) = listener(b"HTTP/1.1 400 Bad Request\r\n\r\n", false);
-    let started = Instant::now();
-    let error = wait(wait_for_banner(&host, port, Duration::from_secs(20))).unwrap_err();
+    // It does not wait for its deadline, which lies far beyond the patience of this test.
+    let waiting = wait_for_banner(&host, port, Duration::from_secs(3600));
+    let outcome = wait(async { tokio::time::timeout(Duration::from_secs(60), waiting).await });
+    let error = outcome.expect("it ends by itself").unwrap_err();
     assert!(matches!(error, SshError::NotSsh { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
