@@ -9,5 +9,5 @@ fn main() -> ExitCode {
     if let Some(code) = machine_driver_qemu::helper_main(&words[1..]) {
         return code;
     }
-    ExitCode::from(machine::cli::main(words))
+    ExitCode::from(machine::main(words))
 }
