@@ -49,6 +49,7 @@ impl Registry {
 
     /// The driver of this name or alias: one that is compiled in, or else the program `machine-driver-NAME` of the PATH.
     /// Waits for such a program to say who it is, within a bound, and blocks its thread meanwhile.
+    #[allow(clippy::unused_self, reason = "the opened drivers are kept for the whole program")]
     pub fn find(self, name: &str) -> Result<Arc<dyn Driver>, DriverError> {
         if let Some(known) =
             BUILT_IN.iter().find(|driver| driver.name == name || driver.aliases.contains(&name))

@@ -4,7 +4,10 @@
 //! `pub` says what a module offers to its siblings.
 
 #![allow(unreachable_pub, reason = "`pub` is what a module offers, to the rest of the crate as well")]
-#![allow(clippy::struct_field_names, reason = "`_pem` and `_options` say what is in a field, here as in public types")]
+#![allow(
+    clippy::struct_field_names,
+    reason = "`_pem` and `_options` say what is in a field, here as in public types"
+)]
 
 pub mod bundle;
 mod cli;
@@ -14,7 +17,7 @@ mod lifecycle;
 pub mod provision;
 pub mod ssh;
 mod store;
-mod terminal;
+pub mod terminal;
 mod ui;
 
 pub use cli::main;

@@ -38,20 +38,6 @@ pub struct HostKeyQuestion<'a> {
     pub offered: &'a OfferedKey,
 }
 
-/// Where nobody can be asked.
-#[derive(Debug, Clone, Copy)]
-pub struct Nobody;
-
-impl Prompter for Nobody {
-    fn accepts(&self, _: &HostKeyQuestion<'_>) -> bool {
-        false
-    }
-
-    fn passphrase(&self, _: &Path) -> Option<String> {
-        None
-    }
-}
-
 /// There is nothing to log in to, or it did not let us in.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {

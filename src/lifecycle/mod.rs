@@ -16,15 +16,15 @@ mod survey;
 mod trust;
 
 pub use bring_up::BringUpError;
-pub use certificates::{ClientRenewal, regenerate_client, regenerate_server};
+pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
 pub use host_key::{set_host_keys, shown_host_key};
 pub use leftovers::{Leftovers, LeftoversError, leftovers, remove_leftovers};
-pub use login::{HostKeyQuestion, LoginError, Nobody, Prompter, log_in_and_pin};
+pub use login::{HostKeyQuestion, LoginError, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};
-pub use remove::{RemoveError, SalvageError, remove};
+pub use remove::{RemoveError, remove};
 pub use survey::{Row, survey};
-pub use trust::{ClientError, Made, Signer, TrustError, client_of, current_signer, engine_client};
+pub use trust::{ClientError, Made, TrustError, client_of, current_signer, engine_client};
 
 use std::sync::Arc;
 

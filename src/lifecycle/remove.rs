@@ -3,7 +3,7 @@
 use machine_driver::{DriverError, HostName, Progress};
 
 use super::{Context, Keys};
-use crate::store::{HostLock, Phase, Record, RecordJournal, StoreError, Transport};
+use crate::store::{HostLock, Operation, Phase, Record, RecordJournal, StoreError, Transport};
 
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ pub async fn remove(
         }
         Err(error) => return Err(error.into()),
     };
+    record.phase.check(name, Operation::Remove).map_err(StoreError::from)?;
     progress.step("Removing");
     let before = record.clone();
     record.enter(Phase::Removing);

@@ -161,7 +161,7 @@ impl Certificates {
     /// Takes the lock that guards everything below `certs/`, and finishes what a killed process had begun there.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
         let folder = self.folder();
-        self.store.make_folder(&folder)?;
+        super::make_folder(&folder)?;
         let lock = self.store.lock_shared()?;
         together::finish(&folder)?;
         leftovers::sweep(&folder);
@@ -220,7 +220,7 @@ impl Certificates {
         files: &[together::NewFile<'_>],
     ) -> Result<(), StoreError> {
         let folder = self.kept(fingerprint);
-        self.store.make_folder(&folder)?;
+        super::make_folder(&folder)?;
         together::replace(&folder, files)
     }
 }

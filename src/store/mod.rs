@@ -39,14 +39,12 @@ mod together;
 mod transport;
 
 pub use atomic::write as write_atomically;
-pub use certificates::{Certificates, ClientFiles, HostCopies, HostFiles, NamedFiles, PairFiles};
-pub use error::{Malformation, StoreError};
+pub use certificates::{Certificates, ClientFiles, HostFiles, NamedFiles, PairFiles};
+pub use error::StoreError;
 pub use journal::RecordJournal;
 pub use lock::{HostLock, StoreLock};
 pub use phase::{Operation, Phase, PhaseError};
-pub use record::{
-    AuthOptions, CONFIG_VERSION, DriverRecord, EngineOptions, HostOptions, Record, SwarmOptions,
-};
+pub use record::{CONFIG_VERSION, DriverRecord, EngineOptions, HostOptions, Record, SwarmOptions};
 pub use transport::Transport;
 
 use std::{
@@ -105,7 +103,7 @@ impl Store {
 
     /// The same, made if there is none.
     pub fn ensure_id(&self) -> Result<String, StoreError> {
-        self.make_folder(&self.root)?;
+        make_folder(&self.root)?;
         id::ensure(&self.root)
     }
 
@@ -204,7 +202,7 @@ impl Store {
     pub fn lock(&self, name: &HostName) -> Result<HostLock, StoreError> {
         self.ensure_id()?;
         let locks = self.root.join("locks");
-        self.make_folder(&locks)?;
+        make_folder(&locks)?;
         let lock = HostLock::take(&locks, name)?;
         // Whoever held it before may have been killed.
         let folder = self.folder(name);
@@ -216,7 +214,7 @@ impl Store {
 
     /// Takes the lock of what all hosts share. Waits for whoever holds it.
     pub(in crate::store) fn lock_shared(&self) -> Result<StoreLock, StoreError> {
-        self.make_folder(&self.root)?;
+        make_folder(&self.root)?;
         leftovers::sweep(&self.root);
         StoreLock::take(&self.root.join(".lock"))
     }
@@ -227,7 +225,7 @@ impl Store {
         if self.exists(&record.name) {
             return Err(StoreError::Exists { name: record.name.clone() });
         }
-        self.make_folder(&self.machines())?;
+        make_folder(&self.machines())?;
         // The folder appears with its record in it, or not at all.
         let parent = self.machines();
         let failed = |source| StoreError::Write { path: parent.clone(), source };
@@ -304,15 +302,15 @@ impl Store {
         lock.abandon();
         Ok(())
     }
+}
 
-    /// Makes a folder of the store, 0700, with its parents.
-    pub fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|source| StoreError::Write { path: path.to_owned(), source })
-    }
+/// Makes a folder of the store, 0700, with its parents.
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StoreError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

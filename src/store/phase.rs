@@ -53,7 +53,8 @@ pub enum Operation {
 }
 
 impl Phase {
-    pub const ALL: [Self; 6] =
+    #[cfg(test)]
+    const ALL: [Self; 6] =
         [Self::Planned, Self::Creating, Self::Booting, Self::Provisioning, Self::Ready, Self::Removing];
 
     /// Whether this may be done to a host in this phase.

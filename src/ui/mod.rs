@@ -26,7 +26,6 @@ mod transfer;
 
 pub use failure::Failure;
 pub(crate) use failure::chain;
-pub use hint::Hint;
 pub use lane::{Lane, Outcome};
 pub(crate) use live::Live;
 pub use question::Questions;

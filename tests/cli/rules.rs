@@ -62,7 +62,7 @@ fn settings_alone_read_the_environment() {
         ("src/ssh/interactive.rs", "TERM tells the host which terminal is here"),
         ("src/ssh/key.rs", "the keys in ~/.ssh, which OpenSSH tries as well"),
         ("src/store/lock.rs", "who holds the lock is told by its command line"),
-        ("src/store/certificates.rs", "USER, the name in a certificate"),
+        ("src/lifecycle/trust.rs", "USER, the name in a certificate"),
     ];
     for (path, text) in sources() {
         let path = path.to_str().unwrap().to_owned();
