@@ -6,7 +6,7 @@ use machine_pki::Fingerprint;
 use super::{BringUpError, Context, TrustError, bring_up, host_key, trust};
 use crate::{
     provision,
-    store::{Operation, Record, StoreError, Transport},
+    store::{HostLock, Operation, Record, StoreError, Transport},
 };
 
 /// Renews the server certificate of a host and has the engine take it up. Who signs is who signed before.
@@ -21,9 +21,7 @@ pub async fn regenerate_server(
     if record.transport == Transport::Plain {
         return Err(TrustError::NoTls { name: name.clone() }.into());
     }
-    if context.driver(&record)?.info().features.power {
-        context.refresh(&lock, &mut record, progress).await?;
-    }
+    find(context, &lock, &mut record, progress).await?;
     progress.step("Regenerating TLS certificates");
     let (client, files) = trust::host_certificates(context, &lock, &mut record, true)?;
     let session = host_key::log_in_for_secrets(context, &lock, &mut record, progress).await?;
@@ -36,6 +34,19 @@ pub async fn regenerate_server(
     session.close().await;
     bring_up::check_engine(&record, &client, progress).await?;
     context.store.save(&lock, &mut record)?;
+    Ok(())
+}
+
+/// Sees to it that a host is reached, and where, as far as its driver has a say in that.
+pub(super) async fn find(
+    context: &Context,
+    lock: &HostLock,
+    record: &mut Record,
+    progress: &dyn Progress,
+) -> Result<(), BringUpError> {
+    if context.driver(record)?.info().features.power {
+        context.refresh(lock, record, progress).await?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! same call goes on after any crash. The provider's work is the driver's, Linux is [`crate::provision`]'s, files
 //! are [`crate::store`]'s.
 
+mod authority;
 mod bring_up;
 mod certificates;
 mod create;
@@ -15,6 +16,7 @@ mod remove;
 mod survey;
 mod trust;
 
+pub use authority::{MovePlan, authority_to_move_to, finish_move, move_host, plan_move};
 pub use bring_up::BringUpError;
 pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};

@@ -102,6 +102,11 @@ impl Signer {
         }
     }
 
+    /// The certificate of a host's engine.
+    pub(super) fn issue_server(&self, name: &HostName, names: &[String]) -> Result<Issued, TrustError> {
+        policy().issue_server(&self.authority, name.as_str(), names).map_err(TrustError::Issue)
+    }
+
     pub(super) fn certificate_pem(&self) -> &str {
         self.authority.certificate_pem()
     }
@@ -141,6 +146,34 @@ pub(super) fn make_own(
     certificates.replace_own(lock, &pair, &client)?;
     let fingerprint = Fingerprint::of(&pair.certificate_pem).map_err(TrustError::Issue)?;
     Ok(Signer { authority, fingerprint, client })
+}
+
+/// The store's own authority, with its client.
+pub(super) fn own_signer(
+    certificates: &Certificates,
+    lock: &StoreLock,
+    made: &mut dyn FnMut(Made),
+) -> Result<Signer, TrustError> {
+    let files = certificates.own_authority();
+    match files.read()? {
+        Some(pair) => signer(certificates, lock, &files, &pair, made),
+        None => make_own(certificates, lock, made),
+    }
+}
+
+/// Which authority signs for new hosts; `None` if there is none yet. One that cannot sign is an error.
+pub(super) fn current_fingerprint(certificates: &Certificates) -> Result<Option<Fingerprint>, TrustError> {
+    let _lock = certificates.lock()?;
+    let files = certificates.authority();
+    let unusable = |source| TrustError::Authority { path: parent(&files.certificate), source };
+    match files.read()? {
+        Some(pair) => {
+            Authority::load(&pair.certificate_pem, &pair.key_pem).map_err(unusable)?;
+            Ok(Some(Fingerprint::of(&pair.certificate_pem).map_err(unusable)?))
+        }
+        None if certificates.names_authority() => Err(TrustError::NamedAbsent { path: files.certificate }),
+        None => Ok(None),
+    }
 }
 
 /// The authority with this fingerprint, if its key is here: the one that is named, the store's own, or one that was.
@@ -348,7 +381,7 @@ pub(super) fn host_certificates(
     let is_new = kept.is_none();
     let server = match kept {
         Some(server) => server,
-        None => policy().issue_server(&signer.authority, name.as_str(), &names).map_err(TrustError::Issue)?,
+        None => signer.issue_server(&name, &names)?,
     };
     let files = host_files(trusted, server);
     let same_client = copies.ca_pem.as_ref() == Some(&client.ca_pem)
@@ -362,7 +395,39 @@ pub(super) fn host_certificates(
     Ok((client, files))
 }
 
-fn host_files(ca_pem: String, server: Issued) -> HostFiles {
+/// The client's and the host's certificates of an authority, for a host that is to trust no other: what is in the host's
+/// folder, as far as that is good.
+pub(super) fn certificates_of(
+    context: &Context,
+    record: &Record,
+    authority: &Fingerprint,
+) -> Result<(ClientFiles, HostFiles), TrustError> {
+    let name = &record.name;
+    let copies = context.store.host_copies(name)?;
+    let names = server_names(record);
+    let (ca_pem, client, server) = if let Some(signer) = signer_of(&context.certificates, authority)? {
+        let ca_pem = signer.certificate_pem().to_owned();
+        let kept = copies.server.filter(|server| machine_pki::server_is_good(&ca_pem, server, &names));
+        let server = match kept {
+            Some(server) => server,
+            None => signer.issue_server(name, &names)?,
+        };
+        (ca_pem, signer.client, server)
+    } else {
+        let ca_pem = certificate_of(context, name, authority)?;
+        let client = copies.client.filter(|client| machine_pki::client_is_good(&ca_pem, client));
+        let server = copies.server.filter(|server| machine_pki::server_is_good(&ca_pem, server, &names));
+        match (client, server) {
+            (Some(client), Some(server)) => (ca_pem, client, server),
+            _ => return Err(TrustError::SignerAbsent { name: name.clone(), authority: *authority }),
+        }
+    };
+    let client_files =
+        ClientFiles { ca_pem: ca_pem.clone(), cert_pem: client.certificate_pem, key_pem: client.key_pem };
+    Ok((client_files, host_files(ca_pem, server)))
+}
+
+pub(super) fn host_files(ca_pem: String, server: Issued) -> HostFiles {
     HostFiles { ca_pem, server_pem: server.certificate_pem, server_key_pem: server.key_pem }
 }
 

@@ -177,6 +177,12 @@ impl Host {
         Self { kind, engine_port, user, process, folder, port, key, pinned: words.join(" ") }
     }
 
+    /// Where and how it is logged in to: the port on 127.0.0.1, the key file, and the host key.
+    #[allow(dead_code, reason = "only tests through the whole program need it")]
+    pub(crate) fn login(&self) -> (u16, &Path, &str) {
+        (self.port, &self.key, &self.pinned)
+    }
+
     pub(crate) async fn log_in(&self) -> Session {
         let target = Target {
             host: "127.0.0.1".to_owned(),
