@@ -43,6 +43,9 @@ const TEST: [&str; 16] = [
 /// For programs that come as Python packages.
 const PYTHON: [&str; 2] = ["python3", "python3-venv"];
 
+/// For what is checked for Windows: a C compiler and an assembler that aim there.
+const WINDOWS: [&str; 2] = ["gcc-mingw-w64-x86-64", "nasm"];
+
 /// For the bench that plays AWS.
 const AWS_BENCH: [&str; 1] = ["strace"];
 
@@ -69,6 +72,12 @@ pub(crate) fn for_tests() -> Result<()> {
 /// Everything that the check of dependencies takes.
 pub(crate) fn for_deny() -> Result<()> {
     packages(&PYTHON)
+}
+
+/// Everything that compiling for Windows takes: packages, and Rust's own library for it.
+pub(crate) fn for_windows() -> Result<()> {
+    packages(&WINDOWS)?;
+    check(Command::new("rustup").args(["target", "add", crate::test::WINDOWS_TARGET]).current_dir(root()))
 }
 
 /// Everything that the bench which plays AWS takes.

@@ -32,6 +32,9 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let packages = if quick { LIGHT.as_slice() } else { ALL.as_slice() };
     report.part("Lints", || lint(packages));
     report.part("Documentation", || document(packages));
+    if !quick {
+        report.part("Windows: the crates that nothing keeps from it", windows);
+    }
     report.part("Unit and integration tests", || unit_tests(packages, &path));
     if !quick && report.is_good() {
         on_machines(&mut report, &path);
@@ -39,6 +42,25 @@ pub(crate) fn run(quick: bool) -> Result<()> {
         report.not_run("All that takes VMs", "an earlier part failed");
     }
     report.finish()
+}
+
+/// What compiles for Windows, and is to go on doing so.
+fn windows() -> Result<()> {
+    setup::for_windows()?;
+    let packages = [
+        "gotemplate",
+        "machine-driver",
+        "machine-driver-generic",
+        "machine-driver-none",
+        "machine-driver-plugin",
+        "machine-pki",
+    ];
+    let mut command = cargo();
+    command.args(["check", "--target", WINDOWS_TARGET]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    check(&mut command)
 }
 
 fn unit_tests(packages: &[&str], path: &OsStr) -> Result<()> {
@@ -107,6 +129,9 @@ const ALL: [&str; 1] = ["--workspace"];
 
 /// Everything but the driver whose SDK takes minutes and gigabytes to compile.
 const LIGHT: [&str; 4] = ["--workspace", "--exclude", "machine-driver-aws", "--no-default-features"];
+
+/// Rust's name for Windows with the tools of GNU, which Debian has.
+pub(crate) const WINDOWS_TARGET: &str = "x86_64-pc-windows-gnu";
 
 fn lint(packages: &[&str]) -> Result<()> {
     check(cargo().arg("clippy").args(packages).args(["--all-targets", "--", "-D", "warnings"]))
