@@ -43,7 +43,7 @@ pub(crate) fn choose(
     reservations: &Reservations,
 ) -> Result<Place, DriverError> {
     if let Some(address) = wanted {
-        if let Some(other) = reservations.holder(address).filter(|holder| *holder != id.to_string()) {
+        if let Some(other) = reservations.holder(address)?.filter(|holder| *holder != id.to_string()) {
             return Err(DriverError::refused(format!("The address {address} belongs to another host"))
                 .with_hint(format!(
                     "It is reserved by the host with the id {other}; choose another address"

@@ -25,7 +25,7 @@ pub(crate) async fn check(
     room(&host.folder, ROOM + image.bytes_to_copy(cache))?;
     // A host that is being made already may run on its address.
     let reservations = Reservations::of_loopback(cache);
-    let mine = config.address.and_then(|address| reservations.holder(address));
+    let mine = config.address.map(|address| reservations.holder(address)).transpose()?.flatten();
     if mine.is_none_or(|holder| holder != host.id.to_string()) {
         address::choose(&host.id, config.address, &reservations)?;
     }

@@ -97,6 +97,16 @@ fn locate(binary: &str) -> Result<PathBuf, DriverError> {
         .ok_or_else(|| missing(format!("There is no `{binary}` on this machine")))
 }
 
+/// A program for tests. It is written by another process: a file that this one has open for writing could not be run by
+/// a thread beside it.
+#[cfg(test)]
+pub(crate) fn write_program(path: &Path, script: &str) -> PathBuf {
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let status = std::process::Command::new("sh").args(["-c", write]).arg(path).arg(script).status();
+    assert!(status.is_ok_and(|status| status.success()), "`{}` is not written", path.display());
+    path.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -105,10 +115,7 @@ mod tests {
     use super::*;
 
     fn program(folder: &Path, script: &str) -> String {
-        let path = folder.join("program");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path.to_str().unwrap().to_owned()
+        write_program(&folder.join("program"), script).to_str().unwrap().to_owned()
     }
 
     #[tokio::test]

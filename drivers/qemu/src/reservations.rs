@@ -30,17 +30,25 @@ impl Reservations {
         self.folder.join(address.to_string())
     }
 
-    /// The id of the host that an address belongs to.
-    pub(crate) fn holder(&self, address: impl Display) -> Option<String> {
+    /// The id of the host that an address belongs to. One that cannot be read is no free address.
+    pub(crate) fn holder(&self, address: impl Display) -> Result<Option<String>, DriverError> {
+        let path = self.path(address);
+        let failed = |error: io::Error| {
+            DriverError::failed(format!("Could not read whose address `{}` is", path.display()))
+                .with_source(error)
+                .with_hint("Remove the file if no host has that address")
+        };
         let mut text = String::new();
-        let file = fs::File::open(self.path(address)).ok()?;
-        file.take(64).read_to_string(&mut text).ok()?;
-        Some(text.trim().to_owned())
+        match fs::File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.and_then(|file| file.take(64).read_to_string(&mut text)).map_err(failed)?,
+        };
+        Ok(Some(text.trim().to_owned()))
     }
 
-    /// Whether an address is another host's.
+    /// Whether an address is another host's, or may be.
     pub(crate) fn is_taken(&self, address: impl Display, id: &HostId) -> bool {
-        self.holder(address).is_some_and(|holder| holder != id.to_string())
+        self.holder(address).map_or(true, |holder| holder.is_some_and(|holder| holder != id.to_string()))
     }
 
     /// Takes an address. `false`: another host was faster.
@@ -56,7 +64,7 @@ impl Reservations {
         match fs::hard_link(file.path(), &path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(self.holder(address).is_some_and(|holder| holder == id.to_string()))
+                Ok(self.holder(address)?.is_some_and(|holder| holder == id.to_string()))
             }
             Err(error) => Err(failed(error)),
         }
@@ -65,7 +73,7 @@ impl Reservations {
     /// Gives an address back, if it is this host's.
     pub(crate) fn release(&self, address: impl Display, id: &HostId) -> Result<(), DriverError> {
         let path = self.path(&address);
-        if self.holder(address).is_none_or(|holder| holder != id.to_string()) {
+        if self.holder(address)?.is_none_or(|holder| holder != id.to_string()) {
             return Ok(());
         }
         fs::remove_file(&path).map_err(|error| {
@@ -77,7 +85,10 @@ impl Reservations {
     pub(crate) fn release_all(&self, id: &HostId) -> Result<(), DriverError> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {
-            if let Some(address) = entry.file_name().to_str() {
+            // What cannot be read may be another host's.
+            if let Some(address) = entry.file_name().to_str()
+                && self.holder(address).is_ok()
+            {
                 self.release(address, id)?;
             }
         }
@@ -110,5 +121,22 @@ mod tests {
         assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 1);
         reservations.release_all(&other).unwrap();
         assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_reservation_that_cannot_be_read_is_somebodys() {
+        let (id, cache) = (HostId::random(), tempfile::tempdir().unwrap());
+        let reservations = Reservations::of_loopback(cache.path());
+        fs::create_dir_all(cache.path().join("addresses/127.20.30.40")).unwrap();
+        let address = Ipv4Addr::new(127, 20, 30, 40);
+        assert!(reservations.is_taken(address, &id));
+        for error in [
+            reservations.holder(address).unwrap_err(),
+            reservations.reserve(address, &id).unwrap_err(),
+            reservations.release(address, &id).unwrap_err(),
+        ] {
+            assert!(error.to_string().starts_with("Could not read whose address"), "{error}");
+        }
+        reservations.release_all(&id).unwrap();
     }
 }

@@ -88,7 +88,7 @@ pub(crate) async fn run(
         book.intend(PROCESS, QEMU).await?;
         let inside = usable_inside(&book.made, &emulator, progress);
         // Held until the VM runs: a switch without VMs would end.
-        let _starting = match inside {
+        let starting = match inside {
             Some(inside) => join(tools, host, inside, progress).await,
             None => None,
         };
@@ -101,7 +101,8 @@ pub(crate) async fn run(
             accelerator: choice.accelerator,
             cpus: config.cpus(),
             memory: config.memory,
-            inside,
+            // QEMU does not start with an interface that leads nowhere.
+            inside: inside.filter(|_| starting.is_some()),
             host_loopback: config.host_loopback,
             sandbox: emulator.can_be_sandboxed,
         };

@@ -271,3 +271,14 @@ async fn an_old_qemu_runs_vms_without_the_network() {
     assert_eq!(store.driver.endpoint(&view, &state).await.unwrap().inside, None);
     store.remove(host).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_cannot_be_used_keeps_no_vm_from_running() {
+    let mut store = Store::new();
+    fs::create_dir_all(store.cache().join("qemu")).unwrap();
+    fs::write(store.cache().join("qemu/network"), "no folder").unwrap();
+    let host = store.create(STAND_IN).await;
+    let state = store.hosts[host].journal.state();
+    assert_eq!(store.driver.state(&store.view(host), &state).await.unwrap(), State::Running);
+    store.remove(host).await;
+}

@@ -13,15 +13,19 @@ const MOST: usize = 65_536;
 /// One over which nothing was said for twice this long is forgotten.
 const GENERATION: Duration = Duration::from_mins(10);
 
-/// Both ends of a connection. The same for both directions.
+/// The switch's ports that a packet comes in at and goes out of, by their numbers.
+pub(crate) type Way = [u64; 2];
+
+/// Both ends of a connection: the port of the switch, the address and the port of the protocol. The same for both
+/// directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Connection {
     protocol: u8,
-    ends: [(IpAddr, u16); 2],
+    ends: [(u64, IpAddr, u16); 2],
 }
 
 impl Connection {
-    fn of(packet: &Packet) -> Option<Self> {
+    fn of(packet: &Packet, [from, to]: Way) -> Option<Self> {
         let (protocol, source, destination) = match packet.transport {
             Transport::Tcp { source, destination } => (6, source, destination),
             Transport::Udp { source, destination } => (17, source, destination),
@@ -29,7 +33,7 @@ impl Connection {
             Transport::Icmpv6 { echo: Some(id), .. } => (58, id, id),
             _ => return None,
         };
-        let mut ends = [(packet.source, source), (packet.destination, destination)];
+        let mut ends = [(from, packet.source, source), (to, packet.destination, destination)];
         ends.sort_unstable();
         Some(Self { protocol, ends })
     }
@@ -45,8 +49,8 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Whether a packet belongs to a connection that is open, which it then keeps open.
-    pub(crate) fn knows(&mut self, packet: &Packet, now: Instant) -> bool {
-        let Some(connection) = Connection::of(packet) else { return false };
+    pub(crate) fn knows(&mut self, packet: &Packet, way: Way, now: Instant) -> bool {
+        let Some(connection) = Connection::of(packet, way) else { return false };
         self.age(now);
         if self.young.contains(&connection) {
             return true;
@@ -58,9 +62,9 @@ impl Connections {
         known
     }
 
-    pub(crate) fn open(&mut self, packet: &Packet, now: Instant) {
+    pub(crate) fn open(&mut self, packet: &Packet, way: Way, now: Instant) {
         self.age(now);
-        if let Some(connection) = Connection::of(packet) {
+        if let Some(connection) = Connection::of(packet, way) {
             self.young.insert(connection);
         }
     }
@@ -94,35 +98,36 @@ mod tests {
     #[test]
     fn an_answer_is_known_and_nothing_else() {
         let (mut open, now) = (Connections::default(), Instant::now());
-        open.open(&packet((1, 40_000), (2, 80)), now);
-        assert!(open.knows(&packet((2, 80), (1, 40_000)), now));
-        assert!(!open.knows(&packet((2, 80), (1, 40_001)), now));
-        assert!(!open.knows(&packet((2, 81), (1, 40_000)), now));
-        assert!(!open.knows(&packet((3, 80), (1, 40_000)), now));
+        open.open(&packet((1, 40_000), (2, 80)), [1, 2], now);
+        assert!(open.knows(&packet((2, 80), (1, 40_000)), [2, 1], now));
+        assert!(!open.knows(&packet((2, 80), (1, 40_001)), [2, 1], now));
+        assert!(!open.knows(&packet((2, 81), (1, 40_000)), [2, 1], now));
+        assert!(!open.knows(&packet((2, 80), (1, 40_000)), [3, 1], now), "from another port of the switch");
+        assert!(!open.knows(&packet((3, 80), (1, 40_000)), [2, 1], now));
     }
 
     #[test]
     fn a_connection_lives_as_long_as_it_is_used() {
         let (mut open, began) = (Connections::default(), Instant::now());
         let (used, unused) = (packet((1, 1), (2, 2)), packet((1, 3), (2, 4)));
-        open.open(&used, began);
-        open.open(&unused, began);
+        open.open(&used, [1, 2], began);
+        open.open(&unused, [1, 2], began);
         for minutes in (0..60).step_by(5) {
-            assert!(open.knows(&used, began + Duration::from_mins(minutes)), "{minutes}");
+            assert!(open.knows(&used, [1, 2], began + Duration::from_mins(minutes)), "{minutes}");
         }
-        assert!(!open.knows(&unused, began + Duration::from_hours(1)));
-        assert!(!open.knows(&used, began + Duration::from_hours(3)));
+        assert!(!open.knows(&unused, [1, 2], began + Duration::from_hours(1)));
+        assert!(!open.knows(&used, [1, 2], began + Duration::from_hours(3)));
     }
 
     #[test]
     fn the_table_is_bounded() {
         let (mut open, now) = (Connections::default(), Instant::now());
         let kept = packet((9, 9), (8, 8));
-        open.open(&kept, now);
+        open.open(&kept, [1, 2], now);
         for number in 0..300_000_u32 {
-            open.open(&packet((number, 1), (2, 2)), now);
+            open.open(&packet((number, 1), (2, 2)), [1, 2], now);
             if number % 1000 == 0 {
-                assert!(open.knows(&kept, now), "what is in use is not pushed out");
+                assert!(open.knows(&kept, [1, 2], now), "what is in use is not pushed out");
             }
             assert!(open.young.len() + open.old.len() <= MOST);
         }

@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const BATCH: usize = 256;
 /// Different things that are written to the log at most.
 const MOST_LINES: usize = 256;
+/// Bytes of earlier switches that are kept in the log.
+const LARGEST_LOG: u64 = 64 * 1024;
 
 /// The switch's `main`, given the arguments after [`SWITCH_WORD`]. The current folder is the network's.
 pub fn switch_main(arguments: &[OsString]) -> ExitCode {
@@ -42,9 +44,18 @@ pub fn switch_main(arguments: &[OsString]) -> ExitCode {
     }
     // Neither Ctrl-C nor the end of the caller's terminal is meant for it. It may have its session already.
     let _ = rustix::process::setsid();
-    let mut log = Log::open();
     let Some(network) = Network::existing(Path::new(".")) else { return ExitCode::FAILURE };
-    match run(&network, &mut log) {
+    let lock = match take_lock(&network) {
+        Ok(Some(lock)) => lock,
+        // Another one serves the network.
+        Ok(None) => return say_ready(),
+        Err(_) => return ExitCode::FAILURE,
+    };
+    // The log is of the one that has the lock.
+    let mut log = Log::open();
+    let outcome = run(&network, &mut log);
+    drop(lock);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log.line(&format!("The switch failed: {error}"));
@@ -54,10 +65,6 @@ pub fn switch_main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run(network: &Network, log: &mut Log) -> io::Result<()> {
-    let Some(_lock) = take_lock(network)? else {
-        // Another one serves the network.
-        return say_ready();
-    };
     match std::fs::remove_file(SOCKET) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -66,7 +73,7 @@ fn run(network: &Network, log: &mut Log) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let mut service = Service { network, socket, switch: Switch::new(), unknown: HashSet::new(), log };
     service.look();
-    say_ready()?;
+    say_ready();
     service.serve()
 }
 
@@ -92,11 +99,10 @@ fn take_lock(network: &Network) -> io::Result<Option<File>> {
 }
 
 /// The caller waits for this; it may also be gone by now.
-#[expect(clippy::unnecessary_wraps, reason = "reads as the step that it is")]
-fn say_ready() -> io::Result<()> {
+fn say_ready() -> ExitCode {
     let mut output = io::stdout();
     let _ = writeln!(output, "{READY}").and_then(|()| output.flush());
-    Ok(())
+    ExitCode::SUCCESS
 }
 
 struct Service<'a> {
@@ -187,6 +193,14 @@ impl Service<'_> {
         for port in known.iter().filter(|port| !present.contains(port)) {
             self.switch.unplug(port);
         }
+        // Hardware addresses may have changed hands: all that are given up are free before one is taken.
+        for port in &present {
+            let before = self.switch.port(port).map(|settings| settings.mac);
+            let now = self.network.settings(port).ok().flatten().map(|settings| settings.mac);
+            if before.is_some() && before != now {
+                self.switch.unplug(port);
+            }
+        }
         for port in present {
             self.plug(&port);
         }
@@ -194,7 +208,15 @@ impl Service<'_> {
 
     fn plug(&mut self, port: &str) {
         let plugged = match self.network.settings(port) {
-            Ok(Some(settings)) => self.switch.plug(port, settings),
+            Ok(Some(settings)) => {
+                let plugged = self.switch.plug(port, settings);
+                if !plugged {
+                    self.log.once(&format!(
+                        "{port} is not on the network: there are too many, or two with one address"
+                    ));
+                }
+                plugged
+            }
             Ok(None) => false,
             Err(error) => {
                 self.log.once(&format!("{error}: {:?}", std::error::Error::source(&error)));
@@ -231,7 +253,14 @@ struct Log {
 
 impl Log {
     fn open() -> Self {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(LOG);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(LOG);
+        // What earlier ones wrote stays, as long as it is not much.
+        let file = file.and_then(|file| {
+            if file.metadata()?.len() > LARGEST_LOG {
+                file.set_len(0)?;
+            }
+            Ok(file)
+        });
         Self { file: file.ok(), said: HashSet::new() }
     }
 

@@ -32,10 +32,19 @@ pub enum Dropped {
     Refused,
 }
 
+/// A port, with a number that no other one ever had.
+#[derive(Debug)]
+struct Port {
+    number: u64,
+    settings: Settings,
+}
+
 /// Ports and what is known of them.
 #[derive(Debug, Default)]
 pub struct Switch {
-    ports: BTreeMap<String, Settings>,
+    ports: BTreeMap<String, Port>,
+    /// Of ports so far.
+    numbers: u64,
     /// The port of each hardware address: those of the settings, and what was learned at ports without one.
     stations: HashMap<MacAddress, String>,
     connections: Connections,
@@ -48,7 +57,7 @@ impl Switch {
 
     /// The settings of a port.
     pub fn port(&self, name: &str) -> Option<&Settings> {
-        self.ports.get(name)
+        self.ports.get(name).map(|port| &port.settings)
     }
 
     /// The ports' names.
@@ -57,24 +66,29 @@ impl Switch {
     }
 
     /// Adds a port or changes it; what was open through it stays open. `false`: there are too many, or another port
-    /// has its hardware address.
+    /// has its hardware address; then there is no such port any more.
     pub fn plug(&mut self, name: &str, settings: Settings) -> bool {
-        let known = self.ports.contains_key(name);
+        let known = self.ports.get(name).map(|port| port.number);
         let taken = settings.mac.is_some_and(|mac| {
             mac.is_multicast()
-                || self.ports.iter().any(|(other, settings)| other != name && settings.mac == Some(mac))
+                || self.ports.iter().any(|(other, port)| other != name && port.settings.mac == Some(mac))
         });
-        if taken || !known && self.ports.len() >= MOST_PORTS {
+        if taken || known.is_none() && self.ports.len() >= MOST_PORTS {
+            self.unplug(name);
             return false;
         }
-        if self.ports.get(name) == Some(&settings) {
+        if self.port(name) == Some(&settings) {
             return true;
         }
         self.stations.retain(|_, port| port != name);
         if let Some(mac) = settings.mac {
             self.stations.insert(mac, name.to_owned());
         }
-        self.ports.insert(name.to_owned(), settings);
+        let number = known.unwrap_or_else(|| {
+            self.numbers += 1;
+            self.numbers
+        });
+        self.ports.insert(name.to_owned(), Port { number, settings });
         true
     }
 
@@ -86,7 +100,8 @@ impl Switch {
 
     /// The ports that get a frame.
     pub fn forward(&mut self, from: &str, bytes: &[u8], now: Instant) -> Result<Vec<&str>, Dropped> {
-        let Some(settings) = self.ports.get(from) else { return Err(Dropped::NoPort) };
+        let Some(port) = self.ports.get(from) else { return Err(Dropped::NoPort) };
+        let settings = &port.settings;
         let frame = Frame::parse(bytes).map_err(|_| Dropped::Malformed)?;
         guard::look(&frame, settings).map_err(Dropped::Offence)?;
         if settings.mac.is_none() {
@@ -100,12 +115,12 @@ impl Switch {
             // What is for an address that nobody is known to have goes to where it may be.
             let hears = match station {
                 Some(station) => station == name,
-                None => is_for_many || to.mac.is_none(),
+                None => is_for_many || to.settings.mac.is_none(),
             };
             if !hears || name == from {
                 continue;
             }
-            if passes(&frame, settings, to, &mut self.connections, now) {
+            if passes(&frame, port, to, &mut self.connections, now) {
                 heard.push(name.as_str());
             } else {
                 refused = true;
@@ -122,13 +137,13 @@ impl Switch {
 /// Remembers the port of an address; never one that another port has by its settings.
 fn learn(
     stations: &mut HashMap<MacAddress, String>,
-    ports: &BTreeMap<String, Settings>,
+    ports: &BTreeMap<String, Port>,
     from: &str,
     source: MacAddress,
 ) -> Result<(), Dropped> {
     if let Some(port) = stations.get_mut(&source) {
         if port != from {
-            if ports.get(port).is_some_and(|settings| settings.mac.is_some()) {
+            if ports.get(port).is_some_and(|port| port.settings.mac.is_some()) {
                 return Err(Dropped::Offence(Offence::Hardware));
             }
             from.clone_into(port);
@@ -143,27 +158,33 @@ fn learn(
     Ok(())
 }
 
-fn passes(
-    frame: &Frame,
-    from: &Settings,
-    to: &Settings,
-    connections: &mut Connections,
-    now: Instant,
-) -> bool {
+fn passes(frame: &Frame, from: &Port, to: &Port, connections: &mut Connections, now: Instant) -> bool {
+    let is_for_many = frame.destination.is_multicast();
+    // What is for one is for an address of that one: rules are about addresses, and would be kept for another's.
+    if let Content::Ip(packet) = frame.content
+        && !is_for_many
+        && !to.settings.has(packet.destination)
+        && to.settings.mac.is_none_or(|mac| packet.destination != mac.link_local())
+    {
+        return false;
+    }
+    let way = [from.number, to.number];
+    let (from, to) = (&from.settings, &to.settings);
     if from.outbound.is_none() && to.inbound.is_none() && from.inbound.is_none() && to.outbound.is_none() {
         return true;
     }
     match frame.content {
         Content::Arp(_) => true,
+        Content::Ip(packet) if finds_neighbours(&packet) => true,
+        // Nobody answers to many, so that opens nothing.
+        Content::Ip(packet) if is_for_many => filter::admits(&packet, from, to),
         Content::Ip(packet) => {
-            finds_neighbours(&packet) || {
-                let open = connections.knows(&packet, now);
-                if !open && filter::admits(&packet, from, to) {
-                    connections.open(&packet, now);
-                    return true;
-                }
-                open
+            let open = connections.knows(&packet, way, now);
+            if !open && filter::admits(&packet, from, to) {
+                connections.open(&packet, way, now);
+                return true;
             }
+            open
         }
         // Rules speak of IP; what is none is not let past them.
         Content::Other => from.outbound.is_none() && to.inbound.is_none(),

@@ -36,7 +36,11 @@ fn udp(from: u8, to: u8, ports: (u16, u16)) -> Vec<u8> {
 }
 
 fn udp6(from: u8, source: [u8; 16], port: u16) -> Vec<u8> {
-    bytes(PacketBuilder::ethernet2(mac(from).0, mac(2).0).ipv6(source, [2; 16], 64).udp(port, 9))
+    bytes(
+        PacketBuilder::ethernet2(mac(from).0, mac(2).0)
+            .ipv6(source, mac(2).link_local().octets(), 64)
+            .udp(port, 9),
+    )
 }
 
 fn arp(from: u8, sender_mac: MacAddress, sender: [u8; 4]) -> Vec<u8> {
@@ -51,7 +55,7 @@ fn arp(from: u8, sender_mac: MacAddress, sender: [u8; 4]) -> Vec<u8> {
 fn icmpv6(from: u8, kind: u8, target: [u8; 16]) -> Vec<u8> {
     let source = mac(from).link_local().octets();
     let builder = PacketBuilder::ethernet2(mac(from).0, mac(2).0)
-        .ipv6(source, [2; 16], 255)
+        .ipv6(source, mac(2).link_local().octets(), 255)
         .icmpv6_raw(kind, 0, [0; 4]);
     let mut frame = Vec::new();
     builder.write(&mut frame, &target).unwrap();
@@ -172,6 +176,7 @@ fn tables_are_bounded() {
     // One that is there can still be changed.
     assert!(switch.plug("a", plain(7)));
     assert!(!switch.plug("b", plain(7)), "two ports with one address");
+    assert_eq!(switch.port("b"), None, "what is refused keeps nothing of what it was");
 }
 
 fn guarded(number: u8, rules: Vec<Rule>) -> Settings {
@@ -203,4 +208,26 @@ fn rules_hold_between_ports_and_answers_come_back() {
     assert!(switch.plug("b", guarded(2, Vec::new())));
     assert_eq!(send(&mut switch, "a", &udp(1, 2, (40_000, 53))).unwrap(), ["b"]);
     assert_eq!(send(&mut switch, "a", &udp(1, 2, (40_001, 53))), Err(Dropped::Refused));
+}
+
+#[test]
+fn a_port_that_lets_all_in_opens_no_way_to_others() {
+    let mut switch = three();
+    assert!(switch.plug("b", guarded(2, Vec::new())));
+    let anyone = Rule { protocol: Protocol::Any, ports: None, peer: Peer::Anyone };
+    assert!(switch.plug("c", guarded(3, vec![anyone])));
+    let to = |mac: MacAddress| {
+        bytes(
+            PacketBuilder::ethernet2(self::mac(1).0, mac.0).ipv4(address(1), address(2), 64).udp(40_000, 22),
+        )
+    };
+    // For the address of one to the hardware address of another, and to all.
+    assert_eq!(send(&mut switch, "a", &to(mac(3))), Err(Dropped::Refused));
+    assert_eq!(send(&mut switch, "a", &to(EVERYBODY)).unwrap(), ["c"]);
+    assert_eq!(send(&mut switch, "a", &to(mac(2))), Err(Dropped::Refused));
+    // A port that comes again under its name is another one.
+    assert_eq!(send(&mut switch, "a", &udp(1, 3, (40_000, 22))).unwrap(), ["c"]);
+    switch.unplug("c");
+    assert!(switch.plug("c", guarded(3, Vec::new())));
+    assert_eq!(send(&mut switch, "a", &udp(1, 3, (40_000, 22))), Err(Dropped::Refused));
 }
