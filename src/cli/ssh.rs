@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The exit status where there was no connection, or it was lost; as `ssh` has it. Everything else is the command's.
-const NO_CONNECTION: u8 = 255;
+pub(super) const NO_CONNECTION: u8 = 255;
 
 /// The words after the command are the remote command's, whatever they look like.
 #[derive(Debug, Args)]

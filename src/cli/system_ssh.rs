@@ -1,6 +1,7 @@
 //! The programs of the system (ssh, sshfs, rsync), run with a host's key and its pinned host key.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -43,7 +44,10 @@ const WITH_VALUE: &str = "BbcDEeFIiJLlmOopQRSWw";
 /// `ssh` with options of the user's own.
 pub(super) fn ssh(context: &Context, ui: &Ui, record: &Record, rest: &[&str]) -> Result<u8, Failure> {
     refuse_host_key_options(rest)?;
-    let login = login(context, ui, record)?;
+    let login = login(context, ui, record).map_err(|failure| match failure.status() {
+        super::INTERRUPTED => failure,
+        _ => failure.with_status(super::ssh::NO_CONNECTION),
+    })?;
     // Options come before the destination, the command after it; ssh itself tells them apart.
     let mut command = Command::new("ssh");
     command.args(login.arguments()).arg(format!("{}@{}", login.ssh.user, login.ssh.host)).args(rest);
@@ -76,8 +80,11 @@ fn settings<'a>(rest: &[&'a str]) -> Vec<&'a str> {
         let Some(place) = letters.find(|letter| WITH_VALUE.contains(letter)) else { continue };
         let attached = &letters[place + 1..];
         let value = if attached.is_empty() { words.next() } else { Some(attached) };
-        if letters[place..].starts_with('o') {
-            found.extend(value.map(str::trim_start));
+        match letters[place..].chars().next() {
+            Some('o') => found.extend(value.map(str::trim_start)),
+            // What it is called otherwise.
+            Some('S') => found.push("ControlPath"),
+            _ => {}
         }
     }
     found
@@ -130,7 +137,7 @@ pub(super) fn login(context: &Context, ui: &Ui, record: &Record) -> Result<Login
         host_keys(context, ui, record)?.iter().map(|key| format!("{alias} {key}\n")).collect();
     write_atomically(&known_hosts, lines.as_bytes(), 0o600)?;
     let mut options = vec![
-        format!("UserKnownHostsFile={}", config_word(&known_hosts)),
+        format!("UserKnownHostsFile={}", config_word(&known_hosts)?),
         format!("HostKeyAlias={alias}"),
         "GlobalKnownHostsFile=/dev/null".to_owned(),
         "StrictHostKeyChecking=yes".to_owned(),
@@ -154,7 +161,7 @@ pub(super) fn login(context: &Context, ui: &Ui, record: &Record) -> Result<Login
     };
     if let Some(key) = key {
         options.push("IdentitiesOnly=yes".to_owned());
-        options.push(format!("IdentityFile={}", config_word(&key)));
+        options.push(format!("IdentityFile={}", config_word(&key)?));
     }
     Ok(Login { ssh: ssh.clone(), options })
 }
@@ -180,7 +187,10 @@ fn host_keys(context: &Context, ui: &Ui, record: &Record) -> Result<Vec<String>,
 /// Runs a program of the system in our place, as far as its terminal and exit status go.
 pub(super) fn run(mut command: Command, program: &str, feature: &str) -> Result<u8, Failure> {
     match command.status() {
-        Ok(status) => Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Ok(status) => {
+            let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+            Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Failure::text(format!("You must have a copy of the {program} binary locally to {feature}"))
                 .with_hint(format!("Install {program}, for example with your system's packages")))
@@ -189,22 +199,24 @@ pub(super) fn run(mut command: Command, program: &str, feature: &str) -> Result<
     }
 }
 
-/// A path as a word of ssh's configuration language.
-fn config_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.contains([' ', '"', '\\']) {
-        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        text
-    }
+/// A path as a word of ssh's configuration language, in which it means itself.
+fn config_word(path: &Path) -> Result<String, Failure> {
+    let text = path
+        .to_str()
+        .filter(|text| !text.contains("${") && !text.contains(char::is_control))
+        .ok_or_else(|| {
+            Failure::text(format!("The system's ssh cannot be told of `{}`", path.display()))
+                .with_hint("Use a store whose path has no control characters and no `${`")
+        })?;
+    Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")))
 }
 
-/// A word quoted for a shell.
+/// A word of the command that `rsync -e` takes: quotes are doubled there, and nothing else means anything between them.
 fn quoted(word: &str) -> String {
     if word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=/.:@,+".contains(c)) {
         word.to_owned()
     } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
+        format!("'{}'", word.replace('\'', "''"))
     }
 }
 
@@ -231,12 +243,29 @@ mod tests {
     }
 
     #[test]
+    fn paths_mean_themselves_to_the_programs_of_the_system() {
+        let word = |text: &str| config_word(Path::new(text));
+        for (path, expected) in [
+            ("/tmp/it's here", "\"/tmp/it's here\""),
+            ("/tmp/a%d/x", "\"/tmp/a%%d/x\""),
+            ("/tmp/q\"b\\", "\"/tmp/q\\\"b\\\\\""),
+        ] {
+            assert_eq!(word(path).unwrap(), expected);
+        }
+        assert!(word("/tmp/${HOME}").is_err() && word("/tmp/a\nb").is_err());
+        assert_eq!(quoted("A=\"it's\""), "'A=\"it''s\"'");
+        assert_eq!(quoted("UpdateHostKeys=no"), "UpdateHostKeys=no");
+    }
+
+    #[test]
     fn nobody_can_loosen_the_check_of_the_host_key() {
         for words in [
             &["-o", "StrictHostKeyChecking=no"][..],
             &["-A", "-ostricthostkeychecking no"],
             &["-oUserKnownHostsFile=/dev/null", "true"],
             &["-v", "-o", "HostKeyAlias=x"],
+            &["-S", "/tmp/socket"],
+            &["-AS/tmp/socket", "true"],
         ] {
             assert!(refuse_host_key_options(words).is_err(), "{words:?}");
         }

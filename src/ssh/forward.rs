@@ -117,11 +117,20 @@ impl Forward {
         let address = listener.local_addr().map_err(|source| failed(&named, source))?;
         let mut sockets = vec![listener];
         if let Some(second) = second {
-            // The same port; a computer without IPv6 does without.
-            sockets.extend(TcpListener::bind((second, address.port())).await.ok());
+            // The same port. A computer without IPv6 does without; a port that another program has is no port of ours.
+            match TcpListener::bind((second, address.port())).await {
+                Ok(listener) => sockets.push(listener),
+                Err(error) if lacks_family(&error) => {}
+                Err(source) => return Err(failed(&format!("[{second}]:{}", address.port()), source)),
+            }
         }
         Ok(Listener { sockets, address, to: self.to.clone() })
     }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// A port that is listened to.
@@ -265,6 +274,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_in_one_family_is_taken() {
+        let Ok(taken) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else {
+            skipped::say("ipv6", "a port that is taken on ::1 is not tried, which is not there");
+            return;
+        };
+        let port = taken.local_addr().unwrap().port();
+        let outcome = Forward::parse(&format!("{port}:x:1")).unwrap().listen().await;
+        assert!(matches!(outcome, Err(SshError::Listen { .. })), "{outcome:?}");
+    }
 
     #[test]
     fn forwards_are_read_as_ssh_reads_them() {

@@ -32,19 +32,19 @@ impl OfferedKey {
 /// a fingerprint, or a line of `ssh-keygen -l`. Returns what is to be recorded: `ssh-ed25519 AAAA…` or `SHA256:…`.
 pub fn expected_key(text: &str) -> Result<String, SshError> {
     let unreadable = || SshError::HostKeyInvalid { text: printable(text) };
-    let mut words = text.split_whitespace();
-    match words.find(|word| is_fingerprint(word) || word.starts_with("MD5:") || is_kind(word)) {
-        // `@cert-authority` and `@revoked` say something else than which key it is.
-        Some(_) if text.trim_start().starts_with('@') => Err(unreadable()),
-        Some(word) if is_fingerprint(word) => {
-            Pin::parse(word).map(|pin| pin.recorded()).ok_or_else(unreadable)
-        }
-        Some(kind) if is_kind(kind) => {
-            let line = format!("{kind} {}", words.next().unwrap_or_default());
-            Pin::parse(&line).map(|pin| pin.recorded()).ok_or_else(unreadable)
-        }
-        _ => Err(unreadable()),
+    let begins_key = |word: &&str| is_fingerprint(word) || word.starts_with("MD5:") || is_kind(word);
+    // `@cert-authority` and `@revoked` say something else than which key it is, and two keys are not one.
+    if text.trim_start().starts_with('@') || text.split_whitespace().filter(begins_key).count() != 1 {
+        return Err(unreadable());
     }
+    let mut words = text.split_whitespace().skip_while(|word| !begins_key(word));
+    let first = words.next().unwrap_or_default();
+    let key = if is_kind(first) {
+        format!("{first} {}", words.next().unwrap_or_default())
+    } else {
+        first.to_owned()
+    };
+    Pin::parse(&key).map(|pin| pin.recorded()).ok_or_else(unreadable)
 }
 
 /// Whether a recorded key is known by its fingerprint alone.
@@ -152,6 +152,18 @@ impl Expected {
             algorithms.sort_by_key(|algorithm| !pinned(algorithm));
         }
         algorithms
+    }
+
+    /// The kinds to ask for one after the other when another key than the expected one was shown: which kind of key a
+    /// fingerprint is of cannot be seen. None where it is known.
+    pub(super) fn other_kinds(&self) -> Vec<Vec<Algorithm>> {
+        match self {
+            Self::Keys(pins) if pins.iter().any(|pin| matches!(pin, Pin::Fingerprint(_))) => {
+                let all = known_algorithms();
+                [0..1, 1..4, 4..6].map(|range| all[range].to_vec()).to_vec()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether the key is the right one. A person may be asked, so this can take its time.
@@ -295,6 +307,9 @@ mod tests {
             "ssh-dss AAAAB3NzaC1kc3MAAAAA",
             &bare.replace("ssh-ed25519 ", "ecdsa-sha2-nistp256 "),
             "\x1b[2J",
+            &format!("{right} SHA256:mistyped"),
+            &format!("{bare} {right}"),
+            &format!("{bare} {bare}"),
         ] {
             let error = expected_key(text).unwrap_err();
             assert!(matches!(error, SshError::HostKeyInvalid { .. }), "{text}: {error}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{borrow::Cow, io};
 
 use russh::client::{self, DisconnectReason, Handle, Handler, Msg};
-use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, Disconnect, Preferred, SshId, cipher};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -73,7 +73,7 @@ impl Session {
     pub async fn connect(target: &Target, timeouts: &Timeouts) -> Result<Self, SshError> {
         let expected = Expected::new(&target.host_key)?;
         let credentials = Credentials::gather(target).await?;
-        let mut session = Self::open(&target.host, target.port, expected, timeouts).await?;
+        let mut session = Self::open_expected(&target.host, target.port, &expected, timeouts).await?;
         session.log_in(&target.user, credentials).await?;
         Ok(session)
     }
@@ -81,21 +81,46 @@ impl Session {
     /// The host key that a server shows, whatever it is; nobody logs in.
     pub async fn host_key_of(host: &str, port: u16, timeouts: &Timeouts) -> Result<OfferedKey, SshError> {
         let any = Expected::Ask(HostKeyPolicy::Ask(Arc::new(|_| true)));
-        let session = Self::open(host, port, any, timeouts).await?;
+        let kinds = any.algorithms();
+        let session = Self::open(host, port, any, kinds, timeouts).await?;
         let key = session.host_key.clone();
         session.close().await;
         Ok(key)
     }
 
-    /// Connects and agrees on keys with a server that shows an expected host key.
-    async fn open(host: &str, port: u16, expected: Expected, timeouts: &Timeouts) -> Result<Self, SshError> {
+    /// Connects and agrees on keys with a server that has an expected host key, whichever of its keys that is.
+    async fn open_expected(
+        host: &str,
+        port: u16,
+        expected: &Expected,
+        timeouts: &Timeouts,
+    ) -> Result<Self, SshError> {
+        let first = Self::open(host, port, expected.clone(), expected.algorithms(), timeouts).await;
+        if matches!(first, Err(SshError::HostKeyChanged { .. })) {
+            for kinds in expected.other_kinds() {
+                if let Ok(session) = Self::open(host, port, expected.clone(), kinds, timeouts).await {
+                    return Ok(session);
+                }
+            }
+        }
+        first
+    }
+
+    /// Connects and agrees on keys with a server that shows an expected host key of one of these kinds.
+    async fn open(
+        host: &str,
+        port: u16,
+        expected: Expected,
+        kinds: Vec<Algorithm>,
+        timeouts: &Timeouts,
+    ) -> Result<Self, SshError> {
         let mut stream = banner::connect(host, port, timeouts.connect).await?;
         tune(&stream, timeouts.idle);
         let banner = banner::read_banner(&mut stream, host, port, timeouts.banner).await?;
         let (life, dead) = oneshot::channel();
         let transport = Transport::new(stream, banner.read, dead, timeouts.idle);
         let facts = Arc::new(Facts::default());
-        let config = Arc::new(config(&expected, timeouts));
+        let config = Arc::new(config(kinds, timeouts));
         let handler = Client { host: host.to_owned(), expected: Arc::new(expected), facts: facts.clone() };
         let exchange = client::connect_stream(config, transport, handler);
         let handle = exchange_keys(host, timeouts.key_exchange, &facts, exchange).await?;
@@ -256,7 +281,7 @@ fn tune(stream: &TcpStream, idle: Duration) {
     let _ = sockopt::set_tcp_user_timeout(stream, u32::try_from(idle.as_millis()).unwrap_or(u32::MAX));
 }
 
-fn config(expected: &Expected, timeouts: &Timeouts) -> client::Config {
+fn config(kinds: Vec<Algorithm>, timeouts: &Timeouts) -> client::Config {
     const UNANSWERED: u32 = 3;
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-machine_", env!("CARGO_PKG_VERSION")))),
@@ -265,7 +290,7 @@ fn config(expected: &Expected, timeouts: &Timeouts) -> client::Config {
         keepalive_interval: Some(timeouts.idle / (UNANSWERED + 1)),
         keepalive_max: UNANSWERED as usize,
         preferred: Preferred {
-            key: expected.algorithms().into(),
+            key: kinds.into(),
             // Fastest first where the processor knows AES, as nearly all do.
             cipher: Cow::Borrowed(&[
                 cipher::AES_256_GCM,

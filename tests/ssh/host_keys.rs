@@ -159,6 +159,7 @@ fn the_systems_ssh_accepts_the_recorded_key_alone() {
     // Nobody is there to be asked, so nothing is accepted.
     let refused = through(&["true"]);
     assert!(said(&refused).contains("is unknown and was not accepted"), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(255), "{}", said(&refused));
 
     let pin = |line: &str| {
         let mut record = store.record();
@@ -241,7 +242,13 @@ fn a_host_that_was_installed_anew_is_pinned_again() {
     assert_eq!(objects[1], serde_json::json!({ "Name": "web1", "Fingerprint": right, "Key": null }));
     assert!(store.machine(&["ssh", "web1", "true"]).status.success());
 
-    assert_eq!(run(&["pin", "web1", "ssh-ed25519 mistyped"]).0, Some(1));
+    let before = store.pinned();
+    for wrong in
+        [&["ssh-ed25519 mistyped"][..], &[&right, "SHA256:mistyped"], &[words[0], words[1], words[0], "x"]]
+    {
+        assert_eq!(run(&[&["pin", "web1"], wrong].concat()).0, Some(1), "{wrong:?}");
+        assert_eq!(store.pinned(), before, "{wrong:?}");
+    }
     assert_eq!(run(&["forget", "web1"]).0, Some(0));
     assert_eq!(store.pinned(), Vec::<String>::new());
     let refused = store.machine(&["ssh", "web1", "true"]);

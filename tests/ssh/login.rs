@@ -61,6 +61,14 @@ fn the_host_key_decides() {
         assert_eq!(session.host_key().line, *shown);
     }
 
+    // By its fingerprint, whichever of the server's keys it is.
+    let sum = Command::new("ssh-keygen").arg("-lf").arg(server.path("host_ecdsa.pub")).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    let session =
+        wait(Session::connect(&pinned(&[sum.split_whitespace().nth(1).unwrap()]), &Timeouts::default()))
+            .unwrap();
+    assert_eq!(session.host_key().line, ecdsa);
+
     let error = refused(&pinned(&[&other]));
     assert!(matches!(error, SshError::HostKeyChanged { .. }), "{error}");
     for name in ["host_ed25519.pub", "key.pub"] {
@@ -89,7 +97,7 @@ fn the_host_key_decides() {
     assert_eq!(*asked.lock().unwrap(), [ed25519.clone(), ed25519.clone()]);
     let spoiled = refused(&pinned(&["ssh-ed25519 nonsense"]));
     assert!(matches!(spoiled, SshError::HostKeyRecord { .. }), "{spoiled}");
-    assert_eq!(server.logins(), 3);
+    assert_eq!(server.logins(), 4);
 }
 
 #[test]
