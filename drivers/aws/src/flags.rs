@@ -84,7 +84,7 @@ const HOST: &[Row] = &[
         Text,
         Some("debian-12"),
         "IMAGE",
-        "debian-12, debian-13, ubuntu-22.04, ubuntu-24.04, al2023, an AMI's id, or the path of an SSM parameter that holds one",
+        "The image: debian-12, debian-13, ubuntu-22.04, ubuntu-24.04, al2023, an AMI's id, or the path of an SSM parameter that holds one",
     ),
     row(
         "aws-instance-type",
@@ -322,7 +322,7 @@ const HOST: &[Row] = &[
         "The most to be paid an hour for it [default: the price on demand]",
     ),
     row("aws-spot-only", &[], None, Switch, None, "", "Fail where no spot instance can be had"),
-    row("aws-tenancy", &[], None, Text, None, "TENANCY", "default, dedicated or host"),
+    row("aws-tenancy", &[], None, Text, None, "TENANCY", "The tenancy: default, dedicated or host"),
     row("aws-placement-group", &[], None, Text, None, "NAME", "The placement group"),
     row("aws-monitoring", &["amazonec2-monitoring"], None, Switch, None, "", "Detailed monitoring"),
     row(
@@ -386,7 +386,7 @@ const HOST: &[Row] = &[
         Retired,
         None,
         "",
-        "credentials come from the AWS SDK's chain only: set AWS_ACCESS_KEY_ID or name a profile",
+        "Credentials come from the AWS SDK's chain only: set AWS_ACCESS_KEY_ID or name a profile",
     ),
     row(
         "aws-secret-key",
@@ -395,7 +395,7 @@ const HOST: &[Row] = &[
         Retired,
         None,
         "",
-        "credentials come from the AWS SDK's chain only: set AWS_SECRET_ACCESS_KEY or name a profile",
+        "Credentials come from the AWS SDK's chain only: set AWS_SECRET_ACCESS_KEY or name a profile",
     ),
     row(
         "aws-session-token",
@@ -404,7 +404,7 @@ const HOST: &[Row] = &[
         Retired,
         None,
         "",
-        "credentials come from the AWS SDK's chain only: set AWS_SESSION_TOKEN or name a profile",
+        "Credentials come from the AWS SDK's chain only: set AWS_SESSION_TOKEN or name a profile",
     ),
     row(
         "aws-block-duration-minutes",
