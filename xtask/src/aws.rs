@@ -43,22 +43,36 @@ fn prepare() -> Result<PathBuf> {
     Ok(moto)
 }
 
-/// The tests that need an AWS. The images and the engine are built already.
+/// The tests that need an AWS. The images and the engine are built already. Those whose instances do not boot run side by
+/// side: they wait for one another's calls, and for AWS' time, more than for the processor.
 pub(crate) fn test(path: &OsStr) -> Result<()> {
     let moto = prepare()?;
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
-    check(
-        cargo()
-            .args(["test", "--workspace", "--test", "aws", "--test", "self", "--"])
-            .args(["--ignored", "--test-threads", "1", "--nocapture"])
-            .env("PATH", path)
-            .env("MOTO_SERVER", moto)
-            .env("MACHINE_PROGRAM", machine_program())
-            .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
-            .env("MACHINE_TEST_IMAGE", image)
-            .env("AWS_BENCH_IMAGES", root().join("target/images")),
-    )
+    let tests = |arguments: &[&str]| {
+        check(
+            cargo()
+                .args(["test", "--workspace", "--test", "aws", "--test", "aws_contract", "--test", "self"])
+                .args(["--", "--ignored"])
+                .args(arguments)
+                .env("PATH", path)
+                .env("MOTO_SERVER", &moto)
+                .env("MACHINE_PROGRAM", machine_program())
+                .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
+                .env("MACHINE_TEST_IMAGE", &image)
+                .env("AWS_BENCH_PROGRAM", bench_program())
+                .env("AWS_BENCH_IMAGES", root().join("target/images"))
+                // Good there and nowhere else.
+                .env("AWS_ACCESS_KEY_ID", "AKIABENCH")
+                .env("AWS_SECRET_ACCESS_KEY", "bench")
+                .env("AWS_EC2_METADATA_DISABLED", "true"),
+        )
+    };
+    tests(&["--test-threads", "4", "--skip", BOOTS[0], "--skip", BOOTS[1]])?;
+    tests(&["--test-threads", "2", "--nocapture", BOOTS[0], BOOTS[1]])
 }
+
+/// What the names of tests have in them whose instances are VMs.
+const BOOTS: [&str; 2] = ["boots::", "an_instance_is_a_vm"];
 
 /// The figures of the driver, printed by a program of the bench.
 pub(crate) fn figures() -> Result<()> {

@@ -167,11 +167,11 @@ impl store::Bench {
         self.on_disk(name)["Phase"].as_str().unwrap_or("none").to_owned()
     }
 
-    /// Runs `machine`, which must succeed, and returns what it said besides its answer.
+    /// Runs `machine`, which must succeed, and returns all that it said, on both ways.
     pub(crate) fn says(&self, arguments: &[&str]) -> String {
         let output = self.try_machine(arguments);
         assert!(output.status.success(), "machine {}: {}", arguments.join(" "), store::show(&output));
-        String::from_utf8(output.stderr).unwrap()
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     }
 
     /// Starts a creation and waits until its instances run; hosts without a VM come no further.
