@@ -65,10 +65,7 @@ async fn terminate(region: &Arc<Region>, id: &str) -> Result<(), DriverError> {
             .send()
             .await
             .answer(Call::TerminateInstances, &region.api);
-        let error = match answer {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
+        let Err(error) = answer else { return Ok(()) };
         if error.is("OperationNotPermitted") {
             return Err(DriverError::refused(format!("The instance {id} is protected against termination"))
                 .with_hint(format!(

@@ -97,14 +97,13 @@ pub(crate) async fn ensure(
     let mut ids = Vec::new();
     if config.groups.is_empty() {
         let name = tags::name_of_ours(host);
-        let group = match &book.made.own_group {
-            Some(id) => Made { id: id.clone(), is_new: false },
-            None => {
-                book.intend(SECURITY_GROUP, &name).await?;
-                progress.step("Creating the security group");
-                let about = format!("The host {} of machine", host.name);
-                make(region, &name, &plan.vpc, &about, &tags::of_host(host, &config.tags)).await?
-            }
+        let group = if let Some(id) = &book.made.own_group {
+            Made { id: id.clone(), is_new: false }
+        } else {
+            book.intend(SECURITY_GROUP, &name).await?;
+            progress.step("Creating the security group");
+            let about = format!("The host {} of machine", host.name);
+            make(region, &name, &plan.vpc, &about, &tags::of_host(host, &config.tags)).await?
         };
         book.made.own_group = Some(group.id.clone());
         ids.push(group.id.clone());
