@@ -268,6 +268,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     // Blocking reads of standard input must not keep the process alive, nor the terminal as they changed it.
     runtime.shutdown_background();
     crate::terminal::restore();
+    ui::go_on();
     Ok(result)
 }
 

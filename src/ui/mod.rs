@@ -29,6 +29,7 @@ pub(crate) use failure::chain;
 pub use lane::{Lane, Outcome};
 pub(crate) use live::Live;
 pub use question::Questions;
+pub(crate) use question::go_on;
 pub use report::Report;
 pub use table::aligned;
 pub use transfer::Transfer;
@@ -232,7 +233,7 @@ impl Ui {
                     Some(host) => format!("({host}) {text}"),
                     None => text.into_owned(),
                 };
-                if self.questions.hold(&text) {
+                if question::hold(self.talk, &text) {
                     return;
                 }
                 self.bars.suspend(|| match self.talk {
