@@ -85,3 +85,35 @@ pub async fn remove_leftovers(
     }
     Ok(driver.remove_leftovers(options, chosen, progress).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use machine_driver::Silent;
+    use machine_driver_none::NoDriver;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn nothing_is_removed_as_long_as_a_record_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path()).unwrap();
+        std::fs::create_dir_all(folder.path().join("machines/bad")).unwrap();
+        std::fs::write(folder.path().join("machines/bad/config.json"), "{").unwrap();
+        let unreadable: Vec<_> = store
+            .list()
+            .unwrap()
+            .into_iter()
+            .filter_map(|(name, record)| Some((name, record.err()?)))
+            .collect();
+        let (driver, options) = (NoDriver::new(), Options::default());
+        let refused = remove_leftovers(&driver, &options, unreadable, &[], &Silent).await.unwrap_err();
+        assert!(matches!(&refused, LeftoversError::Unreadable { host, .. } if host == "bad"), "{refused}");
+        assert!(refused.hint().unwrap().contains("rm -f bad"));
+        // The driver would have been asked otherwise.
+        let asked = remove_leftovers(&driver, &options, Vec::new(), &[], &Silent).await.unwrap_err();
+        assert!(matches!(asked, LeftoversError::Driver(_)), "{asked}");
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod authority;
+mod crashes;
 mod engine;
 mod home;
 #[path = "../provision/host.rs"]
