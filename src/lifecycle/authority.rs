@@ -18,12 +18,13 @@ use machine_pki::{Fingerprint, PkiError};
 
 use super::{
     BringUpError, Context, Made, TrustError, bring_up, host_key,
+    locked::LockedHost,
     trust::{self, Signer},
 };
 use crate::{
     engine_api::EngineError,
     provision,
-    store::{ClientFiles, HostFiles, HostLock, Operation, Record, StoreError, Transport},
+    store::{ClientFiles, HostFiles, Operation, Transport},
 };
 
 /// How long an engine may take to read its certificates again.
@@ -100,39 +101,39 @@ pub async fn move_host(
     to: &Signer,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
-    let (lock, mut record) = begin(context, name)?;
-    let from = match record.transport {
+    let mut host = LockedHost::open(context, name, Operation::RenewCertificates)?;
+    let from = match host.record.transport {
         Transport::Plain => return Err(TrustError::NoTls { name: name.clone() }.into()),
         Transport::MutualTls { authority, .. } if authority == Some(to.fingerprint) => return Ok(()),
         Transport::MutualTls { authority, .. } => authority,
     };
-    super::certificates::find(context, &lock, &mut record, progress).await?;
+    host.refresh(progress).await?;
     progress.step("Announcing the other authority");
     let trusted = match &from {
         // Its folder has what its clients believe, or nobody ever said whom it trusts.
         Some(from) => {
             let own = trust::certificate_of(context, name, from)?;
-            record.transport =
+            host.record.transport =
                 Transport::MutualTls { authority: Some(*from), also_trusted: Some(to.fingerprint) };
-            context.store.save(&lock, &mut record)?;
+            host.save()?;
             if let Some(client) = context.store.host_copies(name)?.client {
                 let client = ClientFiles {
                     ca_pem: format!("{}\n{}", own.trim_end(), to.certificate_pem()),
                     cert_pem: client.certificate_pem,
                     key_pem: client.key_pem,
                 };
-                context.store.replace_host_copies(&lock, name, &client, None)?;
+                context.store.replace_host_copies(&host.lock, name, &client, None)?;
             }
             format!("{}\n{}", to.certificate_pem().trim_end(), own)
         }
         None => to.certificate_pem().to_owned(),
     };
-    let server = to.issue_server(name, &trust::server_names(&record))?;
+    let server = to.issue_server(name, &trust::server_names(&host.record))?;
     let files = trust::host_files(trusted.clone(), server);
     let client = ClientFiles { ca_pem: trusted, ..to.client_files() };
-    install(context, &lock, &mut record, &client, &files, progress).await?;
-    record.transport = Transport::MutualTls { authority: Some(to.fingerprint), also_trusted: from };
-    context.store.save(&lock, &mut record)?;
+    install(context, &mut host, &client, &files, progress).await?;
+    host.record.transport = Transport::MutualTls { authority: Some(to.fingerprint), also_trusted: from };
+    host.save()?;
     Ok(())
 }
 
@@ -152,8 +153,9 @@ pub async fn finish_move(
     name: &HostName,
     progress: &dyn Progress,
 ) -> Result<Option<Vec<String>>, BringUpError> {
-    let (lock, mut record) = begin(context, name)?;
-    let Transport::MutualTls { authority: Some(authority), also_trusted: Some(before) } = record.transport
+    let mut host = LockedHost::open(context, name, Operation::RenewCertificates)?;
+    let Transport::MutualTls { authority: Some(authority), also_trusted: Some(before) } =
+        host.record.transport
     else {
         return Ok(None);
     };
@@ -161,19 +163,12 @@ pub async fn finish_move(
     if !waiting.is_empty() {
         return Ok(Some(waiting));
     }
-    super::certificates::find(context, &lock, &mut record, progress).await?;
-    let (client, files) = trust::certificates_of(context, &record, &authority)?;
-    install(context, &lock, &mut record, &client, &files, progress).await?;
-    record.transport = Transport::trusting(authority);
-    context.store.save(&lock, &mut record)?;
+    host.refresh(progress).await?;
+    let (client, files) = trust::certificates_of(context, &host.record, &authority)?;
+    install(context, &mut host, &client, &files, progress).await?;
+    host.record.transport = Transport::trusting(authority);
+    host.save()?;
     Ok(None)
-}
-
-fn begin(context: &Context, name: &HostName) -> Result<(HostLock, Record), StoreError> {
-    let lock = context.store.lock(name)?;
-    let record = super::power::load_or_unlock(context, name, &lock)?;
-    record.phase.check(name, Operation::RenewCertificates)?;
-    Ok((lock, record))
 }
 
 fn is_about_trust(error: &EngineError) -> bool {
@@ -186,14 +181,13 @@ fn is_about_trust(error: &EngineError) -> bool {
 /// On the host first; its clients follow when the engine has answered them.
 async fn install(
     context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
+    host: &mut LockedHost<'_>,
     client: &ClientFiles,
     files: &HostFiles,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
     progress.step("Installing TLS certificates");
-    let session = host_key::log_in_for_secrets(context, lock, record, progress).await?;
+    let session = host_key::log_in_for_secrets(context, &host.lock, &mut host.record, progress).await?;
     let tls = provision::TlsFiles {
         ca_pem: files.ca_pem.clone(),
         server_pem: files.server_pem.clone(),
@@ -203,7 +197,7 @@ async fn install(
     session.close().await;
     let deadline = tokio::time::Instant::now() + TAKE_UP_AT_MOST;
     loop {
-        match bring_up::check_engine(record, client, progress).await {
+        match bring_up::check_engine(&host.record, client, progress).await {
             // It has been told to read its files again, and has not done so yet.
             Err(BringUpError::Engine { source, .. })
                 if is_about_trust(&source) && tokio::time::Instant::now() < deadline =>
@@ -214,6 +208,6 @@ async fn install(
             Ok(_) => break,
         }
     }
-    context.store.replace_host_copies(lock, &record.name, client, Some(files))?;
+    context.store.replace_host_copies(&host.lock, &host.record.name, client, Some(files))?;
     Ok(())
 }

@@ -3,10 +3,10 @@
 use machine_driver::{HostName, Progress};
 use machine_pki::Fingerprint;
 
-use super::{BringUpError, Context, TrustError, bring_up, host_key, trust};
+use super::{BringUpError, Context, TrustError, bring_up, host_key, locked::LockedHost, trust};
 use crate::{
     provision,
-    store::{HostLock, Operation, Record, StoreError, Transport},
+    store::{Operation, Record, StoreError, Transport},
 };
 
 /// Renews the server certificate of a host and has the engine take it up. Who signs is who signed before.
@@ -15,16 +15,14 @@ pub async fn regenerate_server(
     name: &HostName,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
-    let lock = context.store.lock(name)?;
-    let mut record = super::power::load_or_unlock(context, name, &lock)?;
-    record.phase.check(name, Operation::RenewCertificates).map_err(StoreError::from)?;
-    if record.transport == Transport::Plain {
+    let mut host = LockedHost::open(context, name, Operation::RenewCertificates)?;
+    if host.record.transport == Transport::Plain {
         return Err(TrustError::NoTls { name: name.clone() }.into());
     }
-    find(context, &lock, &mut record, progress).await?;
+    host.refresh(progress).await?;
     progress.step("Regenerating TLS certificates");
-    let (client, files) = trust::host_certificates(context, &lock, &mut record, true)?;
-    let session = host_key::log_in_for_secrets(context, &lock, &mut record, progress).await?;
+    let (client, files) = trust::host_certificates(context, &host.lock, &mut host.record, true)?;
+    let session = host_key::log_in_for_secrets(context, &host.lock, &mut host.record, progress).await?;
     let tls = provision::TlsFiles {
         ca_pem: files.ca_pem,
         server_pem: files.server_pem,
@@ -32,22 +30,8 @@ pub async fn regenerate_server(
     };
     provision::install_certificates(&session, &tls, progress).await?;
     session.close().await;
-    bring_up::check_engine(&record, &client, progress).await?;
-    context.store.save(&lock, &mut record)?;
-    Ok(())
-}
-
-/// Sees to it that a host is reached, and where, as far as its driver has a say in that.
-pub(super) async fn find(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
-    progress: &dyn Progress,
-) -> Result<(), BringUpError> {
-    if context.driver(record)?.info().features.power {
-        context.refresh(lock, record, progress).await?;
-    }
-    Ok(())
+    bring_up::check_engine(&host.record, &client, progress).await?;
+    Ok(host.save()?)
 }
 
 /// What became of the hosts' copies when the client certificate was renewed.

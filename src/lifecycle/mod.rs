@@ -10,6 +10,7 @@ mod certificates;
 mod create;
 mod host_key;
 mod leftovers;
+mod locked;
 mod login;
 mod power;
 mod remove;

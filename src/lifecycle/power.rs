@@ -2,8 +2,8 @@
 
 use machine_driver::{DriverError, HostName, Progress, State};
 
-use super::{BringUpError, Context, Keys, RefreshError, bring_up};
-use crate::store::{HostLock, Operation, Phase, Record, RecordJournal, StoreError};
+use super::{BringUpError, Context, RefreshError, locked::LockedHost};
+use crate::store::{HostLock, Operation, Phase, Record, StoreError};
 
 /// What is to be done to a host's power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,29 +65,23 @@ pub async fn power(
     what: Power,
     progress: &dyn Progress,
 ) -> Result<Record, PowerError> {
-    let lock = context.store.lock(name)?;
-    let mut record = load_or_unlock(context, name, &lock)?;
-    record.phase.check(name, what.operation()).map_err(StoreError::from)?;
-    let driver = context.driver(&record)?;
-    let (paths, keys) = (context.paths(&record), Keys::default());
-    let before = record.clone();
-    let view = super::view(&before, &paths, &keys);
-    if driver.info().features.power {
-        let state = driver.state(&view, &record.driver.state).await?;
+    let mut host = LockedHost::open(context, name, what.operation())?;
+    if host.features().power {
+        let state = host.state().await?;
         let already = match (what, state) {
             (Power::Start, State::Running) => Some("running"),
             (Power::Stop | Power::Kill, State::Stopped) => Some("stopped"),
             _ => None,
         };
         if let Some(word) = already {
-            if record.state != state {
-                record.state = state;
-                context.store.save(&lock, &mut record)?;
+            if host.record.state != state {
+                host.record.state = state;
+                host.save()?;
             }
             // A start that was interrupted after the boot still has its engine to see to; and the host may be
             // reached elsewhere now, or from elsewhere.
-            let settled = record.phase == Phase::Ready;
-            if what != Power::Start || (!context.refresh(&lock, &mut record, progress).await? && settled) {
+            let settled = host.record.phase == Phase::Ready;
+            if what != Power::Start || (!host.refresh(progress).await? && settled) {
                 return Err(PowerError::Already { name: name.clone(), state: word });
             }
         }
@@ -98,7 +92,7 @@ pub async fn power(
         Power::Restart => "Restarting",
         Power::Kill => "Killing",
     });
-    let mut journal = RecordJournal::new(&context.store, &lock, &mut record);
+    let (driver, view, mut journal) = host.at_driver();
     match what {
         Power::Start => driver.start(&view, &mut journal, progress).await?,
         Power::Stop => driver.stop(&view, &mut journal, progress).await?,
@@ -106,18 +100,16 @@ pub async fn power(
         Power::Kill => driver.kill(&view, &mut journal, progress).await?,
     }
     if matches!(what, Power::Stop | Power::Kill) {
-        record.state = State::Stopped;
-        context.store.save(&lock, &mut record)?;
-        return Ok(record);
+        host.record.state = State::Stopped;
+        host.save()?;
+        return Ok(host.record);
     }
-    record.state = State::Running;
-    let endpoint = driver.endpoint(&super::view(&before, &paths, &keys), &record.driver.state).await?;
-    record.set_endpoint(endpoint, &paths.folder);
-    context.store.save(&lock, &mut record)?;
-    if driver.info().features.provisioned {
-        bring_up::bring_up(context, &lock, &mut record, progress).await?;
+    host.record.state = State::Running;
+    host.record_endpoint().await?;
+    if host.features().provisioned {
+        host.bring_up(progress).await?;
     }
-    Ok(record)
+    Ok(host.record)
 }
 
 /// Runs the whole provisioning again. Returns the record and what was changed on the host.
@@ -126,19 +118,16 @@ pub async fn reprovision(
     name: &HostName,
     progress: &dyn Progress,
 ) -> Result<(Record, Vec<String>), PowerError> {
-    let lock = context.store.lock(name)?;
-    let mut record = load_or_unlock(context, name, &lock)?;
-    record.phase.check(name, Operation::Provision).map_err(StoreError::from)?;
-    let driver = context.driver(&record)?;
-    if !driver.info().features.provisioned {
+    let mut host = LockedHost::open(context, name, Operation::Provision)?;
+    if !host.features().provisioned {
         let error = DriverError::unsupported("Hosts without a driver are not provisioned");
         return Err(error.into());
     }
-    if record.phase == Phase::Ready && driver.info().features.power {
-        context.refresh(&lock, &mut record, progress).await?;
+    if host.record.phase == Phase::Ready {
+        host.refresh(progress).await?;
     }
-    let changed = bring_up::bring_up(context, &lock, &mut record, progress).await?;
-    Ok((record, changed))
+    let changed = host.bring_up(progress).await?;
+    Ok((host.record, changed))
 }
 
 /// The record of a host; where there is none, the lock that was taken for it leaves nothing behind.
