@@ -187,6 +187,13 @@ fn the_systems_ssh_accepts_the_recorded_key_alone() {
     );
     let refused = through(&["-o", "StrictHostKeyChecking=no", "true"]);
     assert!(said(&refused).contains("`StrictHostKeyChecking` cannot be given"), "{}", said(&refused));
+
+    // One that is killed ends as it would under a shell.
+    let program = store.root().join("ssh");
+    fs::write(&program, "#!/bin/sh\nkill -TERM $$\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let killed = store.command(&["ssh", "web1", "-A"]).env("PATH", store.root()).output().unwrap();
+    assert_eq!(killed.status.code(), Some(143), "{}", said(&killed));
 }
 
 #[test]
