@@ -82,7 +82,7 @@ fn ls_shows_what_was_known_last_and_refreshes_it_in_place() {
     let text = on_a_terminal(&mut home.command(&[
         "ls",
         "-t",
-        "6",
+        "4",
         "-f",
         "table {{.Name}} {{.State}} {{.DockerVersion}} {{.Error}}",
     ]));
@@ -98,7 +98,7 @@ fn ls_shows_what_was_known_last_and_refreshes_it_in_place() {
     // The list itself comes last, as it comes through a pipe.
     let end = text.rfind("NAME STATE DOCKER ERRORS").unwrap();
     assert!(!text[end..].contains('…'), "{text:?}");
-    assert!(text[end..].contains("slow Timeout  No answer within 6 s; last seen: Running"), "{text:?}");
+    assert!(text[end..].contains("slow Timeout  No answer within 4 s; last seen: Running"), "{text:?}");
     let piped = stdout(&home.machine(&["ls", "-t", "1", "-f", "table {{.Name}} {{.State}}"]));
     assert_eq!(piped, "NAME STATE\nquick Running\nslow Timeout\n");
 }
