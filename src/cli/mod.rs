@@ -246,7 +246,8 @@ fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> 
     Ok(Report::status(status?))
 }
 
-/// Runs `work` to its end, or until Ctrl-C, SIGTERM or the end of the terminal: then it is dropped where it stands, and `None` is returned.
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM: then it is dropped where it stands, and `None` is returned.
+/// SIGHUP is left as it is: whoever runs this under `nohup` has it ignored.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -256,13 +257,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let result = runtime.block_on(async {
         let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|error| Failure::because("Could not listen for signals", &error))?;
-        let mut hung_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
-            .map_err(|error| Failure::because("Could not listen for signals", &error))?;
         Ok::<_, Failure>(tokio::select! {
             done = work => Some(done),
             _ = tokio::signal::ctrl_c() => None,
             _ = terminated.recv() => None,
-            _ = hung_up.recv() => None,
         })
     })?;
     // Blocking reads of standard input must not keep the process alive, nor the terminal as they changed it.
