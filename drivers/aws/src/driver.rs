@@ -252,14 +252,22 @@ impl Driver for Aws {
             "The record is lost: what carries the host's id is looked for in {}",
             regions.join(", ")
         ));
+        // What cannot be looked for in one region is no reason to leave the others.
+        let mut failed = None;
         for name in regions {
             // All that a record would say is the region.
             let plan = Plan { region: name, ..Plan::default() };
             let mut book = record::with(&mut *journal, Made { plan: Some(plan), ..Made::default() });
-            let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
-            noting_retries(progress, Box::pin(take_down(&region, host, &mut book, progress, true))).await?;
+            let work = async {
+                let (_, region) = self.regions.of_host(host, book.made.plan.as_ref()).await?;
+                take_down(&region, host, &mut book, progress, true).await
+            };
+            if let Err(error) = noting_retries(progress, Box::pin(work)).await {
+                progress.note(&error.to_string());
+                failed.get_or_insert(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {

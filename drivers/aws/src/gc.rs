@@ -12,7 +12,8 @@ use crate::{
     error::{Answer as _, ApiError, printable},
     groups,
     region::Region,
-    tags, watch,
+    tags,
+    watch::{self, Instance},
 };
 
 const INSTANCE: &str = "instance";
@@ -46,8 +47,11 @@ pub(crate) async fn find(region: &Arc<Region>) -> Result<Vec<Leftover>, DriverEr
 async fn ask(api: &Api) -> Result<Vec<Leftover>, ApiError> {
     let ours = || filter("tag-key", [tags::NAME]);
     let mut found = Vec::new();
-    for instance in watch::describe(api, vec![ours()]).await?.iter().filter(|instance| !instance.is_ending())
-    {
+    let is_ours = |instance: &&Instance| {
+        let host = instance.tags.get(tags::ID);
+        !instance.is_ending() && host.is_some_and(|host| instance.was_started_for(host))
+    };
+    for instance in watch::describe(api, vec![ours()]).await?.iter().filter(is_ours) {
         let tags: Vec<(&str, &str)> =
             instance.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         found.push(leftover(api, INSTANCE, &instance.id, &tags));

@@ -66,7 +66,11 @@ fn attempt(config: &Config, plan: &Plan, launch: Launch) -> String {
 
 /// The instances that carry the host's id.
 pub(crate) async fn tagged(region: &Region, host: &HostView) -> Result<Vec<Instance>, ApiError> {
-    watch::describe(&region.api, vec![filter(&tags::filter_name(tags::ID), [host.id.to_string()])]).await
+    let id = host.id.to_string();
+    let mut found =
+        watch::describe(&region.api, vec![filter(&tags::filter_name(tags::ID), [id.as_str()])]).await?;
+    found.retain(|instance| instance.was_started_for(&id));
+    Ok(found)
 }
 
 /// The instance of an earlier run that lives, looked for until it is found or the time is up.
@@ -103,7 +107,7 @@ pub(crate) async fn ensure(
     if let Some(id) = book.made.instance.clone() {
         let known = region
             .watch
-            .find(&id, region.pace.for_absence())
+            .find(&id, region.pace.for_consistency())
             .await
             .map_err(|error| error.during(format!("Could not look for the instance {id}")))?;
         if known.is_some_and(|instance| !instance.is_ending()) {
@@ -145,7 +149,7 @@ pub(crate) async fn ensure(
             return Err(error.during(failed()));
         };
         // Another token would make another instance.
-        if unsure && let Some(found) = find(region, host, Some(region.pace.for_absence())).await? {
+        if unsure && let Some(found) = find(region, host, Some(region.pace.for_consistency())).await? {
             return adopt(host, book, &found).await;
         }
         let instead = if next.spot == launch.spot {

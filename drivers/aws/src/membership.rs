@@ -2,7 +2,14 @@
 
 use machine_driver::{DriverError, HostView, Progress, Rule};
 
-use crate::{api::Call, config::Config, error::Answer as _, groups, launch, region::Region, state::Book};
+use crate::{
+    api::Call,
+    config::Config,
+    error::Answer as _,
+    groups, launch,
+    region::Region,
+    state::{Book, SHARED_GROUP},
+};
 
 /// Lets in what the options say and these rules, and no more what was let in for earlier ones. The members of a cluster
 /// are those who have its group: a host for which no rule names the cluster any more leaves it.
@@ -24,28 +31,41 @@ pub(crate) async fn admit(
         return Ok(());
     }
     progress.step("Letting in what is wanted");
+    // Those of an earlier change that was cut off are in the journal only.
+    let shared = book.journal.entries().into_iter().filter(|entry| entry.kind == SHARED_GROUP);
+    let before: Vec<String> =
+        book.made.groups.iter().cloned().chain(shared.filter_map(|entry| entry.id)).collect();
     groups::ensure(region, host, config, &plan, rules, book, progress).await?;
     if let Some(id) = book.made.instance.clone() {
-        join(region, host, &id, &book.made.groups).await?;
+        join(region, host, &id, &before, &book.made.groups).await?;
     }
     rules.clone_into(&mut book.made.admitted);
     book.save().await
 }
 
-/// Has an instance be in these groups and no others.
-async fn join(region: &Region, host: &HostView, id: &str, groups: &[String]) -> Result<(), DriverError> {
+/// Has an instance be in these groups, and no more in those that it had because of us before. Others stay.
+async fn join(
+    region: &Region,
+    host: &HostView,
+    id: &str,
+    before: &[String],
+    now: &[String],
+) -> Result<(), DriverError> {
     let attempt = || format!("Could not change the security groups of the instance {id}");
     let found =
         region.watch.find(id, region.pace.for_absence()).await.map_err(|error| error.during(attempt()))?;
     let instance = found.filter(|instance| !instance.is_ending()).ok_or_else(|| launch::gone(host, id))?;
-    if instance.groups == groups.iter().cloned().collect() {
+    let mut groups = instance.groups.clone();
+    groups.retain(|group| !before.contains(group));
+    groups.extend(now.iter().cloned());
+    if instance.groups == groups {
         return Ok(());
     }
     let answer = region
         .api
         .modify_instance_attribute()
         .instance_id(id)
-        .set_groups(Some(groups.to_vec()))
+        .set_groups(Some(groups.into_iter().collect()))
         .send()
         .await
         .answer(Call::ModifyInstanceAttribute, &region.api);

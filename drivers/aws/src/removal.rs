@@ -96,6 +96,7 @@ async fn look(api: &Api, host: &HostView, recorded: &Recorded) -> Result<Found, 
     let id = host.id.to_string();
     let instances = async {
         let mut found = watch::describe(api, vec![filter(&by, [id.as_str()])]).await?;
+        found.retain(|instance| instance.was_started_for(&id));
         if let Some(known) = &recorded.instance.1
             && !found.iter().any(|instance| instance.id == *known)
         {
@@ -218,7 +219,11 @@ async fn find(
     recorded: &Recorded,
     progress: &dyn Progress,
 ) -> Result<Found, DriverError> {
-    let mut backoff = region.pace.for_absence();
+    // An instance that was asked for, without an answer, may be there and hidden for as long as anything.
+    let mut backoff = match &recorded.instance {
+        (true, None) => region.pace.for_consistency(),
+        _ => region.pace.for_absence(),
+    };
     let mut is_first = true;
     loop {
         let found = look(&region.api, host, recorded).await.map_err(|error| not_looked_for(host, error))?;

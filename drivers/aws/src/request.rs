@@ -30,7 +30,10 @@ pub(crate) fn request(
     plan: &Plan,
     launch: Launch,
 ) -> Result<(RunInstancesFluentBuilder, InstanceNetworkInterfaceSpecification), DriverError> {
-    let place = &plan.places[launch.place.min(plan.places.len().saturating_sub(1))];
+    let place = plan.places.get(launch.place).or_else(|| plan.places.last()).ok_or_else(|| {
+        DriverError::failed(format!("The record of `{}` names no subnet for its instance", host.name))
+            .with_hint(format!("Remove the host with `machine rm {}` and create it again", host.name))
+    })?;
     let tags = tags::of_host(host, &config.tags);
     let root = &config.root;
     let disk = EbsBlockDevice::builder()

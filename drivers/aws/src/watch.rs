@@ -30,6 +30,8 @@ pub(crate) struct Instance {
     pub(crate) private_address: Option<String>,
     pub(crate) ipv6_address: Option<String>,
     pub(crate) spot_request: Option<String>,
+    /// What it was asked for with; tags are copied by whoever starts another one like it, this is not.
+    pub(crate) client_token: String,
     /// Ids of its security groups.
     pub(crate) groups: BTreeSet<String>,
     pub(crate) tags: HashMap<String, String>,
@@ -49,6 +51,7 @@ impl Instance {
             private_address: text(instance.private_ip_address()),
             ipv6_address: text(instance.ipv6_address()),
             spot_request: text(instance.spot_instance_request_id()),
+            client_token: instance.client_token().unwrap_or_default().to_owned(),
             groups: instance
                 .security_groups()
                 .iter()
@@ -60,6 +63,11 @@ impl Instance {
                 .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
                 .collect(),
         })
+    }
+
+    /// Whether it was started for the host with this id, and not only tagged like its instance.
+    pub(crate) fn was_started_for(&self, host_id: &str) -> bool {
+        self.client_token.strip_prefix(host_id).is_some_and(|rest| rest.starts_with('-'))
     }
 
     /// Whether it ends or has ended, for good.

@@ -301,18 +301,40 @@ async fn members_come_and_go() {
     let host = cloud.host(&driver, folder.path()).await;
     let mut journal = MemoryJournal::default();
     driver.create(&host, &mut journal, &Silent).await.unwrap();
-    let groups = || cloud.aws.instances().unwrap()[0]["groups"].as_array().unwrap().len();
+    let instance = journal.state["instance"].as_str().unwrap().to_owned();
+    let groups = || {
+        let all = cloud.aws.instances().unwrap();
+        let one = all.iter().find(|one| one["id"] == instance.as_str());
+        one.unwrap()["groups"].as_array().unwrap().len()
+    };
     assert_eq!(groups(), 1);
+    // Somebody gives it a group by hand, and starts another one like it.
+    let own = journal.state["own_group"].as_str().unwrap().to_owned();
+    let made = cloud.ask("Action=CreateSecurityGroup&GroupName=theirs&GroupDescription=x");
+    let theirs = between(&made, "<groupId>", "</").to_owned();
+    cloud.ask(&format!(
+        "Action=ModifyInstanceAttribute&InstanceId={instance}&GroupId.1={own}&GroupId.2={theirs}"
+    ));
+    assert_eq!(groups(), 2);
+    let copy = cloud.ask(&format!(
+        "Action=RunInstances&ImageId=ami-0deb12a0000000001&InstanceType=t3.small&MinCount=1&MaxCount=1&\
+         TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=machine%3Aid&\
+         TagSpecification.1.Tag.1.Value={}",
+        host.id
+    ));
+    let copy = between(&copy, "<instanceId>", "</").to_owned();
     let rules = [open(2377, Source::Members("prod".to_owned()))];
     driver.admit(&host, &rules, &mut journal, &Silent).await.unwrap();
-    assert_eq!(groups(), 2);
+    assert_eq!(groups(), 3);
     let shared = journal.state["groups"][1].as_str().unwrap().to_owned();
     assert_eq!(cloud.rules(&shared), set([("2377", &shared)]));
     driver.admit(&host, &[], &mut journal, &Silent).await.unwrap();
-    assert_eq!(groups(), 1);
+    assert_eq!(groups(), 2, "what was given by hand stays");
     let endpoint = driver.endpoint(&host, &journal.state).await.unwrap();
     let inside = endpoint.inside.unwrap();
     assert!(inside.network.starts_with("vpc-") && inside.address.is_ipv4(), "{inside:?}");
     driver.remove(&host, &mut journal, &Silent).await.unwrap();
-    assert_eq!(cloud.aws.left().unwrap(), json!({}));
+    let left = cloud.aws.left().unwrap();
+    assert_eq!(left[REGION]["instances"], json!([copy]), "a copy with the same tags is not ours");
+    assert_eq!(left[REGION]["security_groups"], json!([theirs]));
 }
