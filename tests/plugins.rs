@@ -111,3 +111,31 @@ fn an_option_that_machine_has_itself_is_refused() {
         "{stderr}"
     );
 }
+
+#[test]
+fn a_host_whose_removal_broke_off_is_being_removed_unless_it_is_seen_to_be_there() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("machine-driver-slow");
+    let hello = r#"{"result":{"contract":2,"info":{"name":"slow","summary":"S","features":{"provisioned":false,"power":true,"login":"none","host_key":"none","adopted":true}},"flags":[]}}"#;
+    let endpoint = r#"{"result":{"address":"192.0.2.7","engine_port":2375,"url":null,"ssh":null}}"#;
+    let failed = r#"{"error":{"kind":"failed","message":"cut off"}}"#;
+    let answers = format!(
+        "#!/bin/sh\nread -r request\ncase $request in\n*'\"call\":\"hello\"'*) echo '{hello}';;\n\
+         *'\"call\":\"endpoint\"'*) echo '{endpoint}';;\n*'\"call\":\"remove\"'*) echo '{failed}';;\n\
+         *'\"call\":\"state\"'*) cat \"$HOME/state\";;\n*) echo '{{\"result\":{{}}}}';;\nesac\n"
+    );
+    fs::write(&program, answers).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |arguments: &[&str]| machine(home.path(), home.path().to_str().unwrap(), arguments);
+    let phase = || text(&run(&["inspect", "--format", "{{.Phase}}", "mc1"]).stdout).trim().to_owned();
+    let created = run(&["create", "-d", "slow", "mc1"]);
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    // It was refused, and runs on.
+    fs::write(home.path().join("state"), "{\"result\":\"Running\"}\n").unwrap();
+    assert!(!run(&["rm", "-y", "mc1"]).status.success());
+    assert_eq!(phase(), "Ready");
+    // Nobody can say.
+    fs::write(home.path().join("state"), format!("{failed}\n")).unwrap();
+    assert!(!run(&["rm", "-y", "mc1"]).status.success());
+    assert_eq!(phase(), "Removing");
+}

@@ -84,7 +84,8 @@ impl Authority {
         let not_after = timestamp(certificate.validity().not_after)?.into();
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed("issuer"))?;
         let authority = Self {
-            certificate_pem: certificate_pem.to_owned(),
+            // Alone, also where it stands before others in a chain: hosts and clients trust it, not those above it.
+            certificate_pem: pem::certificates(certificate_pem)?.swap_remove(0),
             key_pem: key_pem.to_owned(),
             issuer,
             not_after,
@@ -187,6 +188,15 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn of_a_chain_the_first_one_signs_and_is_trusted_alone() {
+        let (signer, above) = (Authority::generate("signer").unwrap(), Authority::generate("above").unwrap());
+        let chain = format!("{}{}", signer.certificate_pem(), above.certificate_pem());
+        let loaded = Authority::load(&chain, signer.key_pem()).unwrap();
+        assert_eq!(loaded.certificate_pem().matches("BEGIN CERTIFICATE").count(), 1);
+        assert_eq!(loaded.certificate_pem().trim(), signer.certificate_pem().trim());
+    }
 
     #[test]
     fn an_authority_is_taken_only_in_its_time() {

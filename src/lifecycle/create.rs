@@ -322,16 +322,56 @@ struct Pair {
     private: String,
 }
 
-/// The key pair at `path` and `path.pub`. The public half is written first: a private key that is there is whole
-/// and has its public half.
+/// The key pair at `path` and `path.pub`, made if there is none. The public half is written first: a private key that is
+/// there is whole. One that is there is never replaced: a host may accept no other.
 fn ensure_pair(path: &std::path::Path, comment: &str) -> Result<Pair, CreateError> {
     let public_path = path.with_extension("pub");
-    let read = |path: &std::path::Path| std::fs::read_to_string(path);
-    if let (Ok(private), Ok(public)) = (read(path), read(&public_path)) {
+    let read = |path: &std::path::Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Read { path: path.to_owned(), source }),
+    };
+    let write_public =
+        |public: &str| write_atomically(&public_path, format!("{}\n", public.trim()).as_bytes(), 0o600);
+    if let Some(private) = read(path)? {
+        let public = match read(&public_path)? {
+            Some(public) => public,
+            None => {
+                let public = ssh::public_half(&private, comment).map_err(CreateError::Keys)?;
+                write_public(&public)?;
+                public
+            }
+        };
         return Ok(Pair { public: public.trim().to_owned(), private });
     }
     let pair = ssh::generate_key_pair(comment).map_err(CreateError::Keys)?;
-    write_atomically(&public_path, format!("{}\n", pair.public.trim()).as_bytes(), 0o600)?;
+    write_public(&pair.public)?;
     write_atomically(path, pair.private.as_bytes(), 0o600)?;
     Ok(Pair { public: pair.public.trim().to_owned(), private: pair.private.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_there_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("id_ed25519");
+        let made = ensure_pair(&path, "mc1").unwrap();
+        let public = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+        // Its public half is lost: it follows from the other.
+        std::fs::remove_file(path.with_extension("pub")).unwrap();
+        let again = ensure_pair(&path, "mc1").unwrap();
+        assert_eq!((again.private, again.public), (made.private.clone(), made.public));
+        assert_eq!(std::fs::read_to_string(path.with_extension("pub")).unwrap(), public);
+        // One that cannot be read is an error, and stays.
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(ensure_pair(&path, "mc1").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), [0xff, 0xfe]);
+        // A kill between the two writes leaves a public half alone.
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(ensure_pair(&path, "mc1").unwrap().private, made.private);
+    }
 }

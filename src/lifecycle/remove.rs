@@ -1,9 +1,9 @@
 //! Removes a host: what its journal names at the provider, then its folder.
 
-use machine_driver::{DriverError, HostName, Progress};
+use machine_driver::{DriverError, HostName, MemoryJournal, Progress, State};
 
 use super::{Context, Keys};
-use crate::store::{HostLock, Operation, Phase, Record, RecordJournal, StoreError, Transport};
+use crate::store::{Operation, Phase, Record, RecordJournal, StoreError, Transport};
 
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +42,15 @@ pub enum SalvageError {
 }
 
 /// Removes what a driver finds of a host of which only the identity is known.
-async fn salvage(
-    context: &Context,
-    name: &HostName,
-    lock: &HostLock,
-    progress: &dyn Progress,
-) -> Result<(), SalvageError> {
+async fn salvage(context: &Context, name: &HostName, progress: &dyn Progress) -> Result<(), SalvageError> {
     let identity = context.store.identity(name)?.ok_or(SalvageError::Unknown)?;
     let mut record =
         Record::new(&context.store, name.clone(), &identity.driver_name, identity.config, Transport::Plain);
     record.id = identity.id;
     let driver = context.drivers.find(&identity.driver_name)?;
-    let (paths, keys, before) = (context.paths(&record), Keys::default(), record.clone());
-    let mut journal = RecordJournal::new(&context.store, lock, &mut record);
-    Ok(driver.salvage(&super::view(&before, &paths, &keys), &mut journal, progress).await?)
+    let view = super::view(&record, &context.paths(&record), &Keys::default());
+    // In memory: what is found is no record that could stand in for the damaged one.
+    Ok(driver.salvage(&view, &mut MemoryJournal::default(), progress).await?)
 }
 
 /// Removes the host, running or not. With `force`, the record goes even if the provider refuses or the record
@@ -75,7 +70,7 @@ pub async fn remove(
         }
         Err(error) if force => {
             // Nothing is known but the name and the folder: whatever a driver finds there is removed as well.
-            let salvaged = salvage(context, name, &lock, progress).await;
+            let salvaged = salvage(context, name, progress).await;
             context.store.delete(lock, name)?;
             return Ok(Some(match salvaged {
                 Ok(()) => error.into(),
@@ -105,7 +100,10 @@ pub async fn remove(
     };
     match problem {
         Some(problem) if !force => {
-            if record.journal == before.journal && record.driver == before.driver {
+            if record.journal == before.journal
+                && record.driver == before.driver
+                && is_untouched(context, &before).await
+            {
                 // It was refused, and nothing was removed: the host is what it was.
                 record.enter(before.phase);
                 context.store.save(&lock, &mut record)?;
@@ -117,4 +115,15 @@ pub async fn remove(
             Ok(problem)
         }
     }
+}
+
+/// Whether a host that could not be removed is there as before, as far as its driver says so clearly. A provider may have
+/// begun to end it and not have told.
+async fn is_untouched(context: &Context, record: &Record) -> bool {
+    if context.drivers.find(&record.driver_name).is_err() {
+        // Nobody was asked to remove anything.
+        return true;
+    }
+    let state = context.state(record).await;
+    matches!(state, Ok(State::Running | State::Stopped | State::Saved | State::Paused))
 }

@@ -2,7 +2,7 @@
 //!
 //! The policy is [`machine_pki`]'s, the files are [`crate::store`]'s; this decides which authority counts. A new host is
 //! pinned to the current one: the store's own, or what the user named. From then on only that one signs for it, until
-//! the user moves it ([`super::move_hosts`]).
+//! the user moves it (`regenerate-certs --authority`).
 
 use std::path::PathBuf;
 

@@ -42,6 +42,14 @@ pub fn generate_key_pair(comment: &str) -> Result<KeyPair, SshError> {
     })
 }
 
+/// The public half of a private key without a passphrase, as one line with this comment.
+pub fn public_half(private: &str, comment: &str) -> Result<String, SshError> {
+    let failed = |source| SshError::KeyGeneration { source: Box::new(source) };
+    let mut public = PrivateKey::from_openssh(private).map_err(failed)?.public_key().clone();
+    public.set_comment(comment.chars().filter(|c| !c.is_control()).collect::<String>());
+    public.to_openssh().map_err(failed)
+}
+
 /// What a key file turned out to hold.
 pub(super) enum KeyFile {
     /// A key that is ready to be used.

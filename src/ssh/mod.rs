@@ -23,6 +23,6 @@ pub use copy::{CopyError, CopyEvent, CopyLimits, CopyOptions, Place, copy};
 pub use error::{Cause, SshError};
 pub use forward::{Forward, ForwardedStream, Listener};
 pub use host_key::{OfferedKey, expected_key, fingerprint_of, is_fingerprint, same_key};
-pub use key::{KeyPair, generate_key_pair};
+pub use key::{KeyPair, generate_key_pair, public_half};
 pub use session::Session;
 pub use target::{HostKeyPolicy, Key, Passphrase, Target, Timeouts};

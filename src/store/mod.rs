@@ -130,9 +130,12 @@ impl Store {
 
     /// Whether there is a host of this name. Where nobody can tell there is one, of which reading will say why not.
     pub fn exists(&self, name: &HostName) -> bool {
-        match fs::metadata(self.folder(name)) {
+        let folder = self.folder(name);
+        match fs::metadata(&folder) {
             Ok(metadata) => metadata.is_dir(),
-            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+            // A link that leads nowhere is there, and so may be what it leads to.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::symlink_metadata(&folder).is_ok(),
+            Err(error) => error.kind() != io::ErrorKind::NotADirectory,
         }
     }
 
@@ -142,7 +145,10 @@ impl Store {
         let path = self.machines();
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            // A link that leads nowhere, to a disk that is not mounted, is not nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => {
+                return Ok(Vec::new());
+            }
             Err(source) => return Err(StoreError::Read { path, source }),
         };
         let failed = |source| StoreError::Read { path: path.clone(), source };
@@ -156,8 +162,8 @@ impl Store {
             }
             let is_folder = match fs::metadata(entry.path()) {
                 Ok(metadata) => metadata.is_dir(),
-                // Reading it will say why nobody can tell.
-                Err(error) => error.kind() != io::ErrorKind::NotFound,
+                // Reading it will say why nobody can tell; one that was removed meanwhile is none.
+                Err(_) => fs::symlink_metadata(entry.path()).is_ok(),
             };
             if is_folder {
                 names.push(name);
@@ -257,9 +263,11 @@ impl Store {
     pub fn save(&self, lock: &HostLock, record: &mut Record) -> Result<(), StoreError> {
         lock.assert_for(&record.name);
         let path = self.record_path(&record.name);
-        if record.migrated_from.take().is_some() {
+        if record.migrated_from.is_some() {
             let old = fs::read(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
             atomic::write(&path.with_extension("json.bak"), &old, 0o600)?;
+            // Only now: a save that failed before is done whole when it is tried again.
+            record.migrated_from = None;
         }
         atomic::write(&path, record.to_json().as_bytes(), 0o600)
     }

@@ -250,3 +250,50 @@ fn a_name_that_cannot_be_looked_at_is_taken() {
     assert!(matches!(store.load(&name), Err(StoreError::Read { .. })));
     assert!(matches!(store.list().unwrap().as_slice(), [(name, Err(_))] if name == "loop"));
 }
+
+#[test]
+fn an_authority_that_was_not_known_once_is_never_guessed_later() {
+    let (_folder, store) = store();
+    fs::create_dir_all(store.certificates().folder()).unwrap();
+    let authority = machine_pki::Authority::generate("ours").unwrap();
+    fs::write(store.certificates().own_authority().certificate, authority.certificate_pem()).unwrap();
+    let old = r#"{"ConfigVersion":3,"DriverName":"generic","Driver":{"IPAddress":"10.1.2.3"},
+        "HostOptions":{"AuthOptions":{"CaCertPath":"/corp/ca.pem"}}}"#;
+    let name = write_config(&store, "old", old);
+    let lock = store.lock(&name).unwrap();
+    for _ in 0..3 {
+        let mut record = store.load(&name).unwrap();
+        assert_eq!(record.transport.authority(), None);
+        store.save(&lock, &mut record).unwrap();
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_not_nothing() {
+    let (folder, store) = store();
+    fs::create_dir_all(store.root()).unwrap();
+    let machines = store.root().join("machines");
+    std::os::unix::fs::symlink(folder.path().join("not-mounted"), &machines).unwrap();
+    assert!(matches!(store.names(), Err(StoreError::Read { .. })));
+    fs::remove_file(&machines).unwrap();
+    fs::create_dir(&machines).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("not-mounted"), machines.join("mc1")).unwrap();
+    assert_eq!(store.names().unwrap(), ["mc1"]);
+    assert!(store.exists(&"mc1".parse().unwrap()));
+    assert!(store.list().unwrap()[0].1.is_err());
+}
+
+#[test]
+fn the_old_record_is_kept_by_whichever_save_succeeds_first() {
+    let (_folder, store) = store();
+    let name = write_config(&store, "old", VERSION_3);
+    let mut record = store.load(&name).unwrap();
+    let lock = store.lock(&name).unwrap();
+    // A folder in the way of the backup fails it for root as well.
+    let backup = store.folder(&name).join("config.json.bak");
+    fs::create_dir_all(backup.join("x")).unwrap();
+    assert!(store.save(&lock, &mut record).is_err());
+    fs::remove_dir_all(&backup).unwrap();
+    store.save(&lock, &mut record).unwrap();
+    assert_eq!(fs::read_to_string(&backup).unwrap(), VERSION_3);
+}

@@ -55,10 +55,9 @@ impl Transport {
 /// Writes the transport into a record that does not say it.
 pub(super) fn complete(value: &mut Value, name: &HostName, store: &Store, version: u64) {
     let transport = match value.get("Transport") {
-        None | Some(Value::Null) if is_plain(value, name, store, version) => Transport::Plain,
-        Some(said) if said.pointer("/MutualTls/Authority").is_none_or(|authority| !authority.is_null()) => {
-            return;
-        }
+        // Also that nobody can say which authority it is: what was not known once is never guessed later.
+        Some(said) if !said.is_null() => return,
+        _ if is_plain(value, name, store, version) => Transport::Plain,
         _ => Transport::MutualTls { authority: authority_of(value, name, store), also_trusted: None },
     };
     if let (Ok(transport), Some(fields)) = (serde_json::to_value(transport), value.as_object_mut()) {

@@ -25,7 +25,7 @@
 //! The end of its standard input means that nobody listens any more: a program that finds it stops where it is, as if it
 //! had been killed. What it started lives on after a result, and is ended with it after a failure.
 //!
-//! Nothing that the program says is believed before it is checked ([`check`]): lines and texts are bounded, control
+//! Nothing that the program says is believed before it is checked: lines and texts are bounded, control
 //! characters never get through, and a program that is silent, talks without end or dies is ended with everything that
 //! it started. Its standard error goes into the failure, the last lines of it.
 
