@@ -334,13 +334,12 @@ fn ensure_pair(path: &std::path::Path, comment: &str) -> Result<Pair, CreateErro
     let write_public =
         |public: &str| write_atomically(&public_path, format!("{}\n", public.trim()).as_bytes(), 0o600);
     if let Some(private) = read(path)? {
-        let public = match read(&public_path)? {
-            Some(public) => public,
-            None => {
-                let public = ssh::public_half(&private, comment).map_err(CreateError::Keys)?;
-                write_public(&public)?;
-                public
-            }
+        let public = if let Some(public) = read(&public_path)? {
+            public
+        } else {
+            let public = ssh::public_half(&private, comment).map_err(CreateError::Keys)?;
+            write_public(&public)?;
+            public
         };
         return Ok(Pair { public: public.trim().to_owned(), private });
     }

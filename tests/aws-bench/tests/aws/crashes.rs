@@ -38,6 +38,10 @@ fn create_killed_at(place: fn(u32) -> At, at_least: u32) {
             return end;
         }
         eprintln!("-- killed at {at:?}, in the phase {}", cloud.store.phase("mc1"));
+        if cloud.store.phase("mc1") == "Booting" {
+            // The write that says so was the last one without a VM.
+            return End::FarEnough;
+        }
         assert_goes(&cloud);
         assert!(matches!(create(&cloud, at), End::Killed));
         cloud.store.begin(&[], &["mc1"]);
