@@ -103,9 +103,10 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             banner: Duration::from_secs(15),
             key_exchange: Duration::from_secs(20),
-            authentication: Duration::from_secs(30),
-            channel: Duration::from_secs(20),
-            idle: Duration::from_secs(40),
+            // A guest in software emulation on a loaded machine can stand still for half a minute and more.
+            authentication: Duration::from_secs(60),
+            channel: Duration::from_secs(60),
+            idle: Duration::from_secs(90),
         }
     }
 }
