@@ -32,14 +32,18 @@ fn what_belongs_to_no_record_is_found_and_removed() {
     }
     assert_eq!(cloud.living().len(), 2);
 
-    // The other store is lost. One that is made anew at its place is another one.
-    let id = other.store().join("store-id");
-    let kept = std::fs::read(&id).unwrap();
-    std::fs::remove_dir_all(other.store()).unwrap();
+    // The other store is lost. One that is made anew at its place is another one, and so is a copy.
+    let away = other.store().with_extension("away");
+    std::fs::rename(other.store(), &away).unwrap();
     other.machine(&yes);
     assert_eq!(cloud.living().len(), 2, "it belongs to a store that was there before");
+    std::fs::copy(away.join("store-id"), other.store().join("store-id")).unwrap();
+    other.machine(&yes);
+    assert_eq!(cloud.living().len(), 2, "it belongs to the store that this one is a copy of");
     // Where only its records are lost, it is that store's to remove.
-    std::fs::write(&id, kept).unwrap();
+    std::fs::remove_dir_all(other.store()).unwrap();
+    std::fs::rename(&away, other.store()).unwrap();
+    std::fs::remove_dir_all(other.store().join("machines")).unwrap();
     assert!(other.says(&gc).contains("Nothing was removed"));
     assert_eq!(cloud.living().len(), 2, "listing removes nothing");
     other.machine(&yes);
