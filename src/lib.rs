@@ -15,6 +15,7 @@ mod drivers;
 mod engine_api;
 mod lifecycle;
 pub mod provision;
+mod signals;
 pub mod ssh;
 mod store;
 pub mod terminal;

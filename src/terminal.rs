@@ -1,26 +1,27 @@
 //! The terminal that we run in: its size, its raw mode, answers that it does not show. However we end, it is given back as
 //! it was.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::os::fd::{AsFd, OwnedFd};
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+use std::io::{self, IsTerminal};
 use std::panic;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
-};
+use terminal_size::{Height, Width, terminal_size_of};
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
-/// A key that does nothing: `_POSIX_VDISABLE`.
-const NO_KEY: u8 = if cfg!(target_os = "linux") { 0 } else { 0xff };
+#[cfg(windows)]
+pub(crate) use system::is_console;
+pub(crate) use system::{DEFAULT_KIND, understands_escapes};
 
 /// What was changed, and what it was like before; here, so that a panic and a signal can reach it.
-static CHANGED: Mutex<Option<Changed>> = Mutex::new(None);
-
-struct Changed {
-    terminal: OwnedFd,
-    before: Termios,
-}
+static CHANGED: Mutex<Option<Arc<system::Modes>>> = Mutex::new(None);
 
 /// Whether somebody is there who can be asked: nobody is where input or errors go elsewhere.
 pub fn is_attended() -> bool {
@@ -30,29 +31,23 @@ pub fn is_attended() -> bool {
 /// Gives the terminal back as it was, if it is not already. Whoever ends the program without waiting for its threads calls
 /// this last.
 pub fn restore() {
-    if let Some(Changed { terminal, before }) = CHANGED.lock().unwrap_or_else(PoisonError::into_inner).take()
-    {
-        // There is nobody left to tell.
-        let _ = tcsetattr(terminal, OptionalActions::Flush, &before);
+    if let Some(before) = CHANGED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        before.restore();
     }
 }
 
-/// Changes the terminal, until the answer is dropped or the program ends.
-fn change(terminal: impl AsFd, change: impl FnOnce(&mut Termios)) -> io::Result<Guard> {
+/// Changes the terminal that had these modes, until the answer is dropped or the program ends.
+fn change(before: system::Modes, change: impl FnOnce(&system::Modes) -> io::Result<()>) -> io::Result<Guard> {
     restore_on_panic();
-    let before = tcgetattr(&terminal)?;
-    let mut wanted = before.clone();
-    change(&mut wanted);
-    let kept = terminal.as_fd().try_clone_to_owned()?;
-    *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some(Changed { terminal: kept, before: before.clone() });
+    let before = Arc::new(before);
+    *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
     let guard = Guard { before };
-    tcsetattr(&terminal, OptionalActions::Flush, &wanted)?;
+    change(&guard.before)?;
     Ok(guard)
 }
 
 struct Guard {
-    before: Termios,
+    before: Arc<system::Modes>,
 }
 
 impl Drop for Guard {
@@ -79,17 +74,16 @@ pub(crate) struct RawMode(Guard);
 impl RawMode {
     /// Returns nothing when standard input is no terminal.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
-        if !io::stdin().is_terminal() {
-            return Ok(None);
+        match system::Modes::of_standard_input()? {
+            Some(modes) => change(modes, system::Modes::make_raw).map(Self).map(Some),
+            None => Ok(None),
         }
-        change(io::stdin(), Termios::make_raw).map(Self).map(Some)
     }
 
     /// Makes the terminal raw again, after a shell had it in between.
+    #[cfg(unix)]
     pub(crate) fn enter_again(&self) -> io::Result<()> {
-        let mut raw = self.0.before.clone();
-        raw.make_raw();
-        Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?)
+        self.0.before.make_raw_again()
     }
 }
 
@@ -103,13 +97,17 @@ pub(crate) struct Size {
 impl Size {
     /// That of the terminal that we run in, else the customary 80 by 24.
     pub(crate) fn current() -> Self {
-        let known = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin()));
-        match known.or_else(|_| tcgetwinsize(io::stderr())) {
-            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
-                Self { columns: size.ws_col, rows: size.ws_row }
-            }
-            _ => Self { columns: 80, rows: 24 },
-        }
+        let known = terminal_size_of(io::stdout()).or_else(|| terminal_size_of(io::stdin()));
+        Self::or_customary(known.or_else(|| terminal_size_of(io::stderr())))
+    }
+
+    /// That of the terminal that errors go to, else the same.
+    pub(crate) fn of_standard_error() -> Self {
+        Self::or_customary(terminal_size_of(io::stderr()))
+    }
+
+    fn or_customary(known: Option<(Width, Height)>) -> Self {
+        known.map_or(Self { columns: 80, rows: 24 }, |(Width(columns), Height(rows))| Self { columns, rows })
     }
 }
 
@@ -118,8 +116,7 @@ pub fn ask(question: &str) -> Option<String> {
     if !is_attended() {
         return None;
     }
-    let terminal = open()?;
-    ask_line(&terminal, question).ok()?
+    system::Console::open()?.ask_line(question).ok()?
 }
 
 /// Asks for a line that the terminal does not show. The only key that means anything meanwhile, besides those that edit,
@@ -128,27 +125,7 @@ pub fn ask_hidden(question: &str) -> Option<String> {
     if !is_attended() {
         return None;
     }
-    let terminal = open()?;
-    let _guard = change(&terminal, |modes| {
-        modes.local_modes.remove(LocalModes::ECHO);
-        modes.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHONL);
-        for key in [SpecialCodeIndex::VSUSP, SpecialCodeIndex::VQUIT] {
-            modes.special_codes[key] = NO_KEY;
-        }
-    })
-    .ok()?;
-    ask_line(&terminal, question).ok()?.filter(|line| !line.is_empty())
-}
-
-fn open() -> Option<File> {
-    File::options().read(true).write(true).open("/dev/tty").ok()
-}
-
-fn ask_line(mut terminal: &File, question: &str) -> io::Result<Option<String>> {
-    terminal.write_all(question.as_bytes())?;
-    let mut line = String::new();
-    if BufReader::new(terminal).read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
+    let mut console = system::Console::open()?;
+    let _guard = change(console.modes().ok()?, system::Modes::hide_typing).ok()?;
+    console.ask_line(question).ok()?.filter(|line| !line.is_empty())
 }

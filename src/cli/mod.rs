@@ -37,6 +37,7 @@ use settings::{Environment, Global, Settings};
 
 use crate::{
     lifecycle::Power,
+    signals::Termination,
     ui::{self, Failure, Report, Talk, Ui},
 };
 
@@ -246,8 +247,8 @@ fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> 
     Ok(Report::status(status?))
 }
 
-/// Runs `work` to its end, or until Ctrl-C or SIGTERM: then it is dropped where it stands, and `None` is returned.
-/// SIGHUP is left as it is: whoever runs this under `nohup` has it ignored.
+/// Runs `work` to its end, or until Ctrl-C or another wish that it ends: then it is dropped where it stands, and `None` is
+/// returned.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -255,12 +256,11 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
         .build()
         .map_err(|error| Failure::because("Could not start the program's threads", &error))?;
     let result = runtime.block_on(async {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        let mut end = Termination::listen()
             .map_err(|error| Failure::because("Could not listen for signals", &error))?;
         Ok::<_, Failure>(tokio::select! {
             done = work => Some(done),
-            _ = tokio::signal::ctrl_c() => None,
-            _ = terminated.recv() => None,
+            () = end.wished() => None,
         })
     })?;
     // Blocking reads of standard input must not keep the process alive, nor the terminal as they changed it.

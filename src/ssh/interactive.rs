@@ -1,19 +1,29 @@
 //! A command or a shell on the host, joined to our own standard input and output.
 
+#[cfg(any(windows, test))]
+mod text;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::io;
 
 use bytes::Bytes;
-use russh::Pty;
-use rustix::termios::{InputModes, SpecialCodeIndex, tcgetattr};
-use tokio::io::{AsyncWriteExt, Stderr, Stdout};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Stderr, Stdout};
 use tokio::sync::oneshot;
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+use system::{Events, Screen, terminal_modes};
 
 use super::command::{Consumer, Control, Controls, NoControls, Stream};
 use super::error::abbreviated;
 use super::standard_input::StandardInput;
 use super::{ExitStatus, Session, SshError};
-use crate::terminal::{RawMode, Size};
+use crate::terminal::{DEFAULT_KIND, RawMode, Size};
 
 impl Session {
     /// Runs a command, or the login shell, on our own standard input, output and error. With `terminal` the host gives it
@@ -49,9 +59,10 @@ impl Session {
         let failed = |error| self.channel_error(&what, error);
         let (escape, escaped) = oneshot::channel();
         // The signals first, so that no change of the size is missed.
-        let mut terminal = Terminal::new(escaped).map_err(own("signals"))?;
+        let events = Events::listen().map_err(own("signals"))?;
+        let mut terminal = Terminal { raw: None, escaped, events };
         let Size { columns, rows } = Size::current();
-        let term = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
+        let term = std::env::var("TERM").unwrap_or_else(|_| DEFAULT_KIND.to_owned());
         let modes = terminal_modes();
         let request = channel.request_pty(false, &term, columns.into(), rows.into(), 0, 0, &modes);
         request.await.map_err(failed)?;
@@ -74,36 +85,38 @@ fn own(what: &'static str) -> impl Fn(io::Error) -> SshError {
     move |source| SshError::OwnStream { what, source }
 }
 
-/// The properties of our terminal that matter on the other side. The rest is that of a fresh one.
-fn terminal_modes() -> Vec<(Pty, u32)> {
-    let Ok(ours) = tcgetattr(io::stdin()) else { return Vec::new() };
-    let utf8 = ours.input_modes.contains(InputModes::IUTF8);
-    vec![(Pty::VERASE, ours.special_codes[SpecialCodeIndex::VERASE].into()), (Pty::IUTF8, utf8.into())]
-}
-
 /// Our standard output and error, without a buffer in between.
 struct Outputs {
-    out: Stdout,
-    err: Stderr,
+    out: Output<Stdout>,
+    err: Output<Stderr>,
+}
+
+struct Output<W> {
+    stream: W,
+    screen: Screen,
 }
 
 impl Outputs {
     fn new() -> Self {
-        Self { out: tokio::io::stdout(), err: tokio::io::stderr() }
+        Self {
+            out: Output { stream: tokio::io::stdout(), screen: Screen::of(&io::stdout()) },
+            err: Output { stream: tokio::io::stderr(), screen: Screen::of(&io::stderr()) },
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Output<W> {
+    async fn write(&mut self, data: Bytes) -> io::Result<()> {
+        self.stream.write_all(&self.screen.shown(data)).await?;
+        self.stream.flush().await
     }
 }
 
 impl Consumer for Outputs {
     async fn consume(&mut self, stream: Stream, data: Bytes) -> Result<(), SshError> {
         match stream {
-            Stream::Out => {
-                self.out.write_all(&data).await.map_err(own("standard output"))?;
-                self.out.flush().await.map_err(own("standard output"))
-            }
-            Stream::Err => {
-                self.err.write_all(&data).await.map_err(own("standard error"))?;
-                self.err.flush().await.map_err(own("standard error"))
-            }
+            Stream::Out => self.out.write(data).await.map_err(own("standard output")),
+            Stream::Err => self.err.write(data).await.map_err(own("standard error")),
         }
     }
 }
@@ -112,46 +125,13 @@ impl Consumer for Outputs {
 struct Terminal {
     raw: Option<RawMode>,
     escaped: oneshot::Receiver<()>,
-    resized: Signal,
-    continued: Signal,
-    terminated: Signal,
-    hung_up: Signal,
-    interrupted: Signal,
-    quit: Signal,
-}
-
-impl Terminal {
-    fn new(escaped: oneshot::Receiver<()>) -> io::Result<Self> {
-        Ok(Self {
-            raw: None,
-            escaped,
-            resized: signal(SignalKind::window_change())?,
-            continued: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
-            terminated: signal(SignalKind::terminate())?,
-            hung_up: signal(SignalKind::hangup())?,
-            interrupted: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
+    events: Events,
 }
 
 impl Controls for Terminal {
     async fn next(&mut self) -> Control {
-        let end = |name: &str| Control::End(ExitStatus::Signal(name.to_owned()));
         tokio::select! {
-            _ = self.resized.recv() => Control::Resize(Size::current()),
-            _ = self.continued.recv() => {
-                // Whoever stopped us has used the terminal in between.
-                if let Some(raw) = &self.raw {
-                    let _ = raw.enter_again();
-                }
-                Control::Resize(Size::current())
-            }
-            _ = self.terminated.recv() => end("TERM"),
-            _ = self.hung_up.recv() => end("HUP"),
-            // Keys do not send these while the terminal is raw, but other processes may.
-            _ = self.interrupted.recv() => end("INT"),
-            _ = self.quit.recv() => end("QUIT"),
+            control = self.events.next(self.raw.as_ref()) => control,
             // As `ssh` ends after its escape.
             Ok(()) = &mut self.escaped, if !self.escaped.is_terminated() => Control::End(ExitStatus::Code(255)),
         }

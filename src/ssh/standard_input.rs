@@ -1,69 +1,40 @@
 //! Our standard input, read without blocking the runtime and without changing what others share it with.
 
-use std::io::{self, PipeWriter};
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::thread;
 
 use bytes::{Buf, Bytes};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
 
 /// Standard input as a stream. A thread reads it, because not everything that can be a standard input can be waited for
-/// in another way; the thread ends with this.
+/// in another way; the thread ends with this, as far as the system lets it.
 pub(super) struct StandardInput {
     received: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
     escape: Escape,
-    /// Closing it wakes the thread.
-    _wake: PipeWriter,
+    _reader: system::Reader,
 }
 
 impl StandardInput {
     /// With a listener, `~.` at the beginning of a line is not passed on but reported to it.
     pub(super) fn open(listener: Option<oneshot::Sender<()>>) -> io::Result<Self> {
-        let (wake_reader, wake) = io::pipe()?;
         let (sender, received) = mpsc::channel(4);
-        thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            let stdin = io::stdin();
-            loop {
-                let mut waiting =
-                    [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&wake_reader, PollFlags::IN)];
-                match poll(&mut waiting, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => {
-                        let _ = sender.blocking_send(Err(error.into()));
-                        return;
-                    }
-                }
-                if !waiting[1].revents().is_empty() {
-                    return;
-                }
-                if waiting[0].revents().is_empty() {
-                    continue;
-                }
-                let mut chunk = vec![0; CHUNK];
-                let read = match rustix::io::read(&stdin, &mut chunk) {
-                    Ok(0) => return,
-                    Ok(length) => {
-                        chunk.truncate(length);
-                        Ok(chunk.into())
-                    }
-                    Err(Errno::INTR | Errno::AGAIN) => continue,
-                    Err(error) => Err(error.into()),
-                };
-                let failed = read.is_err();
-                if sender.blocking_send(read).is_err() || failed {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { received, rest: Bytes::new(), escape: Escape::new(listener), _wake: wake })
+        let reader = system::Reader::start(sender)?;
+        Ok(Self { received, rest: Bytes::new(), escape: Escape::new(listener), _reader: reader })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Style, Ui, safe};
+use crate::terminal::Size;
 
 /// Shown on a terminal only, and gone without a trace when it is dropped: the answer itself is printed afterwards.
 #[derive(Debug)]
@@ -31,18 +32,10 @@ impl Live {
     /// Draws what `text` makes of the number of lines that there is room for. Lines are cut where the terminal ends.
     pub(crate) fn draw(&self, text: impl FnOnce(usize) -> String) {
         let Some(bar) = &self.bar else { return };
-        let (rows, columns) = size();
-        let cut = |line: &str| line.chars().take(columns.saturating_sub(1)).collect::<String>();
-        let text: Vec<String> = text(rows.saturating_sub(1)).lines().map(cut).collect();
+        let Size { columns, rows } = Size::of_standard_error();
+        let cut = |line: &str| line.chars().take(usize::from(columns.saturating_sub(1))).collect::<String>();
+        let text: Vec<String> = text(rows.saturating_sub(1).into()).lines().map(cut).collect();
         bar.set_message(safe::printable(&text.join("\n")).into_owned());
-    }
-}
-
-/// Rows and columns of the terminal that is drawn on.
-fn size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(std::io::stderr()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
-        _ => (24, 80),
     }
 }
 

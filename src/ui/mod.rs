@@ -42,6 +42,8 @@ use std::{
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde_json::{Value, json};
 
+use crate::terminal;
+
 /// How things are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -206,7 +208,8 @@ impl Ui {
 
     /// Help, with its headings in bold on a terminal.
     pub(crate) fn help(&self, text: &clap::builder::StyledStr) {
-        if io::stdout().is_terminal() {
+        let stdout = io::stdout();
+        if stdout.is_terminal() && terminal::understands_escapes(&stdout) {
             self.write(&text.ansi().to_string());
         } else {
             self.write(&text.to_string());

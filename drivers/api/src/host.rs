@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A host's name: letters, digits, `.` and `-`, beginning with a letter or digit, at most 128 characters, so
-/// that it is always one path component and never climbs.
+/// that it is always one path component and never climbs. On Windows, where a host's folder could not have them, names of
+/// devices and those that end in a dot are none; elsewhere there may be hosts that are called so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
@@ -30,9 +31,24 @@ impl TryFrom<String> for HostName {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let good = text.len() <= 128
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+            && (cfg!(not(windows)) || is_folder_on_windows(&text));
         if good { Ok(Self(text)) } else { Err(InvalidHostName { text }) }
     }
+}
+
+fn is_folder_on_windows(name: &str) -> bool {
+    !name.ends_with('.') && !is_device_on_windows(name)
+}
+
+/// Whether Windows takes this name for a device's, in whatever folder: `NUL`, `con.txt`, `COM1`.
+pub fn is_device_on_windows(name: &str) -> bool {
+    let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = ["COM", "LPT"].into_iter().find_map(|prefix| stem.strip_prefix(prefix));
+    // The superscripts are digits as well.
+    let is_digit = |text: &str| "0123456789\u{b9}\u{b2}\u{b3}".contains(text) && text.chars().count() == 1;
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
+        || numbered.is_some_and(is_digit)
 }
 
 impl FromStr for HostName {
@@ -257,6 +273,17 @@ mod tests {
         }
         for text in ["a", "mc1", "a.b-c", "0", "A..b"] {
             assert!(text.parse::<HostName>().is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_windows_has_no_folders_of_are_known() {
+        for text in ["con", "NUL", "aux.example", "com1", "Lpt9.x", "a.", "a.."] {
+            assert!(!is_folder_on_windows(text), "{text:?}");
+            assert_eq!(text.parse::<HostName>().is_ok(), cfg!(not(windows)), "{text:?}");
+        }
+        for text in ["console", "com", "com10", "null", "a.con", "mc1"] {
+            assert!(is_folder_on_windows(text), "{text:?}");
         }
     }
 

@@ -24,7 +24,7 @@ pub use error::{DriverError, ErrorKind};
 pub use flags::{Flag, FlagKind, OptionValue, Options, OptionsError};
 pub use host::{
     Description, Endpoint, HostId, HostKey, HostName, HostView, Inside, InvalidHostName, InvalidState,
-    Leftover, LoginKey, SshEndpoint, SshKey, State,
+    Leftover, LoginKey, SshEndpoint, SshKey, State, is_device_on_windows,
 };
 pub use journal::{Entry, EntryStatus, Journal, JournalError, MemoryJournal};
 pub use progress::{Progress, Silent};

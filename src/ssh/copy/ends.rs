@@ -38,6 +38,22 @@ impl<'a> Source<'a> {
         label(self.host(), path)
     }
 
+    /// An entry of a directory that was read.
+    pub(super) fn join(&self, directory: &Path, name: &OsStr) -> PathBuf {
+        match self {
+            Self::Local => directory.join(name),
+            Self::Remote(_) => remote::join(directory, name),
+        }
+    }
+
+    /// The name under which something goes into a directory. `.`, `..` and roots have none: their entries go there.
+    pub(super) fn own_name(&self, path: &Path) -> Option<OsString> {
+        match self {
+            Self::Local => local::own_name(path).map(OsStr::to_owned),
+            Self::Remote(_) => remote::own_name(path).map(OsString::from),
+        }
+    }
+
     /// An error that happened here, or the loss of the connection behind it.
     pub(super) fn read_error(&self, path: &Path, source: io::Error) -> CopyError {
         self.lost().unwrap_or_else(|| CopyError::Read { place: self.label(path), source })
@@ -152,6 +168,25 @@ impl<'a> Destination<'a> {
         label(self.host(), path)
     }
 
+    /// Something of this name in a directory.
+    pub(super) fn join(&self, directory: &Path, name: &OsStr) -> Result<PathBuf, CopyError> {
+        match self {
+            Self::Local => {
+                local::join(directory, name).map_err(|source| self.write_error(&directory.join(name), source))
+            }
+            Self::Remote(_) => Ok(remote::join(directory, name)),
+        }
+    }
+
+    /// Whether the user wrote a directory.
+    pub(super) fn ends_in_separator(&self, path: &Path) -> bool {
+        let last = path.as_os_str().as_encoded_bytes().last().copied().map(char::from);
+        last.is_some_and(|last| match self {
+            Self::Local => std::path::is_separator(last),
+            Self::Remote(_) => last == '/',
+        })
+    }
+
     pub(super) fn write_error(&self, path: &Path, source: io::Error) -> CopyError {
         self.lost().unwrap_or_else(|| CopyError::Write { place: self.label(path), source })
     }
@@ -202,7 +237,7 @@ impl<'a> Destination<'a> {
 
     /// A directory in a directory, made if need be.
     pub(super) async fn enter(&self, parent: &Folder, name: &OsStr) -> Result<Folder, CopyError> {
-        let path = parent.path.join(name);
+        let path = self.join(&parent.path, name)?;
         let opened = match (self, &parent.local) {
             (Self::Remote(remote), _) => remote.make_directory(&path).await.map(|()| None),
             (Self::Local, Some(folder)) => folder.enter(name).await.map(Some),
@@ -224,11 +259,14 @@ impl<'a> Destination<'a> {
     pub(super) async fn finish_folder(
         &self,
         root: &Folder,
-        below: &Path,
+        below: &[OsString],
         meta: Meta,
         times: bool,
     ) -> Result<(), CopyError> {
-        let path = root.path.join(below);
+        let mut path = root.path.clone();
+        for name in below {
+            path = self.join(&path, name)?;
+        }
         let outcome = match (self, &root.local) {
             (Self::Remote(remote), _) => remote.finish_directory(&path, meta, times).await,
             (Self::Local, Some(folder)) => folder.finish(below, meta, times).await,
@@ -239,7 +277,7 @@ impl<'a> Destination<'a> {
 
     /// A file in a directory, empty.
     pub(super) async fn create(&self, parent: &Folder, name: &OsStr) -> Result<Writer, CopyError> {
-        let path = parent.path.join(name);
+        let path = self.join(&parent.path, name)?;
         let created = match (self, &parent.local) {
             (Self::Remote(remote), _) => remote.write(&path).await.map(Writer::Remote),
             (Self::Local, Some(folder)) => folder.create(name).await.map(Writer::Local),

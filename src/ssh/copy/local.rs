@@ -1,26 +1,31 @@
 //! Files on this machine. What is written below the destination stays below it: every step down is taken from the
 //! directory before it and follows no link.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{
-    FileType, Mode, OFlags, RawMode, Timespec, Timestamps, fchmod, fstat, futimens, mkdirat, openat,
-};
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsMaybeDirExt};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 use super::{Kind, MAXIMUM_ENTRIES, Meta};
 
 /// Files are read in pieces of this size.
 const CHUNK: usize = 256 * 1024;
-/// New files are nobody else's before they are complete.
-const PRIVATE_FILE: u32 = 0o600;
-const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// Runs what blocks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -39,11 +44,17 @@ fn meta(metadata: &fs::Metadata) -> Meta {
     };
     Meta {
         kind,
-        mode: metadata.mode() & 0o777,
+        mode: system::mode(metadata),
         size: metadata.len(),
-        accessed: u32::try_from(metadata.atime()).unwrap_or(0),
-        modified: u32::try_from(metadata.mtime()).unwrap_or(0),
+        accessed: seconds(metadata.accessed()),
+        modified: seconds(metadata.modified()),
     }
+}
+
+/// Seconds since 1970; 0 where nobody knows, and outside of what the protocol can say.
+fn seconds(time: io::Result<SystemTime>) -> u32 {
+    let since = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    since.as_secs().try_into().unwrap_or(0)
 }
 
 /// What the path leads to, through links.
@@ -72,15 +83,30 @@ pub(super) async fn list(path: &Path) -> io::Result<Vec<(OsString, Option<Meta>)
     .await
 }
 
+/// A name that something else gave, in a directory here.
+pub(super) fn join(directory: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    system::check_name(name)?;
+    Ok(directory.join(name))
+}
+
+/// The last part of a path, unless it is `.` or `..`; a root has none.
+pub(super) fn own_name(path: &Path) -> Option<&OsStr> {
+    let is_separator = |byte: &u8| std::path::is_separator(char::from(*byte));
+    // Components leave out a `.` at the end.
+    let mut parts = path.as_os_str().as_encoded_bytes().rsplit(is_separator);
+    if parts.find(|part| !part.is_empty()) == Some(b".") {
+        return None;
+    }
+    path.file_name()
+}
+
 /// A file that is read.
 pub(super) struct Reader(tokio::fs::File);
 
 impl Reader {
     pub(super) async fn open(path: &Path) -> io::Result<Self> {
         let path = path.to_owned();
-        // A pipe that took the place of the file would else block until somebody writes to it.
-        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-        let file = blocking(move || File::options().read(true).custom_flags(nonblocking).open(path)).await?;
+        let file = blocking(move || system::not_waiting(File::options().read(true)).open(path)).await?;
         Ok(Self(tokio::fs::File::from_std(file)))
     }
 
@@ -93,19 +119,15 @@ impl Reader {
 
 /// A directory below the destination, held open.
 #[derive(Clone)]
-pub(super) struct Folder(Arc<OwnedFd>);
+pub(super) struct Folder(Arc<Dir>);
 
 impl Folder {
     /// The destination itself. The user has named it, so links on the way are followed.
     pub(super) async fn open(path: &Path) -> io::Result<Self> {
         let path = path.to_owned();
         blocking(move || {
-            match fs::DirBuilder::new().create(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Ok(Self(Arc::new(rustix::fs::open(&path, flags, Mode::empty())?)))
+            already_there(fs::DirBuilder::new().create(&path))?;
+            Ok(Self(Arc::new(Dir::open_ambient_dir(&path, ambient_authority())?)))
         })
         .await
     }
@@ -114,11 +136,9 @@ impl Folder {
     pub(super) async fn enter(&self, name: &OsStr) -> io::Result<Self> {
         let (parent, name) = (self.0.clone(), name.to_owned());
         blocking(move || {
-            match mkdirat(&parent, &name, Mode::from_raw_mode(PRIVATE_DIRECTORY)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            Ok(Self(Arc::new(openat(&parent, &name, ENTER, Mode::empty())?)))
+            system::check_name(&name)?;
+            already_there(parent.create_dir_with(&name, &system::private_directory()))?;
+            Ok(Self(Arc::new(parent.open_dir_nofollow(&name)?)))
         })
         .await
     }
@@ -127,31 +147,36 @@ impl Folder {
     pub(super) async fn create(&self, name: &OsStr) -> io::Result<Writer> {
         let (parent, name) = (self.0.clone(), name.to_owned());
         blocking(move || {
-            let file = openat(&parent, &name, CREATE | OFlags::NOFOLLOW, Mode::from_raw_mode(PRIVATE_FILE))?;
-            Writer::new(file)
+            system::check_name(&name)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).follow(FollowSymlinks::No);
+            Writer::new(parent.open_with(&name, system::private_file_below(&mut options))?.into_std())
         })
         .await
     }
 
     /// Sets the mode of a directory below this one. It is walked to again, since not all can be held open for long.
-    pub(super) async fn finish(&self, below: &Path, meta: Meta, times: bool) -> io::Result<()> {
+    pub(super) async fn finish(&self, below: &[OsString], meta: Meta, times: bool) -> io::Result<()> {
         let (mut folder, below) = (self.0.clone(), below.to_owned());
         blocking(move || {
             for name in &below {
-                folder = Arc::new(openat(&folder, name, ENTER, Mode::empty())?);
+                folder = Arc::new(folder.open_dir_nofollow(name)?);
             }
-            finish(&folder, meta, times)
+            let mut options = OpenOptions::new();
+            options.maybe_dir(true).follow(FollowSymlinks::No);
+            let opened = folder.open_with(".", system::changing_properties(&mut options))?;
+            finish(&opened.into_std(), meta, times)
         })
         .await
     }
 }
 
-/// One step down.
-const ENTER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Not blocking, because of pipes that nobody reads.
-const CREATE: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::TRUNC).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+fn already_there(made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// A file that is written.
 pub(super) struct Writer {
@@ -161,15 +186,20 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    fn new(file: OwnedFd) -> io::Result<Self> {
-        let is_regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
-        Ok(Self { file: tokio::fs::File::from_std(file.into()), is_regular })
+    fn new(file: File) -> io::Result<Self> {
+        let is_regular = file.metadata()?.is_file();
+        Ok(Self { file: tokio::fs::File::from_std(file), is_regular })
     }
 
     /// A file that the user has named.
     pub(super) async fn create(path: &Path) -> io::Result<Self> {
         let path = path.to_owned();
-        blocking(move || Self::new(rustix::fs::open(&path, CREATE, Mode::from_raw_mode(PRIVATE_FILE))?)).await
+        blocking(move || {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true);
+            Self::new(system::private_file(&mut options).open(&path)?)
+        })
+        .await
     }
 
     pub(super) async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
@@ -191,11 +221,27 @@ impl Writer {
     }
 }
 
-fn finish(file: &impl std::os::fd::AsFd, meta: Meta, times: bool) -> io::Result<()> {
-    fchmod(file, Mode::from_raw_mode(meta.mode as RawMode))?;
+/// The times come first: they cannot be set any more where the mode is one that forbids all change.
+fn finish(file: &File, meta: Meta, times: bool) -> io::Result<()> {
     if times {
-        let at = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
-        futimens(file, &Timestamps { last_access: at(meta.accessed), last_modification: at(meta.modified) })?;
+        let at = |seconds: u32| UNIX_EPOCH + Duration::from_secs(seconds.into());
+        file.set_times(FileTimes::new().set_accessed(at(meta.accessed)).set_modified(at(meta.modified)))?;
     }
-    Ok(())
+    system::set_mode(file, meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_keep_their_name_if_they_have_one() {
+        let name = |path: &str| own_name(Path::new(path)).map(|name| name.to_string_lossy().into_owned());
+        assert_eq!(name("/a/b"), Some("b".to_owned()));
+        assert_eq!(name("b/"), Some("b".to_owned()));
+        assert_eq!(name("-x y"), Some("-x y".to_owned()));
+        for path in ["", ".", "a/.", "a/./", "..", "a/..", "/"] {
+            assert_eq!(name(path), None, "{path}");
+        }
+    }
 }

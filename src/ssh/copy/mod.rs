@@ -132,9 +132,50 @@ fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }
 
+/// Whether a file of Windows may have this name, and is then that file and nothing else: no device, no stream within a
+/// file, and no other name, as one is that ends in dots or blanks.
+#[cfg(any(windows, test))]
+fn is_name_on_windows(name: &str) -> bool {
+    is_name(name)
+        && !name.contains(|c: char| c.is_ascii_control() || r#"<>:"/\|?*"#.contains(c))
+        && !name.ends_with(['.', ' '])
+        && !machine_driver::is_device_on_windows(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_windows_understands_in_another_way_are_none_there() {
+        for name in [
+            "c:",
+            "c:x",
+            r"a\b",
+            "file:stream",
+            "file::$DATA",
+            "nul",
+            "CON.txt",
+            "Com1",
+            "LPT\u{b9}.x",
+            "a.",
+            "a ",
+            "...",
+            "a?",
+            "*",
+            "a\u{1f}b",
+            "\"",
+            "",
+            "..",
+            "nul .txt",
+        ] {
+            assert!(!is_name_on_windows(name), "{name:?}");
+        }
+        for name in ["a", "..a", "-rf", "a b", "ünï", "~", "console", "com10", "a.nul", "nulls.txt", "com"]
+        {
+            assert!(is_name_on_windows(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn hostile_names_are_no_names() {

@@ -1,6 +1,6 @@
 //! Files on a host, over SFTP, with many requests on their way at once.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -247,6 +247,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
+/// An entry of a directory: paths of a host are joined with `/`, wherever we run.
+pub(super) fn join(directory: &Path, name: &OsStr) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    if !path.is_empty() && !path.as_encoded_bytes().ends_with(b"/") {
+        path.push("/");
+    }
+    path.push(name);
+    path.into()
+}
+
+/// The last part of a path, unless it is `.` or `..`; a root has none.
+pub(super) fn own_name(path: &Path) -> Option<&str> {
+    let last = path.to_str()?.split('/').rfind(|part| !part.is_empty())?;
+    (!matches!(last, "." | "..")).then_some(last)
+}
+
 /// The protocol of old carries bytes, our half of it text.
 fn text(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidFilename, "the name is not UTF-8"))
@@ -442,5 +458,26 @@ impl Writer {
         written.map_err(io_error)?;
         set.map_err(io_error)?;
         closed.map(drop).map_err(io_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_host_are_joined_and_taken_apart_as_it_does_it() {
+        for (directory, name, expected) in
+            [("a", "b", "a/b"), ("a/", "b", "a/b"), ("/", "b", "/b"), ("", "b", "b"), ("a", r"b\c", r"a/b\c")]
+        {
+            assert_eq!(join(Path::new(directory), OsStr::new(name)).as_os_str(), expected);
+        }
+        for (path, name) in [("/a/b", "b"), ("b/", "b"), ("-x y", "-x y"), (r"a/b\c", r"b\c"), ("a/C:", "C:")]
+        {
+            assert_eq!(own_name(Path::new(path)), Some(name), "{path}");
+        }
+        for path in ["", ".", "a/.", "a/./", "..", "a/..", "/"] {
+            assert_eq!(own_name(Path::new(path)), None, "{path}");
+        }
     }
 }

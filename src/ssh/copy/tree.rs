@@ -1,6 +1,6 @@
 //! The work of a copy: where things go, and many of them at once.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ struct Directory {
     from: PathBuf,
     to: Folder,
     /// The way to it from the root of the copy.
-    below: PathBuf,
+    below: Vec<OsString>,
     depth: usize,
     /// Where links have led away from, with all links resolved.
     trail: Vec<PathBuf>,
@@ -52,7 +52,7 @@ enum Job {
     Enter {
         from: PathBuf,
         parent: Folder,
-        below: PathBuf,
+        below: Vec<OsString>,
         name: OsString,
         meta: Meta,
         depth: usize,
@@ -79,7 +79,7 @@ impl Copy<'_> {
         let meta = self.source.stat(from).await?;
         let existing = self.destination.stat(to).await?;
         let is_directory = |meta: &Meta| meta.kind == Kind::Directory;
-        let ends_in_slash = to.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let ends_in_slash = self.destination.ends_in_separator(to);
         match (meta.kind, existing) {
             (Kind::Directory, _) if !self.options.recursive => {
                 Err(CopyError::IsDirectory { place: self.source.label(from) })
@@ -88,17 +88,17 @@ impl Copy<'_> {
                 Err(CopyError::NotDirectory { place: self.destination.label(to) })
             }
             (Kind::Directory, there) => {
-                let to = match (there, own_name(from)) {
-                    (Some(_), Some(name)) => to.join(name),
+                let to = match (there, self.source.own_name(from)) {
+                    (Some(_), Some(name)) => self.destination.join(to, &name)?,
                     _ => to.to_owned(),
                 };
                 self.copy_tree(from, &to, meta, there.is_some()).await
             }
             (Kind::File, Some(there)) if is_directory(&there) => {
-                let Some(name) = own_name(from) else {
+                let Some(name) = self.source.own_name(from) else {
                     return Err(CopyError::IsDirectory { place: self.source.label(from) });
                 };
-                let to = to.join(name);
+                let to = self.destination.join(to, &name)?;
                 let there = self.destination.stat(&to).await?;
                 self.copy_named(from, &to, meta, there).await
             }
@@ -132,12 +132,12 @@ impl Copy<'_> {
         self.refuse_itself(from, to, |source, destination| destination.starts_with(source)).await?;
         let mut folders = Vec::new();
         if !is_merged {
-            folders.push((PathBuf::new(), meta));
+            folders.push((Vec::new(), meta));
         }
         let top = Directory {
             from: from.to_owned(),
             to: root.clone(),
-            below: PathBuf::new(),
+            below: Vec::new(),
             depth: 0,
             trail: Vec::new(),
         };
@@ -197,7 +197,14 @@ impl Copy<'_> {
             }
             Job::File { from, parent, name, meta } => {
                 let writer = self.destination.create(&parent, &name).await?;
-                self.copy_content(&from, &parent.path.join(&name), meta, writer, Some(meta)).await?;
+                self.copy_content(
+                    &from,
+                    &self.destination.join(&parent.path, &name)?,
+                    meta,
+                    writer,
+                    Some(meta),
+                )
+                .await?;
                 Ok(Outcome::Done)
             }
         }
@@ -220,7 +227,7 @@ impl Copy<'_> {
     }
 
     async fn plan(self, directory: &Directory, name: OsString, meta: Option<Meta>) -> Result<Job, CopyError> {
-        let from = directory.from.join(&name);
+        let from = self.source.join(&directory.from, &name);
         if self.destination.host().is_some() && name.to_str().is_none() {
             return Err(CopyError::NotUnicode { place: self.source.label(&from) });
         }
@@ -237,7 +244,8 @@ impl Copy<'_> {
                 if is_link {
                     self.follow(&directory.from, &from, &mut trail).await?;
                 }
-                let below = directory.below.join(&name);
+                let mut below = directory.below.clone();
+                below.push(name.clone());
                 Ok(Job::Enter { from, parent, below, name, meta, depth: directory.depth + 1, trail })
             }
             Kind::Link | Kind::Other => Err(CopyError::Special { place: self.source.label(&from) }),
@@ -324,33 +332,6 @@ impl Copy<'_> {
                 Err(CopyError::Itself { place: self.source.label(from) })
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// The name under which something goes into a directory. `.`, `..` and `/` have none: their entries go there.
-fn own_name(path: &Path) -> Option<&OsStr> {
-    let last = path.components().next_back()?;
-    let is_dot =
-        path.as_os_str().as_encoded_bytes().rsplit(|&byte| byte == b'/').find(|part| !part.is_empty());
-    match last {
-        std::path::Component::Normal(name) if is_dot != Some(b".") => Some(name),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn things_keep_their_name_if_they_have_one() {
-        let name = |path: &str| own_name(Path::new(path)).map(|name| name.to_string_lossy().into_owned());
-        assert_eq!(name("/a/b"), Some("b".to_owned()));
-        assert_eq!(name("b/"), Some("b".to_owned()));
-        assert_eq!(name("-x y"), Some("-x y".to_owned()));
-        for path in ["", ".", "a/.", "a/./", "..", "a/..", "/"] {
-            assert_eq!(name(path), None, "{path}");
         }
     }
 }
