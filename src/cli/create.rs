@@ -89,7 +89,7 @@ pub(super) fn run(
     // The locks that `prepare` took are handed over one by one.
     let provisioned = driver.info().features.provisioned;
     let undo = arguments.on_failure == OnFailure::Undo;
-    let waiting: std::sync::Mutex<BTreeMap<HostName, Prepared>> =
+    let waiting: std::sync::Mutex<BTreeMap<HostName, Prepared<'_>>> =
         std::sync::Mutex::new(prepared.into_iter().map(|one| (one.name().clone(), one)).collect());
     let status = hosts::for_each(ui, &names, |name| {
         let prepared = waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&name);
@@ -99,7 +99,7 @@ pub(super) fn run(
             if let Some(phase) = prepared.resumes() {
                 machine_driver::Progress::note(&lane, &format!("Going on from the phase {phase:?}"));
             }
-            match lifecycle::create(context, prepared, &lane).await {
+            match lifecycle::create(prepared, &lane).await {
                 Ok(record) if provisioned => {
                     let version = record.engine_version.unwrap_or_default();
                     lane.finish(Outcome::Done, &format!("Docker is up and running! Engine {version}"));
@@ -164,7 +164,11 @@ async fn undo_host(context: &Context, ui: &Ui, name: &HostName, lane: &Lane<'_>)
 }
 
 /// Everything that can be refused is refused here, for all names, before anything is made for any.
-fn prepare_all(context: &Context, ui: &Ui, requests: &[Request]) -> Result<Option<Vec<Prepared>>, Failure> {
+fn prepare_all<'a>(
+    context: &'a Context,
+    ui: &Ui,
+    requests: &[Request],
+) -> Result<Option<Vec<Prepared<'a>>>, Failure> {
     ui.say("Running pre-create checks...");
     super::block_on(async {
         let mut prepared = Vec::new();

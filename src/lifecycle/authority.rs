@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     engine_api::EngineError,
-    provision,
+    provision::{self, TlsFiles},
     store::{ClientFiles, HostFiles, Operation, Transport},
 };
 
@@ -122,7 +122,7 @@ pub async fn move_host(
                     cert_pem: client.certificate_pem,
                     key_pem: client.key_pem,
                 };
-                context.store.replace_host_copies(&host.lock, name, &client, None)?;
+                host.replace_copies(&client, None)?;
             }
             format!("{}\n{}", to.certificate_pem().trim_end(), own)
         }
@@ -131,7 +131,7 @@ pub async fn move_host(
     let server = to.issue_server(name, &trust::server_names(&host.record))?;
     let files = trust::host_files(trusted.clone(), server);
     let client = ClientFiles { ca_pem: trusted, ..to.client_files() };
-    install(context, &mut host, &client, &files, progress).await?;
+    install(&mut host, &client, &files, progress).await?;
     host.record.transport = Transport::MutualTls { authority: Some(to.fingerprint), also_trusted: from };
     host.save()?;
     Ok(())
@@ -165,7 +165,7 @@ pub async fn finish_move(
     }
     host.refresh(progress).await?;
     let (client, files) = trust::certificates_of(context, &host.record, &authority)?;
-    install(context, &mut host, &client, &files, progress).await?;
+    install(&mut host, &client, &files, progress).await?;
     host.record.transport = Transport::trusting(authority);
     host.save()?;
     Ok(None)
@@ -180,20 +180,14 @@ fn is_about_trust(error: &EngineError) -> bool {
 
 /// On the host first; its clients follow when the engine has answered them.
 async fn install(
-    context: &Context,
     host: &mut LockedHost<'_>,
     client: &ClientFiles,
     files: &HostFiles,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
     progress.step("Installing TLS certificates");
-    let session = host_key::log_in_for_secrets(context, &host.lock, &mut host.record, progress).await?;
-    let tls = provision::TlsFiles {
-        ca_pem: files.ca_pem.clone(),
-        server_pem: files.server_pem.clone(),
-        server_key_pem: files.server_key_pem.clone(),
-    };
-    provision::install_certificates(&session, &tls, progress).await?;
+    let session = host_key::log_in_for_secrets(host, progress).await?;
+    provision::install_certificates(&session, &TlsFiles::from(files), progress).await?;
     session.close().await;
     let deadline = tokio::time::Instant::now() + TAKE_UP_AT_MOST;
     loop {
@@ -208,6 +202,5 @@ async fn install(
             Ok(_) => break,
         }
     }
-    context.store.replace_host_copies(&host.lock, &host.record.name, client, Some(files))?;
-    Ok(())
+    Ok(host.replace_copies(client, Some(files))?)
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use machine_driver::{Driver, DriverError, HostName, Progress, State};
+use machine_driver::{DriverError, HostName, Progress, State};
 
-use super::{Context, Keys, LoginError, RefreshError, TrustError, host_key, login, trust};
+use super::{LoginError, RefreshError, TrustError, host_key, locked::LockedHost, login, trust};
 use crate::{
     engine_api::{EngineClient, EngineError, Version},
     provision::{self, EngineSettings, Plan, ProvisionError, TlsFiles},
     ssh::{self, SshError},
-    store::{ClientFiles, EngineOptions, HostFiles, HostLock, Phase, Record, StoreError},
+    store::{ClientFiles, EngineOptions, HostFiles, Phase, Record, StoreError},
 };
 
 /// How long a host may take from power-on to its SSH banner: a stock distribution in software emulation on a
@@ -113,44 +113,33 @@ impl std::fmt::Display for Console {
 /// Everything that holds already is left alone, so that this is also `machine provision` and the second half of
 /// `machine start`. Returns whether anything on the host was changed.
 pub(super) async fn bring_up(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
+    host: &mut LockedHost<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, BringUpError> {
-    let driver = context.driver(record)?;
-    wait_for_ssh(context, &*driver, record, progress).await?;
-    host_key::learn(context, &*driver, lock, record, progress).await?;
-    if record.phase == Phase::Booting {
-        record.enter(Phase::Provisioning);
-        context.store.save(lock, record)?;
+    wait_for_ssh(host, progress).await?;
+    host_key::learn(host, progress).await?;
+    if host.record.phase == Phase::Booting {
+        host.enter(Phase::Provisioning)?;
     }
-    let session = host_key::log_in_for_secrets(context, lock, record, progress).await?;
-    let (client, files) = trust::host_certificates(context, lock, record, false)?;
+    let session = host_key::log_in_for_secrets(host, progress).await?;
+    let (client, files) = trust::host_certificates(host, false)?;
     progress.step("Provisioning");
-    let plan = plan(context, &*driver, record, &files);
+    let plan = plan(host, &files)?;
     let report = provision::provision(&session, &plan, progress).await?;
     session.close().await;
-    let version = check_engine(record, &client, progress).await?;
-    record.engine_version = Some(version.version);
-    record.enter(Phase::Ready);
-    record.state = State::Running;
-    context.store.save(lock, record)?;
+    let version = check_engine(&host.record, &client, progress).await?;
+    host.record.engine_version = Some(version.version);
+    host.record.state = State::Running;
+    host.enter(Phase::Ready)?;
     Ok(report.changed)
 }
 
 /// Waits until the host shows an SSH banner, noticing when it dies meanwhile.
-async fn wait_for_ssh(
-    context: &Context,
-    driver: &dyn Driver,
-    record: &Record,
-    progress: &dyn Progress,
-) -> Result<(), BringUpError> {
+async fn wait_for_ssh(host: &LockedHost<'_>, progress: &dyn Progress) -> Result<(), BringUpError> {
     progress.step("Waiting for SSH to be available");
-    let target = login::target(&context.store, record, &context.prompter)
+    let target = login::target(host.context, &host.record)
         .map_err(|source| BringUpError::Login { source, console: Console::default() })?;
-    let (paths, keys) = (context.paths(record), Keys::default());
-    let view = super::view(record, &paths, &keys);
+    let (driver, view, state) = (host.driver()?, host.view(), &host.record.driver.state);
     let banner = ssh::wait_for_banner(&target.host, target.port, BOOT_AT_MOST);
     let died = async {
         let mut pause = Duration::from_secs(1);
@@ -158,14 +147,14 @@ async fn wait_for_ssh(
             tokio::time::sleep(pause).await;
             // Providers are asked less and less often: most hosts do not die.
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if let Ok(state @ (State::Stopped | State::Error | State::None)) =
-                driver.state(&view, &record.driver.state).await
+            if let Ok(ended @ (State::Stopped | State::Error | State::None)) =
+                driver.state(&view, state).await
             {
-                return state;
+                return ended;
             }
         }
     };
-    let console = async || Console(driver.console(&view, &record.driver.state, CONSOLE_LINES).await);
+    let console = async || Console(driver.console(&view, state, CONSOLE_LINES).await);
     if driver.info().features.adopted {
         // A server's power is not ours: its state is whether SSH answers.
         return match banner.await {
@@ -208,24 +197,31 @@ pub(super) fn engine_settings(engine: &EngineOptions, driver_name: &str, port: u
     }
 }
 
-fn plan<'a>(context: &'a Context, driver: &dyn Driver, record: &Record, files: &HostFiles) -> Plan<'a> {
+fn plan<'a>(host: &LockedHost<'a>, files: &HostFiles) -> Result<Plan<'a>, DriverError> {
+    let record = &host.record;
     let endpoint = record.endpoint.as_ref();
-    Plan {
-        hostname: (!driver.info().features.adopted).then(|| record.name.to_string()),
+    Ok(Plan {
+        hostname: (!host.features()?.adopted).then(|| record.name.to_string()),
         engine: engine_settings(
             &record.host_options.engine_options,
             &record.driver_name,
             endpoint.map_or(2376, |endpoint| endpoint.engine_port),
         ),
-        tls: TlsFiles {
-            ca_pem: files.ca_pem.clone(),
-            server_pem: files.server_pem.clone(),
-            server_key_pem: files.server_key_pem.clone(),
-        },
-        bundle: &context.bundle,
+        tls: TlsFiles::from(files),
+        bundle: &host.context.bundle,
         login_user: endpoint
             .and_then(|endpoint| endpoint.ssh.as_ref())
             .map_or_else(|| "root".to_owned(), |ssh| ssh.user.clone()),
+    })
+}
+
+impl From<&HostFiles> for TlsFiles {
+    fn from(files: &HostFiles) -> Self {
+        Self {
+            ca_pem: files.ca_pem.clone(),
+            server_pem: files.server_pem.clone(),
+            server_key_pem: files.server_key_pem.clone(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use machine_pki::Fingerprint;
 
 use super::{BringUpError, Context, TrustError, bring_up, host_key, locked::LockedHost, trust};
 use crate::{
-    provision,
+    provision::{self, TlsFiles},
     store::{Operation, Record, StoreError, Transport},
 };
 
@@ -21,14 +21,9 @@ pub async fn regenerate_server(
     }
     host.refresh(progress).await?;
     progress.step("Regenerating TLS certificates");
-    let (client, files) = trust::host_certificates(context, &host.lock, &mut host.record, true)?;
-    let session = host_key::log_in_for_secrets(context, &host.lock, &mut host.record, progress).await?;
-    let tls = provision::TlsFiles {
-        ca_pem: files.ca_pem,
-        server_pem: files.server_pem,
-        server_key_pem: files.server_key_pem,
-    };
-    provision::install_certificates(&session, &tls, progress).await?;
+    let (client, files) = trust::host_certificates(&mut host, true)?;
+    let session = host_key::log_in_for_secrets(&mut host, progress).await?;
+    provision::install_certificates(&session, &TlsFiles::from(&files), progress).await?;
     session.close().await;
     bring_up::check_engine(&host.record, &client, progress).await?;
     Ok(host.save()?)
@@ -85,17 +80,13 @@ fn renew_copies(
     if let Some(reason) = reason(&record.transport) {
         return Ok(Some(reason));
     }
-    let lock = match context.store.lock(&record.name) {
-        Ok(lock) => lock,
-        Err(error @ StoreError::Locked { .. }) => return Ok(Some(error.to_string())),
-        Err(error) => return Err(error),
-    };
-    // Only now is it sure to stay so.
-    let record = match super::power::load_or_unlock(context, &record.name, &lock) {
-        Ok(record) => record,
+    let host = match LockedHost::lock(context, &record.name) {
+        Ok(host) => host,
+        Err(error @ StoreError::Write { .. }) => return Err(error),
         Err(error) => return Ok(Some(error.to_string())),
     };
-    if let Some(reason) = reason(&record.transport) {
+    // Only now is it sure to stay so.
+    if let Some(reason) = reason(&host.record.transport) {
         return Ok(Some(reason));
     }
     let copies = context.store.host_copies(&record.name)?;
@@ -103,6 +94,6 @@ fn renew_copies(
         return Ok(Some("nothing has been installed on it yet".to_owned()));
     };
     let client = crate::store::ClientFiles { ca_pem, ..client.clone() };
-    context.store.replace_host_copies(&lock, &record.name, &client, None)?;
+    host.replace_copies(&client, None)?;
     Ok(None)
 }

@@ -1,19 +1,20 @@
 //! Creates a host, or goes on creating one.
 
-use machine_driver::{Driver, DriverError, Forecast, HostKeySource, HostName, LoginSource, Progress, State};
+use machine_driver::{
+    Driver, DriverError, Forecast, HostKey, HostKeySource, HostName, HostView, LoginKey, LoginSource,
+    Progress, State,
+};
 use serde_json::Value;
 
 use super::{
-    BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError, RefreshError, TrustError, bring_up, trust,
+    BringUpError, Context, DELIVERED_HOST_KEY, LoginError, RefreshError, TrustError, bring_up,
+    locked::LockedHost, trust,
 };
 use crate::{
     bundle::BundleError,
     provision::SettingsError,
     ssh::{self, SshError},
-    store::{
-        EngineOptions, HostLock, Operation, Phase, Record, RecordJournal, StoreError, SwarmOptions,
-        Transport, write_atomically,
-    },
+    store::{EngineOptions, Operation, Phase, Record, StoreError, SwarmOptions, Transport, write_atomically},
 };
 
 /// What is to be created.
@@ -113,26 +114,25 @@ impl CreateError {
 
 /// A host that may be created: checked, locked, and not yet touched.
 #[derive(Debug)]
-pub struct Prepared {
-    lock: HostLock,
-    record: Record,
+pub struct Prepared<'a> {
+    host: LockedHost<'a>,
     /// Whether it is recorded already, because an earlier `create` was interrupted.
     begun: bool,
 }
 
-impl Prepared {
+impl Prepared<'_> {
     pub fn name(&self) -> &HostName {
-        &self.record.name
+        &self.host.record.name
     }
 
     /// The phase from which creation goes on, when it had begun before.
     pub fn resumes(&self) -> Option<Phase> {
-        self.begun.then_some(self.record.phase)
+        self.begun.then_some(self.host.record.phase)
     }
 }
 
 /// Refuses everything that can be refused. Changes nothing at the provider and records nothing.
-pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, CreateError> {
+pub async fn prepare<'a>(context: &'a Context, request: &Request) -> Result<Prepared<'a>, CreateError> {
     let driver = context.drivers.find(&request.driver).map_err(CreateError::Check)?;
     let host_keys = named_host_keys(&*driver, request)?;
     bring_up::engine_settings(&request.engine, driver.info().name.as_ref(), 2376)
@@ -140,29 +140,58 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
         .map_err(CreateError::Settings)?;
     let lock = context.store.lock(&request.name)?;
     if context.store.exists(&request.name) {
-        let mut record = context.store.load(&request.name)?;
-        if record.phase == Phase::Ready {
-            return Err(StoreError::Exists { name: request.name.clone() }.into());
-        }
-        record.phase.check(&request.name, Operation::Create).map_err(StoreError::from)?;
-        if record.driver_name != driver.info().name || record.driver.config != request.config {
-            return Err(CreateError::OtherOptions { name: request.name.clone() });
-        }
-        if let (Some(authority), true) =
-            (record.transport.authority(), context.certificates.names_authority())
-            && trust::current_signer(&context.certificates, &mut |_| {})?.fingerprint != authority
-        {
-            return Err(CreateError::OtherAuthority { name: request.name.clone(), authority });
-        }
-        // What has not been installed yet can still be corrected.
-        record.host_options.engine_options = request.engine.clone();
-        record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
-        if !host_keys.is_empty() {
-            // An earlier run may have been told a wrong one.
-            record.ssh_host_keys = host_keys;
-        }
-        return Ok(Prepared { lock, record, begun: true });
+        let mut host = LockedHost::new(context, lock, context.store.load(&request.name)?);
+        go_on(&mut host, &*driver, request, host_keys)?;
+        return Ok(Prepared { host, begun: true });
     }
+    let host = LockedHost::new(context, lock, first_record(context, &*driver, request, host_keys)?);
+    let checked = match driver.check(&host.view()).await {
+        Ok(forecast) => engine_for(context, &*driver, request, &forecast),
+        Err(error) => Err(CreateError::Check(error)),
+    };
+    if let Err(error) = checked {
+        host.abandon();
+        return Err(error);
+    }
+    Ok(Prepared { host, begun: false })
+}
+
+/// Has a creation that was interrupted go on with what can still be corrected, and refuses what cannot.
+fn go_on(
+    host: &mut LockedHost<'_>,
+    driver: &dyn Driver,
+    request: &Request,
+    host_keys: Vec<String>,
+) -> Result<(), CreateError> {
+    let (context, record) = (host.context, &mut host.record);
+    if record.phase == Phase::Ready {
+        return Err(StoreError::Exists { name: request.name.clone() }.into());
+    }
+    record.phase.check(&request.name, Operation::Create).map_err(StoreError::from)?;
+    if record.driver_name != driver.info().name || record.driver.config != request.config {
+        return Err(CreateError::OtherOptions { name: request.name.clone() });
+    }
+    if let (Some(authority), true) = (record.transport.authority(), context.certificates.names_authority())
+        && trust::current_signer(&context.certificates, &mut |_| {})?.fingerprint != authority
+    {
+        return Err(CreateError::OtherAuthority { name: request.name.clone(), authority });
+    }
+    // What has not been installed yet can still be corrected.
+    record.host_options.engine_options = request.engine.clone();
+    record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
+    if !host_keys.is_empty() {
+        // An earlier run may have been told a wrong one.
+        record.ssh_host_keys = host_keys;
+    }
+    Ok(())
+}
+
+fn first_record(
+    context: &Context,
+    driver: &dyn Driver,
+    request: &Request,
+    host_keys: Vec<String>,
+) -> Result<Record, CreateError> {
     let transport = if driver.info().features.provisioned {
         Transport::trusting(trust::current_signer(&context.certificates, &mut |_| {})?.fingerprint)
     } else {
@@ -176,17 +205,7 @@ pub async fn prepare(context: &Context, request: &Request) -> Result<Prepared, C
     record.host_options.swarm_options = request.swarm.clone();
     record.host_options.auth_options.server_cert_sans.clone_from(&request.names);
     record.ssh_host_keys = host_keys;
-    let paths = context.paths(&record);
-    let keys = Keys::default();
-    let checked = match driver.check(&super::view(&record, &paths, &keys)).await {
-        Ok(forecast) => engine_for(context, &*driver, request, &forecast),
-        Err(error) => Err(CreateError::Check(error)),
-    };
-    if let Err(error) = checked {
-        lock.abandon();
-        return Err(error);
-    }
-    Ok(Prepared { lock, record, begun: false })
+    Ok(record)
 }
 
 /// Refuses a host for which there is no engine to install, as far as its architecture is known.
@@ -216,59 +235,42 @@ fn named_host_keys(driver: &dyn Driver, request: &Request) -> Result<Vec<String>
 }
 
 /// Creates the host: from the phase that it is in to `Ready`.
-pub async fn create(
-    context: &Context,
-    prepared: Prepared,
-    progress: &dyn Progress,
-) -> Result<Record, CreateError> {
-    let Prepared { lock, mut record, begun } = prepared;
+pub async fn create(prepared: Prepared<'_>, progress: &dyn Progress) -> Result<Record, CreateError> {
+    let Prepared { mut host, begun } = prepared;
     if begun {
         // What was corrected counts from now on, for `machine provision` as well.
-        context.store.save(&lock, &mut record)?;
+        host.save()?;
     } else {
-        context.store.plan(&lock, &mut record)?;
+        host.plan()?;
     }
-    let driver = context.drivers.find(&record.driver_name).map_err(CreateError::Driver)?;
-    if begun && !record.phase.is_unmade() && driver.info().features.power {
-        look_again(context, &lock, &mut record, progress).await?;
+    let features = host.features().map_err(CreateError::Driver)?;
+    if begun && !host.record.phase.is_unmade() && features.power {
+        look_again(&mut host, progress).await?;
     }
-    if record.phase.is_unmade() {
-        make(context, &*driver, &lock, &mut record, progress).await?;
+    if host.record.phase.is_unmade() {
+        make(&mut host, progress).await?;
     }
-    if !driver.info().features.provisioned {
-        record.enter(Phase::Ready);
-        context.store.save(&lock, &mut record)?;
-        return Ok(record);
+    if features.provisioned {
+        bring_up::bring_up(&mut host, progress).await.map_err(Box::new).map_err(CreateError::BringUp)?;
+    } else {
+        host.enter(Phase::Ready)?;
     }
-    bring_up::bring_up(context, &lock, &mut record, progress)
-        .await
-        .map_err(|error| CreateError::BringUp(Box::new(error)))?;
-    Ok(record)
+    Ok(host.record)
 }
 
 /// What had been made when a creation was interrupted may have been stopped, moved or lost meanwhile.
-async fn look_again(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
-    progress: &dyn Progress,
-) -> Result<(), CreateError> {
-    let state = context.state(record).await.map_err(CreateError::Driver)?;
-    if state == State::Stopped {
-        let (paths, keys, before) = (context.paths(record), Keys::default(), record.clone());
-        let mut journal = RecordJournal::new(&context.store, lock, record);
-        let view = super::view(&before, &paths, &keys);
-        let driver = context.driver(&before).map_err(CreateError::Driver)?;
+async fn look_again(host: &mut LockedHost<'_>, progress: &dyn Progress) -> Result<(), CreateError> {
+    if host.state().await.map_err(CreateError::Driver)? == State::Stopped {
+        let (driver, view, mut journal) = host.at_driver().map_err(CreateError::Driver)?;
         driver.start(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
     }
-    match context.refresh(lock, record, progress).await {
+    match host.refresh(progress).await {
         Ok(_) => Ok(()),
         Err(RefreshError::Driver(error)) if error.is_gone() => {
             progress.note("What was made is gone; it is made anew");
             // The new one is told new keys.
-            record.ssh_host_keys.clear();
-            record.enter(Phase::Creating);
-            Ok(context.store.save(lock, record)?)
+            host.record.ssh_host_keys.clear();
+            Ok(host.enter(Phase::Creating)?)
         }
         Err(RefreshError::Store(error)) => Err(CreateError::Store(error)),
         Err(RefreshError::Driver(error)) => Err(CreateError::Driver(error)),
@@ -276,45 +278,33 @@ async fn look_again(
 }
 
 /// Has the driver make the host, up to the phase `Booting`.
-async fn make(
-    context: &Context,
-    driver: &dyn Driver,
-    lock: &HostLock,
-    record: &mut Record,
-    progress: &dyn Progress,
-) -> Result<(), CreateError> {
-    let keys = ensure_keys(context, driver, record)?;
-    record.enter(Phase::Creating);
-    context.store.save(lock, record)?;
+async fn make(host: &mut LockedHost<'_>, progress: &dyn Progress) -> Result<(), CreateError> {
+    let (login, host_key) = ensure_keys(host)?;
+    host.enter(Phase::Creating)?;
     progress.step("Creating machine");
-    let paths = context.paths(record);
-    let before = record.clone();
-    let view = super::view(&before, &paths, &keys);
-    let mut journal = RecordJournal::new(&context.store, lock, record);
+    let (driver, view, mut journal) = host.at_driver().map_err(CreateError::Driver)?;
+    let view = HostView { login, host_key, ..view };
     driver.create(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
-    let endpoint = driver.endpoint(&view, &record.driver.state).await.map_err(CreateError::Driver)?;
-    record.set_endpoint(endpoint, &paths.folder);
-    record.enter(Phase::Booting);
-    record.state = State::Running;
-    context.store.save(lock, record)?;
-    Ok(())
+    host.find_endpoint().await.map_err(CreateError::Driver)?;
+    host.record.state = State::Running;
+    Ok(host.enter(Phase::Booting)?)
 }
 
 /// The login key and the host key of a host, made if they are not there yet, before anything is created with them.
-fn ensure_keys(context: &Context, driver: &dyn Driver, record: &mut Record) -> Result<Keys, CreateError> {
-    let features = driver.features_of(&record.driver.config);
-    let folder = context.store.folder(&record.name);
-    let mut keys = Keys::default();
+fn ensure_keys(host: &mut LockedHost<'_>) -> Result<(Option<LoginKey>, Option<HostKey>), CreateError> {
+    let features = host.own_features().map_err(CreateError::Driver)?;
+    let (folder, record) = (host.folder(), &mut host.record);
+    let (mut login, mut host_key) = (None, None);
     if features.login == LoginSource::Generated {
         let pair = ensure_pair(&folder.join("id_ed25519"), record.name.as_str())?;
-        keys.login = Some(machine_driver::LoginKey { public: pair.public });
+        login = Some(LoginKey { public: pair.public });
     }
     if matches!(features.host_key, HostKeySource::Delivered | HostKeySource::DeliveredOnce) {
         let pair = ensure_pair(&folder.join(DELIVERED_HOST_KEY), record.name.as_str())?;
         record.ssh_host_keys = vec![pair.public.clone()];
-        keys.host = Some(machine_driver::HostKey { public: pair.public, private: pair.private });
+        host_key = Some(HostKey { public: pair.public, private: pair.private });
     }
-    Ok(keys)
+    Ok((login, host_key))
 }
 
 struct Pair {

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use machine_driver::{Driver, HostKeySource, HostName, Progress};
+use machine_driver::{HostKeySource, HostName, Progress};
 
 use super::{
-    BringUpError, Context, DELIVERED_HOST_KEY, Keys, LoginError,
+    BringUpError, Context, DELIVERED_HOST_KEY, LoginError,
     bring_up::{BOOT_AT_MOST, Console},
+    locked::LockedHost,
     login::{self, log_in, pin},
 };
 use crate::{
     provision,
     ssh::{OfferedKey, Session, Timeouts},
-    store::{HostLock, Record, StoreError},
+    store::{Record, StoreError},
 };
 
 /// Consoles of providers lag behind by half a minute and more.
@@ -22,27 +23,17 @@ const LOOKS: u32 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Pins the keys that the provider shows, where it is the provider who knows them.
-pub(super) async fn learn(
-    context: &Context,
-    driver: &dyn Driver,
-    lock: &HostLock,
-    record: &mut Record,
-    progress: &dyn Progress,
-) -> Result<(), BringUpError> {
-    let source = driver.features_of(&record.driver.config).host_key;
-    if source != HostKeySource::Shown || !record.ssh_host_keys.is_empty() {
+pub(super) async fn learn(host: &mut LockedHost<'_>, progress: &dyn Progress) -> Result<(), BringUpError> {
+    if host.own_features()?.host_key != HostKeySource::Shown || !host.record.ssh_host_keys.is_empty() {
         return Ok(());
     }
     progress.step("Waiting for the console to show the SSH host key");
-    let (paths, keys) = (context.paths(record), Keys::default());
-    let before = record.clone();
-    let view = super::view(&before, &paths, &keys);
+    let (driver, view) = (host.driver()?, host.view());
     let deadline = tokio::time::Instant::now() + BOOT_AT_MOST;
     loop {
-        if let Some(shown) = driver.host_keys(&view, &before.driver.state).await? {
-            record.ssh_host_keys = shown;
-            context.store.save(lock, record)?;
-            return Ok(());
+        if let Some(shown) = driver.host_keys(&view, &host.record.driver.state).await? {
+            host.record.ssh_host_keys = shown;
+            return Ok(host.save()?);
         }
         if tokio::time::Instant::now() > deadline {
             return Err(BringUpError::NoHostKey { after: BOOT_AT_MOST });
@@ -54,37 +45,34 @@ pub(super) async fn learn(
 /// Logs in to a host that is going to be sent something secret. A key that was accepted or known by its fingerprint is
 /// pinned. One that was delivered where others may read it is replaced first, and the session is one with the new key.
 pub(super) async fn log_in_for_secrets(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
+    host: &mut LockedHost<'_>,
     progress: &dyn Progress,
 ) -> Result<Session, BringUpError> {
     progress.step("Logging in");
-    let enter = async |record: &Record| {
-        let failed = |source| BringUpError::Login { source, console: Console::default() };
-        log_in(context, record).await.map_err(failed)
-    };
-    let delivered = Delivered::of(context, record);
-    let mut session = enter(record).await?;
-    let once =
-        context.driver(record)?.features_of(&record.driver.config).host_key == HostKeySource::DeliveredOnce;
-    if once && delivered.exists() {
-        replace(context, lock, record, session, progress).await?;
+    let delivered = Delivered::of(host);
+    let mut session = enter(host).await?;
+    if delivered.exists() && host.own_features()?.host_key == HostKeySource::DeliveredOnce {
+        replace(host, session, progress).await?;
         progress.step("Logging in with the new SSH host key");
-        session = enter(record).await?;
+        session = enter(host).await?;
     }
-    pin(context, lock, record, &session)?;
+    pin(host, &session)?;
     // Last of all: while it is there, the host is taken for one that may still show it.
     delivered.delete();
     Ok(session)
+}
+
+async fn enter(host: &LockedHost<'_>) -> Result<Session, BringUpError> {
+    let failed = |source| BringUpError::Login { source, console: Console::default() };
+    log_in(host.context, &host.record).await.map_err(failed)
 }
 
 /// The key that a driver delivers, as files in the host's folder.
 struct Delivered(std::path::PathBuf);
 
 impl Delivered {
-    fn of(context: &Context, record: &Record) -> Self {
-        Self(context.store.folder(&record.name).join(DELIVERED_HOST_KEY))
+    fn of(host: &LockedHost<'_>) -> Self {
+        Self(host.folder().join(DELIVERED_HOST_KEY))
     }
 
     fn exists(&self) -> bool {
@@ -101,37 +89,33 @@ impl Delivered {
 /// Has the host make a key of its own in place of the one that was delivered, where others may read that. Both are
 /// accepted until the new one has been seen, so that this can be killed at any point.
 async fn replace(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
+    host: &mut LockedHost<'_>,
     session: Session,
     progress: &dyn Progress,
 ) -> Result<(), BringUpError> {
     progress.step("Replacing the SSH host key");
     let fresh = provision::prepare_host_key(&session).await?;
-    if !record.ssh_host_keys.contains(&fresh) {
-        record.ssh_host_keys = vec![session.host_key().line.clone(), fresh.clone()];
-        context.store.save(lock, record)?;
+    if !host.record.ssh_host_keys.contains(&fresh) {
+        host.record.ssh_host_keys = vec![session.host_key().line.clone(), fresh.clone()];
+        host.save()?;
     }
     provision::place_host_key(&session).await?;
     session.close().await;
     for _ in 0..LOOKS {
-        if shown_host_key(record).await.is_ok_and(|key| key.line == fresh) {
-            record.ssh_host_keys = vec![fresh];
-            context.store.save(lock, record)?;
-            return Ok(());
+        if shown_host_key(&host.record).await.is_ok_and(|key| key.line == fresh) {
+            host.record.ssh_host_keys = vec![fresh];
+            return Ok(host.save()?);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Err(BringUpError::HostKeyKept { name: record.name.clone() })
+    Err(BringUpError::HostKeyKept { name: host.record.name.clone() })
 }
 
 /// Has these keys accepted from now on, as [`crate::ssh::expected_key`] read them, and no others; none: the next login asks.
 pub fn set_host_keys(context: &Context, name: &HostName, keys: Vec<String>) -> Result<(), StoreError> {
-    let lock = context.store.lock(name)?;
-    let mut record = super::power::load_or_unlock(context, name, &lock)?;
-    record.ssh_host_keys = keys;
-    context.store.save(&lock, &mut record)
+    let mut host = LockedHost::lock(context, name)?;
+    host.record.ssh_host_keys = keys;
+    host.save()
 }
 
 /// The host key that a host shows now; nobody logs in for it.

@@ -4,13 +4,13 @@ use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
 
 use machine_driver::{Endpoint, HostName, SshEndpoint, SshKey};
 
-use super::Context;
+use super::{Context, locked::LockedHost};
 use crate::{
     ssh::{
         HostKeyPolicy, Key, OfferedKey, Passphrase, Session, SshError, Target, Timeouts, is_fingerprint,
         same_key,
     },
-    store::{HostLock, Record, Store, StoreError},
+    store::{Record, StoreError},
 };
 
 /// How often the lock of a host is asked for, to keep a key that was just accepted, and how long is waited in between.
@@ -71,14 +71,10 @@ pub(super) fn endpoint(record: &Record) -> Result<&SshEndpoint, LoginError> {
 }
 
 /// How a host is logged in to. A host whose key is not pinned is asked about.
-pub(super) fn target(
-    store: &Store,
-    record: &Record,
-    prompter: &Arc<dyn Prompter>,
-) -> Result<Target, LoginError> {
-    let (name, ssh) = (&record.name, endpoint(record)?);
+pub(super) fn target(context: &Context, record: &Record) -> Result<Target, LoginError> {
+    let (name, ssh, prompter) = (&record.name, endpoint(record)?, &context.prompter);
     let key = match &ssh.key {
-        SshKey::Generated => Key::File(store.folder(name).join("id_ed25519")),
+        SshKey::Generated => Key::File(context.store.folder(name).join("id_ed25519")),
         SshKey::File(path) => Key::File(path.clone()),
         SshKey::Agent => Key::Agent,
     };
@@ -104,20 +100,15 @@ pub(super) fn target(
 /// Logs in once. The host shows a key that is recorded, or one that was accepted just now: whoever holds the host's lock
 /// keeps it with [`pin`].
 pub(super) async fn log_in(context: &Context, record: &Record) -> Result<Session, LoginError> {
-    let target = target(&context.store, record, &context.prompter)?;
+    let target = target(context, record)?;
     Ok(Session::connect(&target, &Timeouts::default()).await?)
 }
 
 /// Keeps the host key of a session as the only one that is accepted from now on.
-pub(super) fn pin(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
-    session: &Session,
-) -> Result<(), StoreError> {
-    if record.ssh_host_keys != [session.host_key().line.as_str()] {
-        record.ssh_host_keys = vec![session.host_key().line.clone()];
-        context.store.save(lock, record)?;
+pub(super) fn pin(host: &mut LockedHost<'_>, session: &Session) -> Result<(), StoreError> {
+    if host.record.ssh_host_keys != [session.host_key().line.as_str()] {
+        host.record.ssh_host_keys = vec![session.host_key().line.clone()];
+        host.save()?;
     }
     Ok(())
 }
@@ -138,19 +129,18 @@ async fn keep(context: &Context, used: &Record, session: &Session) -> Result<(),
     if used.ssh_host_keys.iter().any(|known| !is_fingerprint(known) && same_key(known, shown)) {
         return Ok(());
     }
-    let lock = lock_soon(context, &used.name).await?;
-    let mut record = super::power::load_or_unlock(context, &used.name, &lock)?;
+    let mut host = lock_soon(context, &used.name).await?;
     // Whoever had the lock meanwhile may have recorded another key, and knows better.
-    if record.ssh_host_keys == used.ssh_host_keys {
-        pin(context, &lock, &mut record, session)?;
+    if host.record.ssh_host_keys == used.ssh_host_keys {
+        pin(&mut host, session)?;
     }
     Ok(())
 }
 
-async fn lock_soon(context: &Context, name: &HostName) -> Result<HostLock, StoreError> {
+async fn lock_soon<'a>(context: &'a Context, name: &HostName) -> Result<LockedHost<'a>, StoreError> {
     let mut tries = 1;
     loop {
-        match context.store.lock(name) {
+        match LockedHost::lock(context, name) {
             Err(StoreError::Locked { .. }) if tries < LOCK_TRIES => tries += 1,
             other => return other,
         }

@@ -23,6 +23,7 @@ pub use certificates::{regenerate_client, regenerate_server};
 pub use create::{CreateError, Prepared, Request, create, prepare};
 pub use host_key::{set_host_keys, shown_host_key};
 pub use leftovers::{Leftovers, LeftoversError, leftovers, remove_leftovers};
+pub use locked::RefreshError;
 pub use login::{HostKeyQuestion, LoginError, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
@@ -31,12 +32,12 @@ pub use trust::{ClientError, Made, TrustError, client_of, current_signer, engine
 
 use std::sync::Arc;
 
-use machine_driver::{Driver, DriverError, HostKey, HostView, LoginKey, Progress, State};
+use machine_driver::{Driver, DriverError, HostView, State};
 
 use crate::{
     bundle::Bundle,
     drivers::Registry,
-    store::{Certificates, HostLock, Record, RecordJournal, Store},
+    store::{Certificates, Record, Store},
 };
 
 /// The host key that a driver delivers, in the host's folder for as long as it is needed.
@@ -59,118 +60,29 @@ impl Context {
         self.drivers.find(&record.driver_name)
     }
 
-    /// Refuses a host that its driver says is stopped; whether a running one answers is not asked.
-    pub async fn ensure_running(&self, record: &Record) -> Result<(), DriverError> {
-        match self.state(record).await {
-            Ok(State::Stopped | State::Saved | State::Paused) => Err(not_running(record)),
-            Ok(State::None) if self.driver(record)?.info().features.power => Err(gone(record)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Has the driver see to it that a running host can be reached, and takes over where; both may have changed behind
-    /// our back. Refuses a stopped host. Returns whether it is reached elsewhere now.
-    pub async fn refresh(
-        &self,
-        lock: &HostLock,
-        record: &mut Record,
-        progress: &dyn Progress,
-    ) -> Result<bool, RefreshError> {
-        self.ensure_running(record).await?;
-        let driver = self.driver(record)?;
-        let (paths, keys, before) = (self.paths(record), Keys::default(), record.clone());
-        let view = view(&before, &paths, &keys);
-        let mut journal = RecordJournal::new(&self.store, lock, record);
-        // Running already is a success.
-        driver.start(&view, &mut journal, progress).await?;
-        let endpoint = driver.endpoint(&view, &record.driver.state).await?;
-        if record.endpoint.as_ref() == Some(&endpoint) {
-            return Ok(false);
-        }
-        record.set_endpoint(endpoint, &paths.folder);
-        self.store.save(lock, record)?;
-        Ok(true)
-    }
-
-    pub(crate) fn paths(&self, record: &Record) -> Paths {
-        Paths {
-            folder: self.store.folder(&record.name),
-            cache: self.store.cache(),
+    /// What a driver is told of a host.
+    pub(crate) fn view(&self, record: &Record) -> HostView {
+        HostView {
+            name: record.name.clone(),
+            id: record.id,
             // Whoever holds a lock has seen to it that there is one.
             owner: self.store.id().ok().flatten().unwrap_or_default(),
+            folder: self.store.folder(&record.name),
+            cache: self.store.cache(),
+            config: record.driver.config.clone(),
+            place: record.place.clone(),
+            login: None,
+            host_key: None,
         }
     }
 
     /// The end of a host's serial log (at most `lines` lines), where its driver keeps one.
     pub async fn console(&self, record: &Record, lines: usize) -> Result<Option<String>, DriverError> {
-        let (paths, keys) = (self.paths(record), Keys::default());
-        let view = view(record, &paths, &keys);
-        Ok(self.driver(record)?.console(&view, &record.driver.state, lines).await)
+        Ok(self.driver(record)?.console(&self.view(record), &record.driver.state, lines).await)
     }
 
     /// The state of a host now, by its driver.
     pub async fn state(&self, record: &Record) -> Result<State, DriverError> {
-        let paths = self.paths(record);
-        let keys = Keys::default();
-        self.driver(record)?.state(&view(record, &paths, &keys), &record.driver.state).await
+        self.driver(record)?.state(&self.view(record), &record.driver.state).await
     }
-}
-
-/// A host could not be looked at anew.
-#[derive(Debug, thiserror::Error)]
-pub enum RefreshError {
-    #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-}
-
-impl RefreshError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Store(error) => error.hint(),
-            Self::Driver(error) => error.hint().map(str::to_owned),
-        }
-    }
-}
-
-fn gone(record: &Record) -> DriverError {
-    DriverError::gone(format!("`{}` is gone: its provider does not have it any more", record.name))
-        .with_hint(format!("Remove it with `machine rm {}` and create it again", record.name))
-}
-
-fn not_running(record: &Record) -> DriverError {
-    DriverError::refused("Host is not running")
-        .with_hint(format!("Start it with `machine start {}`", record.name))
-}
-
-/// What a driver is told of a host.
-pub(crate) fn view(record: &Record, paths: &Paths, keys: &Keys) -> HostView {
-    HostView {
-        name: record.name.clone(),
-        id: record.id,
-        owner: paths.owner.clone(),
-        folder: paths.folder.clone(),
-        cache: paths.cache.clone(),
-        config: record.driver.config.clone(),
-        place: record.place.clone(),
-        login: keys.login.clone(),
-        host_key: keys.host.clone(),
-    }
-}
-
-/// The folders that a driver is told of.
-#[derive(Debug)]
-pub(crate) struct Paths {
-    pub(crate) folder: std::path::PathBuf,
-    pub(crate) cache: std::path::PathBuf,
-    pub(crate) owner: String,
-}
-
-/// The keys that a driver delivers with the first boot.
-#[derive(Debug, Default)]
-pub(crate) struct Keys {
-    pub(crate) login: Option<LoginKey>,
-    pub(crate) host: Option<HostKey>,
 }

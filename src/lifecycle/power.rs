@@ -2,8 +2,8 @@
 
 use machine_driver::{DriverError, HostName, Progress, State};
 
-use super::{BringUpError, Context, RefreshError, locked::LockedHost};
-use crate::store::{HostLock, Operation, Phase, Record, StoreError};
+use super::{BringUpError, Context, RefreshError, bring_up, locked::LockedHost};
+use crate::store::{Operation, Phase, Record, StoreError};
 
 /// What is to be done to a host's power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub async fn power(
     progress: &dyn Progress,
 ) -> Result<Record, PowerError> {
     let mut host = LockedHost::open(context, name, what.operation())?;
-    if host.features().power {
+    if host.features()?.power {
         let state = host.state().await?;
         let already = match (what, state) {
             (Power::Start, State::Running) => Some("running"),
@@ -92,7 +92,7 @@ pub async fn power(
         Power::Restart => "Restarting",
         Power::Kill => "Killing",
     });
-    let (driver, view, mut journal) = host.at_driver();
+    let (driver, view, mut journal) = host.at_driver()?;
     match what {
         Power::Start => driver.start(&view, &mut journal, progress).await?,
         Power::Stop => driver.stop(&view, &mut journal, progress).await?,
@@ -105,9 +105,10 @@ pub async fn power(
         return Ok(host.record);
     }
     host.record.state = State::Running;
-    host.record_endpoint().await?;
-    if host.features().provisioned {
-        host.bring_up(progress).await?;
+    host.find_endpoint().await?;
+    host.save()?;
+    if host.features()?.provisioned {
+        bring_up::bring_up(&mut host, progress).await?;
     }
     Ok(host.record)
 }
@@ -119,26 +120,13 @@ pub async fn reprovision(
     progress: &dyn Progress,
 ) -> Result<(Record, Vec<String>), PowerError> {
     let mut host = LockedHost::open(context, name, Operation::Provision)?;
-    if !host.features().provisioned {
+    if !host.features()?.provisioned {
         let error = DriverError::unsupported("Hosts without a driver are not provisioned");
         return Err(error.into());
     }
     if host.record.phase == Phase::Ready {
         host.refresh(progress).await?;
     }
-    let changed = host.bring_up(progress).await?;
+    let changed = bring_up::bring_up(&mut host, progress).await?;
     Ok((host.record, changed))
-}
-
-/// The record of a host; where there is none, the lock that was taken for it leaves nothing behind.
-pub(super) fn load_or_unlock(
-    context: &Context,
-    name: &HostName,
-    lock: &HostLock,
-) -> Result<Record, StoreError> {
-    let loaded = context.store.load(name);
-    if matches!(loaded, Err(StoreError::Missing { .. })) {
-        lock.forget();
-    }
-    loaded
 }

@@ -2,8 +2,8 @@
 
 use machine_driver::{DriverError, HostName, MemoryJournal, Progress, State};
 
-use super::{Context, Keys};
-use crate::store::{Operation, Phase, Record, RecordJournal, StoreError, Transport};
+use super::{Context, locked::LockedHost};
+use crate::store::{Operation, Phase, Record, StoreError, Transport};
 
 /// A host could not be removed. Its record is kept.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ async fn salvage(context: &Context, name: &HostName, progress: &dyn Progress) ->
         Record::new(&context.store, name.clone(), &identity.driver_name, identity.config, Transport::Plain);
     record.id = identity.id;
     let driver = context.drivers.find(&identity.driver_name)?;
-    let view = super::view(&record, &context.paths(&record), &Keys::default());
+    let view = context.view(&record);
     // In memory: what is found is no record that could stand in for the damaged one.
     Ok(driver.salvage(&view, &mut MemoryJournal::default(), progress).await?)
 }
@@ -62,8 +62,8 @@ pub async fn remove(
     progress: &dyn Progress,
 ) -> Result<Option<RemoveError>, RemoveError> {
     let lock = context.store.lock(name)?;
-    let mut record = match context.store.load(name) {
-        Ok(record) => record,
+    let mut host = match context.store.load(name) {
+        Ok(record) => LockedHost::new(context, lock, record),
         Err(error @ StoreError::Missing { .. }) => {
             lock.forget();
             return Err(error.into());
@@ -79,18 +79,12 @@ pub async fn remove(
         }
         Err(error) => return Err(error.into()),
     };
-    record.phase.check(name, Operation::Remove).map_err(StoreError::from)?;
+    host.record.phase.check(name, Operation::Remove).map_err(StoreError::from)?;
     progress.step("Removing");
-    let before = record.clone();
-    record.enter(Phase::Removing);
-    context.store.save(&lock, &mut record)?;
-    let (paths, keys) = (context.paths(&before), Keys::default());
-    let view = super::view(&before, &paths, &keys);
-    let removed = match context.drivers.find(&before.driver_name) {
-        Ok(driver) => {
-            let mut journal = RecordJournal::new(&context.store, &lock, &mut record);
-            driver.remove(&view, &mut journal, progress).await
-        }
+    let before = host.record.clone();
+    host.enter(Phase::Removing)?;
+    let removed = match host.at_driver() {
+        Ok((driver, view, mut journal)) => driver.remove(&view, &mut journal, progress).await,
         Err(error) => Err(error),
     };
     let problem = match removed {
@@ -100,18 +94,17 @@ pub async fn remove(
     };
     match problem {
         Some(problem) if !force => {
-            if record.journal == before.journal
-                && record.driver == before.driver
-                && is_untouched(context, &before).await
+            if host.record.journal == before.journal
+                && host.record.driver == before.driver
+                && is_untouched(&host).await
             {
                 // It was refused, and nothing was removed: the host is what it was.
-                record.enter(before.phase);
-                context.store.save(&lock, &mut record)?;
+                host.enter(before.phase)?;
             }
             Err(problem)
         }
         problem => {
-            context.store.delete(lock, name)?;
+            host.delete()?;
             Ok(problem)
         }
     }
@@ -119,11 +112,10 @@ pub async fn remove(
 
 /// Whether a host that could not be removed is there as before, as far as its driver says so clearly. A provider may have
 /// begun to end it and not have told.
-async fn is_untouched(context: &Context, record: &Record) -> bool {
-    if context.drivers.find(&record.driver_name).is_err() {
+async fn is_untouched(host: &LockedHost<'_>) -> bool {
+    if host.driver().is_err() {
         // Nobody was asked to remove anything.
         return true;
     }
-    let state = context.state(record).await;
-    matches!(state, Ok(State::Running | State::Stopped | State::Saved | State::Paused))
+    matches!(host.state().await, Ok(State::Running | State::Stopped | State::Saved | State::Paused))
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use machine_driver::{Description, DriverError, Endpoint, HostView, State};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{Context, Keys, trust};
+use super::{Context, trust};
 use crate::store::{Operation, Phase, Record};
 
 /// What is known of one host.
@@ -146,14 +146,9 @@ async fn describe(
             return;
         }
     };
-    let keys = Keys::default();
-    let paths: Vec<_> = indices.iter().map(|&index| context.paths(records[index])).collect();
     let views: Vec<(HostView, serde_json::Value)> = indices
         .iter()
-        .zip(&paths)
-        .map(|(&index, paths)| {
-            (super::view(records[index], paths, &keys), records[index].driver.state.clone())
-        })
+        .map(|&index| (context.view(records[index]), records[index].driver.state.clone()))
         .collect();
     let power = driver.info().features.power;
     let mut waiting: BTreeSet<usize> = indices.iter().copied().collect();

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use machine_driver::HostName;
 use machine_pki::{Authority, Fingerprint, Issued, PkiError, Policy, Usage};
 
-use super::Context;
+use super::{Context, locked::LockedHost};
 use crate::{
     engine_api::{EngineClient, EngineError},
     store::{
-        Certificates, ClientFiles, HostFiles, HostLock, PairFiles, Record, Store, StoreError, StoreLock,
+        Certificates, ClientFiles, HostFiles, PairFiles, Phase, Record, Store, StoreError, StoreLock,
         Transport,
     },
 };
@@ -341,29 +341,27 @@ pub(super) fn server_names(record: &Record) -> Vec<String> {
 /// The client's and the host's certificates, valid for where the host is reached now, of the authority that it is
 /// pinned to. What is good is kept, unless it is to be renewed.
 pub(super) fn host_certificates(
-    context: &Context,
-    lock: &HostLock,
-    record: &mut Record,
+    host: &mut LockedHost<'_>,
     renew: bool,
 ) -> Result<(ClientFiles, HostFiles), TrustError> {
-    let name = record.name.clone();
-    let pinned = match record.transport.authority() {
+    let (context, name) = (host.context, host.record.name.clone());
+    let pinned = match host.record.transport.authority() {
         Some(authority) => authority,
         // Nothing has been installed on it yet that anybody could have trusted.
-        None if record.phase != crate::store::Phase::Ready => {
+        None if host.record.phase != Phase::Ready => {
             let current = current_signer(&context.certificates, &mut |_| {})?.fingerprint;
-            record.transport = Transport::trusting(current);
-            context.store.save(lock, record)?;
+            host.record.transport = Transport::trusting(current);
+            host.save()?;
             current
         }
         None => return Err(TrustError::Unpinned { name }),
     };
     let copies = context.store.host_copies(&name)?;
-    let names = server_names(record);
+    let names = server_names(&host.record);
     let Some(signer) = signer_of(&context.certificates, &pinned)? else {
         // Nobody here can sign for it: it goes on with what it has, as long as that is good.
         let absent = TrustError::SignerAbsent { name: name.clone(), authority: pinned };
-        let Some(client) = client_of(&context.store, record)? else { return Err(absent) };
+        let Some(client) = client_of(&context.store, &host.record)? else { return Err(absent) };
         return match copies.server {
             Some(server) if !renew && machine_pki::server_is_good(&client.ca_pem, &server, &names) => {
                 let ca_pem = client.ca_pem.clone();
@@ -372,7 +370,7 @@ pub(super) fn host_certificates(
             _ => Err(absent),
         };
     };
-    let trusted = trusted_pem(context, record, signer.certificate_pem())?;
+    let trusted = trusted_pem(context, &host.record, signer.certificate_pem())?;
     let client = ClientFiles { ca_pem: trusted.clone(), ..signer.client_files() };
     let kept = copies
         .server
@@ -390,7 +388,7 @@ pub(super) fn host_certificates(
             .as_ref()
             .is_some_and(|copy| copy.certificate_pem == client.cert_pem && copy.key_pem == client.key_pem);
     if is_new || !same_client {
-        context.store.replace_host_copies(lock, &name, &client, is_new.then_some(&files))?;
+        host.replace_copies(&client, is_new.then_some(&files))?;
     }
     Ok((client, files))
 }
