@@ -10,15 +10,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod api;
-mod cli;
+mod app;
 mod config;
-mod containers;
 mod daemon;
-mod events;
-mod images;
-mod network;
-mod runtime;
-mod shim;
+mod host;
+mod prune;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
@@ -31,7 +27,7 @@ fn main() -> ExitCode {
     } else if !called_as_docker && first == "daemon" {
         return daemon::main(arguments);
     } else if !called_as_docker && first == "shim" {
-        return shim::main(&arguments[2..]);
+        return engine_shim::main(&arguments[2..]);
     }
-    cli::main(&arguments)
+    engine_cli::main(&arguments)
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ mod harness;
 mod confinement;
 #[path = "containers/files.rs"]
 mod files;
+#[path = "containers/recovery.rs"]
+mod recovery;
 #[path = "containers/streams.rs"]
 mod streams;
 #[path = "containers/survival.rs"]

@@ -9,19 +9,19 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use engine_containers::container::Life;
+use engine_containers::list::ListRequest;
+use engine_containers::record::Status;
+use engine_containers::{Container, ContainerError, UpdateRequest, signals};
+use engine_model::wire::CreateRequest;
+use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::filters::Filters;
-use crate::containers::config::CreateRequest;
-use crate::containers::container::Life;
-use crate::containers::list::ListRequest;
-use crate::containers::record::Status;
-use crate::containers::{Container, ContainerError, UpdateRequest, signals};
-use crate::daemon::App;
-use crate::shim::protocol::Request as ShimRequest;
+use crate::app::App;
 
 mod archive;
 mod exec;

@@ -2,8 +2,10 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-
-use crate::images::ImageError;
+use engine_containers::ContainerError;
+use engine_images::ImageError;
+use engine_model::{Failure, Kind};
+use engine_network::NetworkError;
 
 /// What a client is told when a request cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,16 +38,18 @@ impl ApiError {
     }
 }
 
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// The status that says the same as a kind of failure. This is the only place that knows both.
+fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Kind::NotModified => StatusCode::NOT_MODIFIED,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
-    text
 }
 
 impl IntoResponse for ApiError {
@@ -57,10 +61,27 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::new(status(failure.kind), failure.message)
+    }
+}
+
 impl From<ImageError> for ApiError {
     fn from(error: ImageError) -> Self {
-        let status = error.status();
-        Self::new(status, chain(&error))
+        Failure::from(error).into()
+    }
+}
+
+impl From<NetworkError> for ApiError {
+    fn from(error: NetworkError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<ContainerError> for ApiError {
+    fn from(error: ContainerError) -> Self {
+        Failure::from(error).into()
     }
 }
 

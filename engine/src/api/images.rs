@@ -7,15 +7,16 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
+use engine_images::{ImageError, Reference};
+use engine_model::Image;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::filters::Filters;
-use crate::daemon::App;
-use crate::daemon::prune::{self, ImagePrune};
-use crate::images::{Image, ImageError, ImageId, Reference, Removed};
+use crate::app::App;
+use crate::prune::{self, ImagePrune};
 
 mod transfer;
 
@@ -339,21 +340,8 @@ async fn remove(app: &App, name: &str, query: &str) -> Result<Response, ApiError
         Ok((image.id, app.images.remove(&name, force, &users)?))
     })
     .await?;
-    publish_removal(app, &id, &removed);
+    prune::publish_removal(app, &id, &removed);
     Ok(Json(removed).into_response())
-}
-
-/// The events that dockerd tells for a removal.
-pub(crate) fn publish_removal(app: &App, id: &ImageId, removed: &[Removed]) {
-    for step in removed {
-        match step {
-            Removed::Untagged(name) => app.events.publish("image", "untag", id.as_str(), &[("name", name)]),
-            Removed::Deleted(deleted) if deleted == id.as_str() => {
-                app.events.publish("image", "delete", id.as_str(), &[("name", id.as_str())]);
-            }
-            Removed::Deleted(_) => {}
-        }
-    }
 }
 
 #[derive(Deserialize)]

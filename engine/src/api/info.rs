@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
+use crate::app::App;
 use crate::config::{Config, Host, Level, Live};
-use crate::daemon::App;
-use crate::daemon::host::{self, Facts};
+use crate::host::{self, Facts};
 
 pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     let worker = app.clone();
@@ -18,12 +18,9 @@ pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError
     .await?;
     let live = app.config.live();
     let mut all = Map::new();
-    for part in [
-        contents(&app, images),
-        limits(&facts),
-        system(&app, &facts, &live),
-        engine(&app.config, &facts, &live),
-    ] {
+    for part in
+        [contents(&app, images), limits(&facts), system(&app, &facts, &live), engine(&app, &facts, &live)]
+    {
         if let Value::Object(part) = part {
             all.extend(part);
         }
@@ -82,7 +79,8 @@ fn system(app: &App, facts: &Facts, live: &Live) -> Value {
     })
 }
 
-fn engine(config: &Config, facts: &Facts, live: &Live) -> Value {
+fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
+    let config = &app.config;
     // With the first generation of cgroups, containers share the host's view of them.
     let security = if facts.cgroup_version == 2 {
         json!(["name=seccomp,profile=builtin", "name=cgroupns"])
@@ -136,11 +134,16 @@ fn engine(config: &Config, facts: &Facts, live: &Live) -> Value {
         "ProductLicense": "",
         "DefaultAddressPools": [],
         "CDISpecDirs": [],
-        "Warnings": warnings(config),
+        "Warnings": warnings(app),
     })
 }
 
-fn warnings(config: &Config) -> Vec<String> {
+fn warnings(app: &App) -> Vec<String> {
+    let unread = app.quarantine.report().into_iter().map(|line| format!("WARNING: {line}"));
+    open_ports(&app.config).into_iter().chain(unread).collect()
+}
+
+fn open_ports(config: &Config) -> Vec<String> {
     if config.tls.is_some() {
         return Vec::new();
     }

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tower_service::Service;
 
-use crate::daemon::App;
+use crate::app::App;
 
 pub mod containers;
 pub mod error;

@@ -8,14 +8,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_network::{Attachment, NetworkRecord, NewNetwork};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
 use super::filters::Filters;
-use crate::daemon::App;
-use crate::network::{Attachment, NetworkRecord, NewNetwork};
+use crate::app::App;
 
 mod membership;
 

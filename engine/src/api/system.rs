@@ -8,16 +8,16 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_model::event::{Event, EventFilters};
+use engine_model::platform::architecture;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::filters::{Filters, timestamp};
 use super::{ApiError, images, info, version};
-use crate::daemon::App;
-use crate::daemon::host;
-use crate::events::{Event, EventFilters};
-use crate::images::architecture;
+use crate::app::App;
+use crate::host;
 
 pub fn routes() -> Router<App> {
     Router::new()

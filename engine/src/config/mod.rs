@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use engine_model::size;
+use engine_model::wire::Ulimit;
 use serde_json::{Map, Value};
 
 mod error;
@@ -20,7 +22,7 @@ mod values;
 pub use error::ConfigError;
 pub use flags::Flags;
 use values::Keys;
-pub use values::{duration, size};
+pub use values::duration;
 
 const DEFAULT_FILE: &str = "/etc/engine/daemon.json";
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -81,14 +83,6 @@ pub struct Tls {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
-}
-
-/// A default resource limit for containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ulimit {
-    pub name: String,
-    pub soft: i64,
-    pub hard: i64,
 }
 
 /// What is cleaned away without being asked. Never volumes.

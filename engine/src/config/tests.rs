@@ -12,7 +12,7 @@ fn load(json: &str, arguments: &[&str]) -> Result<Config, String> {
     let path = file.path().to_str().unwrap().to_owned();
     let start = ["engine daemon", "--config-file", &path];
     let flags = Flags::try_parse_from(start.iter().chain(arguments)).map_err(|error| error.to_string())?;
-    Config::load(&flags).map_err(|error| crate::api::error::chain(&error))
+    Config::load(&flags).map_err(|error| engine_model::chain(&error))
 }
 
 #[test]

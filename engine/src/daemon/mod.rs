@@ -13,20 +13,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub mod host;
 mod linger;
 mod listen;
 mod log;
 mod pidfile;
-pub mod prune;
 mod tls;
 
-use crate::api;
+use crate::app::{App, AppError};
 use crate::config::{Config, ConfigError, Flags};
-use crate::containers::{ContainerError, Containers};
-use crate::events::EventBus;
-use crate::images::{ImageError, ImageStore};
-use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::{api, prune};
 use listen::ListenError;
 use log::LevelSwitch;
 use pidfile::{PidFile, PidFileError};
@@ -36,16 +31,6 @@ use tls::{Acceptor, TlsError};
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Enough for what waits for disks; the default of 512 is for bigger machines.
 const BLOCKING_THREADS: usize = 64;
-
-/// What every request handler can reach. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct App {
-    pub config: Arc<Config>,
-    pub events: EventBus,
-    pub images: ImageStore,
-    pub network: Network,
-    pub containers: Containers,
-}
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +47,8 @@ enum DaemonError {
     Tls(#[from] TlsError),
     #[error("Could not open the API")]
     Listen(#[from] ListenError),
-    #[error("Could not open the image store")]
-    Images(#[from] ImageError),
-    #[error("Could not set up the networks")]
-    Network(#[from] NetworkError),
-    #[error("Could not open the containers")]
-    Containers(#[from] ContainerError),
+    #[error(transparent)]
+    App(#[from] AppError),
     #[error("Could not listen for signals")]
     Signals(#[source] std::io::Error),
 }
@@ -95,10 +76,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the last word of a daemon that cannot run")]
 fn report(error: &DaemonError) {
-    eprintln!("error: {}", api::error::chain(error));
+    eprintln!("error: {}", engine_model::chain(error));
     let hint = match error {
         DaemonError::Config(error) => error.hint(),
-        DaemonError::Network(error) => error.hint(),
+        DaemonError::App(error) => error.hint(),
         _ => None,
     };
     if let Some(hint) = hint {
@@ -144,7 +125,7 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
 
     // Finding the containers of before may take a while.
     let app = tokio::select! {
-        app = assemble(Arc::clone(&config)) => app?,
+        app = App::open(Arc::clone(&config)) => app?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
@@ -182,19 +163,6 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     Ok(())
 }
 
-async fn assemble(config: Arc<Config>) -> Result<App, DaemonError> {
-    let events = EventBus::new();
-    let root = config.data_root.join("images");
-    let images = tokio::task::spawn_blocking(move || ImageStore::open(&root))
-        .await
-        .map_err(|error| DaemonError::Runtime(std::io::Error::other(error)))??;
-    let network_config = NetworkConfig { bip: config.bip.clone(), mtu: config.mtu };
-    let network = Network::open(&network_config, &config.data_root.join("network")).await?;
-    let containers =
-        Containers::open(Arc::clone(&config), images.clone(), network.clone(), events.clone()).await?;
-    Ok(App { config, events, images, network, containers })
-}
-
 fn make_directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
     let result = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
     result.map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
@@ -207,7 +175,7 @@ fn reload(flags: &Flags, app: &App, acceptor: Option<&Acceptor>, level: &LevelSw
         Ok(read) => read,
         Err(error) => {
             tracing::error!(
-                error = api::error::chain(&error),
+                error = engine_model::chain(&error),
                 "The configuration is not right and stays as it was"
             );
             return;
@@ -218,7 +186,7 @@ fn reload(flags: &Flags, app: &App, acceptor: Option<&Acceptor>, level: &LevelSw
             Ok(()) => tracing::info!("New connections get the certificates as they are now"),
             Err(error) => {
                 tracing::error!(
-                    error = api::error::chain(&error),
+                    error = engine_model::chain(&error),
                     "The certificates are not right and stay as they were"
                 );
             }
@@ -231,5 +199,6 @@ fn reload(flags: &Flags, app: &App, acceptor: Option<&Acceptor>, level: &LevelSw
     }
     let live = app.config.live();
     level.set(live.log_level);
+    app.apply(&live);
     app.events.publish("daemon", "reload", "", &[("labels", &live.labels.join(","))]);
 }

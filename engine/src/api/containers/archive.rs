@@ -11,14 +11,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use engine_containers::archive::PathStat;
 use futures_util::{TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{Options, QueryMap, find};
 use crate::api::ApiError;
-use crate::containers::archive::PathStat;
-use crate::daemon::App;
+use crate::app::App;
 
 const STAT_HEADER: &str = "x-docker-container-path-stat";
 

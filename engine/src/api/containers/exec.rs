@@ -6,6 +6,8 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_containers::exec::ExecRequest;
+use engine_model::chain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -14,9 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, body, find};
 use crate::api::ApiError;
-use crate::api::error::chain;
-use crate::containers::exec::ExecRequest;
-use crate::daemon::App;
+use crate::app::App;
 
 /// The body of a start request is a few words.
 const LARGEST_BODY: usize = 64 * 1024;

@@ -7,6 +7,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, header};
 use axum::response::{IntoResponse, Response};
+use engine_containers::container::PendingAttach;
+use engine_containers::logs::LogRequest;
+use engine_containers::{Container, ContainerError};
 use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -16,10 +19,7 @@ use tokio_util::io::ReaderStream;
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, find};
 use crate::api::{ApiError, filters};
-use crate::containers::container::PendingAttach;
-use crate::containers::logs::LogRequest;
-use crate::containers::{Container, ContainerError};
-use crate::daemon::App;
+use crate::app::App;
 
 /// Where the streams come from: at once, or as soon as the container starts.
 enum Streams {

@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_containers::volumes::{Volume, VolumeRequest};
 use serde_json::{Value, json};
 
 use super::{Options, QueryMap, body};
 use crate::api::ApiError;
 use crate::api::filters::Filters;
-use crate::containers::volumes::{Volume, VolumeRequest};
-use crate::daemon::App;
+use crate::app::App;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -73,6 +73,6 @@ async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Va
     let all = filters.boolean("all")?.unwrap_or(false);
     let wanted = move |volume: &Volume| filters.labels_fit(&volume.labels);
     let (removed, bytes) =
-        tokio::task::spawn_blocking(move || app.containers.prune_volumes(all, wanted)).await?;
+        tokio::task::spawn_blocking(move || app.containers.prune_volumes(all, wanted)).await??;
     Ok(Json(json!({ "VolumesDeleted": removed, "SpaceReclaimed": bytes })))
 }

@@ -6,6 +6,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use engine_images::ImageError;
+use engine_model::chain;
+use engine_model::{LoadEvent, Loaded};
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,9 +17,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{find, is_true};
 use crate::api::ApiError;
-use crate::api::error::chain;
-use crate::daemon::App;
-use crate::images::{ImageError, LoadEvent, Loaded};
+use crate::app::App;
 
 /// Pieces of an archive on their way to a client.
 const PIECE: usize = 64 * 1024;

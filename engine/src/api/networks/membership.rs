@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use engine_containers::Container;
+use engine_model::wire::EndpointConfig;
+use engine_model::{EndpointRequest, PortRequest, PublishedPort};
+use engine_network::{NetworkKind, NetworkRecord};
 use serde::Deserialize;
 
 use super::{body, publish};
 use crate::api::ApiError;
-use crate::containers::Container;
-use crate::containers::config::EndpointConfig;
-use crate::daemon::App;
-use crate::network::{EndpointRequest, NetworkKind, NetworkRecord, PortRequest, PublishedPort};
+use crate::app::App;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,0 +1,281 @@
+//! Copying files into and out of containers, as tar archives.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine_kernel::confine::Root;
+use engine_kernel::overlay;
+use engine_kernel::overlay::Overlay;
+use engine_shim::protocol;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::record::MountKind;
+use super::tree::{Limits, pack, pack_level, send, unpack};
+use super::{Container, ContainerError, Containers};
+
+/// What an archive call says about the path it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStat {
+    pub name: String,
+    pub size: u64,
+    mode: u32,
+    modified: Timestamp,
+    pub link_target: String,
+}
+
+impl PathStat {
+    /// In the form of the `X-Docker-Container-Path-Stat` header, before base64.
+    pub fn describe(&self) -> Value {
+        json!({
+            "name": self.name,
+            "size": self.size,
+            "mode": go_mode(self.mode),
+            "mtime": self.modified.to_string(),
+            "linkTarget": self.link_target,
+        })
+    }
+}
+
+/// Go's `os.FileMode`.
+fn go_mode(mode: u32) -> u32 {
+    let kind = match FileType::from_raw_mode(mode) {
+        FileType::Directory => 1 << 31,
+        FileType::Symlink => 1 << 27,
+        FileType::BlockDevice => 1 << 26,
+        FileType::CharacterDevice => (1 << 26) | (1 << 21),
+        FileType::Fifo => 1 << 25,
+        FileType::Socket => 1 << 24,
+        _ => 0,
+    };
+    let bits = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+    let special: u32 = bits.iter().filter(|(bit, _)| mode & bit != 0).map(|(_, go)| go).sum();
+    kind | special | (mode & 0o777)
+}
+
+impl Containers {
+    /// What is at a path; a link is not followed.
+    pub async fn path_stat(
+        &self,
+        container: &Arc<Container>,
+        path: PathBuf,
+    ) -> Result<PathStat, ContainerError> {
+        self.in_root(container, move |root| stat(root, &path)).await
+    }
+
+    /// The tree at a path as a tar archive, which `sender` takes.
+    pub async fn pack(
+        &self,
+        container: &Arc<Container>,
+        path: PathBuf,
+        sender: mpsc::Sender<io::Result<Bytes>>,
+    ) -> Result<(), ContainerError> {
+        self.in_root(container, move |root| {
+            send(sender, |archive| pack(root, &path, archive));
+            Ok(())
+        })
+        .await
+    }
+
+    /// The whole root file system as a tar archive, without what is mounted in it.
+    pub async fn export(
+        &self,
+        container: &Arc<Container>,
+        sender: mpsc::Sender<io::Result<Bytes>>,
+    ) -> Result<(), ContainerError> {
+        self.in_root(container, move |root| {
+            send(sender, |archive| {
+                let root = root.get(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
+                let device = rustix::fs::fstat(&root)?.st_dev;
+                pack_level(
+                    root.as_fd(),
+                    Path::new("."),
+                    Path::new(""),
+                    archive,
+                    &Limits { depth: 0, device: Some(device) },
+                )
+            });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Unpacks an archive in a directory.
+    pub async fn unpack(
+        &self,
+        container: &Arc<Container>,
+        path: PathBuf,
+        archive: impl Read + Send + 'static,
+        keep_kinds: bool,
+    ) -> Result<(), ContainerError> {
+        if container.identity().host.readonly_rootfs {
+            return Err(ContainerError::Invalid("container rootfs is marked read-only".to_owned()));
+        }
+        self.in_root(container, move |root| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            root.get(&path, flags).map_err(|error| missing(&path, &error))?;
+            let mut archive = archive;
+            let unpacked = unpack(root, &path, &mut archive, keep_kinds);
+            // A client that cannot send all it has does not listen to the answer.
+            let _ = io::copy(&mut archive, &mut io::sink());
+            unpacked.map_err(|source| ContainerError::Write { path: path.clone(), source })
+        })
+        .await
+    }
+
+    /// Works in the container's root file system: that of the running process, or one mounted for this alone.
+    async fn in_root<T: Send + 'static>(
+        &self,
+        container: &Arc<Container>,
+        work: impl FnOnce(&Root) -> Result<T, ContainerError> + Send + 'static,
+    ) -> Result<T, ContainerError> {
+        let containers = self.clone();
+        let container = Arc::clone(container);
+        // Nobody may start it while its layers are mounted here.
+        let operation = container.operation.lock().await;
+        if container.status().is_alive() {
+            drop(operation);
+            let path = super::inspect::visible_root(container.state().pid);
+            return tokio::task::spawn_blocking(move || {
+                let root = Root::open(&path).map_err(|source| ContainerError::Read { path, source })?;
+                work(&root)
+            })
+            .await?;
+        }
+        let target = Arc::clone(&container);
+        let result = tokio::task::spawn_blocking(move || {
+            // A thread of its own, for the sake of its mount namespace.
+            std::thread::scope(|scope| {
+                let worker = scope.spawn(|| {
+                    let root = containers.mounted_root(&target)?;
+                    work(&root)
+                });
+                worker.join().unwrap_or_else(|_| {
+                    Err(ContainerError::Refused("The work on the files was cut short".to_owned()))
+                })
+            })
+        })
+        .await?;
+        drop(operation);
+        result
+    }
+
+    /// Mounts a stopped container's layers and volumes in a new mount namespace of this thread.
+    fn mounted_root(&self, container: &Container) -> Result<Root, ContainerError> {
+        let lower = self.0.images.lower_dirs(&container.identity().image_id)?;
+        engine_shim::client::wait_for_end(&container.directory)?;
+        engine_shim::client::prepare(&container.runtime_directory)?;
+        let path = container.runtime_directory.join(protocol::ROOTFS);
+        let overlay = Overlay {
+            lower,
+            upper: container.directory.join("upper"),
+            work: container.directory.join("work"),
+        };
+        let mount = || -> io::Result<Root> {
+            private_mounts()?;
+            overlay::mount(&overlay, &path, &container.runtime_directory)?;
+            let root = Root::open(&path)?;
+            for point in &container.identity().mounts {
+                if point.kind != MountKind::Tmpfs {
+                    bind(&root, &point.source, &point.destination)?;
+                }
+            }
+            // Opened anew, so that what was just mounted is seen.
+            Root::open(&path)
+        };
+        mount().map_err(|source| ContainerError::Read { path: path.clone(), source })
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]
+fn private_mounts() -> io::Result<()> {
+    use rustix::mount::MountPropagationFlags;
+    use rustix::thread::UnshareFlags;
+    // SAFETY: descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
+    Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+}
+
+fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
+    let Ok(metadata) = source.metadata() else { return Ok(()) };
+    if !metadata.is_dir() {
+        return Ok(());
+    }
+    root.create_directories(destination)?;
+    let target = root.get(destination, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = rustix::mount::open_tree(CWD, source, flags)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(&tree, "", &target, "", flags)?)
+}
+
+fn missing(path: &Path, error: &io::Error) -> ContainerError {
+    match error.kind() {
+        io::ErrorKind::NotFound => ContainerError::NoSuchFile(path.to_owned()),
+        io::ErrorKind::NotADirectory => ContainerError::Invalid("not a directory".to_owned()),
+        _ => ContainerError::Refused(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The directory that holds a path, and its name there; a path that ends with a slash or dot is the directory itself.
+pub(super) fn locate(root: &Root, path: &Path) -> Result<(OwnedFd, PathBuf), ContainerError> {
+    let found = |error: io::Error| missing(path, &error);
+    let whole = path.as_os_str().as_bytes();
+    let itself = whole.ends_with(b"/") || whole.ends_with(b"/.") || path.file_name().is_none();
+    if itself {
+        let directory = root.get(path, OFlags::PATH | OFlags::DIRECTORY).map_err(found)?;
+        return Ok((directory, PathBuf::from(".")));
+    }
+    let (parent, name) = root.parent(path).map_err(found)?;
+    Ok((parent, PathBuf::from(name)))
+}
+
+fn stat(root: &Root, path: &Path) -> Result<PathStat, ContainerError> {
+    let (parent, name) = locate(root, path)?;
+    let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| missing(path, &error.into()))?;
+    let link_target = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(&parent, &name, Vec::new());
+            let target = target.map_err(|error| missing(path, &error.into()))?;
+            let target = PathBuf::from(std::ffi::OsStr::from_bytes(target.to_bytes()));
+            let base = path.parent().unwrap_or_else(|| Path::new("/"));
+            engine_kernel::confine::clean(&base.join(target)).to_string_lossy().into_owned()
+        }
+        _ => String::new(),
+    };
+    Ok(PathStat {
+        name: base_name(path),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mode: stat.st_mode,
+        modified: Timestamp::from_second(stat.st_mtime).unwrap_or_default(),
+        link_target,
+    })
+}
+
+pub(super) fn base_name(path: &Path) -> String {
+    path.components().next_back().map_or_else(String::new, |last| match last {
+        Component::Normal(name) => name.to_string_lossy().into_owned(),
+        _ => "/".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_gos() {
+        assert_eq!(go_mode(0o40755), (1 << 31) | 0o755);
+        assert_eq!(go_mode(0o104_755), (1 << 23) | 0o755);
+        assert_eq!(go_mode(0o120_777), (1 << 27) | 0o777);
+    }
+}

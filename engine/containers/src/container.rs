@@ -1,0 +1,183 @@
+//! One container: its record, its state, and those who wait for it to change.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use engine_model::event::EventBus;
+use engine_shim::client::Shim;
+use engine_store::Durability;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::error::ContainerError;
+use super::record::{self, Identity, State, Status};
+
+/// What waiters watch.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// How often it has ended.
+    pub exits: u64,
+    pub exit_code: i32,
+    pub error: String,
+    pub alive: bool,
+    pub removed: bool,
+}
+
+/// Somebody who wants the streams of a container that does not run yet.
+#[derive(Debug)]
+pub struct PendingAttach {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub ready: oneshot::Sender<BufReader<UnixStream>>,
+}
+
+#[derive(Debug)]
+pub struct Container {
+    pub id: String,
+    /// Of the records, the log and the writable layer.
+    pub directory: PathBuf,
+    /// Of the supervising process.
+    pub runtime_directory: PathBuf,
+    pub cgroup: PathBuf,
+    identity: RwLock<Arc<Identity>>,
+    state: RwLock<State>,
+    /// Held while the container is started, ended, changed or removed.
+    pub operation: tokio::sync::Mutex<()>,
+    pub life: watch::Sender<Life>,
+    pub pending: Mutex<Vec<PendingAttach>>,
+    /// Ends the pause before a restart.
+    pub restart_now_or_never: Notify,
+    /// A client wants it to end now, so it is not restarted.
+    pub stopping: AtomicBool,
+    pub removing: AtomicBool,
+}
+
+impl Container {
+    pub fn new(
+        identity: Identity,
+        state: State,
+        data_root: &Path,
+        exec_root: &Path,
+        cgroup_parent: &Path,
+    ) -> Self {
+        let parent = match identity.host.cgroup_parent.as_str() {
+            "" => cgroup_parent.to_owned(),
+            parent => engine_kernel::confine::clean(Path::new(parent)),
+        };
+        let life = Life { alive: state.status.is_alive(), exit_code: state.exit_code, ..Life::default() };
+        Self {
+            directory: data_root.join("containers").join(&identity.id),
+            runtime_directory: exec_root.join("containers").join(&identity.id),
+            cgroup: parent.join(&identity.id),
+            id: identity.id.clone(),
+            identity: RwLock::new(Arc::new(identity)),
+            state: RwLock::new(state),
+            operation: tokio::sync::Mutex::default(),
+            life: watch::channel(life).0,
+            pending: Mutex::default(),
+            restart_now_or_never: Notify::new(),
+            stopping: AtomicBool::new(false),
+            removing: AtomicBool::new(false),
+        }
+    }
+
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn status(&self) -> Status {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).status
+    }
+
+    pub fn pending(&self) -> MutexGuard<'_, Vec<PendingAttach>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn shim(&self) -> Shim {
+        Shim::at(self.runtime_directory.clone())
+    }
+
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+
+    pub fn is_removing(&self) -> bool {
+        self.removing.load(Ordering::Acquire)
+    }
+
+    /// The log on disk, if there is one.
+    pub fn log_path(&self) -> Option<PathBuf> {
+        (self.identity().log_driver == "json-file")
+            .then(|| self.directory.join(format!("{}-json.log", self.id)))
+    }
+
+    /// Changes what the container is, on disk first.
+    pub fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), ContainerError> {
+        let mut identity = (*self.identity()).clone();
+        change(&mut identity);
+        self.write_identity(&identity)?;
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
+        Ok(())
+    }
+
+    pub fn write_identity(&self, identity: &Identity) -> Result<(), ContainerError> {
+        let path = self.directory.join(record::CONFIG_FILE);
+        engine_store::write(&path, identity, Durability::Durable)
+            .map_err(|source| ContainerError::Write { path, source })
+    }
+
+    /// Changes how the container is. If it cannot be written, that is said in the log: the change has happened anyway.
+    pub fn change_state(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let path = self.directory.join(record::STATE_FILE);
+        if let Err(error) = engine_store::write(&path, &*state, Durability::Atomic) {
+            tracing::error!(%error, container = self.id, "Could not write the state");
+        }
+    }
+
+    /// Brings the state to the disk, so that it survives a power cut. To be done before a client is told what it says.
+    pub async fn settle(&self) {
+        let path = self.directory.join(record::STATE_FILE);
+        let synced = tokio::task::spawn_blocking(move || engine_store::sync(&path)).await;
+        if let Ok(Err(error)) = synced
+            // It may have been removed meanwhile.
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, container = self.id, "Could not bring the state to the disk");
+        }
+    }
+
+    /// Tells the world what happened, with the attributes that docker gives.
+    pub fn publish(&self, events: &EventBus, action: &str, more: &[(&str, &str)]) {
+        let identity = self.identity();
+        let mut attributes: Vec<(&str, &str)> =
+            identity.config.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        attributes.push(("image", &identity.config.image));
+        attributes.push(("name", &identity.name));
+        attributes.extend_from_slice(more);
+        events.publish("container", action, &self.id, &attributes);
+    }
+
+    /// Waits until a condition on the container's life holds.
+    pub async fn wait_until(&self, condition: impl FnMut(&Life) -> bool) -> Life {
+        let mut receiver = self.life.subscribe();
+        match receiver.wait_for(condition).await {
+            Ok(life) => life.clone(),
+            // Cannot be: the sender lives in this object.
+            Err(_) => Life::default(),
+        }
+    }
+
+    /// Docker's `hostname` without one being asked for.
+    pub fn default_hostname(&self) -> String {
+        self.short_id().to_owned()
+    }
+}

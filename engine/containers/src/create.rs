@@ -1,0 +1,405 @@
+//! From a create request to a container on disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use engine_model::id::random_id;
+use engine_model::wire::ImageConfig;
+use engine_model::wire::{Config, CreateRequest, HostConfig};
+use jiff::Timestamp;
+
+use super::mounts;
+use super::names;
+use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
+use super::{Container, ContainerError, Containers, unsupported};
+use crate::{limits, spec};
+
+/// What `create` gives back.
+#[derive(Debug)]
+pub struct Created {
+    pub container: Arc<Container>,
+    pub warnings: Vec<String>,
+}
+
+/// A name that is taken until it is kept or given back.
+struct Reservation<'a> {
+    containers: &'a Containers,
+    name: String,
+    kept: bool,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.containers.index().names.remove(&self.name);
+        }
+    }
+}
+
+impl Containers {
+    pub async fn create(
+        &self,
+        name: Option<String>,
+        request: CreateRequest,
+    ) -> Result<Created, ContainerError> {
+        self.blocking(move |containers| containers.create_blocking(name, request)).await
+    }
+
+    fn create_blocking(
+        &self,
+        name: Option<String>,
+        request: CreateRequest,
+    ) -> Result<Created, ContainerError> {
+        unsupported::refuse(&request)?;
+        let CreateRequest { config: mut wanted, mut host_config, networking_config, .. } = request;
+        let id = random_id();
+        let name = name.filter(|name| !name.is_empty()).map(|name| name.trim_start_matches('/').to_owned());
+        if let Some(name) = name.as_ref().filter(|name| !names::is_valid(name)) {
+            return Err(ContainerError::InvalidName(name.clone()));
+        }
+        let image = self.0.images.find(&wanted.image)?;
+        merge_image(&mut wanted, &image.config);
+        let command: Vec<String> =
+            wanted.entrypoint.iter().flatten().chain(wanted.cmd.iter().flatten()).cloned().collect();
+        if command.first().is_none_or(String::is_empty) {
+            return Err(ContainerError::Invalid("no command specified".to_owned()));
+        }
+        if command.iter().any(|word| word.contains('\0')) {
+            return Err(ContainerError::Invalid("a command cannot contain a null byte".to_owned()));
+        }
+        check(&wanted, &host_config)?;
+        let mut warnings = Vec::new();
+        if wanted.healthcheck.as_ref().is_none_or(|check| check["Test"][0] != "NONE")
+            && image.config.healthcheck.as_ref().is_some_and(unsupported::probes)
+        {
+            warnings
+                .push("The image's health check is ignored: this engine does not run any yet.".to_owned());
+        }
+        self.complete(&mut host_config, &mut warnings)?;
+        spec::confinement(&host_config, host_config.privileged)?;
+        let others = self.mounts_of_others(&host_config)?;
+        let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
+        let mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
+        let (log_driver, log_options) = log_settings(&host_config)?;
+
+        let mut reservation = self.reserve(name, &id)?;
+        self.create_sources(&mounts)?;
+        let identity = Identity {
+            format: FORMAT,
+            id: id.clone(),
+            name: reservation.name.clone(),
+            created: Timestamp::now(),
+            image_id: image.id.clone(),
+            architecture: image.architecture.clone(),
+            command,
+            config: wanted,
+            host: host_config,
+            networks: networking_config
+                .endpoints_config
+                .into_iter()
+                .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
+                .collect(),
+            mounts,
+            log_driver,
+            log_options,
+        };
+        let config = &self.0.config;
+        let container = Container::new(
+            identity.clone(),
+            State::default(),
+            &config.data_root,
+            &config.exec_root,
+            &self.0.cgroup_parent,
+        );
+        if let Err(error) = lay_out(&container, &identity) {
+            let _ = fs::remove_dir_all(&container.directory);
+            return Err(error);
+        }
+        let container = Arc::new(container);
+        self.index().containers.insert(id, Arc::clone(&container));
+        reservation.kept = true;
+        container.publish(&self.0.events, "create", &[]);
+        Ok(Created { container, warnings })
+    }
+
+    /// Takes a name, or finds a free one.
+    fn reserve(&self, name: Option<String>, id: &str) -> Result<Reservation<'_>, ContainerError> {
+        let mut index = self.index();
+        let name = match name {
+            Some(name) => {
+                if let Some(owner) = index.names.get(&name) {
+                    return Err(ContainerError::NameTaken { name, id: owner.clone() });
+                }
+                name
+            }
+            None => (0..1000)
+                .map(names::random_name)
+                .find(|name| !index.names.contains_key(name))
+                .unwrap_or_else(|| id.to_owned()),
+        };
+        index.names.insert(name.clone(), id.to_owned());
+        Ok(Reservation { containers: self, name, kept: false })
+    }
+
+    /// Fills in what the client left open, as inspect shows it.
+    fn complete(&self, host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), ContainerError> {
+        if host.network_mode.is_empty() || host.network_mode == "default" {
+            "bridge".clone_into(&mut host.network_mode);
+        }
+        if let Some(other) = host.network_mode.strip_prefix("container:") {
+            // The name may change, the id stays.
+            host.network_mode = format!("container:{}", self.find(other)?.id);
+        }
+        if host.restart_policy.name.is_empty() {
+            "no".clone_into(&mut host.restart_policy.name);
+        }
+        if host.ipc_mode.is_empty() {
+            "private".clone_into(&mut host.ipc_mode);
+        }
+        if host.cgroupns_mode.is_empty() {
+            let private = engine_kernel::cgroup::is_unified() && !host.privileged;
+            if private { "private" } else { "host" }.clone_into(&mut host.cgroupns_mode);
+        }
+        if host.runtime.is_empty() {
+            unsupported::RUNTIME.clone_into(&mut host.runtime);
+        }
+        if host.shm_size == 0 {
+            host.shm_size = 64 * 1024 * 1024;
+        }
+        if host.ulimits.as_ref().is_some_and(|limits| !limits.is_empty()) && !limits::may_raise_limits() {
+            warnings
+                .push("This engine may not raise limits of processes; higher ones are cut down.".to_owned());
+        }
+        let defaults = self.log_defaults();
+        if host.log_config.r#type.is_empty() {
+            host.log_config.r#type.clone_from(&defaults.r#type);
+            if host.log_config.r#type.is_empty() {
+                "json-file".clone_into(&mut host.log_config.r#type);
+            }
+            if host.log_config.r#type == "json-file" {
+                for (name, value) in &defaults.config {
+                    host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what is mounted, where that is the engine's business.
+    pub(super) fn create_sources(&self, points: &[MountPoint]) -> Result<(), ContainerError> {
+        for point in points {
+            match (&point.name, point.kind) {
+                (Some(name), MountKind::Volume) => {
+                    let labels = if point.anonymous { Self::anonymous_labels() } else { BTreeMap::new() };
+                    self.ensure_volume(name, labels)?;
+                }
+                (_, MountKind::Bind) if point.source.symlink_metadata().is_err() => {
+                    fs::create_dir_all(&point.source).map_err(|source| ContainerError::CreateSource {
+                        path: point.source.clone(),
+                        source,
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn mounts_of_others(&self, host: &HostConfig) -> Result<Vec<MountPoint>, ContainerError> {
+        let mut points = Vec::new();
+        for other in host.volumes_from.iter().flatten() {
+            let (name, mode) = other.split_once(':').unwrap_or((other, "rw"));
+            let identity = self.find(name)?.identity();
+            points.extend(identity.mounts.iter().cloned().map(|mut point| {
+                point.read_only |= mode.split(',').any(|word| word == "ro");
+                point.anonymous = false;
+                point
+            }));
+        }
+        Ok(points)
+    }
+}
+
+fn log_settings(host: &HostConfig) -> Result<(String, BTreeMap<String, String>), ContainerError> {
+    let (driver, options) = (host.log_config.r#type.clone(), host.log_config.config.clone());
+    match driver.as_str() {
+        "none" => {}
+        "json-file" => {
+            super::logs::limits(&options).map_err(ContainerError::Invalid)?;
+        }
+        _ => {
+            let message = format!("logger: no log driver named '{driver}' is registered");
+            return Err(ContainerError::Invalid(message));
+        }
+    }
+    Ok((driver, options))
+}
+
+/// The directories and records of a new container.
+fn lay_out(container: &Container, identity: &Identity) -> Result<(), ContainerError> {
+    let mut builder = fs::DirBuilder::new();
+    for (name, mode) in [("", 0o710), ("upper", 0o755), ("work", 0o700)] {
+        let path = container.directory.join(name);
+        builder.mode(mode).create(&path).map_err(|source| ContainerError::Write { path, source })?;
+    }
+    container.write_identity(identity)?;
+    container.change_state(|_| {});
+    // The record is on the disk; so is its directory from here on.
+    if let Some(all) = container.directory.parent() {
+        engine_store::sync_directory(all)
+            .map_err(|source| ContainerError::Write { path: all.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// What the image says holds where the client says nothing.
+fn merge_image(config: &mut Config, image: &ImageConfig) {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    for port in &image.exposed_ports {
+        let ports = config.exposed_ports.get_or_insert_default();
+        ports.entry(port.clone()).or_insert_with(|| serde_json::json!({}));
+    }
+    let mut environment = image.env.clone();
+    let names: Vec<&str> =
+        config.env.iter().map(|entry| entry.split('=').next().unwrap_or_default()).collect();
+    environment.retain(|entry| !names.contains(&entry.split('=').next().unwrap_or_default()));
+    config.env.extend(environment);
+    for (name, value) in &image.labels {
+        config.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    // A new entrypoint does not go with the image's arguments. An empty one, `[""]`, takes the image's away.
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        config.entrypoint.clone_from(&image.entrypoint);
+    }
+    if config.entrypoint.as_ref().is_some_and(|entrypoint| entrypoint.len() == 1 && entrypoint[0].is_empty())
+    {
+        config.entrypoint = None;
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    for path in &image.volumes {
+        let volumes = config.volumes.get_or_insert_default();
+        volumes.entry(path.clone()).or_insert_with(|| serde_json::json!({}));
+    }
+    if config.stop_signal.is_none() {
+        config.stop_signal.clone_from(&image.stop_signal);
+    }
+    if config.stop_timeout.is_none() {
+        config.stop_timeout = image.stop_timeout.and_then(|seconds| i64::try_from(seconds).ok());
+    }
+    if config.shell.is_none() {
+        config.shell.clone_from(&image.shell);
+    }
+}
+
+/// Refuses what cannot work.
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
+    let invalid = |text: String| Err(ContainerError::Invalid(text));
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        ));
+    }
+    let policy = &host.restart_policy;
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
+            return invalid(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'".into(),
+            );
+        }
+        "" | "no" | "always" | "unless-stopped" => {}
+        "on-failure" if policy.maximum_retry_count >= 0 => {}
+        "on-failure" => {
+            return invalid("invalid restart policy: maximum retry count cannot be negative".into());
+        }
+        name => {
+            return invalid(format!(
+                "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            ));
+        }
+    }
+    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return invalid("can't create 'AutoRemove' container with restart policy".into());
+    }
+    if host.memory != 0 && host.memory < 6 * 1024 * 1024 {
+        return invalid("Minimum memory limit allowed is 6MB".into());
+    }
+    if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
+        return invalid("Minimum memoryswap limit should be larger than memory limit, see usage".into());
+    }
+    if host.nano_cpus > 0 && (host.cpu_quota > 0 || host.cpu_period > 0) {
+        return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set.".into());
+    }
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = i64::try_from(available).unwrap_or(1).saturating_mul(1_000_000_000);
+    if host.nano_cpus < 0 || host.nano_cpus > most {
+        return invalid(format!(
+            "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+        ));
+    }
+    if host.shm_size < 0 {
+        return invalid("SHM size can not be less than 0".into());
+    }
+    if let Some(signal) = config.stop_signal.as_ref().filter(|signal| !signal.is_empty())
+        && super::signals::parse(signal).is_none()
+    {
+        return invalid(format!("invalid signal: {signal}"));
+    }
+    if host.network_mode == "host" && !config.hostname.is_empty() && host.uts_mode == "host" {
+        return invalid("conflicting options: hostname and the UTS mode".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_image_fills_gaps() {
+        let image: ImageConfig = serde_json::from_value(json!({
+            "User": "app", "Env": ["A=1", "B=2"], "Entrypoint": ["/e"], "Cmd": ["c"], "WorkingDir": "/w",
+            "Labels": { "l": "image" }, "ExposedPorts": { "80/tcp": {} }, "Volumes": { "/v": {} } }))
+        .unwrap();
+        let mut config: Config =
+            serde_json::from_value(json!({ "Env": ["B=3"], "Labels": { "m": "own" } })).unwrap();
+        merge_image(&mut config, &image);
+        assert_eq!(config.env, ["B=3", "A=1"]);
+        assert_eq!(config.cmd.unwrap(), ["c"]);
+        assert_eq!(config.labels.len(), 2);
+        let mut own: Config = serde_json::from_value(json!({ "Entrypoint": ["/own"] })).unwrap();
+        merge_image(&mut own, &image);
+        assert_eq!((own.entrypoint.unwrap(), own.cmd), (vec!["/own".to_owned()], None));
+        let mut cleared: Config = serde_json::from_value(json!({ "Entrypoint": [""], "Cmd": "sh" })).unwrap();
+        merge_image(&mut cleared, &image);
+        assert_eq!((cleared.entrypoint, cleared.cmd.unwrap()), (None, vec!["sh".to_owned()]));
+    }
+
+    #[test]
+    fn impossible_wishes_are_refused() {
+        let refused = |host: serde_json::Value| {
+            let host: HostConfig = serde_json::from_value(host).unwrap();
+            check(&Config::default(), &host).is_err()
+        };
+        assert!(refused(json!({ "Memory": 1000 })));
+        assert!(refused(json!({ "RestartPolicy": { "Name": "sometimes" } })));
+        assert!(refused(json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } })));
+        assert!(refused(json!({ "RestartPolicy": { "Name": "always" }, "AutoRemove": true })));
+        assert!(refused(json!({ "NanoCpus": 1_000_000_000_000_i64 })));
+        assert!(!refused(
+            json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })
+        ));
+    }
+}

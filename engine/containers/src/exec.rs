@@ -1,0 +1,337 @@
+//! Further processes in running containers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine_model::id::random_id;
+use engine_model::wire::Ulimit;
+use engine_shim::client::{self, Connection, Shim, ShimError};
+use engine_shim::protocol::{ExecTask, ExitRecord, Reply, Request, ShimConfig, Task};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+
+use super::container::Container;
+use super::record::Status;
+use super::{ContainerError, Containers};
+use crate::limits;
+use crate::spec::{self, SpecError};
+
+/// How long a finished one can still be asked about.
+const REMEMBERED: Duration = Duration::from_mins(5);
+
+/// The body of `POST /containers/{id}/exec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ExecRequest {
+    pub user: Option<String>,
+    pub privileged: Option<bool>,
+    pub tty: Option<bool>,
+    pub console_size: Option<[u32; 2]>,
+    pub attach_stdin: Option<bool>,
+    pub attach_stdout: Option<bool>,
+    pub attach_stderr: Option<bool>,
+    pub detach_keys: Option<String>,
+    pub env: Option<Vec<String>>,
+    pub working_dir: Option<String>,
+    pub cmd: Option<Vec<String>>,
+}
+
+#[derive(Debug)]
+pub struct Exec {
+    pub id: String,
+    pub container: Arc<Container>,
+    pub request: ExecRequest,
+    directory: PathBuf,
+    state: Mutex<ExecState>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ExecState {
+    started: bool,
+    running: bool,
+    exit_code: Option<i32>,
+    pid: i32,
+    finished: Option<Instant>,
+}
+
+impl Exec {
+    pub fn is_terminal(&self) -> bool {
+        self.request.tty == Some(true)
+    }
+
+    fn state(&self) -> ExecState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ExecState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
+        if !self.state().running {
+            return Err(ContainerError::Conflict(format!("exec process {} is not running", self.id)));
+        }
+        Shim::at(self.directory.clone()).ask(&Request::Resize { rows, columns }).await?;
+        Ok(())
+    }
+
+    /// The answer to `GET /exec/{id}/json`.
+    pub fn describe(&self) -> Value {
+        let state = self.state();
+        let command = self.request.cmd.clone().unwrap_or_default();
+        json!({
+            "ID": self.id,
+            "Running": state.running,
+            "ExitCode": state.exit_code,
+            "ProcessConfig": {
+                "tty": self.is_terminal(),
+                "entrypoint": command.first().cloned().unwrap_or_default(),
+                "arguments": command.get(1..).unwrap_or_default(),
+                "privileged": self.request.privileged.unwrap_or(false),
+                "user": self.request.user.clone().unwrap_or_default(),
+            },
+            "OpenStdin": self.request.attach_stdin == Some(true),
+            "OpenStderr": self.request.attach_stderr == Some(true),
+            "OpenStdout": self.request.attach_stdout == Some(true),
+            "CanRemove": state.exit_code.is_some(),
+            "ContainerID": self.container.id,
+            "DetachKeys": self.request.detach_keys.clone().unwrap_or_default(),
+            "Pid": state.pid,
+        })
+    }
+}
+
+/// An exec whose process waits for the word to begin.
+#[derive(Debug)]
+pub struct Prepared {
+    connection: Connection,
+    pub stream: Option<BufReader<UnixStream>>,
+}
+
+impl Containers {
+    pub fn create_exec(
+        &self,
+        container: &Arc<Container>,
+        request: ExecRequest,
+    ) -> Result<Arc<Exec>, ContainerError> {
+        may_exec(container)?;
+        if request.cmd.as_ref().and_then(|command| command.first()).is_none_or(String::is_empty) {
+            return Err(ContainerError::Invalid("No exec command specified".to_owned()));
+        }
+        let id = random_id();
+        let directory = container.runtime_directory.join(format!("exec-{}", &id[..16]));
+        let (container, state) = (Arc::clone(container), Mutex::default());
+        let exec = Arc::new(Exec { id: id.clone(), container, request, directory, state });
+        let mut execs = self.execs();
+        execs.retain(|_, exec| exec.state().finished.is_none_or(|finished| finished.elapsed() < REMEMBERED));
+        execs.insert(id, Arc::clone(&exec));
+        drop(execs);
+        let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
+        exec.container.publish(&self.0.events, &format!("exec_create: {command}"), &[("execID", &exec.id)]);
+        Ok(exec)
+    }
+
+    pub fn find_exec(&self, id: &str) -> Result<Arc<Exec>, ContainerError> {
+        let found = self.execs().get(id).cloned();
+        found.ok_or_else(|| ContainerError::NoSuchExec(id.to_owned()))
+    }
+
+    /// The ids of a container's execs that run.
+    pub fn execs_of(&self, container: &str) -> Vec<String> {
+        let execs = self.execs();
+        let mut ids: Vec<String> = execs
+            .values()
+            .filter(|exec| exec.container.id == container && exec.state().running)
+            .map(|exec| exec.id.clone())
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    pub(super) fn forget_execs(&self, container: &str) {
+        for exec in self.execs().values().filter(|exec| exec.container.id == container) {
+            exec.change(|state| {
+                if state.running {
+                    state.running = false;
+                    state.exit_code = Some(137);
+                }
+                state.finished.get_or_insert_with(Instant::now);
+            });
+        }
+    }
+
+    /// Prepares the process, and the stream of its output unless `detached`.
+    pub async fn prepare_exec(
+        &self,
+        exec: &Arc<Exec>,
+        detached: bool,
+        console_size: Option<[u32; 2]>,
+    ) -> Result<Prepared, ContainerError> {
+        may_exec(&exec.container)?;
+        let mut fresh = false;
+        exec.change(|state| fresh = !std::mem::replace(&mut state.started, true));
+        if !fresh {
+            return Err(ContainerError::Conflict(format!(
+                "Error: Exec command {} is already running",
+                exec.id
+            )));
+        }
+        let config = exec_config(exec, console_size, &self.0.config.default_ulimits)?;
+        fs::create_dir(&exec.directory)
+            .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
+        let (connection, _) = client::spawn(&exec.directory, &config).await?;
+        let wanted = |flag: Option<bool>| flag == Some(true);
+        let request = &exec.request;
+        let stream = if detached {
+            None
+        } else {
+            let (stdin, stdout) = (wanted(request.attach_stdin), wanted(request.attach_stdout));
+            let stderr = wanted(request.attach_stderr);
+            Some(Shim::at(exec.directory.clone()).attach(stdin, stdout || exec.is_terminal(), stderr).await?)
+        };
+        Ok(Prepared { connection, stream })
+    }
+
+    /// Lets the process begin; the error is worded for the client's eyes.
+    pub async fn begin_exec(
+        &self,
+        exec: &Arc<Exec>,
+        mut connection: Connection,
+    ) -> Result<(), ContainerError> {
+        match connection.ask(&Request::Start).await {
+            Ok(Reply::Started { pid }) => {
+                exec.change(|state| {
+                    state.running = true;
+                    state.pid = pid;
+                });
+                let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
+                let action = format!("exec_start: {command}");
+                exec.container.publish(&self.0.events, &action, &[("execID", &exec.id)]);
+                self.watch_exec(exec, connection);
+                Ok(())
+            }
+            Ok(_) => Err(ShimError::Gone.into()),
+            Err(ShimError::Refused(message)) => {
+                let missing = message.contains("executable file not found")
+                    || message.contains("no such file or directory");
+                exec.change(|state| {
+                    state.exit_code = Some(if missing { 127 } else { 126 });
+                    state.finished = Some(Instant::now());
+                });
+                drop(connection);
+                let _ = fs::remove_dir_all(&exec.directory);
+                Err(ContainerError::Invalid(format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
+                )))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn watch_exec(&self, exec: &Arc<Exec>, mut connection: Connection) {
+        let (containers, exec) = (self.clone(), Arc::clone(exec));
+        tokio::spawn(async move {
+            let told = async {
+                connection.send(&Request::Wait).await?;
+                connection.reply().await
+            };
+            let code = match told.await {
+                Ok(Reply::Exited(exit)) => exit.code,
+                _ => engine_store::read::<ExitRecord>(&exec.directory.join("exit.json"))
+                    .ok()
+                    .flatten()
+                    .map_or(137, |exit| exit.code),
+            };
+            exec.change(|state| {
+                state.running = false;
+                state.exit_code = Some(code);
+                state.finished = Some(Instant::now());
+            });
+            let attributes = [("execID", exec.id.as_str()), ("exitCode", &code.to_string())];
+            exec.container.publish(&containers.0.events, "exec_die", &attributes);
+            let directory = exec.directory.clone();
+            let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
+        });
+    }
+}
+
+fn may_exec(container: &Container) -> Result<(), ContainerError> {
+    let id = &container.id;
+    match container.status() {
+        Status::Running => Ok(()),
+        Status::Paused => Err(ContainerError::Conflict(format!(
+            "Container {id} is paused, unpause the container before exec"
+        ))),
+        Status::Restarting => Err(ContainerError::Conflict(format!(
+            "Container {id} is restarting, wait until the container is running"
+        ))),
+        _ => Err(ContainerError::Conflict(format!("container {id} is not running"))),
+    }
+}
+
+fn exec_config(
+    exec: &Exec,
+    console_size: Option<[u32; 2]>,
+    default_ulimits: &BTreeMap<String, Ulimit>,
+) -> Result<ShimConfig, SpecError> {
+    let identity = exec.container.identity();
+    let request = &exec.request;
+    let privileged = request.privileged == Some(true) || identity.host.privileged;
+    let confinement = spec::confinement(&identity.host, privileged)?;
+    let hostname = match identity.config.hostname.as_str() {
+        "" => exec.container.default_hostname(),
+        name => name.to_owned(),
+    };
+    let mut environment = spec::environment(&identity, &hostname);
+    if exec.is_terminal() && !identity.config.tty {
+        environment.push("TERM=xterm".to_owned());
+    }
+    spec::merge_environment(&mut environment, request.env.as_deref().unwrap_or_default());
+    let directory = request.working_dir.as_deref().filter(|directory| !directory.is_empty());
+    let directory = directory.unwrap_or(&identity.config.working_dir);
+    let directory = if directory.is_empty() { "/" } else { directory };
+    let command = request.cmd.clone().unwrap_or_default();
+    let mut process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
+    let rlimits = limits::processes(&identity.host, default_ulimits);
+    if !rlimits.is_empty() {
+        process["rlimits"] = rlimits.into();
+    }
+    let [rows, columns] = console_size
+        .or(request.console_size)
+        .unwrap_or_default()
+        .map(|size| u16::try_from(size).unwrap_or(0));
+    Ok(ShimConfig {
+        id: exec.container.id.clone(),
+        task: Task::Exec(Box::new(ExecTask {
+            container_directory: exec.container.runtime_directory.clone(),
+            init_pid: exec.container.state().pid,
+            process,
+            seccomp: confinement.seccomp,
+        })),
+        terminal: exec.is_terminal(),
+        console_size: (rows > 0 && columns > 0).then_some((rows, columns)),
+        open_stdin: request.attach_stdin == Some(true),
+        stdin_once: true,
+        log: None,
+        exit_file: exec.directory.join("exit.json"),
+        user: request
+            .user
+            .clone()
+            .filter(|user| !user.is_empty())
+            .unwrap_or_else(|| identity.config.user.clone()),
+        groups: identity.host.group_add.clone().unwrap_or_default(),
+        cgroup: exec.container.cgroup.clone(),
+    })
+}
+
+impl Prepared {
+    /// Both parts.
+    pub fn into_parts(self) -> (Connection, Option<BufReader<UnixStream>>) {
+        (self.connection, self.stream)
+    }
+}

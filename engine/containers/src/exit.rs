@@ -1,0 +1,171 @@
+//! The end of a container's process, and what comes after it: removal, or a new start.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine_kernel::cgroup;
+use engine_model::chain;
+use engine_shim::client::Connection;
+use engine_shim::protocol::{ExitRecord, Reply, Request};
+use jiff::Timestamp;
+
+use super::record::{EXIT_FILE, State, Status};
+use super::{Container, ContainerError, Containers};
+
+/// The first pause before a restart, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Whoever ran this long starts again with the first pause.
+const RAN_WELL: Duration = Duration::from_secs(10);
+/// What is said of an end that nobody saw.
+const UNKNOWN_CODE: i32 = 255;
+
+impl Containers {
+    /// Waits for the end of a running container, in the background.
+    pub(super) fn watch(&self, container: &Arc<Container>, mut connection: Connection) {
+        let (containers, container) = (self.clone(), Arc::clone(container));
+        tokio::spawn(async move {
+            let told = async {
+                connection.send(&Request::Wait).await?;
+                connection.reply().await
+            };
+            let exit = match told.await {
+                Ok(Reply::Exited(exit)) => exit,
+                _ => containers.find_exit(&container).await,
+            };
+            containers.ended(&container, exit).await;
+        });
+    }
+
+    /// What is known of the end of a container whose supervising process is gone.
+    pub(super) async fn find_exit(&self, container: &Arc<Container>) -> ExitRecord {
+        let path = container.directory.join(EXIT_FILE);
+        let (containers, cgroup) = (self.clone(), container.cgroup.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let record = engine_store::read(&path);
+            if !matches!(record, Ok(Some(_))) {
+                cgroup::remove(&cgroup);
+            }
+            record.unwrap_or_else(|error| {
+                containers.set_aside(&path, &chain(&error));
+                None
+            })
+        });
+        let unknown = ExitRecord { code: UNKNOWN_CODE, out_of_memory: false, finished_at: Timestamp::now() };
+        found.await.ok().flatten().unwrap_or(unknown)
+    }
+
+    /// Puts on record that a container has ended, and does what its maker wanted for this case.
+    pub(super) async fn ended(&self, container: &Arc<Container>, exit: ExitRecord) {
+        let operation = container.operation.lock().await;
+        let before = container.state();
+        if !before.status.is_alive() {
+            return;
+        }
+        self.disconnect(&container.id).await;
+        self.forget_execs(&container.id);
+        let stopping = container.stopping.swap(false, Ordering::AcqRel);
+        let restart = !stopping && should_restart(container, &before, exit.code);
+        container.change_state(|state| {
+            state.status = if restart { Status::Restarting } else { Status::Exited };
+            state.pid = 0;
+            state.exit_code = exit.code;
+            state.out_of_memory = exit.out_of_memory;
+            state.finished_at = Some(exit.finished_at);
+            state.endpoints.clear();
+            state.ports.clear();
+        });
+        let directory = container.runtime_directory.clone();
+        let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
+        if exit.out_of_memory {
+            container.publish(&self.0.events, "oom", &[]);
+        }
+        let code = exit.code.to_string();
+        container.publish(&self.0.events, "die", &[("exitCode", &code)]);
+        container.life.send_modify(|life| {
+            life.exits += 1;
+            life.exit_code = exit.code;
+            life.alive = false;
+        });
+        if container.identity().host.auto_remove {
+            if let Err(error) = self.remove_locked(container, true).await {
+                tracing::error!(container = container.id, "{}", engine_model::chain(&error));
+            }
+        } else if restart {
+            drop(operation);
+            self.restart_later(container, pause(&before, &exit));
+        }
+    }
+
+    /// Starts a container again after a pause, unless somebody else does or it is stopped meanwhile.
+    pub(super) fn restart_later(&self, container: &Arc<Container>, pause: Duration) {
+        let (containers, container) = (self.clone(), Arc::clone(container));
+        tokio::spawn(async move {
+            let cancelled = container.restart_now_or_never.notified();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancelled => return,
+            }
+            let operation = container.operation.lock().await;
+            if container.status() != Status::Restarting {
+                return;
+            }
+            container.change_state(|state| state.restart_count += 1);
+            let result = containers.start_locked(&container).await;
+            drop(operation);
+            if let Err(error) = result {
+                containers.restart_failed(&container, &error);
+            }
+        });
+    }
+
+    /// A start that fails counts as an end, so that a host that is short of something for a while is tried again.
+    fn restart_failed(&self, container: &Arc<Container>, error: &ContainerError) {
+        tracing::error!(container = container.id, "{}", engine_model::chain(error));
+        let state = container.state();
+        if should_restart(container, &state, state.exit_code) && !container.is_removing() {
+            container.change_state(|state| state.status = Status::Restarting);
+            self.restart_later(container, growing_pause(state.restart_count));
+        }
+    }
+}
+
+/// Whether the restart policy wants a new start after an end that no client asked for.
+pub(super) fn should_restart(container: &Container, state: &State, code: i32) -> bool {
+    let policy = &container.identity().host.restart_policy;
+    match policy.name.as_str() {
+        "always" => true,
+        "unless-stopped" => !state.manually_stopped,
+        "on-failure" => {
+            let most = policy.maximum_retry_count;
+            code != 0 && (most == 0 || i64::from(state.restart_count) < most)
+        }
+        _ => false,
+    }
+}
+
+fn pause(before: &State, exit: &ExitRecord) -> Duration {
+    let ran = before
+        .started_at
+        .and_then(|started| u64::try_from(exit.finished_at.duration_since(started).as_secs()).ok())
+        .unwrap_or(0);
+    if ran >= RAN_WELL.as_secs() { FIRST_PAUSE } else { growing_pause(before.restart_count) }
+}
+
+fn growing_pause(restarts: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << restarts.min(20)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_minute() {
+        assert_eq!(growing_pause(0), Duration::from_millis(100));
+        assert_eq!(growing_pause(3), Duration::from_millis(800));
+        assert_eq!(growing_pause(40), LONGEST_PAUSE);
+    }
+}

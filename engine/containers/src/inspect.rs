@@ -1,0 +1,216 @@
+//! A container as inspect shows it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine_model::wire::EndpointConfig;
+use engine_model::{Endpoint, PublishedPort};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::record::{Identity, MountKind, MountPoint, State, Status};
+use super::{Container, Containers, list};
+
+/// What Go writes where no time is set.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| NO_TIME.to_owned(), |time| time.to_string())
+}
+
+impl Containers {
+    /// The answer to `GET /containers/{id}/json`.
+    pub fn inspect(&self, container: &Container, size: bool) -> Value {
+        let identity = container.identity();
+        let state = container.state();
+        let file = |name: &str| container.directory.join(name).to_string_lossy().into_owned();
+        let shared_network =
+            identity.host.network_mode.starts_with("container:") || identity.host.network_mode == "host";
+        let mut config = json!(identity.config);
+        if identity.config.hostname.is_empty() && !shared_network {
+            config["Hostname"] = container.default_hostname().into();
+        }
+        let mut view = json!({
+            "Id": container.id,
+            "Created": identity.created.to_string(),
+            "Path": identity.command.first(),
+            "Args": identity.command.get(1..).unwrap_or_default(),
+            "State": describe_state(&state),
+            "Image": identity.image_id.as_str(),
+            "ResolvConfPath": file("resolv.conf"),
+            "HostnamePath": file("hostname"),
+            "HostsPath": file("hosts"),
+            "LogPath": container.log_path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            "Name": format!("/{}", identity.name),
+            "RestartCount": state.restart_count,
+            "Driver": "overlay2",
+            "Platform": "linux",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
+            "ExecIDs": Some(self.execs_of(&container.id)).filter(|ids| !ids.is_empty()),
+            "HostConfig": identity.host,
+            "GraphDriver": { "Data": self.layers(container, &identity), "Name": "overlay2" },
+            "Mounts": identity.mounts.iter().map(describe_mount).collect::<Vec<_>>(),
+            "Config": config,
+            "NetworkSettings": network_settings(container, &identity, &state),
+        });
+        if size {
+            let writable = list::size_of(&container.directory.join("upper"));
+            view["SizeRw"] = writable.into();
+            view["SizeRootFs"] = (writable + self.image_size(&identity)).into();
+        }
+        view
+    }
+
+    pub(super) fn image_size(&self, identity: &Identity) -> u64 {
+        self.0.images.find(identity.image_id.as_str()).map_or(0, |image| image.size)
+    }
+
+    fn layers(&self, container: &Container, identity: &Identity) -> Value {
+        let lower = self.0.images.lower_dirs(&identity.image_id).unwrap_or_default();
+        let lower: Vec<_> = lower.iter().map(|path| path.to_string_lossy()).collect();
+        json!({
+            "ID": container.id,
+            "LowerDir": lower.join(":"),
+            "MergedDir": container.runtime_directory.join(engine_shim::protocol::ROOTFS),
+            "UpperDir": container.directory.join("upper"),
+            "WorkDir": container.directory.join("work"),
+        })
+    }
+}
+
+fn describe_state(state: &State) -> Value {
+    json!({
+        "Status": state.status.word(),
+        "Running": state.status.is_alive() || state.status == Status::Restarting,
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.out_of_memory,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time(state.started_at),
+        "FinishedAt": time(state.finished_at),
+    })
+}
+
+/// A mount point in the form that inspect and list share.
+pub fn describe_mount(point: &MountPoint) -> Value {
+    let mut view = Map::new();
+    let kind = match point.kind {
+        MountKind::Bind => "bind",
+        MountKind::Volume => "volume",
+        MountKind::Tmpfs => "tmpfs",
+    };
+    view.insert("Type".to_owned(), kind.into());
+    if let Some(name) = &point.name {
+        view.insert("Name".to_owned(), name.clone().into());
+    }
+    view.insert("Source".to_owned(), point.source.to_string_lossy().into());
+    view.insert("Destination".to_owned(), point.destination.to_string_lossy().into());
+    if point.kind == MountKind::Volume {
+        view.insert("Driver".to_owned(), "local".into());
+    }
+    view.insert("Mode".to_owned(), point.mode.clone().into());
+    view.insert("RW".to_owned(), (!point.read_only).into());
+    view.insert("Propagation".to_owned(), point.propagation.clone().into());
+    view.into()
+}
+
+fn network_settings(container: &Container, identity: &Identity, state: &State) -> Value {
+    let first = state.endpoints.first().filter(|_| identity.host.network_mode == "bridge");
+    let alive = state.status.is_alive();
+    json!({
+        "Bridge": "",
+        "SandboxID": if alive { container.id.as_str() } else { "" },
+        "SandboxKey": if alive { format!("/proc/{}/ns/net", state.pid) } else { String::new() },
+        "Ports": port_map(identity, state),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": first.map_or("", |endpoint| &endpoint.endpoint_id),
+        "Gateway": first.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix),
+        "IPv6Gateway": "",
+        "MacAddress": first.map_or("", |endpoint| &endpoint.mac_address),
+        "Networks": networks(identity, state),
+    })
+}
+
+/// The networks of a container, by name.
+pub fn networks(identity: &Identity, state: &State) -> Value {
+    let mode = identity.host.network_mode.as_str();
+    if mode.starts_with("container:") {
+        return json!({});
+    }
+    let mut networks = Map::new();
+    let wish = |name: &str| identity.networks.get(name).cloned().unwrap_or_default();
+    for endpoint in &state.endpoints {
+        networks.insert(
+            endpoint.network_name.clone(),
+            describe_endpoint(&wish(&endpoint.network_name), Some(endpoint)),
+        );
+    }
+    if networks.is_empty() {
+        networks.insert(mode.to_owned(), describe_endpoint(&wish(mode), None));
+        for name in identity.networks.keys().filter(|name| !matches!(name.as_str(), "default")) {
+            networks.entry(name.clone()).or_insert_with(|| describe_endpoint(&wish(name), None));
+        }
+    }
+    networks.into()
+}
+
+fn describe_endpoint(wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Value {
+    json!({
+        "IPAMConfig": wish.ipam_config,
+        "Links": wish.links,
+        "Aliases": wish.aliases,
+        "MacAddress": endpoint.map_or(wish.mac_address.as_str(), |endpoint| &endpoint.mac_address),
+        "DriverOpts": wish.driver_opts,
+        "GwPriority": 0,
+        "NetworkID": endpoint.map_or("", |endpoint| &endpoint.network_id),
+        "EndpointID": endpoint.map_or("", |endpoint| &endpoint.endpoint_id),
+        "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),
+        "IPAddress": endpoint.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.prefix),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    })
+}
+
+/// `{"80/tcp": [{"HostIp": …, "HostPort": …}]}`, with `null` for ports that are only exposed.
+fn port_map(identity: &Identity, state: &State) -> Value {
+    if !state.status.is_alive() {
+        return json!({});
+    }
+    let mut ports: BTreeMap<String, Vec<&PublishedPort>> = BTreeMap::new();
+    for name in identity.config.exposed_ports.iter().flatten().map(|(name, _)| name) {
+        let name = if name.contains('/') { name.clone() } else { format!("{name}/tcp") };
+        ports.entry(name).or_default();
+    }
+    for port in &state.ports {
+        ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default().push(port);
+    }
+    let bindings = |published: Vec<&PublishedPort>| -> Value {
+        if published.is_empty() {
+            return Value::Null;
+        }
+        let describe = |port: &&PublishedPort| json!({ "HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string() });
+        published.iter().map(describe).collect()
+    };
+    Value::Object(ports.into_iter().map(|(name, published)| (name, bindings(published))).collect())
+}
+
+/// The directory in which a running container's files can be seen.
+pub fn visible_root(pid: i32) -> std::path::PathBuf {
+    Path::new("/proc").join(pid.to_string()).join("root")
+}

@@ -1,0 +1,216 @@
+//! Containers: what they are, and their life from create to remove.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+
+pub mod archive;
+mod changes;
+pub mod container;
+mod create;
+mod error;
+pub mod exec;
+mod exit;
+pub mod inspect;
+mod limits;
+pub mod list;
+pub mod logs;
+mod mounts;
+mod names;
+mod outside;
+pub mod record;
+mod remove;
+mod restore;
+pub mod signals;
+mod spec;
+mod start;
+pub mod stats;
+mod stop;
+mod tree;
+mod unsupported;
+mod update;
+pub mod volumes;
+
+pub use container::Container;
+pub use error::ContainerError;
+pub use outside::{Images, Networks, Settings};
+pub use update::UpdateRequest;
+
+use engine_model::event::EventBus;
+use engine_model::wire::LogConfig;
+use engine_model::{ImageId, ImageUser};
+use engine_store::Quarantine;
+use exec::Exec;
+use record::Status;
+
+/// Containers of this engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Containers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Settings,
+    /// How output is kept unless a container says otherwise; it may change while the daemon runs.
+    log: RwLock<LogConfig>,
+    images: Arc<dyn Images>,
+    network: Arc<dyn Networks>,
+    events: EventBus,
+    quarantine: Quarantine,
+    /// There are containers whose record cannot be read: what they use is not known.
+    some_unknown: AtomicBool,
+    cgroup_parent: PathBuf,
+    index: Mutex<Index>,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    containers: BTreeMap<String, Arc<Container>>,
+    /// Taken names, to ids; a name is taken before its container is there.
+    names: HashMap<String, String>,
+}
+
+/// How many containers are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+}
+
+impl Containers {
+    /// Loads all records and finds the containers that are still running.
+    pub async fn open(
+        config: Settings,
+        images: Arc<dyn Images>,
+        network: Arc<dyn Networks>,
+        events: EventBus,
+        quarantine: Quarantine,
+    ) -> Result<Self, ContainerError> {
+        for directory in [config.data_root.join("containers"), config.exec_root.join("containers")] {
+            std::fs::create_dir_all(&directory)
+                .map_err(|source| ContainerError::Write { path: directory, source })?;
+        }
+        let cgroup_parent = cgroup_parent(&config.exec_root);
+        let containers = Self(Arc::new(Inner {
+            config,
+            log: RwLock::default(),
+            images,
+            network,
+            events,
+            quarantine,
+            some_unknown: AtomicBool::new(false),
+            cgroup_parent,
+            index: Mutex::default(),
+            execs: Mutex::default(),
+        }));
+        containers.restore().await?;
+        Ok(containers)
+    }
+
+    /// How the output of new containers is kept that do not say it themselves.
+    pub fn set_log_defaults(&self, defaults: LogConfig) {
+        *self.0.log.write().unwrap_or_else(PoisonError::into_inner) = defaults;
+    }
+
+    fn log_defaults(&self) -> LogConfig {
+        self.0.log.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        self.0.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a container by id, name or a unique beginning of the id.
+    pub fn find(&self, reference: &str) -> Result<Arc<Container>, ContainerError> {
+        let index = self.index();
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let known = index.containers.get(reference).or_else(|| index.containers.get(index.names.get(name)?));
+        if let Some(container) = known {
+            return Ok(Arc::clone(container));
+        }
+        let is_prefix = !reference.is_empty() && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut matches = index
+            .containers
+            .range(reference.to_owned()..)
+            .take_while(|(id, _)| is_prefix && id.starts_with(reference))
+            .map(|(_, container)| container);
+        match (matches.next(), matches.next()) {
+            (Some(container), None) => Ok(Arc::clone(container)),
+            (Some(_), Some(_)) => Err(ContainerError::Ambiguous(reference.to_owned())),
+            (None, _) => Err(ContainerError::NoSuchContainer(reference.to_owned())),
+        }
+    }
+
+    /// All containers, the newest first.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = self.index().containers.values().cloned().collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.identity().created));
+        all
+    }
+
+    /// Whether there are containers that are not shown because their record cannot be read. They may use any image and any
+    /// volume, so nothing may be removed for want of a user.
+    pub fn are_some_unknown(&self) -> bool {
+        self.0.some_unknown.load(Ordering::Acquire)
+    }
+
+    /// Which containers are made from an image.
+    pub fn image_users(&self, image: &ImageId) -> Vec<ImageUser> {
+        self.all()
+            .into_iter()
+            .filter(|container| container.identity().image_id == *image)
+            .map(|container| ImageUser {
+                container: container.id.clone(),
+                running: container.status().is_alive(),
+            })
+            .collect()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for container in self.all() {
+            match container.status() {
+                Status::Running | Status::Restarting => counts.running += 1,
+                Status::Paused => counts.paused += 1,
+                _ => counts.stopped += 1,
+            }
+        }
+        counts
+    }
+
+    /// Runs something that waits for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ContainerError> + Send + 'static,
+    ) -> Result<T, ContainerError> {
+        let containers = self.clone();
+        tokio::task::spawn_blocking(move || work(&containers)).await?
+    }
+}
+
+/// Containers of engines with other directories have another parent, so that they do not remove each other's.
+fn cgroup_parent(exec_root: &Path) -> PathBuf {
+    if exec_root == Path::new("/run/engine") {
+        return PathBuf::from("/engine");
+    }
+    let digest = Sha256::digest(exec_root.as_os_str().as_encoded_bytes());
+    let digits = engine_model::id::hex(&digest[..6]);
+    PathBuf::from(format!("/engine-{digits}"))
+}
+
+/// Succeeds when the thing to remove is not there.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,154 @@
+//! Limits of a container: of its cgroup, and of each of its processes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine_model::wire::HostConfig;
+use engine_model::wire::Ulimit;
+use serde_json::{Map, Value, json};
+
+/// Limits in the form that libcgroups applies.
+pub(crate) fn resources(host: &HostConfig, unified: bool) -> Value {
+    let mut memory = Map::new();
+    let mut set = |name: &str, value: i64| {
+        if value != 0 {
+            memory.insert(name.to_owned(), value.into());
+        }
+    };
+    set("limit", host.memory);
+    set("reservation", host.memory_reservation);
+    let swap = match (host.memory, host.memory_swap) {
+        (memory, 0) if memory > 0 => memory.saturating_mul(2),
+        (_, swap) => swap,
+    };
+    // Kernels without accounting of swap have no file for it on the older hierarchy.
+    if unified || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
+        set("swap", swap);
+    }
+    if let Some(swappiness) = host.memory_swappiness.filter(|&value| value >= 0 && !unified) {
+        memory.insert("swappiness".to_owned(), swappiness.into());
+    }
+    let mut cpu = Map::new();
+    let mut set = |name: &str, value: i64| {
+        if value != 0 {
+            cpu.insert(name.to_owned(), value.into());
+        }
+    };
+    set("shares", host.cpu_shares);
+    if host.nano_cpus > 0 {
+        set("period", 100_000);
+        set("quota", host.nano_cpus / 10_000);
+    } else {
+        set("period", host.cpu_period);
+        set("quota", host.cpu_quota);
+    }
+    for (name, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
+        if !list.is_empty() {
+            cpu.insert(name.to_owned(), list.clone().into());
+        }
+    }
+    let mut resources = Map::new();
+    if !memory.is_empty() {
+        resources.insert("memory".to_owned(), memory.into());
+    }
+    if !cpu.is_empty() {
+        resources.insert("cpu".to_owned(), cpu.into());
+    }
+    if let Some(limit) = host.pids_limit.filter(|&limit| limit != 0) {
+        resources.insert("pids".to_owned(), json!({ "limit": limit }));
+    }
+    if host.blkio_weight > 0 {
+        resources.insert("blockIO".to_owned(), json!({ "weight": host.blkio_weight }));
+    }
+    Value::Object(resources)
+}
+
+/// Limits of a process, cut down to what this engine may give.
+pub(crate) fn processes(host: &HostConfig, defaults: &BTreeMap<String, Ulimit>) -> Vec<Value> {
+    let mut wanted: BTreeMap<String, (i64, i64)> =
+        defaults.values().map(|limit| (limit.name.clone(), (limit.soft, limit.hard))).collect();
+    for limit in host.ulimits.iter().flatten() {
+        wanted.insert(limit.name.to_lowercase(), (limit.soft, limit.hard));
+    }
+    let free = may_raise_limits();
+    wanted
+        .into_iter()
+        .map(|(name, (soft, hard))| {
+            let amount = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+            let (mut soft, mut hard) = (amount(soft), amount(hard));
+            if !free && let Some(ceiling) = own_hard_limit(&name) {
+                if hard > ceiling {
+                    tracing::warn!(name, hard, ceiling, "This engine may not give so high a limit");
+                }
+                (soft, hard) = (soft.min(ceiling), hard.min(ceiling));
+            }
+            json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft, "hard": hard })
+        })
+        .collect()
+}
+
+/// Whether this process has `CAP_SYS_RESOURCE`.
+pub(crate) fn may_raise_limits() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE))
+}
+
+fn own_hard_limit(name: &str) -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let title = match name {
+        "core" => "Max core file size",
+        "cpu" => "Max cpu time",
+        "data" => "Max data size",
+        "fsize" => "Max file size",
+        "locks" => "Max file locks",
+        "memlock" => "Max locked memory",
+        "msgqueue" => "Max msgqueue size",
+        "nice" => "Max nice priority",
+        "nofile" => "Max open files",
+        "nproc" => "Max processes",
+        "rss" => "Max resident set",
+        "rtprio" => "Max realtime priority",
+        "rttime" => "Max realtime timeout",
+        "sigpending" => "Max pending signals",
+        "stack" => "Max stack size",
+        _ => return None,
+    };
+    let line = limits.lines().find_map(|line| line.strip_prefix(title))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What to write, if it can be written: lowering the score takes a capability.
+pub(crate) fn out_of_memory_score(wanted: i32) -> Option<i32> {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
+    if wanted < own && !may_raise_limits() {
+        tracing::warn!(wanted, own, "This engine may not give so low a score for the kernel's memory killer");
+        return None;
+    }
+    (wanted != own).then_some(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn host(json: Value) -> HostConfig {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn limits_take_the_oci_form() {
+        let found = resources(
+            &host(
+                json!({ "Memory": 1000, "NanoCpus": 1_500_000_000, "PidsLimit": 7, "CpuShares": 5, "CpusetCpus": "0" }),
+            ),
+            true,
+        );
+        assert_eq!(found["memory"], json!({ "limit": 1000, "swap": 2000 }));
+        assert_eq!(found["cpu"], json!({ "shares": 5, "period": 100_000, "quota": 150_000, "cpus": "0" }));
+        assert_eq!(found["pids"]["limit"], 7);
+        assert_eq!(resources(&host(json!({})), true), json!({}));
+        let unlimited = resources(&host(json!({ "Memory": 10, "MemorySwap": -1 })), true);
+        assert_eq!(unlimited["memory"]["swap"], -1);
+    }
+}

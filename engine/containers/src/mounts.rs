@@ -1,0 +1,271 @@
+//! From `-v`, `--mount`, `--tmpfs` and an image's volumes to mount points.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use engine_kernel::confine::clean;
+use engine_model::id::random_id;
+use engine_model::wire::{HostConfig, Mount};
+
+use super::names;
+use super::record::{MountKind, MountPoint};
+
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("invalid volume specification: '{0}'")]
+    Specification(String),
+    #[error(
+        "invalid volume specification: '{0}': invalid mount config for type \"{1}\": destination can't be '/'"
+    )]
+    Root(String, &'static str),
+    #[error(
+        "invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute"
+    )]
+    NotAbsolute { kind: String, path: String },
+    #[error("invalid mode: {0}")]
+    Mode(String),
+    #[error("Duplicate mount point: {}", .0.display())]
+    Duplicate(PathBuf),
+    #[error(
+        "create {0}: \"{0}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )]
+    VolumeName(String),
+    #[error("invalid mount config for type \"bind\": bind source path does not exist: {}", .0.display())]
+    NoSource(PathBuf),
+    #[error("invalid mount config for type \"{0}\": field Target must not be empty")]
+    NoTarget(String),
+    #[error("mount type unknown: \"{0}\"")]
+    Kind(String),
+    #[error("invalid mount config for type \"volume\": subpath {0:?} is not supported by this engine yet")]
+    Subpath(String),
+}
+
+/// Named volumes lie here.
+pub(crate) fn volume_directory(data_root: &Path, name: &str) -> PathBuf {
+    data_root.join("volumes").join(name).join("_data")
+}
+
+/// All mount points that a container asks for. Changes nothing on disk.
+pub(crate) fn parse(
+    host: &HostConfig,
+    image_volumes: impl IntoIterator<Item = impl AsRef<str>>,
+    from_others: Vec<MountPoint>,
+    data_root: &Path,
+) -> Result<Vec<MountPoint>, MountError> {
+    let mut points = Vec::new();
+    let mut taken = BTreeSet::new();
+    for bind in host.binds.iter().flatten() {
+        points.push(from_bind(bind, data_root)?);
+    }
+    for mount in host.mounts.iter().flatten() {
+        points.push(from_mount(mount, data_root)?);
+    }
+    for (path, options) in host.tmpfs.iter().flatten() {
+        let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        points.push(tmpfs(destination(path, "tmpfs", path)?, options));
+    }
+    for point in &points {
+        if !taken.insert(point.destination.clone()) {
+            return Err(MountError::Duplicate(point.destination.clone()));
+        }
+    }
+    let volumes: Vec<MountPoint> = image_volumes
+        .into_iter()
+        .map(|path| Ok(anonymous(destination(path.as_ref(), "volume", path.as_ref())?, data_root)))
+        .collect::<Result<_, MountError>>()?;
+    points.extend(
+        from_others.into_iter().chain(volumes).filter(|point| taken.insert(point.destination.clone())),
+    );
+    Ok(points)
+}
+
+fn destination(path: &str, kind: &'static str, specification: &str) -> Result<PathBuf, MountError> {
+    if !path.starts_with('/') {
+        return Err(MountError::NotAbsolute { kind: kind.to_owned(), path: path.to_owned() });
+    }
+    let cleaned = clean(Path::new(path));
+    if cleaned == Path::new("/") {
+        return Err(MountError::Root(specification.to_owned(), kind));
+    }
+    Ok(cleaned)
+}
+
+fn anonymous(destination: PathBuf, data_root: &Path) -> MountPoint {
+    let name = random_id();
+    MountPoint { anonymous: true, ..volume(name, destination, data_root) }
+}
+
+fn volume(name: String, destination: PathBuf, data_root: &Path) -> MountPoint {
+    MountPoint {
+        kind: MountKind::Volume,
+        source: volume_directory(data_root, &name),
+        name: Some(name),
+        destination,
+        read_only: false,
+        mode: "z".to_owned(),
+        propagation: String::new(),
+        recursive: true,
+        copy: true,
+        anonymous: false,
+        options: Vec::new(),
+    }
+}
+
+fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
+    MountPoint {
+        kind: MountKind::Bind,
+        name: None,
+        source,
+        destination,
+        read_only: false,
+        mode: String::new(),
+        propagation: "rprivate".to_owned(),
+        recursive: true,
+        copy: false,
+        anonymous: false,
+        options: Vec::new(),
+    }
+}
+
+fn tmpfs(destination: PathBuf, options: Vec<String>) -> MountPoint {
+    let read_only = options.iter().any(|option| option == "ro");
+    MountPoint { kind: MountKind::Tmpfs, read_only, options, ..bind(PathBuf::new(), destination) }
+}
+
+fn from_bind(text: &str, data_root: &Path) -> Result<MountPoint, MountError> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, mode) = match parts[..] {
+        [target] => return Ok(anonymous(destination(target, "volume", text)?, data_root)),
+        [source, target] => (source, target, ""),
+        [source, target, mode] => (source, target, mode),
+        _ => return Err(MountError::Specification(text.to_owned())),
+    };
+    if source.is_empty() || target.is_empty() {
+        return Err(MountError::Specification(text.to_owned()));
+    }
+    let mut point = if source.starts_with('/') {
+        bind(clean(Path::new(source)), destination(target, "bind", text)?)
+    } else {
+        if !names::is_valid(source) {
+            return Err(MountError::VolumeName(source.to_owned()));
+        }
+        volume(source.to_owned(), destination(target, "volume", text)?, data_root)
+    };
+    if !mode.is_empty() {
+        mode.clone_into(&mut point.mode);
+    }
+    for word in mode.split(',').filter(|_| !mode.is_empty()) {
+        match word {
+            "ro" => point.read_only = true,
+            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" if point.kind == MountKind::Volume => point.copy = false,
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate"
+                if point.kind == MountKind::Bind =>
+            {
+                word.clone_into(&mut point.propagation);
+            }
+            _ => return Err(MountError::Mode(mode.to_owned())),
+        }
+    }
+    Ok(point)
+}
+
+fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError> {
+    if mount.target.is_empty() {
+        return Err(MountError::NoTarget(mount.r#type.clone()));
+    }
+    let mut point = match mount.r#type.as_str() {
+        "bind" => {
+            let options = mount.bind_options.clone().unwrap_or_default();
+            if !mount.source.starts_with('/') {
+                let (kind, path) = ("bind".to_owned(), mount.source.clone());
+                return Err(MountError::NotAbsolute { kind, path });
+            }
+            let source = clean(Path::new(&mount.source));
+            if !options.create_mountpoint && !source.exists() {
+                return Err(MountError::NoSource(source));
+            }
+            let mut point = bind(source, destination(&mount.target, "bind", &mount.target)?);
+            point.recursive = !options.non_recursive;
+            if !options.propagation.is_empty() {
+                point.propagation = options.propagation;
+            }
+            point
+        }
+        "volume" => {
+            let options = mount.volume_options.clone().unwrap_or_default();
+            if !options.subpath.is_empty() {
+                return Err(MountError::Subpath(options.subpath));
+            }
+            let target = destination(&mount.target, "volume", &mount.target)?;
+            let mut point = match mount.source.as_str() {
+                "" => anonymous(target, data_root),
+                name if names::is_valid(name) => volume(name.to_owned(), target, data_root),
+                name => return Err(MountError::VolumeName(name.to_owned())),
+            };
+            point.copy = !options.no_copy;
+            point
+        }
+        "tmpfs" => {
+            let wanted = mount.tmpfs_options.clone().unwrap_or_default();
+            let mut options = Vec::new();
+            if wanted.size_bytes > 0 {
+                options.push(format!("size={}", wanted.size_bytes));
+            }
+            if wanted.mode > 0 {
+                options.push(format!("mode={:o}", wanted.mode));
+            }
+            tmpfs(destination(&mount.target, "tmpfs", &mount.target)?, options)
+        }
+        other => return Err(MountError::Kind(other.to_owned())),
+    };
+    point.read_only |= mount.read_only;
+    Ok(point)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(json: serde_json::Value) -> Result<Vec<MountPoint>, MountError> {
+        let host: HostConfig = serde_json::from_value(json).unwrap();
+        parse(&host, ["/image"], Vec::new(), Path::new("/data"))
+    }
+
+    #[test]
+    fn binds_volumes_and_image_volumes() {
+        let points =
+            parsed(json!({ "Binds": ["/a/../b:/c:ro,z", "name:/d//e", "/anonymous", "x1:/image:nocopy"] }))
+                .unwrap();
+        assert_eq!(points.len(), 4);
+        assert_eq!((points[0].source.as_path(), points[0].read_only), (Path::new("/b"), true));
+        assert_eq!(points[1].source, Path::new("/data/volumes/name/_data"));
+        assert_eq!(points[1].destination, Path::new("/d/e"));
+        assert!(points[2].anonymous && points[2].name.as_ref().unwrap().len() == 64);
+        assert!(!points[3].copy && !points[3].anonymous);
+        assert!(parsed(json!({})).unwrap()[0].anonymous);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for bad in ["/a:b", "/a:/", "/a:/b:xx", "../x:/b", ":/b", "/a:/b:ro:rw", "/a:/..", "na me:/b"] {
+            assert!(parsed(json!({ "Binds": [bad] })).is_err(), "{bad}");
+        }
+        assert!(parsed(json!({ "Binds": ["/a:/x", "/b:/x/"] })).is_err());
+        let mount = json!({ "Type": "bind", "Source": "/no/such/folder", "Target": "/x" });
+        let error = parsed(json!({ "Mounts": [mount] })).unwrap_err().to_string();
+        assert!(error.ends_with("bind source path does not exist: /no/such/folder"), "{error}");
+    }
+
+    #[test]
+    fn a_tmpfs_keeps_its_options() {
+        let points = parsed(json!({ "Tmpfs": { "/run": "size=1m,ro" }, "Mounts": [
+            { "Type": "tmpfs", "Target": "/t", "TmpfsOptions": { "SizeBytes": 5, "Mode": 0o700 } } ] }))
+        .unwrap();
+        assert_eq!(points[0].options, ["size=5", "mode=700"]);
+        assert!(points[1].read_only && points[1].kind == MountKind::Tmpfs);
+    }
+}

@@ -1,0 +1,59 @@
+//! What containers need of the rest of the engine. Whoever puts the engine together gives it to them, so that containers know
+//! neither the image store nor the networks.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use engine_model::wire::Ulimit;
+use engine_model::{Endpoint, EndpointRequest, Failure, Image, ImageId, PortRequest, PublishedPort};
+
+/// Where things are, and what holds for every container.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What outlives a boot.
+    pub data_root: PathBuf,
+    /// What does not.
+    pub exec_root: PathBuf,
+    /// By name, `nofile` and so on, for containers that do not set their own.
+    pub default_ulimits: BTreeMap<String, Ulimit>,
+}
+
+/// Images that containers are made of. Every call blocks.
+pub trait Images: Debug + Send + Sync {
+    /// An image by name, id or the beginning of an id.
+    fn find(&self, reference: &str) -> Result<Image, Failure>;
+
+    /// The directories for overlayfs, top layer first.
+    fn lower_dirs(&self, id: &ImageId) -> Result<Vec<PathBuf>, Failure>;
+}
+
+/// Networks that containers are on.
+#[async_trait]
+pub trait Networks: Debug + Send + Sync {
+    /// Gives a container an interface on a network. Called again, it completes what is there.
+    async fn attach(
+        &self,
+        container: &str,
+        netns: &Path,
+        request: &EndpointRequest,
+    ) -> Result<Endpoint, Failure>;
+
+    /// Makes ports of a container reachable on the host, in place of those published for it before.
+    async fn publish(
+        &self,
+        container: &str,
+        endpoint: &Endpoint,
+        ports: &[PortRequest],
+    ) -> Result<Vec<PublishedPort>, Failure>;
+
+    /// Takes a container off all its networks and closes its ports. That it is gone already is fine.
+    async fn release(&self, container: &str) -> Result<(), Failure>;
+
+    /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
+    async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure>;
+
+    /// Where a container was when that was last written down, and the ports published for it there.
+    async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)>;
+}

@@ -1,0 +1,136 @@
+//! What is kept about a container on disk, and how.
+//!
+//! `config.json` says what the container is; it changes when a client changes it, and survives a power cut. `state.json` says
+//! how it is; it is brought to the disk when a client is told that the container is started or stopped. Without it, it is worked
+//! out anew from the supervising process and the exit that this recorded.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use engine_model::ImageId;
+use engine_model::wire::{Config, EndpointConfig, HostConfig};
+use engine_model::{Endpoint, PublishedPort};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub const CONFIG_FILE: &str = "config.json";
+pub const STATE_FILE: &str = "state.json";
+/// Written by the supervising process.
+pub const EXIT_FILE: &str = "exit.json";
+
+/// What a container is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of this record's shape.
+    pub format: u32,
+    pub id: String,
+    /// Without the slash.
+    pub name: String,
+    pub created: Timestamp,
+    pub image_id: ImageId,
+    pub architecture: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    pub config: Config,
+    pub host: HostConfig,
+    /// By the network's name as the client wrote it.
+    pub networks: BTreeMap<String, EndpointConfig>,
+    pub mounts: Vec<MountPoint>,
+    /// `json-file` or `none`.
+    pub log_driver: String,
+    pub log_options: BTreeMap<String, String>,
+}
+
+/// The shape that this version writes.
+pub const FORMAT: u32 = 1;
+
+/// Something mounted into a container at its maker's wish.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
+pub struct MountPoint {
+    pub kind: MountKind,
+    /// Of a volume.
+    pub name: Option<String>,
+    /// On the host; empty for a tmpfs.
+    pub source: PathBuf,
+    pub destination: PathBuf,
+    pub read_only: bool,
+    /// As the client wrote it: `ro`, `z`, ….
+    pub mode: String,
+    pub propagation: String,
+    pub recursive: bool,
+    /// Whether an empty volume takes the image's content.
+    pub copy: bool,
+    /// Whether it goes with the container.
+    pub anonymous: bool,
+    /// Of a tmpfs.
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    Bind,
+    Volume,
+    Tmpfs,
+}
+
+/// How a container is.
+///
+/// ```text
+/// Created ──start──▶ Running ◀──pause──▶ Paused
+///    │                │   ▲                │
+///    │              exit  └──after a while─┼─ Restarting
+///    │                ▼                    │     ▲
+///    └── remove ◀── Exited ◀───── exit ────┴─────┘
+/// ```
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    pub status: Status,
+    pub pid: i32,
+    pub exit_code: i32,
+    pub error: String,
+    pub out_of_memory: bool,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub restart_count: u32,
+    /// A client wanted it to end.
+    pub manually_stopped: bool,
+    /// Whoever removes it wants its anonymous volumes removed, too; of use while it is `Removing`.
+    pub with_volumes: bool,
+    pub endpoints: Vec<Endpoint>,
+    pub ports: Vec<PublishedPort>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether there is a process.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}

@@ -1,0 +1,195 @@
+//! Removing containers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use engine_kernel::cgroup;
+use jiff::Timestamp;
+
+use super::record::{MountKind, Status};
+use super::{Container, ContainerError, Containers, gone_is_fine};
+
+/// What a prune did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub containers: Vec<String>,
+    pub bytes: u64,
+}
+
+impl Containers {
+    /// Removes a container, with its anonymous volumes if `volumes`.
+    pub async fn remove(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), ContainerError> {
+        if container.removing.swap(true, Ordering::AcqRel) {
+            let message = format!("removal of container {} is already in progress", container.id);
+            return Err(ContainerError::Conflict(message));
+        }
+        let result = self.remove_marked(container, force, volumes).await;
+        if result.is_err() {
+            container.removing.store(false, Ordering::Release);
+        }
+        result
+    }
+
+    async fn remove_marked(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), ContainerError> {
+        loop {
+            let operation = container.operation.lock().await;
+            let status = container.status();
+            let name = &container.identity().name;
+            match status {
+                Status::Running | Status::Restarting if !force => {
+                    return Err(ContainerError::Conflict(format!(
+                        "cannot remove container \"{name}\": container is {}: stop the container before removing or force remove",
+                        status.word()
+                    )));
+                }
+                Status::Paused if !force => {
+                    return Err(ContainerError::Conflict(format!(
+                        "cannot remove container \"{name}\": container is paused and must be unpaused first"
+                    )));
+                }
+                Status::Running | Status::Paused => {
+                    container.stopping.store(true, Ordering::Release);
+                    let exits = container.life.borrow().exits;
+                    drop(operation);
+                    self.make_end(container, exits).await?;
+                    if container.life.borrow().removed {
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    container.restart_now_or_never.notify_waiters();
+                    return self.remove_locked(container, volumes).await;
+                }
+            }
+        }
+    }
+
+    /// Removes a container that does not run and whose `operation` the caller holds.
+    pub(super) async fn remove_locked(
+        &self,
+        container: &Arc<Container>,
+        volumes: bool,
+    ) -> Result<(), ContainerError> {
+        container.removing.store(true, Ordering::Release);
+        // Whoever comes after a crash goes on with the same wish.
+        container.change_state(|state| {
+            state.status = Status::Removing;
+            state.with_volumes = volumes;
+        });
+        let victim = Arc::clone(container);
+        self.blocking(move |containers| containers.erase(&victim, volumes)).await?;
+        {
+            let mut index = self.index();
+            let identity = container.identity();
+            index.containers.remove(&container.id);
+            index.names.remove(&identity.name);
+        }
+        container.pending().clear();
+        container.publish(&self.0.events, "destroy", &[]);
+        container.life.send_modify(|life| life.removed = true);
+        if self.all().iter().all(|other| !other.status().is_alive()) {
+            cgroup::remove_parent(&self.0.cgroup_parent);
+        }
+        Ok(())
+    }
+
+    fn erase(&self, container: &Container, volumes: bool) -> Result<(), ContainerError> {
+        let remove = |path: PathBuf| {
+            gone_is_fine(fs::remove_dir_all(&path)).map_err(|source| ContainerError::Remove { path, source })
+        };
+        engine_shim::client::wait_for_end(&container.directory)?;
+        remove(container.runtime_directory.clone())?;
+        if volumes {
+            let used: BTreeSet<PathBuf> = self
+                .all()
+                .iter()
+                .filter(|other| other.id != container.id)
+                .flat_map(|other| other.identity().mounts.clone())
+                .map(|point| point.source)
+                .collect();
+            for point in &container.identity().mounts {
+                let ours =
+                    point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
+                if let Some(folder) = point.source.parent().filter(|_| ours) {
+                    remove(folder.to_owned())?;
+                }
+            }
+        }
+        // The record goes last: whoever is interrupted here finds the container again and can remove it.
+        for part in ["upper", "work"] {
+            remove(container.directory.join(part))?;
+        }
+        remove(container.directory.clone())
+    }
+
+    /// Removes stopped containers that `wanted` accepts and that were made before `older_than`, but none of their
+    /// volumes.
+    pub async fn prune_stopped(
+        &self,
+        older_than: Option<Timestamp>,
+        wanted: impl Fn(&Container) -> bool,
+    ) -> Pruned {
+        let mut pruned = Pruned::default();
+        for container in self.all() {
+            let old = older_than.is_none_or(|limit| container.identity().created < limit);
+            if !matches!(container.status(), Status::Created | Status::Exited | Status::Dead)
+                || !old
+                || !wanted(&container)
+            {
+                continue;
+            }
+            let directory = container.directory.join("upper");
+            let size =
+                tokio::task::spawn_blocking(move || super::list::size_of(&directory)).await.unwrap_or(0);
+            // Somebody may have started or removed it just now.
+            if self.remove(&container, false, false).await.is_ok() {
+                pruned.containers.push(container.id.clone());
+                pruned.bytes += size;
+            }
+        }
+        pruned
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), ContainerError> {
+        let _operation = container.operation.lock().await;
+        let name = name.trim_start_matches('/');
+        if name.is_empty() {
+            return Err(ContainerError::Invalid("Neither old nor new names may be empty".to_owned()));
+        }
+        if !super::names::is_valid(name) {
+            return Err(ContainerError::InvalidName(name.to_owned()));
+        }
+        let old = container.identity().name.clone();
+        if old == name {
+            let message = "Renaming a container with the same name as its current name";
+            return Err(ContainerError::Invalid(message.to_owned()));
+        }
+        {
+            let mut index = self.index();
+            if let Some(owner) = index.names.get(name) {
+                return Err(ContainerError::NameTaken { name: name.to_owned(), id: owner.clone() });
+            }
+            index.names.insert(name.to_owned(), container.id.clone());
+        }
+        let changed = container.change_identity(|identity| name.clone_into(&mut identity.name));
+        let unused = if changed.is_ok() { old.as_str() } else { name };
+        self.index().names.remove(unused);
+        changed?;
+        container.publish(&self.0.events, "rename", &[("oldName", &format!("/{old}"))]);
+        Ok(())
+    }
+}

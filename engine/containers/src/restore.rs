@@ -1,0 +1,174 @@
+//! What a new daemon finds: containers that run, that ended meanwhile, that were being made or removed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine_model::chain;
+use engine_shim::client::{self, Connection};
+use jiff::Timestamp;
+
+use super::exit::should_restart;
+use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
+use super::{Container, ContainerError, Containers};
+
+impl Containers {
+    pub(super) async fn restore(&self) -> Result<(), ContainerError> {
+        self.blocking(Self::load).await?;
+        let mut running: Vec<(Arc<Container>, Connection)> = Vec::new();
+        let mut ended = Vec::new();
+        for container in self.all() {
+            match container.status() {
+                Status::Running | Status::Paused => match container.shim().connect().await {
+                    Ok(connection) => running.push((container, connection)),
+                    Err(_) => ended.push(container),
+                },
+                Status::Removing | Status::Dead => {
+                    let _operation = container.operation.lock().await;
+                    if let Err(error) = self.remove_locked(&container, container.state().with_volumes).await {
+                        tracing::error!(container = container.id, "{}", engine_model::chain(&error));
+                    }
+                }
+                Status::Created | Status::Restarting | Status::Exited => {}
+            }
+        }
+        let mut live = Vec::new();
+        for (container, _) in &running {
+            self.complete_state(container).await;
+            let state = container.state();
+            for (number, endpoint) in state.endpoints.iter().enumerate() {
+                let ports = if number == 0 { state.ports.clone() } else { Vec::new() };
+                live.push((container.id.clone(), endpoint.clone(), ports));
+            }
+        }
+        if let Err(error) = self.0.network.restore(&live).await {
+            tracing::error!("Could not restore the networks: {}", engine_model::chain(&error));
+        }
+        for (container, connection) in running {
+            tracing::info!(container = container.id, "Found a running container");
+            self.watch(&container, connection);
+        }
+        for container in ended {
+            self.ended_unseen(&container).await;
+        }
+        for container in self.all() {
+            let state = container.state();
+            let was_started = state.started_at.is_some();
+            if state.status == Status::Restarting
+                || (was_started
+                    && state.status == Status::Exited
+                    && should_restart(&container, &state, state.exit_code))
+            {
+                container.change_state(|state| state.status = Status::Restarting);
+                self.restart_later(&container, Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+
+    /// A container ended while no daemon was there.
+    async fn ended_unseen(&self, container: &Arc<Container>) {
+        let exit = self.find_exit(container).await;
+        self.ended(container, exit).await;
+    }
+
+    fn load(&self) -> Result<(), ContainerError> {
+        let config = &self.0.config;
+        let folder = config.data_root.join("containers");
+        let failed = |source| ContainerError::Read { path: folder.clone(), source };
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let directory = entry.map_err(failed)?.path();
+            let Some(identity) = self.read_identity(&directory) else { continue };
+            let state = self.read_state(&directory);
+            let container =
+                Container::new(identity, state, &config.data_root, &config.exec_root, &self.0.cgroup_parent);
+            let mut index = self.index();
+            index.names.insert(container.identity().name.clone(), container.id.clone());
+            index.containers.insert(container.id.clone(), Arc::new(container));
+        }
+        Ok(())
+    }
+
+    /// Reads what a container is. A directory without that is what remains of an interrupted create or remove, unless
+    /// something was written in it.
+    fn read_identity(&self, directory: &Path) -> Option<Identity> {
+        let path = directory.join(CONFIG_FILE);
+        let why = match engine_store::read_versioned::<Identity>(&path, FORMAT) {
+            Ok(Some(identity)) if directory.file_name() != Some(identity.id.as_ref()) => {
+                "it is of another container".to_owned()
+            }
+            Ok(Some(identity)) => return Some(identity),
+            Ok(None) if is_bare(directory) => {
+                tracing::warn!(directory = %directory.display(), "Removing what remains of a container");
+                if let Err(error) = fs::remove_dir_all(directory) {
+                    tracing::error!(%error, directory = %directory.display(), "Could not remove it");
+                }
+                return None;
+            }
+            Ok(None) => "it is not there".to_owned(),
+            Err(error) => chain(&error),
+        };
+        // It stays where it is: the container may run, and its layer is in there.
+        self.0.quarantine.note(format!(
+            "The container in `{}` is left out and nothing of it is touched, for want of its record: {why}",
+            directory.display()
+        ));
+        self.0.some_unknown.store(true, Ordering::Release);
+        None
+    }
+
+    /// Reads how a container is.
+    fn read_state(&self, directory: &Path) -> State {
+        let path = directory.join(STATE_FILE);
+        match engine_store::read(&path) {
+            Ok(Some(state)) => return state,
+            Ok(None) => {}
+            Err(error) => self.set_aside(&path, &chain(&error)),
+        }
+        presumed(directory)
+    }
+
+    pub(super) fn set_aside(&self, path: &Path, why: &str) {
+        if let Err(error) = self.0.quarantine.set_aside(path, why) {
+            tracing::error!(path = %path.display(), why, %error, "Could not set aside what cannot be read");
+        }
+    }
+
+    /// Fills in what a lost state said of a container that turned out to run.
+    async fn complete_state(&self, container: &Container) {
+        if container.state().pid != 0 {
+            return;
+        }
+        let (directory, id) = (container.runtime_directory.clone(), container.id.clone());
+        let pid = tokio::task::spawn_blocking(move || client::process(&directory, &id)).await.ok().flatten();
+        let places = self.0.network.places(&container.id).await;
+        container.change_state(|state| {
+            state.pid = pid.unwrap_or(0);
+            state.ports = places.iter().flat_map(|(_, ports)| ports.iter().copied()).collect();
+            state.endpoints = places.into_iter().map(|(endpoint, _)| endpoint).collect();
+        });
+    }
+}
+
+/// What must be assumed of a container whose state is not known: if it has ever been started, it may run, and what it was
+/// made for holds when it does not.
+fn presumed(directory: &Path) -> State {
+    // Written at every start, before the process is made.
+    match fs::metadata(directory.join("hosts")).and_then(|metadata| metadata.modified()) {
+        Ok(time) => {
+            State { status: Status::Running, started_at: Timestamp::try_from(time).ok(), ..State::default() }
+        }
+        Err(_) => State::default(),
+    }
+}
+
+/// Whether nothing of a container was ever written to: what a create or remove leaves that was interrupted.
+fn is_bare(directory: &Path) -> bool {
+    match fs::read_dir(directory.join("upper")) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    }
+}

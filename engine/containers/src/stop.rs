@@ -1,0 +1,203 @@
+//! Ending, killing, pausing and restarting containers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine_kernel::cgroup;
+use engine_shim::client::ShimError;
+use engine_shim::protocol::Request;
+
+use super::record::Status;
+use super::{Container, ContainerError, Containers, signals};
+
+/// How long a container may take to end when neither it nor the client says otherwise.
+const DEFAULT_TIMEOUT: i64 = 10;
+/// How long the kernel may take to kill.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Containers {
+    /// Asks a container to end and, after `timeout` seconds, makes it; a negative timeout waits for ever.
+    pub async fn stop(
+        &self,
+        container: &Arc<Container>,
+        timeout: Option<i64>,
+        signal: Option<i32>,
+    ) -> Result<(), ContainerError> {
+        self.bring_down(container, timeout, signal).await?;
+        container.settle().await;
+        Ok(())
+    }
+
+    async fn bring_down(
+        &self,
+        container: &Arc<Container>,
+        timeout: Option<i64>,
+        signal: Option<i32>,
+    ) -> Result<(), ContainerError> {
+        let exits = {
+            let _operation = container.operation.lock().await;
+            match container.status() {
+                Status::Running | Status::Paused => {}
+                Status::Restarting => {
+                    container.change_state(|state| {
+                        state.status = Status::Exited;
+                        state.manually_stopped = true;
+                    });
+                    container.restart_now_or_never.notify_waiters();
+                    return Ok(());
+                }
+                _ => return Err(ContainerError::NotModified),
+            }
+            container.stopping.store(true, Ordering::Release);
+            container.change_state(|state| state.manually_stopped = true);
+            container.life.borrow().exits
+        };
+        let config = &container.identity().config;
+        let own_signal = config.stop_signal.as_deref().and_then(signals::parse);
+        let signal = signal.or(own_signal).unwrap_or(signals::TERM);
+        let timeout = timeout.or(config.stop_timeout).unwrap_or(DEFAULT_TIMEOUT);
+        if self.signal(container, signal).await.is_ok() {
+            self.thaw(container).await;
+            let ended = container.wait_until(|life| life.exits > exits || life.removed);
+            if timeout < 0 {
+                ended.await;
+                container.publish(&self.0.events, "stop", &[]);
+                return Ok(());
+            }
+            let patience = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
+            if tokio::time::timeout(patience, ended).await.is_ok() {
+                container.publish(&self.0.events, "stop", &[]);
+                return Ok(());
+            }
+        }
+        self.make_end(container, exits).await?;
+        container.publish(&self.0.events, "stop", &[]);
+        Ok(())
+    }
+
+    /// Sends a signal; after one that cannot be ignored, waits for the end.
+    pub async fn kill(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
+        let exits = {
+            let _operation = container.operation.lock().await;
+            match container.status() {
+                Status::Running | Status::Paused => {}
+                Status::Restarting if signal == signals::KILL => {
+                    container.change_state(|state| {
+                        state.status = Status::Exited;
+                        state.manually_stopped = true;
+                    });
+                    container.restart_now_or_never.notify_waiters();
+                    return Ok(());
+                }
+                _ => {
+                    let id = &container.id;
+                    let message = format!("cannot kill container: {id}: container {id} is not running");
+                    return Err(ContainerError::Conflict(message));
+                }
+            }
+            let own = container.identity().config.stop_signal.as_deref().and_then(signals::parse);
+            if signal == signals::KILL || Some(signal) == own.or(Some(signals::TERM)) {
+                container.stopping.store(true, Ordering::Release);
+            }
+            container.change_state(|state| state.manually_stopped = true);
+            container.life.borrow().exits
+        };
+        if signal == signals::KILL {
+            self.make_end(container, exits).await?;
+        } else {
+            self.signal(container, signal).await?;
+        }
+        container.settle().await;
+        Ok(())
+    }
+
+    /// Kills a container and waits until that is on record. `exits` is how often it had ended before.
+    pub(super) async fn make_end(
+        &self,
+        container: &Arc<Container>,
+        exits: u64,
+    ) -> Result<(), ContainerError> {
+        if self.signal(container, signals::KILL).await.is_err() {
+            // Its supervising process is gone or stuck.
+            let cgroup = container.cgroup.clone();
+            tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup)).await?;
+        }
+        self.thaw(container).await;
+        let ended = container.wait_until(|life| life.exits > exits || life.removed);
+        match tokio::time::timeout(KILL_TIMEOUT, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ContainerError::Refused(format!(
+                "cannot kill container: {}: tried to kill container, but did not receive an exit event",
+                container.id
+            ))),
+        }
+    }
+
+    async fn signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
+        match container.shim().ask(&Request::Kill { signal }).await {
+            Ok(_) => {
+                container.publish(&self.0.events, "kill", &[("signal", &signal.to_string())]);
+                Ok(())
+            }
+            Err(ShimError::Refused(message)) => {
+                Err(ContainerError::Conflict(format!("cannot kill container: {}: {message}", container.id)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A paused container can neither act on a signal nor, on the older hierarchy, die.
+    async fn thaw(&self, container: &Arc<Container>) {
+        if container.status() == Status::Paused {
+            let cgroup = container.cgroup.clone();
+            let _ = tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, false)).await;
+        }
+    }
+
+    pub async fn restart(
+        &self,
+        container: &Arc<Container>,
+        timeout: Option<i64>,
+        signal: Option<i32>,
+    ) -> Result<(), ContainerError> {
+        match self.stop(container, timeout, signal).await {
+            Ok(()) | Err(ContainerError::NotModified) => {}
+            Err(error) => return Err(error),
+        }
+        match self.start(container).await {
+            Ok(()) | Err(ContainerError::NotModified) => {}
+            Err(error) => return Err(error),
+        }
+        container.publish(&self.0.events, "restart", &[]);
+        Ok(())
+    }
+
+    pub async fn pause(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
+        self.freeze(container, true).await
+    }
+
+    pub async fn unpause(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
+        self.freeze(container, false).await
+    }
+
+    async fn freeze(&self, container: &Arc<Container>, frozen: bool) -> Result<(), ContainerError> {
+        let _operation = container.operation.lock().await;
+        let conflict =
+            |what: &str| Err(ContainerError::Conflict(format!("Container {} is {what}", container.id)));
+        match (container.status(), frozen) {
+            (Status::Running, true) | (Status::Paused, false) => {}
+            (Status::Paused, true) => return conflict("already paused"),
+            (Status::Running, false) => return conflict("not paused"),
+            (Status::Restarting, _) => return conflict("restarting, wait until the container is running"),
+            _ => return conflict("not running"),
+        }
+        let cgroup = container.cgroup.clone();
+        tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, frozen))
+            .await?
+            .map_err(|source| ContainerError::Cgroup { source })?;
+        container.change_state(|state| state.status = if frozen { Status::Paused } else { Status::Running });
+        container.publish(&self.0.events, if frozen { "pause" } else { "unpause" }, &[]);
+        Ok(())
+    }
+}

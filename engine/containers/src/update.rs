@@ -1,0 +1,88 @@
+//! Changing limits and the restart policy of a container.
+
+use std::sync::Arc;
+
+use engine_kernel::cgroup;
+use engine_model::wire::RestartPolicy;
+use libcontainer::oci_spec::runtime::LinuxResources;
+use serde::Deserialize;
+
+use super::{Container, ContainerError, Containers};
+use crate::limits;
+
+/// The body of `POST /containers/{id}/update`; zero and absent mean unchanged.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateRequest {
+    pub cpu_shares: Option<i64>,
+    pub memory: Option<i64>,
+    pub memory_swap: Option<i64>,
+    pub memory_reservation: Option<i64>,
+    pub nano_cpus: Option<i64>,
+    pub cpu_period: Option<i64>,
+    pub cpu_quota: Option<i64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub blkio_weight: Option<u16>,
+    pub restart_policy: Option<RestartPolicy>,
+}
+
+impl Containers {
+    pub async fn update(
+        &self,
+        container: &Arc<Container>,
+        request: UpdateRequest,
+    ) -> Result<(), ContainerError> {
+        let _operation = container.operation.lock().await;
+        let mut host = container.identity().host.clone();
+        let numbers = [
+            (request.cpu_shares, &mut host.cpu_shares),
+            (request.memory, &mut host.memory),
+            (request.memory_swap, &mut host.memory_swap),
+            (request.memory_reservation, &mut host.memory_reservation),
+            (request.nano_cpus, &mut host.nano_cpus),
+            (request.cpu_period, &mut host.cpu_period),
+            (request.cpu_quota, &mut host.cpu_quota),
+        ];
+        for (wanted, field) in numbers {
+            if let Some(wanted) = wanted.filter(|&wanted| wanted != 0) {
+                *field = wanted;
+            }
+        }
+        for (wanted, field) in
+            [(request.cpuset_cpus, &mut host.cpuset_cpus), (request.cpuset_mems, &mut host.cpuset_mems)]
+        {
+            if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
+                *field = wanted;
+            }
+        }
+        if request.pids_limit.is_some_and(|limit| limit != 0) {
+            host.pids_limit = request.pids_limit;
+        }
+        if let Some(weight) = request.blkio_weight.filter(|&weight| weight != 0) {
+            host.blkio_weight = weight;
+        }
+        if let Some(policy) = request.restart_policy.filter(|policy| !policy.name.is_empty()) {
+            if host.auto_remove && policy.name != "no" {
+                let message =
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container";
+                return Err(ContainerError::Conflict(message.to_owned()));
+            }
+            host.restart_policy = policy;
+        }
+        super::create::check(&container.identity().config, &host)?;
+        if container.status().is_alive() {
+            let value = limits::resources(&host, cgroup::is_unified());
+            let resources: LinuxResources =
+                serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
+            let cgroup = container.cgroup.clone();
+            tokio::task::spawn_blocking(move || cgroup::update(&cgroup, &resources))
+                .await?
+                .map_err(|source| ContainerError::Cgroup { source })?;
+        }
+        container.change_identity(|identity| identity.host = host)?;
+        container.publish(&self.0.events, "update", &[]);
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! Named directories that outlive containers: `data-root/volumes/NAME/_data`, and beside it what they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use engine_model::chain;
+use engine_model::id::random_id;
+use engine_store::Durability;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::list::size_of;
+use super::mounts::volume_directory;
+use super::record::MountKind;
+use super::{ContainerError, Containers, names};
+
+const RECORD: &str = "volume.json";
+/// What docker marks volumes with that nobody named.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// What is kept about a volume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    pub name: String,
+    pub created: Option<Timestamp>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The body of `POST /volumes/create`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeRequest {
+    pub name: Option<String>,
+    pub driver: Option<String>,
+    pub driver_opts: Option<BTreeMap<String, String>>,
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+impl Volume {
+    pub fn is_anonymous(&self) -> bool {
+        self.labels.contains_key(ANONYMOUS)
+    }
+}
+
+impl Containers {
+    /// Makes a volume, or finds the one of that name.
+    pub fn create_volume(&self, request: VolumeRequest) -> Result<Volume, ContainerError> {
+        let driver = request.driver.as_deref().filter(|driver| !driver.is_empty()).unwrap_or("local");
+        if driver != "local" {
+            let message = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
+            return Err(ContainerError::NotFound(message));
+        }
+        if request.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
+            let message = "options of volumes are not supported by this engine yet";
+            return Err(ContainerError::Invalid(message.to_owned()));
+        }
+        let mut labels = request.labels.unwrap_or_default();
+        let name = match request.name.filter(|name| !name.is_empty()) {
+            Some(name) if names::is_valid(&name) => name,
+            Some(name) => return Err(super::mounts::MountError::VolumeName(name).into()),
+            None => {
+                labels.insert(ANONYMOUS.to_owned(), String::new());
+                random_id()
+            }
+        };
+        self.ensure_volume(&name, labels)
+    }
+
+    /// The volume of this name, made if it is not there.
+    pub(super) fn ensure_volume(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Volume, ContainerError> {
+        let folder = self.volume_folder(name);
+        if folder.join("_data").is_dir() {
+            return self.volume(name);
+        }
+        let volume = Volume { name: name.to_owned(), created: Some(Timestamp::now()), labels };
+        let make = || {
+            fs::DirBuilder::new().recursive(true).mode(0o701).create(&folder)?;
+            engine_store::write(&folder.join(RECORD), &volume, Durability::Durable)?;
+            match fs::DirBuilder::new().mode(0o755).create(folder.join("_data")) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            }
+        };
+        make().map_err(|source| ContainerError::Write { path: folder.clone(), source })?;
+        self.0.events.publish("volume", "create", name, &[("driver", "local")]);
+        Ok(volume)
+    }
+
+    pub(super) fn anonymous_labels() -> BTreeMap<String, String> {
+        BTreeMap::from([(ANONYMOUS.to_owned(), String::new())])
+    }
+
+    fn volume_folder(&self, name: &str) -> PathBuf {
+        self.0.config.data_root.join("volumes").join(name)
+    }
+
+    pub fn volume(&self, name: &str) -> Result<Volume, ContainerError> {
+        let missing = || ContainerError::NotFound(format!("get {name}: no such volume"));
+        if !names::is_valid(name) {
+            return Err(missing());
+        }
+        let folder = self.volume_folder(name);
+        let metadata = fs::metadata(folder.join("_data")).map_err(|_| missing())?;
+        let made = || metadata.created().ok().and_then(|time| Timestamp::try_from(time).ok());
+        let path = folder.join(RECORD);
+        let mut volume: Volume = match engine_store::read(&path) {
+            Ok(volume) => volume.unwrap_or_default(),
+            // Without labels it is nobody's to prune.
+            Err(error) => {
+                self.set_aside(&path, &chain(&error));
+                Volume::default()
+            }
+        };
+        name.clone_into(&mut volume.name);
+        volume.created = volume.created.or_else(made);
+        Ok(volume)
+    }
+
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let entries = fs::read_dir(self.0.config.data_root.join("volumes"));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let mut volumes: Vec<Volume> = names.filter_map(|name| self.volume(name.to_str()?).ok()).collect();
+        volumes.sort_by(|one, other| one.name.cmp(&other.name));
+        volumes
+    }
+
+    /// The containers that use a volume.
+    pub fn volume_users(&self, name: &str) -> Vec<String> {
+        let uses = |container: &super::Container| {
+            let identity = container.identity();
+            identity
+                .mounts
+                .iter()
+                .any(|point| point.kind == MountKind::Volume && point.name.as_deref() == Some(name))
+        };
+        self.all()
+            .into_iter()
+            .filter(|container| uses(container))
+            .map(|container| container.id.clone())
+            .collect()
+    }
+
+    pub fn describe_volume(&self, volume: &Volume) -> Value {
+        json!({
+            "CreatedAt": volume.created.map(|time| time.round(jiff::Unit::Second).unwrap_or(time).to_string()),
+            "Driver": "local",
+            "Labels": if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) },
+            "Mountpoint": volume_directory(&self.0.config.data_root, &volume.name),
+            "Name": volume.name,
+            "Options": null,
+            "Scope": "local",
+        })
+    }
+
+    /// The volumes' part of the answer to `GET /system/df`.
+    pub fn volume_usage(&self) -> Vec<Value> {
+        let describe = |volume: Volume| {
+            let size = size_of(&volume_directory(&self.0.config.data_root, &volume.name));
+            let mut view = self.describe_volume(&volume);
+            view["UsageData"] = json!({ "RefCount": self.volume_users(&volume.name).len(), "Size": size });
+            view
+        };
+        self.volumes().into_iter().map(describe).collect()
+    }
+
+    pub fn remove_volume(&self, name: &str, force: bool) -> Result<(), ContainerError> {
+        match self.volume(name) {
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        let users = self.volume_users(name);
+        if !users.is_empty() {
+            let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
+            return Err(ContainerError::Conflict(message));
+        }
+        let folder = self.volume_folder(name);
+        super::gone_is_fine(fs::remove_dir_all(&folder))
+            .map_err(|source| ContainerError::Remove { path: folder, source })?;
+        self.0.events.publish("volume", "destroy", name, &[("driver", "local")]);
+        Ok(())
+    }
+
+    /// Removes unused volumes: those without a name, or with `all` any; answers with their names and bytes.
+    pub fn prune_volumes(
+        &self,
+        all: bool,
+        wanted: impl Fn(&Volume) -> bool,
+    ) -> Result<(Vec<String>, u64), ContainerError> {
+        if self.are_some_unknown() {
+            let message = "volumes are not pruned: there are containers whose record cannot be read, and they may use any \
+                           (`docker info` names them)";
+            return Err(ContainerError::Conflict(message.to_owned()));
+        }
+        let used: BTreeSet<String> = self
+            .all()
+            .iter()
+            .flat_map(|container| container.identity().mounts.clone())
+            .filter_map(|point| point.name)
+            .collect();
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for volume in self.volumes() {
+            if used.contains(&volume.name) || !(all || volume.is_anonymous()) || !wanted(&volume) {
+                continue;
+            }
+            let size = size_of(&volume_directory(&self.0.config.data_root, &volume.name));
+            if self.remove_volume(&volume.name, false).is_ok() {
+                removed.push(volume.name);
+                bytes += size;
+            }
+        }
+        Ok((removed, bytes))
+    }
+}

@@ -1,0 +1,88 @@
+//! Why something with an image failed, in the words that docker's users know.
+
+use std::io;
+use std::path::PathBuf;
+
+use engine_model::{Failure, Kind};
+
+/// A failed attempt on the image store.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("No such image: {reference}")]
+    NotFound { reference: String },
+    #[error(
+        "The image {reference} cannot be read; load it again, or remove it (`docker info` says what cannot be read)"
+    )]
+    Unreadable { reference: String },
+    #[error("invalid reference format: `{reference}`")]
+    InvalidReference { reference: String },
+    #[error("invalid reference format: repository name ({path}) must be lowercase")]
+    UpperCaseReference { path: String },
+    #[error("refusing to create a tag with a digest reference")]
+    TagWithDigest,
+    #[error("`{prefix}` is the beginning of more than one image id")]
+    Ambiguous { prefix: String },
+    #[error("Another engine uses `{}`", path.display())]
+    Locked { path: PathBuf },
+    #[error("Could not read the state of the images")]
+    State(#[from] engine_store::ReadError),
+    #[error("The layer {diff_id} cannot be written out again as it was")]
+    NotReproducible { diff_id: String },
+    #[error(
+        "conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} is using its referenced image {image}"
+    )]
+    ReferenceInUse { reference: String, container: String, image: String },
+    #[error("conflict: unable to delete {image} ({}) - {reason}", if *.forcible { "must be forced" } else { "cannot be forced" })]
+    InUse { image: String, forcible: bool, reason: String },
+    #[error("invalid archive: {reason}")]
+    InvalidArchive { reason: String },
+    #[error("Could not read the archive")]
+    ReadArchive { source: io::Error },
+    #[error("Could not write the archive")]
+    WriteArchive { source: io::Error },
+    #[error("Could not unpack `{entry}`")]
+    Unpack { entry: String, source: io::Error },
+    #[error("Could not use `{}`", path.display())]
+    Store { path: PathBuf, source: io::Error },
+    #[error("`{}` is damaged", path.display())]
+    Damaged { path: PathBuf, source: serde_json::Error },
+}
+
+impl ImageError {
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::InvalidReference { .. }
+            | Self::UpperCaseReference { .. }
+            | Self::TagWithDigest
+            | Self::Ambiguous { .. }
+            | Self::InvalidArchive { .. } => Kind::Invalid,
+            Self::ReferenceInUse { .. } | Self::InUse { .. } => Kind::Conflict,
+            Self::Unreadable { .. }
+            | Self::ReadArchive { .. }
+            | Self::WriteArchive { .. }
+            | Self::Unpack { .. }
+            | Self::Store { .. }
+            | Self::Damaged { .. }
+            | Self::Locked { .. }
+            | Self::State(_)
+            | Self::NotReproducible { .. } => Kind::Internal,
+        }
+    }
+
+    pub(super) fn store(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Store { path, source }
+    }
+
+    pub(super) fn invalid(reason: impl Into<String>) -> Self {
+        Self::InvalidArchive { reason: reason.into() }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self::of(error.kind(), &error)
+    }
+}

@@ -1,0 +1,220 @@
+//! The image store: content addressed configurations and unpacked layers, shared between images.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine_model::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
+use engine_store::Quarantine;
+use jiff::Timestamp;
+
+mod archive;
+mod compression;
+mod error;
+mod layer;
+mod load;
+mod reference;
+mod remove;
+mod repair;
+mod save;
+mod split;
+mod spool;
+mod state;
+mod tar_reader;
+#[cfg(test)]
+mod tests;
+pub use error::ImageError;
+pub use reference::Reference;
+use state::{Paths, State};
+
+/// All images of this engine. Cheap to clone; every call blocks.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    paths: Paths,
+    state: Mutex<State>,
+    quarantine: Quarantine,
+    /// Locked as long as the store is open.
+    _lock: File,
+}
+
+impl ImageStore {
+    /// Opens the store in `root`, making it if there is none, and removes what an interrupted load left.
+    pub fn open(root: &Path, quarantine: &Quarantine) -> Result<Self, ImageError> {
+        fs::create_dir_all(root).map_err(ImageError::store(root))?;
+        let lock_path = root.join("lock");
+        let lock = File::create(&lock_path).map_err(ImageError::store(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(ImageError::Locked { path: root.to_owned() }),
+            Err(fs::TryLockError::Error(source)) => {
+                return Err(ImageError::Store { path: lock_path, source });
+            }
+        }
+        let paths = Paths(root.to_owned());
+        let state = Mutex::new(State::open(&paths, quarantine)?);
+        let quarantine = quarantine.clone();
+        Ok(Self { inner: Arc::new(Inner { paths, state, quarantine, _lock: lock }) })
+    }
+
+    /// Brings in all images of an archive, as `docker save` or an OCI layout writes them, plain or compressed.
+    ///
+    /// They appear all at once at the end; a load that fails or is killed leaves nothing.
+    pub fn load(
+        &self,
+        reader: impl Read,
+        progress: &mut dyn FnMut(LoadEvent),
+    ) -> Result<Vec<Loaded>, ImageError> {
+        load::load(&self.inner, reader, progress)
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Vec<Image> {
+        let state = self.inner.lock();
+        let visible = state.images.iter().filter(|(_, stored)| !stored.record.hidden);
+        let mut images: Vec<Image> = visible.filter_map(|(id, _)| state.image(id)).collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        images
+    }
+
+    /// An image by name, id or the beginning of an id.
+    pub fn find(&self, reference: &str) -> Result<Image, ImageError> {
+        let state = self.inner.lock();
+        if unreadable(&state, reference).is_some() {
+            return Err(ImageError::Unreadable { reference: reference.to_owned() });
+        }
+        let id = resolve(&state, reference)?;
+        state.image(&id).ok_or_else(|| not_found(reference))
+    }
+
+    /// Gives `source` another name; an image that had it loses it.
+    pub fn tag(&self, source: &str, repository_and_tag: &str) -> Result<(), ImageError> {
+        let name = Reference::parse(repository_and_tag)?;
+        if name.digest().is_some() {
+            return Err(ImageError::TagWithDigest);
+        }
+        let name = name.with_default_tag();
+        let mut state = self.inner.lock();
+        let id = resolve(&state, source)?;
+        let mut changed = state.clone();
+        changed.names.insert(name.to_string(), id.clone());
+        if let Some(stored) = changed.images.get_mut(&id) {
+            stored.record.last_tagged = Some(Timestamp::now());
+        }
+        changed.save(&self.inner.paths)?;
+        *state = changed;
+        Ok(())
+    }
+
+    /// Removes a name, or an image with all its names, in docker's way: `users` are the containers that need the image.
+    pub fn remove(
+        &self,
+        reference: &str,
+        force: bool,
+        users: &[ImageUser],
+    ) -> Result<Vec<Removed>, ImageError> {
+        remove::remove(&self.inner, reference, force, users)
+    }
+
+    /// Forgets images that were removed by force, now that no container in `needed` has them.
+    pub fn collect_hidden(&self, needed: &BTreeSet<ImageId>) -> Result<(), ImageError> {
+        remove::collect_hidden(&self.inner, needed)
+    }
+
+    /// The directories for overlayfs, top layer first; short paths, as mount options have little room.
+    pub fn lower_dirs(&self, id: &ImageId) -> Result<Vec<PathBuf>, ImageError> {
+        let state = self.inner.lock();
+        let stored = state.images.get(id).ok_or_else(|| not_found(id.as_str()))?;
+        let layers = stored.chains.iter().rev().filter_map(|chain| state.layers.get(chain));
+        Ok(layers.map(|layer| self.inner.paths.link(layer.file.link)).collect())
+    }
+
+    /// Bytes of all layers, each counted once.
+    pub fn layers_size(&self) -> u64 {
+        self.inner.lock().layers.values().map(|layer| layer.file.size).sum()
+    }
+
+    /// Of the bytes of an image, those that another image has as well.
+    pub fn shared_size(&self, id: &ImageId) -> u64 {
+        let state = self.inner.lock();
+        let Some(stored) = state.images.get(id) else { return 0 };
+        let layers = stored.chains.iter().filter_map(|chain| state.layers.get(chain));
+        layers.filter(|layer| layer.users > 1).map(|layer| layer.file.size).sum()
+    }
+
+    /// Writes images as `docker save` does. Names in `references` keep their names, ids do not.
+    pub fn save(&self, references: &[String], output: &mut dyn std::io::Write) -> Result<(), ImageError> {
+        save::save(&self.inner, references, output)
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The image that a name, an id or the beginning of an id means.
+fn resolve(state: &State, text: &str) -> Result<ImageId, ImageError> {
+    let visible = |id: &&ImageId| state.images.get(*id).is_some_and(|stored| !stored.record.hidden);
+    if let Some(id) = ImageId::parse(text).or_else(|| ImageId::parse(&format!("sha256:{text}"))) {
+        return Some(&id).filter(visible).cloned().ok_or_else(|| not_found(text));
+    }
+    let parsed = Reference::parse(text);
+    if let Ok(name) = &parsed {
+        let mut name = name.clone().with_default_tag();
+        if let Some(id) = state.names.get(&name.to_string()).filter(visible) {
+            return Ok(id.clone());
+        }
+        // The digest is what counts in `name:tag@digest`.
+        if name.digest().is_some() {
+            name = name.without_tag();
+            return state
+                .names
+                .get(&name.to_string())
+                .filter(visible)
+                .cloned()
+                .ok_or_else(|| not_found(text));
+        }
+    }
+    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+    if !prefix.is_empty() && reference::is_hexadecimal(prefix) {
+        let mut found = state.images.keys().filter(visible).filter(|id| id.hex().starts_with(prefix));
+        match (found.next(), found.next()) {
+            (Some(id), None) => return Ok(id.clone()),
+            (Some(_), Some(_)) => return Err(ImageError::Ambiguous { prefix: text.to_owned() }),
+            _ => {}
+        }
+    }
+    match parsed {
+        Ok(_) => Err(not_found(text)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The image that cannot be read and that a name or a whole id means.
+fn unreadable(state: &State, text: &str) -> Option<ImageId> {
+    let by_name = || {
+        let name = Reference::parse(text).ok()?.with_default_tag();
+        state.names.get(&name.to_string()).cloned()
+    };
+    ImageId::parse(text)
+        .or_else(|| ImageId::parse(&format!("sha256:{text}")))
+        .or_else(by_name)
+        .filter(|id| state.unreadable.contains_key(id))
+}
+
+/// In docker's words, which add `latest` to a bare name.
+fn not_found(text: &str) -> ImageError {
+    let reference = match Reference::parse(text) {
+        Ok(name) => name.with_default_tag().familiar(),
+        Err(_) => text.to_owned(),
+    };
+    ImageError::NotFound { reference }
+}

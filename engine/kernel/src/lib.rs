@@ -1,0 +1,13 @@
+//! The Linux kernel as the engine uses it: cgroups, capabilities, seccomp, devices, overlayfs, namespaces, netlink, and files
+//! that are opened without ever leaving a container. It knows the kernel's words, and nothing of containers' lives.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod confine;
+pub mod devices;
+pub mod etc;
+pub mod loopback;
+pub mod namespace;
+pub mod netlink;
+pub mod overlay;
+pub mod seccomp;

@@ -1,0 +1,91 @@
+//! The overlay mount that is a container's root file system.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountFlags;
+
+use serde::{Deserialize, Serialize};
+
+/// The kernel takes one page of mount options.
+const LONGEST_OPTIONS: usize = 4000;
+/// And refuses more layers than this.
+const MOST_LAYERS: usize = 500;
+
+/// The parts of an overlay mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Top layer first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+}
+
+/// Mounts `overlay` on `target`. Changes the working directory of the process, which must have one thread.
+/// `scratch` is a directory for short names of the layers, used when the long ones do not fit.
+pub fn mount(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()> {
+    if overlay.lower.len() > MOST_LAYERS {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("more than {MOST_LAYERS} layers")));
+    }
+    let mut options = options(&overlay.lower, overlay);
+    if options.len() > LONGEST_OPTIONS {
+        let folder = scratch.join("l");
+        std::fs::create_dir_all(&folder)?;
+        let mut short = Vec::with_capacity(overlay.lower.len());
+        for (number, layer) in overlay.lower.iter().enumerate() {
+            let name = number.to_string();
+            let link = folder.join(&name);
+            match std::fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => std::os::unix::fs::symlink(layer, &link)?,
+            }
+            short.push(PathBuf::from(name));
+        }
+        std::env::set_current_dir(&folder)?;
+        options = self::options(&short, overlay);
+    }
+    let options = CString::new(options.into_encoded_bytes())?;
+    rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
+    Ok(())
+}
+
+fn options(lower: &[PathBuf], overlay: &Overlay) -> OsString {
+    let mut text = OsString::from("lowerdir=");
+    for (number, layer) in lower.iter().enumerate() {
+        if number > 0 {
+            text.push(":");
+        }
+        text.push(escaped(layer.as_os_str(), b"\\:,"));
+    }
+    text.push(",upperdir=");
+    text.push(escaped(overlay.upper.as_os_str(), b"\\,"));
+    text.push(",workdir=");
+    text.push(escaped(overlay.work.as_os_str(), b"\\,"));
+    text
+}
+
+/// Colons part the layers and commas the options, so both are written with a backslash.
+fn escaped(path: &OsStr, special: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(path.len());
+    for &byte in path.as_bytes() {
+        if special.contains(&byte) {
+            bytes.push(b'\\');
+        }
+        bytes.push(byte);
+    }
+    OsString::from(OsStr::from_bytes(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_letters_are_escaped() {
+        let overlay =
+            Overlay { lower: vec!["/a:b".into(), "/c,d".into()], upper: "/u:v,w".into(), work: "/w".into() };
+        assert_eq!(options(&overlay.lower, &overlay), r"lowerdir=/a\:b:/c\,d,upperdir=/u:v\,w,workdir=/w");
+    }
+}

@@ -1,0 +1,18 @@
+//! What the parts of the engine say to one another: identifiers, descriptions of images, networks and containers,
+//! events, failures, and the bodies of the API. It does nothing by itself and knows no part of the engine.
+
+pub mod event;
+mod failure;
+pub mod id;
+mod image;
+mod network;
+pub mod platform;
+mod size;
+pub mod wire;
+
+pub use failure::{Failure, Kind, chain};
+pub use image::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
+pub use network::{
+    Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort, UnknownProtocol,
+};
+pub use size::size;

@@ -1,0 +1,126 @@
+//! What callers of the networks hand in and get back.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The default bridge's settings, from the daemon's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The bridge's address with its prefix length, `172.17.0.1/16` when absent.
+    pub bip: Option<String>,
+    /// The largest packet on the bridge and in containers, 1500 when absent.
+    pub mtu: Option<u32>,
+}
+
+/// What a container asks for on one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRequest {
+    /// Name, id or unique prefix of the id; `bridge` and `default` mean the default bridge.
+    pub network: String,
+    /// The container's name without the slash: shown in errors and in the network's list, and resolved on user-defined networks.
+    pub container_name: String,
+    /// A wish for this very address.
+    pub address: Option<Ipv4Addr>,
+    /// A wish for this very hardware address, `02:42:ac:11:00:02`; derived from the address when absent.
+    pub mac_address: Option<String>,
+    /// Further names that other containers of a user-defined network can use.
+    pub aliases: Vec<String>,
+    /// The container's `/etc/hosts` as it lies on the host. Given, the names of the other containers of its
+    /// user-defined networks are kept up to date in it.
+    pub hosts_file: Option<PathBuf>,
+}
+
+impl Default for EndpointRequest {
+    fn default() -> Self {
+        Self {
+            network: "bridge".to_owned(),
+            container_name: String::new(),
+            address: None,
+            mac_address: None,
+            aliases: Vec::new(),
+            hosts_file: None,
+        }
+    }
+}
+
+/// A container's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub endpoint_id: String,
+    pub network_id: String,
+    pub network_name: String,
+    /// The container's name when it was attached.
+    pub container_name: String,
+    /// The interface's name inside the container.
+    pub interface: String,
+    /// The other end, on the bridge.
+    pub host_interface: String,
+    pub address: Ipv4Addr,
+    /// The length of the subnet's prefix.
+    pub prefix: u8,
+    /// Absent on internal networks.
+    pub gateway: Option<Ipv4Addr>,
+    pub mac_address: String,
+    pub mtu: u32,
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    #[serde(default)]
+    pub hosts_file: Option<PathBuf>,
+}
+
+/// Protocols whose ports can be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "" | "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(UnknownProtocol(text.to_owned())),
+        }
+    }
+}
+
+/// A protocol whose ports cannot be published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Ports of protocol `{0}` cannot be published")]
+pub struct UnknownProtocol(pub String);
+
+/// A port that is to be reachable from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRequest {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    /// Every address of the host, of both families, when absent.
+    pub host_ip: Option<IpAddr>,
+    /// Chosen from the ephemeral range when absent or 0.
+    pub host_port: Option<u16>,
+}
+
+/// A port that is reachable from outside. A request for every address yields one of these for each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+}

@@ -1,0 +1,331 @@
+//! What a client asks for when it creates a container, in the shape of the Docker API; kept with the container and
+//! shown again by inspect.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::null_is_default;
+
+/// A command as a list, or one word as a plain string.
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Words {
+        List(Vec<String>),
+        One(String),
+    }
+    Ok(Option::<Words>::deserialize(deserializer)?.map(|words| match words {
+        Words::List(list) => list,
+        Words::One(word) => vec![word],
+    }))
+}
+
+/// The body of `POST /containers/create`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CreateRequest {
+    #[serde(flatten)]
+    pub config: Config,
+    #[serde(deserialize_with = "null_is_default")]
+    pub host_config: HostConfig,
+    #[serde(deserialize_with = "null_is_default")]
+    pub networking_config: NetworkingConfig,
+    /// Comes in the query, not in the body.
+    #[serde(skip)]
+    pub platform: Option<String>,
+}
+
+/// The part that goes with the image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
+pub struct Config {
+    #[serde(deserialize_with = "null_is_default")]
+    pub hostname: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub domainname: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub user: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub attach_stdin: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub attach_stdout: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub attach_stderr: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<BTreeMap<String, Value>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub tty: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub open_stdin: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub stdin_once: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub env: Vec<String>,
+    #[serde(deserialize_with = "words")]
+    pub cmd: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Value>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub image: String,
+    pub volumes: Option<BTreeMap<String, Value>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub working_dir: String,
+    #[serde(deserialize_with = "words")]
+    pub entrypoint: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_disabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac_address: Option<String>,
+    pub on_build: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+}
+
+/// The part that goes with the host. Fields that this engine does not know are kept and shown again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
+pub struct HostConfig {
+    pub binds: Option<Vec<String>>,
+    #[serde(rename = "ContainerIDFile", deserialize_with = "null_is_default")]
+    pub container_id_file: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub log_config: LogConfig,
+    #[serde(deserialize_with = "null_is_default")]
+    pub network_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub restart_policy: RestartPolicy,
+    #[serde(deserialize_with = "null_is_default")]
+    pub auto_remove: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub volume_driver: String,
+    pub volumes_from: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub console_size: [u32; 2],
+    pub cap_add: Option<Vec<String>>,
+    pub cap_drop: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cgroupns_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub dns: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub dns_options: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub dns_search: Vec<String>,
+    pub extra_hosts: Option<Vec<String>>,
+    pub group_add: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub ipc_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cgroup: String,
+    pub links: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub oom_score_adj: i32,
+    #[serde(deserialize_with = "null_is_default")]
+    pub pid_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub privileged: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub publish_all_ports: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub readonly_rootfs: bool,
+    pub security_opt: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmpfs: Option<BTreeMap<String, String>>,
+    #[serde(rename = "UTSMode", deserialize_with = "null_is_default")]
+    pub uts_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub userns_mode: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub shm_size: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sysctls: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub runtime: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub isolation: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_shares: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub memory: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub nano_cpus: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cgroup_parent: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub blkio_weight: u16,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_period: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_quota: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpuset_cpus: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpuset_mems: String,
+    pub devices: Option<Vec<DeviceMapping>>,
+    pub device_cgroup_rules: Option<Vec<String>>,
+    pub device_requests: Option<Vec<Value>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub memory_reservation: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub memory_swap: i64,
+    pub memory_swappiness: Option<i64>,
+    pub oom_kill_disable: Option<bool>,
+    pub pids_limit: Option<i64>,
+    pub ulimits: Option<Vec<Ulimit>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<Mount>>,
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LogConfig {
+    #[serde(deserialize_with = "null_is_default")]
+    pub r#type: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub config: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortBinding {
+    #[serde(deserialize_with = "null_is_default")]
+    pub host_ip: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub host_port: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RestartPolicy {
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub maximum_retry_count: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceMapping {
+    pub path_on_host: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub path_in_container: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cgroup_permissions: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ulimit {
+    pub name: String,
+    pub hard: i64,
+    pub soft: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Mount {
+    pub r#type: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub source: String,
+    pub target: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub read_only: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_options: Option<BindOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_options: Option<VolumeOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmpfs_options: Option<TmpfsOptions>,
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BindOptions {
+    #[serde(deserialize_with = "null_is_default")]
+    pub propagation: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub non_recursive: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub create_mountpoint: bool,
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeOptions {
+    #[serde(deserialize_with = "null_is_default")]
+    pub no_copy: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub subpath: String,
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TmpfsOptions {
+    #[serde(deserialize_with = "null_is_default")]
+    pub size_bytes: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub mode: u32,
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkingConfig {
+    #[serde(deserialize_with = "null_is_default")]
+    pub endpoints_config: BTreeMap<String, Option<EndpointConfig>>,
+}
+
+/// How a container wants to be on one network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EndpointConfig {
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: Option<IpamConfig>,
+    pub links: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub mac_address: String,
+    pub aliases: Option<Vec<String>>,
+    pub driver_opts: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamConfig {
+    #[serde(
+        rename = "IPv4Address",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub ipv4_address: String,
+    #[serde(
+        rename = "IPv6Address",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub ipv6_address: String,
+}

@@ -1,0 +1,292 @@
+//! The networks themselves: finding, making and removing them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use engine_model::id::random_id;
+use engine_model::{Endpoint, Kind, PublishedPort};
+use jiff::Timestamp;
+
+use super::addresses::Subnet;
+use super::state::State;
+use super::{
+    Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
+    NetworkRecord, Running, blocking, bridge, running::pool,
+};
+
+/// Every bridge is an interface of the host and some rules; nobody needs more.
+const MOST_NETWORKS: usize = 1000;
+const LONGEST_NAME: usize = 255;
+/// Names of interfaces are cut there by the kernel.
+const LONGEST_INTERFACE: usize = 15;
+
+/// A network that is wished for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewNetwork {
+    pub name: String,
+    pub driver: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    /// A free one is chosen when absent.
+    pub subnet: Option<String>,
+    pub range: Option<String>,
+    pub gateway: Option<String>,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+fn refused(kind: Kind, message: impl Into<String>) -> NetworkError {
+    NetworkError::Refused { kind, message: message.into() }
+}
+
+fn invalid(message: impl Into<String>) -> NetworkError {
+    refused(Kind::Invalid, message)
+}
+
+/// Where subnets are chosen from, in Docker's order.
+fn candidates() -> impl Iterator<Item = Subnet> {
+    let large = (17..32).filter_map(|second| Subnet::of(Ipv4Addr::new(172, second, 0, 0), 16));
+    let small = (0..16).filter_map(|third| Subnet::of(Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    large.chain(small)
+}
+
+/// A subnet that neither the host nor another network uses.
+pub(super) fn free_subnet(state: &State, own: &[&str]) -> Result<Subnet, NetworkError> {
+    let mut used = bridge::subnets_in_use(own)?;
+    used.extend(state.networks.iter().filter_map(|network| Some(network.bridge()?.subnet)));
+    candidates()
+        .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
+        .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
+}
+
+impl Running {
+    /// The network of this name, id or unique beginning of an id.
+    pub(super) fn find(&self, name: &str) -> Result<&NetworkRecord, NetworkError> {
+        let name = if matches!(name, "" | "default") { DEFAULT_NETWORK } else { name };
+        let networks = &self.state.networks;
+        if let Some(network) = networks.iter().find(|network| network.name == name || network.id == name) {
+            return Ok(network);
+        }
+        let matches: Vec<_> = networks.iter().filter(|network| network.id.starts_with(name)).collect();
+        match matches[..] {
+            [network] => Ok(network),
+            [] => Err(NetworkError::NoSuchNetwork { name: name.chars().take(100).collect() }),
+            _ => Err(NetworkError::Ambiguous { name: name.to_owned(), matches: matches.len() }),
+        }
+    }
+}
+
+impl Network {
+    /// All networks, the oldest first.
+    pub async fn networks(&self) -> Vec<NetworkRecord> {
+        self.running().await.state.networks.clone()
+    }
+
+    /// The network of this name, id or unique beginning of an id.
+    pub async fn find(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+        self.running().await.find(name).cloned()
+    }
+
+    /// Containers that are on a network now.
+    pub async fn attachments(&self, network_id: &str) -> Vec<Attachment> {
+        let running = self.running().await;
+        let attachments = running.state.attachments.iter();
+        attachments.filter(|attachment| attachment.endpoint.network_id == network_id).cloned().collect()
+    }
+
+    /// Where a container is, and the ports published for it there.
+    pub async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
+        let running = self.running().await;
+        let places = running.state.attachments.iter().filter(|attachment| attachment.container == container);
+        places.map(|attachment| (attachment.endpoint.clone(), attachment.ports.clone())).collect()
+    }
+
+    /// Makes a network with a bridge of its own.
+    pub async fn create(&self, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
+        let mut running = self.running().await;
+        check(&running.state, &wish)?;
+        let state = running.state.clone();
+        let record = blocking(move || {
+            let record = plan(&state, wish)?;
+            if let Some(bridge) = record.bridge() {
+                bridge::ensure(bridge)?;
+            }
+            Ok(record)
+        })
+        .await?;
+        running.state.networks.push(record.clone());
+        running.pools.extend(pool(&record).map(|pool| (record.id.clone(), pool)));
+        if let Err(error) = running.apply().await {
+            running.forget(&record).await?;
+            return Err(error);
+        }
+        self.save_networks(&running).await?;
+        Ok(record)
+    }
+
+    /// Removes a network without containers, with its bridge.
+    pub async fn remove(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+        let mut running = self.running().await;
+        let record = running.find(name)?.clone();
+        if record.is_built_in() {
+            let message = format!("{} is a pre-defined network and cannot be removed", record.name);
+            return Err(refused(Kind::Forbidden, message));
+        }
+        if running.state.attachments.iter().any(|attachment| attachment.endpoint.network_id == record.id) {
+            let message =
+                format!("error while removing network: network {} has active endpoints", record.name);
+            return Err(refused(Kind::Forbidden, message));
+        }
+        running.forget(&record).await?;
+        running.apply().await?;
+        self.save_networks(&running).await?;
+        Ok(record)
+    }
+}
+
+impl Running {
+    async fn forget(&mut self, record: &NetworkRecord) -> Result<(), NetworkError> {
+        self.state.networks.retain(|network| network.id != record.id);
+        self.pools.remove(&record.id);
+        let Some(interface) = record.bridge().map(|bridge| bridge.interface.clone()) else { return Ok(()) };
+        blocking(move || bridge::remove(&interface)).await
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+/// Refuses what cannot be, before anything is made.
+fn check(state: &State, wish: &NewNetwork) -> Result<(), NetworkError> {
+    let name: String = wish.name.chars().take(100).collect();
+    if !is_name(&wish.name) {
+        return Err(invalid(format!(
+            "invalid network name: {name:?} (letters, digits, `_`, `.` and `-` are allowed)"
+        )));
+    }
+    if matches!(wish.name.as_str(), "bridge" | "host" | "none" | "default") {
+        let message = format!("operation is not permitted on predefined {name} network ");
+        return Err(refused(Kind::Forbidden, message));
+    }
+    if state.networks.iter().any(|network| network.name == wish.name) {
+        return Err(refused(Kind::Conflict, format!("network with name {name} already exists")));
+    }
+    if state.networks.len() >= MOST_NETWORKS {
+        return Err(refused(Kind::Forbidden, format!("there are {MOST_NETWORKS} networks already")));
+    }
+    match wish.driver.as_str() {
+        "" | "bridge" | "default" => Ok(()),
+        "host" | "null" => {
+            let message = format!("only one instance of \"{}\" network is allowed", wish.driver);
+            Err(refused(Kind::Forbidden, message))
+        }
+        driver => {
+            let driver: String = driver.chars().take(100).collect();
+            Err(refused(
+                Kind::NotFound,
+                format!("could not find plugin {driver} in v1 plugin registry: plugin not found"),
+            ))
+        }
+    }
+}
+
+/// What the network will be.
+fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
+    let id = random_id();
+    let option = |name: &str| wish.options.get(&format!("com.docker.network.{name}")).map(String::as_str);
+    let switch = |name: &str| match option(name) {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => {
+            Err(invalid(format!("invalid value for com.docker.network.{name}: true or false is expected")))
+        }
+    };
+    let interface = match option("bridge.name").filter(|name| !name.is_empty()) {
+        Some(name) if name.len() <= LONGEST_INTERFACE && is_name(name) => name.to_owned(),
+        Some(_) => return Err(invalid("invalid bridge name: at most 15 letters, digits, `_`, `.` and `-`")),
+        None => format!("br-{}", &id[..12]),
+    };
+    if state.networks.iter().filter_map(NetworkRecord::bridge).any(|bridge| bridge.interface == interface) {
+        return Err(refused(Kind::Forbidden, format!("bridge name {interface} is used by another network")));
+    }
+    let mtu = match option("driver.mtu") {
+        None => default_mtu(state),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|mtu| (68..=65_535).contains(mtu))
+            .ok_or_else(|| invalid("invalid MTU"))?,
+    };
+    let subnet = match &wish.subnet {
+        Some(text) => wished_subnet(state, text)?,
+        None if wish.gateway.is_some() || wish.range.is_some() => {
+            return Err(invalid("a gateway or an IP range needs a subnet"));
+        }
+        None => free_subnet(state, &[])?,
+    };
+    let within = |text: &String| {
+        let bare = text.split('/').next().unwrap_or_default();
+        let address =
+            bare.parse().ok().filter(|address| subnet.contains(*address) && *address != subnet.broadcast());
+        address.ok_or_else(|| invalid(format!("no matching subnet for address {text:.100}")))
+    };
+    let range: Option<Subnet> = match &wish.range {
+        None => None,
+        Some(text) => {
+            let range: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
+            if !subnet.contains(range.first()) || range.prefix() < subnet.prefix() {
+                return Err(invalid(format!("no matching subnet for range {range}")));
+            }
+            Some(range)
+        }
+    };
+    let gateway = match &wish.gateway {
+        Some(text) => within(text)?,
+        None => subnet.nth(1),
+    };
+    let auxiliary = wish
+        .auxiliary
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), within(text)?)))
+        .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
+    let kind = NetworkKind::Bridge(BridgeRecord {
+        interface,
+        subnet,
+        gateway,
+        range,
+        mtu,
+        masquerade: switch("bridge.enable_ip_masquerade")?,
+        among_themselves: switch("bridge.enable_icc")?,
+        auxiliary,
+    });
+    Ok(NetworkRecord {
+        id,
+        name: wish.name,
+        created: Timestamp::now(),
+        internal: wish.internal,
+        attachable: wish.attachable,
+        labels: wish.labels,
+        options: wish.options,
+        kind,
+    })
+}
+
+fn default_mtu(state: &State) -> u32 {
+    let default = state.networks.iter().find(|network| network.name == DEFAULT_NETWORK);
+    default.and_then(NetworkRecord::bridge).map_or(DEFAULT_MTU, |bridge| bridge.mtu)
+}
+
+fn wished_subnet(state: &State, text: &str) -> Result<Subnet, NetworkError> {
+    let subnet: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
+    if state.networks.iter().filter_map(NetworkRecord::bridge).any(|bridge| bridge.subnet.overlaps(subnet)) {
+        return Err(refused(
+            Kind::Forbidden,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ));
+    }
+    Ok(subnet)
+}

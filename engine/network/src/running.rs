@@ -1,0 +1,260 @@
+//! What the networks are at the moment, and the changes to it that only touch memory and the packet filter.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use engine_model::id::random_id;
+use tracing::{debug, info, warn};
+
+use super::addresses::{NoAddress, Pool};
+use super::ports::{Ephemeral, Publication};
+use super::state::State;
+use super::{
+    Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort,
+    blocking, bridge, filter,
+};
+
+/// What is kept, and what runs because of it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) state: State,
+    /// By the network's id.
+    pub(super) pools: HashMap<String, Pool>,
+    /// By the container's id.
+    pub(super) publications: HashMap<String, Vec<Publication>>,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) ephemeral: Ephemeral,
+}
+
+/// A published port that somebody else holds.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) container: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) port: PublishedPort,
+}
+
+impl Running {
+    /// What was kept comes to life. Who has no place on its network any more loses it.
+    pub(super) fn new(state: State) -> Self {
+        let pools =
+            state.networks.iter().filter_map(|network| Some((network.id.clone(), pool(network)?))).collect();
+        let mut running = Self {
+            state,
+            pools,
+            publications: HashMap::new(),
+            waiting: Vec::new(),
+            ephemeral: Ephemeral::default(),
+        };
+        let Self { state, pools, .. } = &mut running;
+        state.attachments.retain(|attachment| {
+            let endpoint = &attachment.endpoint;
+            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pool| pool.take(endpoint.address).is_ok());
+            if !kept {
+                warn!(container = %attachment.container, address = %endpoint.address, network = %endpoint.network_name,
+                    "A container's address is not of its network any more");
+            }
+            kept
+        });
+        running
+    }
+
+    /// Lets ports lead to their containers although nobody listens on them yet.
+    pub(super) async fn apply_what_was(&self) -> Result<(), NetworkError> {
+        let attachments = self.state.attachments.iter();
+        let redirections = attachments
+            .flat_map(|one| one.ports.iter().filter_map(|port| redirection(*port, one.endpoint.address)))
+            .collect();
+        self.filter(redirections).await
+    }
+
+    pub(super) fn position(&self, container: &str, network_id: &str) -> Option<usize> {
+        self.state.attachments.iter().position(|attachment| {
+            attachment.container == container && attachment.endpoint.network_id == network_id
+        })
+    }
+
+    pub(super) fn new_endpoint(
+        &mut self,
+        container: &str,
+        network: &NetworkRecord,
+        bridge: &BridgeRecord,
+        request: &EndpointRequest,
+    ) -> Result<Endpoint, NetworkError> {
+        let wished_hardware_address = request
+            .mac_address
+            .as_deref()
+            .filter(|text| !text.is_empty())
+            .map(bridge::parse_hardware_address)
+            .transpose()?;
+        let exhausted = || NetworkError::Exhausted { network: network.name.clone() };
+        let pool = self.pools.get_mut(&network.id).ok_or_else(exhausted)?;
+        let taken = match request.address {
+            Some(address) => pool.take(address).map(|()| address),
+            None => pool.take_any(),
+        };
+        let address = taken.map_err(|reason| match reason {
+            NoAddress::Exhausted => exhausted(),
+            NoAddress::Taken(address) => NetworkError::AddressTaken { address },
+            NoAddress::Outside(address) => NetworkError::AddressOutside { address },
+        })?;
+        let used: Vec<&str> = self
+            .state
+            .attachments
+            .iter()
+            .filter(|attachment| attachment.container == container)
+            .map(|attachment| attachment.endpoint.interface.as_str())
+            .collect();
+        let interface =
+            (0..=used.len()).map(|number| format!("eth{number}")).find(|name| !used.contains(&name.as_str()));
+        let hardware_address =
+            wished_hardware_address.unwrap_or_else(|| bridge::derive_hardware_address(address));
+        let endpoint_id = random_id();
+        Ok(Endpoint {
+            host_interface: bridge::host_interface(&endpoint_id),
+            endpoint_id,
+            network_id: network.id.clone(),
+            network_name: network.name.clone(),
+            container_name: request.container_name.clone(),
+            interface: interface.unwrap_or_else(|| "eth0".to_owned()),
+            address,
+            prefix: bridge.subnet.prefix(),
+            gateway: (!network.internal).then_some(bridge.gateway),
+            mac_address: bridge::format_hardware_address(hardware_address),
+            mtu: bridge.mtu,
+            aliases: request.aliases.clone(),
+            hosts_file: request.hosts_file.clone(),
+        })
+    }
+
+    pub(super) fn give_back(&mut self, endpoint: &Endpoint) {
+        if let Some(pool) = self.pools.get_mut(&endpoint.network_id) {
+            pool.give_back(endpoint.address);
+        }
+    }
+
+    /// Closes a container's ports; the caller renews the packet filter.
+    pub(super) async fn withdraw(&mut self, container: &str) -> Vec<PublishedPort> {
+        self.waiting.retain(|waiting| waiting.container != container);
+        let mut ports = Vec::new();
+        for publication in self.publications.remove(container).unwrap_or_default() {
+            ports.push(publication.port);
+            publication.stop().await;
+        }
+        ports
+    }
+
+    /// Renews the packet filter.
+    pub(super) async fn apply(&self) -> Result<(), NetworkError> {
+        let redirections = self
+            .publications
+            .values()
+            .flatten()
+            .filter_map(|publication| redirection(publication.port, *publication.target.ip()))
+            .collect();
+        self.filter(redirections).await
+    }
+
+    pub(super) async fn filter(&self, redirections: Vec<filter::Redirection>) -> Result<(), NetworkError> {
+        let bridges: Vec<filter::Bridge> = self
+            .state
+            .networks
+            .iter()
+            .filter_map(|network| Some((network, network.bridge()?)))
+            .map(|(network, bridge)| filter::Bridge {
+                interface: bridge.interface.clone(),
+                subnet: bridge.subnet,
+                internal: network.internal,
+                masquerade: bridge.masquerade,
+                among_themselves: bridge.among_themselves,
+            })
+            .collect();
+        blocking(move || {
+            filter::apply(&bridges, &redirections)
+                .map_err(bridge::failed("set up the packet filter (nf_tables)"))
+        })
+        .await?;
+        self.pass_others().await;
+        Ok(())
+    }
+
+    /// Lets packets through the host's own firewall, as far as it is one that can be talked to.
+    pub(super) async fn pass_others(&self) {
+        let bridges = self.state.networks.iter().filter_map(NetworkRecord::bridge);
+        let interfaces: Vec<String> = bridges.map(|bridge| bridge.interface.clone()).collect();
+        let passed = blocking(move || {
+            filter::let_through(&interfaces)
+                .map_err(bridge::failed("add to the rules of the host's firewall"))
+        });
+        if let Err(error) = passed.await {
+            warn!(
+                error = engine_model::chain(&error),
+                "Packets of containers may be dropped by the host's firewall"
+            );
+        }
+    }
+
+    /// Puts rules back that somebody has removed together with the host's own.
+    pub(super) async fn heal(&self) -> Result<(), NetworkError> {
+        if blocking(|| filter::is_there().map_err(bridge::failed("look at the packet filter"))).await? {
+            self.pass_others().await;
+            return Ok(());
+        }
+        info!("The engine's packet filter rules were removed; they are set up again");
+        self.apply().await
+    }
+
+    /// Makes the attachments those of `live`.
+    pub(super) fn keep_only(&mut self, live: &[(String, Endpoint, Vec<PublishedPort>)]) {
+        let is_live = |attachment: &Attachment| {
+            live.iter().any(|(container, endpoint, _)| {
+                *container == attachment.container && endpoint.endpoint_id == attachment.endpoint.endpoint_id
+            })
+        };
+        let (kept, stale): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.state.attachments).into_iter().partition(is_live);
+        self.state.attachments = kept;
+        for attachment in stale {
+            debug!(container = %attachment.container, "An endpoint without a container is removed");
+            self.give_back(&attachment.endpoint);
+        }
+        for (container, endpoint, ports) in live {
+            if let Some(at) = self.position(container, &endpoint.network_id) {
+                self.state.attachments[at].ports.clone_from(ports);
+                continue;
+            }
+            let pool = self.pools.get_mut(&endpoint.network_id);
+            if pool.is_some_and(|pool| pool.take(endpoint.address).is_ok()) {
+                self.state.attachments.push(Attachment {
+                    container: container.clone(),
+                    endpoint: endpoint.clone(),
+                    ports: ports.clone(),
+                });
+            } else {
+                warn!(%container, address = %endpoint.address, network = %endpoint.network_name,
+                    "A container's place on its network is not free any more");
+            }
+        }
+    }
+}
+
+/// A network's addresses, with the gateway's taken.
+pub(super) fn pool(network: &NetworkRecord) -> Option<Pool> {
+    let bridge = network.bridge()?;
+    let mut pool = Pool::new(bridge.subnet, bridge.range);
+    for address in bridge.auxiliary.values().copied().chain([bridge.gateway]) {
+        let _ = pool.take(address);
+    }
+    Some(pool)
+}
+
+/// How the packet filter leads to a published port; what it does not is left to the proxy.
+pub(super) fn redirection(port: PublishedPort, container: Ipv4Addr) -> Option<filter::Redirection> {
+    let IpAddr::V4(address) = port.host_ip else { return None };
+    (!address.is_loopback()).then(|| filter::Redirection {
+        protocol: port.protocol,
+        address: (!address.is_unspecified()).then_some(address),
+        port: port.host_port,
+        target: SocketAddrV4::new(container, port.container_port),
+    })
+}

@@ -1,0 +1,238 @@
+//! What the networks are, who is on them, and the file in which that survives the daemon.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use engine_model::{Endpoint, PublishedPort, chain};
+use engine_store::{Durability, Quarantine, ReadError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::NetworkError;
+use super::addresses::Subnet;
+
+/// The file's format; a newer one is refused rather than misread.
+const VERSION: u32 = 1;
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    pub id: String,
+    pub name: String,
+    pub created: Timestamp,
+    #[serde(default)]
+    pub internal: bool,
+    #[serde(default)]
+    pub attachable: bool,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    pub kind: NetworkKind,
+}
+
+/// How a network works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    Bridge(BridgeRecord),
+    Host,
+    Null,
+}
+
+/// A bridge and its subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeRecord {
+    pub interface: String,
+    pub subnet: Subnet,
+    pub gateway: Ipv4Addr,
+    #[serde(default)]
+    pub range: Option<Subnet>,
+    pub mtu: u32,
+    pub masquerade: bool,
+    /// Containers may talk with each other.
+    pub among_themselves: bool,
+    /// Shown as asked for, without a meaning of their own.
+    #[serde(default)]
+    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+}
+
+impl NetworkRecord {
+    pub fn bridge(&self) -> Option<&BridgeRecord> {
+        match &self.kind {
+            NetworkKind::Bridge(bridge) => Some(bridge),
+            NetworkKind::Host | NetworkKind::Null => None,
+        }
+    }
+
+    pub fn driver(&self) -> &'static str {
+        match self.kind {
+            NetworkKind::Bridge(_) => "bridge",
+            NetworkKind::Host => "host",
+            NetworkKind::Null => "null",
+        }
+    }
+
+    /// One of the three that are always there.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.name.as_str(), "bridge" | "host" | "none")
+    }
+}
+
+/// A container on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub container: String,
+    pub endpoint: Endpoint,
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// Everything that is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) networks: Vec<NetworkRecord>,
+    pub(super) attachments: Vec<Attachment>,
+}
+
+/// The networks as they lie on disk.
+#[derive(Serialize, Deserialize)]
+struct Networks {
+    version: u32,
+    networks: Vec<NetworkRecord>,
+}
+
+/// Who is on them. It changes with every container, and containers end with the machine, so it need not survive a power cut:
+/// what is damaged is set aside, and the containers' own records fill it again.
+#[derive(Default, Serialize, Deserialize)]
+struct Attachments {
+    version: u32,
+    attachments: Vec<Attachment>,
+}
+
+fn networks_path(folder: &Path) -> PathBuf {
+    folder.join("networks.json")
+}
+
+fn attachments_path(folder: &Path) -> PathBuf {
+    folder.join("endpoints.json")
+}
+
+/// Puts a file in place of the one before.
+fn write(
+    folder: &Path,
+    path: &Path,
+    content: &impl Serialize,
+    durability: Durability,
+) -> Result<(), NetworkError> {
+    fs::create_dir_all(folder)
+        .and_then(|()| engine_store::write(path, content, durability))
+        .map_err(|source| NetworkError::WriteState { path: path.to_owned(), source })
+}
+
+impl State {
+    /// What was kept, or nothing when the engine is new. What cannot be understood is set aside, and the networks of
+    /// users with it: the engine goes on with those that are always there.
+    pub(super) fn load(folder: &Path, quarantine: &Quarantine) -> Result<Self, NetworkError> {
+        let path = networks_path(folder);
+        let networks = match engine_store::read_versioned::<Networks>(&path, VERSION) {
+            Ok(None) => return Ok(Self::default()),
+            Ok(Some(Networks { networks, .. })) => networks,
+            Err(error @ (ReadError::Io { .. } | ReadError::Newer { .. })) => return Err(error.into()),
+            Err(error) => {
+                set_aside(quarantine, &path, &error)?;
+                Vec::new()
+            }
+        };
+        let path = attachments_path(folder);
+        let attachments = match engine_store::read::<Attachments>(&path) {
+            Ok(kept) => kept.unwrap_or_default().attachments,
+            Err(error @ ReadError::Io { .. }) => return Err(error.into()),
+            Err(error) => {
+                set_aside(quarantine, &path, &error)?;
+                Vec::new()
+            }
+        };
+        Ok(Self { networks, attachments })
+    }
+
+    /// Keeps the networks.
+    pub(super) fn save_networks(&self, folder: &Path) -> Result<(), NetworkError> {
+        let content = Networks { version: VERSION, networks: self.networks.clone() };
+        write(folder, &networks_path(folder), &content, Durability::Durable)
+    }
+
+    /// Keeps who is on them.
+    pub(super) fn save_attachments(&self, folder: &Path) -> Result<(), NetworkError> {
+        let content = Attachments { version: VERSION, attachments: self.attachments.clone() };
+        write(folder, &attachments_path(folder), &content, Durability::Atomic)
+    }
+}
+
+fn set_aside(quarantine: &Quarantine, path: &Path, error: &ReadError) -> Result<(), NetworkError> {
+    match quarantine.set_aside(path, &chain(error)) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(NetworkError::WriteState { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn load(folder: &Path) -> Result<State, NetworkError> {
+        State::load(folder, &Quarantine::of(folder))
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load(folder.path()).unwrap().networks.is_empty());
+        let network = NetworkRecord {
+            id: "1".repeat(64),
+            name: "bridge".to_owned(),
+            created: Timestamp::UNIX_EPOCH,
+            internal: false,
+            attachable: false,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            kind: NetworkKind::Bridge(BridgeRecord {
+                interface: "docker0".to_owned(),
+                subnet: "172.17.0.0/16".parse().unwrap(),
+                gateway: Ipv4Addr::new(172, 17, 0, 1),
+                range: None,
+                mtu: 1500,
+                masquerade: true,
+                among_themselves: true,
+                auxiliary: BTreeMap::new(),
+            }),
+        };
+        let state = State { networks: vec![network.clone()], ..State::default() };
+        state.save_networks(&folder.path().join("deeper")).unwrap();
+        state.save_networks(folder.path()).unwrap();
+        assert_eq!(load(folder.path()).unwrap().networks, [network]);
+    }
+
+    #[test]
+    fn what_is_damaged_is_set_aside_and_what_is_newer_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path();
+        let path = networks_path(folder);
+        let set_aside = || fs::read_dir(folder.join("quarantine")).map_or(0, Iterator::count);
+        fs::write(&path, "{\"version\":9,\"networks\":[]}").unwrap();
+        assert!(matches!(load(folder), Err(NetworkError::State(ReadError::Newer { found: 9, .. }))));
+        assert!(path.exists() && set_aside() == 0);
+        fs::write(&path, "{\"version\":1,\"netw").unwrap();
+        assert!(load(folder).unwrap().networks.is_empty());
+        assert!(!path.exists() && set_aside() == 1);
+        // Who was on them can be found out again.
+        fs::write(&path, "{\"version\":1,\"networks\":[]}").unwrap();
+        fs::write(attachments_path(folder), "{\"vers").unwrap();
+        assert!(load(folder).unwrap().attachments.is_empty());
+        assert_eq!(set_aside(), 2);
+    }
+}

@@ -1,0 +1,140 @@
+//! Networks that users make.
+
+use super::*;
+
+#[test]
+fn networks_of_users_are_apart_and_know_names() {
+    Host::run(|host| {
+        let network = host.network();
+        for name in ["front", "back"] {
+            host.block_on(network.create(wish(name))).unwrap();
+        }
+        let hosts = |name: &str| host.folder.path().join(format!("hosts-{name}"));
+        let attach = |place: &Place, name: &str, to: &str| {
+            let path = hosts(name);
+            if !path.exists() {
+                fs::write(&path, "127.0.0.1\tlocalhost\n").unwrap();
+            }
+            let request = EndpointRequest {
+                network: to.to_owned(),
+                container_name: name.to_owned(),
+                aliases: vec![format!("{name}-alias")],
+                hosts_file: Some(path),
+                ..EndpointRequest::default()
+            };
+            host.block_on(network.attach(name, &place.path, &request)).unwrap()
+        };
+        let (web, database, both) = (Place::new(), Place::new(), Place::new());
+        assert_eq!(attach(&web, "web", "front").address.to_string(), "172.18.0.2");
+        assert_eq!(attach(&database, "db", "back").address.to_string(), "172.19.0.2");
+        assert_eq!(attach(&both, "app", "front").interface, "eth0");
+        assert_eq!(attach(&both, "app", "back").interface, "eth1");
+        for place in [&web, &database, &both] {
+            place.serve(80);
+        }
+        assert_eq!(both.ask("172.18.0.2:80").unwrap(), "172.18.0.3");
+        assert_eq!(both.ask("172.19.0.2:80").unwrap(), "172.19.0.3");
+        assert!(web.ask("172.19.0.2:80").is_err());
+        assert!(database.ask("172.18.0.2:80").is_err());
+        host.outside.serve(7000);
+        assert_eq!(both.ask("203.0.113.2:7000").unwrap(), HOST);
+        // A port that is published on one network is reached from another by the host's address.
+        let endpoint = attach(&web, "web", "front");
+        host.publish(&network, "web", &endpoint, &[port(Protocol::Tcp, 8080)]);
+        assert_eq!(database.ask("203.0.113.1:8080").unwrap(), "172.18.0.1");
+
+        let read = |name: &str| fs::read_to_string(hosts(name)).unwrap();
+        assert!(read("web").starts_with("127.0.0.1\tlocalhost\n"));
+        assert!(read("web").contains("172.18.0.3\tapp app-alias\n") && !read("web").contains("db"));
+        assert!(
+            read("app").contains("172.18.0.2\tweb web-alias\n")
+                && read("app").contains("172.19.0.2\tdb db-alias\n")
+        );
+        host.block_on(network.detach("app", Some(&both.path), "front")).unwrap();
+        assert!(!read("web").contains("app"));
+        assert!(!read("app").contains("web") && read("app").contains("db"));
+        assert_eq!(both.ask("172.19.0.2:80").unwrap(), "172.19.0.3");
+        assert_eq!(both.ask("203.0.113.2:7000").unwrap(), HOST);
+        host.block_on(network.release("app")).unwrap();
+        assert!(!read("db").contains("app"));
+    });
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    Host::run(|host| {
+        let network = host.network();
+        host.block_on(network.create(NewNetwork { internal: true, ..wish("inside") })).unwrap();
+        let (one, endpoint) = host.attach_to(&network, "one", "inside");
+        let (two, _) = host.attach_to(&network, "two", "inside");
+        assert_eq!(endpoint.gateway, None);
+        host.outside.serve(7000);
+        two.serve(80);
+        assert_eq!(one.ask("172.18.0.3:80").unwrap(), "172.18.0.2");
+        assert!(one.ask("203.0.113.2:7000").is_err());
+        one.command("ip route add default via 172.18.0.1");
+        assert!(one.ask("203.0.113.2:7000").is_err());
+    });
+}
+
+#[test]
+fn networks_are_made_once_and_removed_when_empty() {
+    Host::run(|host| {
+        let network = host.network();
+        let create = |new: NewNetwork| host.block_on(network.create(new));
+        let refused = |result: Result<NetworkRecord, NetworkError>| {
+            let error = result.unwrap_err();
+            (error.kind(), error.to_string())
+        };
+        let subnet = NewNetwork {
+            subnet: Some("10.50.0.0/24".into()),
+            gateway: Some("10.50.0.254".into()),
+            range: Some("10.50.0.128/26".into()),
+            ..wish("mine")
+        };
+        let record = create(subnet.clone()).unwrap();
+        let (_place, endpoint) = host.attach_to(&network, "web", &record.id[..12]);
+        assert_eq!(endpoint.address.to_string(), "10.50.0.128");
+        assert_eq!(endpoint.gateway.unwrap().to_string(), "10.50.0.254");
+
+        assert_eq!(
+            refused(create(subnet.clone())),
+            (Kind::Conflict, "network with name mine already exists".into())
+        );
+        assert_eq!(refused(create(NewNetwork { name: "other".into(), ..subnet.clone() })).0, Kind::Forbidden);
+        for name in ["", "a/b", "-x", "a b", "../x"] {
+            assert_eq!(refused(create(wish(name))).0, Kind::Invalid, "{name}");
+        }
+        for name in ["bridge", "host", "none"] {
+            assert_eq!(refused(create(wish(name))).0, Kind::Forbidden, "{name}");
+            assert_eq!(refused(host.block_on(network.remove(name))).0, Kind::Forbidden);
+        }
+        assert_eq!(
+            refused(create(NewNetwork { driver: "overlay2000".into(), ..wish("x") })).0,
+            Kind::NotFound
+        );
+        assert_eq!(
+            refused(create(NewNetwork { subnet: Some("10.60.0.0/33".into()), ..wish("x") })).0,
+            Kind::Invalid
+        );
+        let outside = NewNetwork {
+            subnet: Some("10.60.0.0/24".into()),
+            gateway: Some("10.61.0.1".into()),
+            ..wish("x")
+        };
+        assert_eq!(refused(create(outside)).0, Kind::Invalid);
+
+        assert_eq!(
+            refused(host.block_on(network.remove("mine"))).1,
+            "error while removing network: network mine has active endpoints"
+        );
+        host.block_on(network.release("web")).unwrap();
+        host.block_on(network.remove("mine")).unwrap();
+        assert!(!links().iter().any(|name| name.starts_with("br-")));
+        assert!(!command("nft list table ip engine").contains("10.50"));
+        assert_eq!(
+            refused(host.block_on(network.remove("mine"))),
+            (Kind::NotFound, "network mine not found".into())
+        );
+    });
+}

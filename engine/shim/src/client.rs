@@ -1,0 +1,261 @@
+//! The daemon's side of a supervising process: to begin one, to find it again, to ask it for things.
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use crate::protocol::{self, LINE_LIMIT, Reply, Request, ShimConfig};
+
+/// Making a container takes a fraction of a second; copying an image's content into a volume takes longer.
+const CREATION: Duration = Duration::from_mins(10);
+/// Everything else is answered at once.
+const ANSWER: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    #[error("Could not prepare `{}`", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("An earlier run of the container does not come to its end")]
+    Busy,
+    #[error("Could not start the supervising process")]
+    Spawn { source: io::Error },
+    #[error("Could not reach the supervising process")]
+    Connect { source: io::Error },
+    #[error("The supervising process is gone")]
+    Gone,
+    #[error("The supervising process does not answer")]
+    Silent,
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection that carries one line a time.
+#[derive(Debug)]
+pub struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    pub async fn send(&mut self, request: &Request) -> Result<(), ShimError> {
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| ShimError::Connect { source: error.into() })?;
+        line.push(b'\n');
+        self.0.get_mut().write_all(&line).await.map_err(|_| ShimError::Gone)
+    }
+
+    pub async fn reply(&mut self) -> Result<Reply, ShimError> {
+        let mut line = Vec::new();
+        let limit = LINE_LIMIT as u64;
+        let count =
+            (&mut self.0).take(limit).read_until(b'\n', &mut line).await.map_err(|_| ShimError::Gone)?;
+        if count == 0 {
+            return Err(ShimError::Gone);
+        }
+        serde_json::from_slice(&line).map_err(|error| ShimError::Connect { source: error.into() })
+    }
+
+    pub async fn ask(&mut self, request: &Request) -> Result<Reply, ShimError> {
+        self.send(request).await?;
+        match tokio::time::timeout(ANSWER, self.reply()).await {
+            Ok(Ok(Reply::Failed { message })) => Err(ShimError::Refused(message)),
+            Ok(reply) => reply,
+            Err(_) => Err(ShimError::Silent),
+        }
+    }
+
+    /// Says that nothing more will be asked.
+    pub async fn close(&mut self) {
+        let _ = self.0.get_mut().shutdown().await;
+    }
+
+    /// The bare stream, once the other side has changed to one. What it has sent already comes first.
+    pub fn into_stream(self) -> BufReader<UnixStream> {
+        self.0
+    }
+}
+
+/// Where a supervising process is.
+#[derive(Clone, Debug)]
+pub struct Shim {
+    directory: PathBuf,
+}
+
+impl Shim {
+    pub fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    pub async fn connect(&self) -> Result<Connection, ShimError> {
+        let failed = |source| ShimError::Connect { source };
+        // By way of an open directory the path of the socket is short, however long the directory's is.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, &self.directory, flags, Mode::empty())
+            .map_err(|error| failed(error.into()))?;
+        let path = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), protocol::SOCKET);
+        Ok(Connection::new(UnixStream::connect(path).await.map_err(failed)?))
+    }
+
+    pub async fn ask(&self, request: &Request) -> Result<Reply, ShimError> {
+        self.connect().await?.ask(request).await
+    }
+
+    /// A stream of the process's output, and for its input.
+    pub async fn attach(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<BufReader<UnixStream>, ShimError> {
+        let mut connection = self.connect().await?;
+        connection.ask(&Request::Attach { stdin, stdout, stderr }).await?;
+        Ok(connection.into_stream())
+    }
+
+    /// A stream of one byte each time the log has grown.
+    pub async fn follow(&self) -> Result<BufReader<UnixStream>, ShimError> {
+        let mut connection = self.connect().await?;
+        connection.ask(&Request::Follow).await?;
+        Ok(connection.into_stream())
+    }
+}
+
+/// Waits until nothing is left of an earlier run of a container: a daemon that was killed may have left a supervising
+/// process behind that is just clearing up.
+pub fn wait_for_end(container: &Path) -> Result<(), ShimError> {
+    let failed = |source| ShimError::Prepare { path: container.to_owned(), source };
+    let file = match OpenOptions::new().write(true).open(container.join(protocol::LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    let end = Instant::now() + ANSWER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() > end => return Err(ShimError::Busy),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// The first process of a container whose supervising process has this directory, as libcontainer wrote it down.
+pub fn process(directory: &Path, container: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        pid: Option<i32>,
+    }
+    let path = directory.join(protocol::STATE).join(container).join("state.json");
+    engine_store::read::<State>(&path).ok()??.pid
+}
+
+/// Makes an empty directory for a supervising process.
+pub fn prepare(directory: &Path) -> Result<(), ShimError> {
+    let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    for inner in [protocol::STATE, protocol::ROOTFS] {
+        builder.create(directory.join(inner)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Begins a supervising process and waits until what it supervises is made. The process ends by itself if the
+/// connection is dropped before it was told to start.
+pub async fn spawn(directory: &Path, config: &ShimConfig) -> Result<(Connection, i32), ShimError> {
+    let (ours, child) = begin(directory, config)?;
+    tokio::spawn(reap(child));
+    let mut connection = Connection::new(ours);
+    let reply = tokio::time::timeout(CREATION, connection.reply()).await.map_err(|_| ShimError::Silent)??;
+    match reply {
+        Reply::Created { pid } => Ok((connection, pid)),
+        Reply::Failed { message } => Err(ShimError::Refused(message)),
+        _ => Err(ShimError::Gone),
+    }
+}
+
+async fn reap(mut child: tokio::process::Child) {
+    match child.wait().await {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::error!(%status, "A supervising process failed"),
+        Err(error) => tracing::error!(%error, "Could not wait for a supervising process"),
+    }
+}
+
+/// This program, by way of a mount of its own that nobody can write through and nobody can find.
+///
+/// For a moment a process inside the container runs this program, and by `/proc/PID/exe` a container that has enough
+/// rights could reach the file and write to it later.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match read_only_view() {
+        Ok(view) => {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd()));
+            // Open for as long as this process lives.
+            std::mem::forget(view);
+            path
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Containers are made by this program's file itself, which they might write to");
+            PathBuf::from("/proc/self/exe")
+        }
+    })
+}
+
+#[expect(unsafe_code, reason = "there is no safe form of mount_setattr yet")]
+fn read_only_view() -> io::Result<OwnedFd> {
+    use rustix::mount::OpenTreeFlags;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = rustix::mount::open_tree(CWD, "/proc/self/exe", flags)?;
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the pointers are valid for the call, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            view.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            std::mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(view) } else { Err(io::Error::last_os_error()) }
+}
+
+fn begin(directory: &Path, config: &ShimConfig) -> Result<(UnixStream, tokio::process::Child), ShimError> {
+    let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
+    let content = serde_json::to_vec(config).map_err(|error| failed(error.into()))?;
+    fs::write(directory.join(protocol::CONFIGURATION), content).map_err(failed)?;
+    let messages = directory.join(protocol::MESSAGES);
+    let messages = OpenOptions::new().create(true).append(true).mode(0o600).open(messages).map_err(failed)?;
+    let spawning = |source| ShimError::Spawn { source };
+    let (ours, theirs) = BlockingStream::pair().map_err(spawning)?;
+    ours.set_nonblocking(true).map_err(spawning)?;
+    let child = tokio::process::Command::new(program())
+        .arg0("engine")
+        .arg("shim")
+        .arg(directory)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(messages))
+        .spawn()
+        .map_err(spawning)?;
+    Ok((UnixStream::from_std(ours).map_err(spawning)?, child))
+}

@@ -1,0 +1,253 @@
+//! The process that supervises one container, or one other process in it. It lives as long as that process, so that
+//! the daemon can come and go.
+//!
+//! It is this program again, started by the daemon with the name of a directory that holds its configuration. It has
+//! one thread, because libcontainer makes processes without `exec`. The connection that it was born with is its
+//! standard input.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine_store::Durability;
+use rustix::fs::{CWD, Mode, OFlags};
+
+pub mod client;
+mod executor;
+mod init;
+pub mod log;
+mod peer;
+mod prepare;
+pub mod protocol;
+mod serve;
+mod task;
+mod users;
+
+use peer::Peer;
+use protocol::{ExitRecord, Reply, ShimConfig, Task};
+use serve::Server;
+
+/// Everything that can end this process early.
+#[derive(Debug, thiserror::Error)]
+enum ShimError {
+    #[error("There is no directory given")]
+    NoDirectory,
+    #[error("Could not read the configuration `{}`", path.display())]
+    Configuration { path: PathBuf, source: io::Error },
+    #[error("Could not become independent of the engine")]
+    Detach { source: io::Error },
+    #[error("Could not offer the socket")]
+    Listen { source: io::Error },
+    #[error("Could not lock the container")]
+    Lock { source: io::Error },
+    #[error("Could not watch the process")]
+    Watch { source: io::Error },
+    #[error("Could not record the exit in `{}`", path.display())]
+    Record { path: PathBuf, source: io::Error },
+}
+
+/// The arguments are those after `shim`.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    close_what_is_not_ours();
+    let Some(directory) = arguments.first().map(PathBuf::from) else {
+        return fail(&ShimError::NoDirectory);
+    };
+    if let Ok(file) =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(protocol::MESSAGES))
+    {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::ERROR)
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .with_writer(Mutex::new(file))
+            .init();
+    }
+    match run(&directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Whoever started the daemon may have left files open that are nobody's business here, least of all the container's.
+#[expect(unsafe_code, reason = "there is no safe form of close_range")]
+fn close_what_is_not_ours() {
+    // SAFETY: this is the first thing that the process does, so nothing of it has opened a descriptor yet.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    }
+}
+
+fn fail(error: &ShimError) -> ExitCode {
+    tracing::error!("{}", engine_model::chain(error));
+    ExitCode::FAILURE
+}
+
+fn run(directory: &Path) -> Result<(), ShimError> {
+    let control = detach().map_err(|source| ShimError::Detach { source })?;
+    let config = configuration(directory)?;
+    // The path of a socket must be short, so it is bound by its name alone.
+    let bind = || {
+        std::env::set_current_dir(directory)?;
+        UnixListener::bind(protocol::SOCKET)
+    };
+    let listener = bind().map_err(|source| ShimError::Listen { source })?;
+    let control = Peer::new(control).map_err(|source| ShimError::Listen { source })?;
+    match &config.task {
+        Task::Container(task) => container(directory, &config, task, listener, control),
+        Task::Exec(task) => exec(directory, &config, task, listener, control),
+    }
+}
+
+fn container(
+    directory: &Path,
+    config: &ShimConfig,
+    task: &protocol::ContainerTask,
+    listener: UnixListener,
+    mut control: Peer,
+) -> Result<(), ShimError> {
+    // Of a process before this one that is still clearing up, the daemon has waited for the end.
+    let lock = lock(config).map_err(|source| ShimError::Lock { source })?;
+    let (container, running) = match task::create(directory, config, task) {
+        Ok(created) => created,
+        Err(error) => {
+            control.reply(&Reply::Failed { message: engine_model::chain(&error) });
+            return Ok(());
+        }
+    };
+    control.reply(&Reply::Created { pid: running.pid });
+    let container = RefCell::new(container);
+    let begin = || match container.borrow_mut().start() {
+        Ok(()) => Ok(None),
+        Err(error) => Err(engine_model::chain(&error)),
+    };
+    let outcome = (|| {
+        let mut server = Server::new(config, listener, control, Box::new(begin))?;
+        server.adopt(running)?;
+        trim_memory();
+        let kill_rest = || {
+            if task::may_leave_processes(config) {
+                engine_kernel::cgroup::kill_all(&config.cgroup);
+            }
+        };
+        let code = server.run(&kill_rest);
+        io::Result::Ok((server, code))
+    })();
+    match outcome {
+        Ok((mut server, code)) => {
+            let out_of_memory = task::clean_up(&mut container.borrow_mut(), config);
+            let Some(code) = code else { return Ok(()) };
+            finish(config, &mut server, &serve::exit_record(code, out_of_memory), Some(lock))
+        }
+        Err(source) => {
+            task::clean_up(&mut container.borrow_mut(), config);
+            Err(ShimError::Watch { source })
+        }
+    }
+}
+
+fn exec(
+    directory: &Path,
+    config: &ShimConfig,
+    task: &protocol::ExecTask,
+    listener: UnixListener,
+    mut control: Peer,
+) -> Result<(), ShimError> {
+    control.reply(&Reply::Created { pid: 0 });
+    let begin = || {
+        let result = task::exec(directory, config, task);
+        trim_memory();
+        result.map(Some).map_err(|error| engine_model::chain(&error))
+    };
+    let mut server = Server::new(config, listener, control, Box::new(begin))
+        .map_err(|source| ShimError::Watch { source })?;
+    match server.run(&|| {}) {
+        Some(code) => finish(config, &mut server, &serve::exit_record(code, false), None),
+        None => Ok(()),
+    }
+}
+
+fn finish(
+    config: &ShimConfig,
+    server: &mut Server,
+    exit: &ExitRecord,
+    lock: Option<File>,
+) -> Result<(), ShimError> {
+    // Known nowhere else, so not even a power cut may take it.
+    let recorded = engine_store::write(&config.exit_file, exit, Durability::Durable);
+    // The container may be started again while clients read what is left of this run.
+    drop(lock);
+    server.farewell(exit);
+    recorded.map_err(|source| ShimError::Record { path: config.exit_file.clone(), source })
+}
+
+fn lock(config: &ShimConfig) -> io::Result<File> {
+    let path = config.exit_file.with_file_name(protocol::LOCK);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Takes the connection from standard input and leaves the daemon's session.
+fn detach() -> io::Result<UnixStream> {
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::setsid()?;
+    // What the process leaves behind comes here, not to the daemon.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    rustix::thread::set_name(c"engine-shim")?;
+    outlive_shutdown();
+    Ok(UnixStream::from(control))
+}
+
+/// When a host shuts down it asks every process to end. The container has to do so first, and this one records it;
+/// a container that does not is killed after a while (see [`serve`]), so that it does not hold up the host.
+#[expect(unsafe_code, reason = "the C library's call about signals")]
+fn outlive_shutdown() {
+    for signal in DEAF_TO {
+        // SAFETY: ignoring is valid for these signals, and the process has one thread.
+        unsafe {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+    let handler = note_shutdown as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
+    unsafe {
+        libc::signal(libc::SIGTERM, handler as libc::sighandler_t);
+    }
+}
+
+/// Whether the host has asked this process to end.
+static HOST_ENDS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_shutdown(_: libc::c_int) {
+    HOST_ENDS.store(true, Ordering::Relaxed);
+}
+
+/// What the supervising process ignores; the container does not.
+const DEAF_TO: [libc::c_int; 3] = [libc::SIGINT, libc::SIGHUP, libc::SIGPIPE];
+
+fn configuration(directory: &Path) -> Result<ShimConfig, ShimError> {
+    let path = directory.join(protocol::CONFIGURATION);
+    let read = || Ok(serde_json::from_reader(io::BufReader::new(File::open(&path)?))?);
+    read().map_err(|source| ShimError::Configuration { path: path.clone(), source })
+}
+
+/// What was needed to make the container is not needed to watch it.
+#[expect(unsafe_code, reason = "a call into the C library")]
+fn trim_memory() {
+    // SAFETY: the call has no arguments that could be wrong, and there is one thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

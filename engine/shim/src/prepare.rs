@@ -1,0 +1,125 @@
+//! What has to happen in the container's root file system before the container is made.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use engine_kernel::confine::{self, Root};
+use engine_kernel::overlay;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
+use serde_json::{Value, json};
+
+use super::protocol::{self, ContainerTask, ShimConfig, VolumeFill};
+use crate::users::{self, User};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error("Could not leave the mount namespace of the engine")]
+    Namespace { source: io::Error },
+    #[error("Could not mount the root file system")]
+    Mount { source: io::Error },
+    #[error(transparent)]
+    User(#[from] users::UserError),
+    #[error("mkdir {}: {}", path.display(), reason(source))]
+    WorkingDirectory { path: PathBuf, source: io::Error },
+    #[error("Could not copy the image's `{}` into the volume", destination.display())]
+    Volume { destination: PathBuf, source: io::Error },
+    #[error("Could not use `{}`", path.display())]
+    Configuration { path: PathBuf, source: io::Error },
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "not a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Mounts the root file system in a namespace of this process's own, so that nothing stays mounted whatever happens,
+/// and completes the OCI configuration with what only the root file system tells; answers with the user.
+pub(crate) fn container(
+    directory: &Path,
+    config: &ShimConfig,
+    task: &ContainerTask,
+) -> Result<User, PrepareError> {
+    private_mounts().map_err(|source| PrepareError::Namespace { source })?;
+    let rootfs = directory.join(protocol::ROOTFS);
+    overlay::mount(&task.overlay, &rootfs, directory).map_err(|source| PrepareError::Mount { source })?;
+    let root = Root::open(&rootfs).map_err(|source| PrepareError::Mount { source })?;
+
+    let path = directory.join(protocol::BUNDLE);
+    let failed = |source| PrepareError::Configuration { path: path.clone(), source };
+    let content = std::fs::read(&path).map_err(failed)?;
+    let mut spec: Value = serde_json::from_slice(&content).map_err(|error| failed(error.into()))?;
+    let user = users::resolve(&root, &config.user, &config.groups)?;
+    complete_process(&mut spec["process"], &user);
+    let working_directory = PathBuf::from(spec["process"]["cwd"].as_str().unwrap_or("/"));
+    root.create_directories(&working_directory)
+        .map_err(|source| PrepareError::WorkingDirectory { path: working_directory, source })?;
+    for volume in &task.volumes {
+        fill(&root, volume)
+            .map_err(|source| PrepareError::Volume { destination: volume.destination.clone(), source })?;
+    }
+    let content = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
+    std::fs::write(&path, content).map_err(failed)?;
+    Ok(user)
+}
+
+/// Completes the OCI `process` of a process that joins the container whose first process is `init_pid`.
+pub(crate) fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<User, PrepareError> {
+    let path = PathBuf::from(format!("/proc/{init_pid}/root"));
+    let root = Root::open(&path).map_err(|source| PrepareError::Configuration { path, source })?;
+    let user = users::resolve(&root, &config.user, &config.groups)?;
+    complete_process(process, &user);
+    Ok(user)
+}
+
+fn complete_process(process: &mut Value, user: &User) {
+    process["user"] = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids });
+    if let Some(environment) = process["env"].as_array_mut()
+        && !environment.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("HOME=")))
+    {
+        environment.push(format!("HOME={}", user.home).into());
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of programs with threads")]
+fn private_mounts() -> io::Result<()> {
+    // SAFETY: this process has one thread and no open descriptor table is unshared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags)?;
+    Ok(())
+}
+
+/// Copies what the image has at the destination, if the volume is still empty.
+fn fill(root: &Root, volume: &VolumeFill) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let from = match root.get(&volume.destination, flags) {
+        Ok(from) => from,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let to = rustix::fs::openat(CWD, &volume.source, flags, Mode::empty())?;
+    if !is_empty(&to)? {
+        return Ok(());
+    }
+    confine::copy_tree(&from, &to)?;
+    let stat = rustix::fs::fstat(&from)?;
+    let (owner, group) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::chownat(&to, "", Some(owner), Some(group), AtFlags::EMPTY_PATH)?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    Ok(())
+}
+
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(directory.as_fd())? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

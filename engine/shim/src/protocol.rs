@@ -1,0 +1,144 @@
+//! What the daemon and a supervising process say to each other: one JSON object a line, over a unix socket.
+
+use std::path::PathBuf;
+
+use engine_kernel::overlay::Overlay;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The socket in the supervising process's directory.
+pub const SOCKET: &str = "shim.sock";
+/// Its configuration, in the same directory.
+pub const CONFIGURATION: &str = "shim.json";
+/// The OCI configuration, in the same directory.
+pub const BUNDLE: &str = "config.json";
+/// What it could not say to anyone.
+pub const MESSAGES: &str = "shim.log";
+/// Locked by a container's supervising process until all that it made is gone again; beside the record of the exit.
+pub const LOCK: &str = "shim.lock";
+/// Where libcontainer keeps its state, in the directory of the container's supervising process.
+pub const STATE: &str = "state";
+/// Where the root file system is mounted, in the same directory.
+pub const ROOTFS: &str = "rootfs";
+/// The longest request or reply.
+pub const LINE_LIMIT: usize = 64 * 1024;
+
+/// Everything that one supervising process needs to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShimConfig {
+    /// The container's id.
+    pub id: String,
+    pub task: Task,
+    pub terminal: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// Whether there is a standard input at all.
+    pub open_stdin: bool,
+    /// Whether the first client to close its side closes the standard input.
+    pub stdin_once: bool,
+    pub log: Option<LogConfig>,
+    /// Where the exit is recorded.
+    pub exit_file: PathBuf,
+    /// `name`, `uid`, `name:group`, …; empty is root.
+    pub user: String,
+    /// Names or numbers of supplementary groups.
+    pub groups: Vec<String>,
+    /// Cgroup of the container, below the root of each hierarchy.
+    pub cgroup: PathBuf,
+}
+
+/// What is supervised.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Task {
+    /// The container itself.
+    Container(Box<ContainerTask>),
+    /// Another process in it.
+    Exec(Box<ExecTask>),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerTask {
+    pub overlay: Overlay,
+    pub volumes: Vec<VolumeFill>,
+    /// The device rules of a cgroup v2 container, in the OCI form.
+    pub devices: serde_json::Value,
+    /// Whether other processes could outlive the first one.
+    pub shares_pid_namespace: bool,
+    /// Whether the first process only looks after the program.
+    pub init: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecTask {
+    /// Directory of the container's own supervising process.
+    pub container_directory: PathBuf,
+    /// The container's first process.
+    pub init_pid: i32,
+    /// The OCI `process`; its user is filled in by the supervising process.
+    pub process: serde_json::Value,
+    /// The OCI `seccomp` of the container.
+    pub seccomp: Option<serde_json::Value>,
+}
+
+/// A named volume that takes the image's content when it is empty.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumeFill {
+    pub source: PathBuf,
+    pub destination: PathBuf,
+}
+
+/// The `json-file` log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogConfig {
+    pub path: PathBuf,
+    pub max_size: Option<u64>,
+    pub max_files: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Lets the process begin.
+    Start,
+    /// Answered when the process has ended.
+    Wait,
+    Kill {
+        signal: i32,
+    },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
+    /// After the reply the connection carries the streams: output as Docker's frames (bare with a terminal), input bare.
+    Attach {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    /// After the reply the connection carries one byte each time the log has grown.
+    Follow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Said once, on the connection that the process was born with.
+    Created {
+        pid: i32,
+    },
+    Started {
+        pid: i32,
+    },
+    Done,
+    Exited(ExitRecord),
+    Failed {
+        message: String,
+    },
+}
+
+/// How the process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// 128 and the signal's number if a signal ended it.
+    pub code: i32,
+    pub out_of_memory: bool,
+    pub finished_at: Timestamp,
+}

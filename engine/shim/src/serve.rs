@@ -1,0 +1,452 @@
+//! The loop of the supervising process: streams in and out, requests, and the end of the process.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, WaitOptions};
+
+use super::log::{LogFile, Stream};
+use super::peer::{Mode, PATIENCE, Peer};
+use super::protocol::{ExitRecord, Reply, Request, ShimConfig};
+use super::task::{Running, Streams, resize};
+
+/// How long output may still come after the process has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a client may take to read what is left; somebody may be looking at it in a pager.
+const FAREWELL: Duration = Duration::from_hours(1);
+/// How long a container may take to end when the host does: first processes of a container are deaf to signals that
+/// they do not handle.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+/// How often processes are looked for that were left to this one.
+const REAPING: Duration = Duration::from_secs(10);
+/// Input that the container has not read yet.
+const MOST_INPUT: usize = 64 * 1024;
+
+/// Begins the process; called once, at the request of the daemon.
+pub(crate) type Begin<'a> = Box<dyn FnMut() -> Result<Option<Running>, String> + 'a>;
+
+pub(crate) struct Server<'a> {
+    config: &'a ShimConfig,
+    listener: UnixListener,
+    peers: Vec<Peer>,
+    log: Option<LogFile>,
+    begin: Option<Begin<'a>>,
+    process: Option<Process>,
+    buffer: Vec<u8>,
+}
+
+struct Process {
+    pid: i32,
+    handle: OwnedFd,
+    streams: Streams,
+    /// Input on its way, and whether it ends after that.
+    input: Vec<u8>,
+    input_ends: bool,
+    started: bool,
+}
+
+/// What one descriptor in the poll set stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Listener,
+    Exit,
+    Stdin,
+    Output(Stream),
+    Terminal,
+    Peer(usize),
+}
+
+impl<'a> Server<'a> {
+    pub(crate) fn new(
+        config: &'a ShimConfig,
+        listener: UnixListener,
+        first: Peer,
+        begin: Begin<'a>,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let log = config.log.clone().map(LogFile::open).transpose()?;
+        Ok(Self {
+            config,
+            listener,
+            peers: vec![first],
+            log,
+            begin: Some(begin),
+            process: None,
+            buffer: vec![0; 32 * 1024],
+        })
+    }
+
+    /// Takes over a process that exists but has not begun.
+    pub(crate) fn adopt(&mut self, running: Running) -> io::Result<()> {
+        let pid = Pid::from_raw(running.pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        self.process = Some(Process {
+            pid: running.pid,
+            handle,
+            streams: running.streams,
+            input: Vec::new(),
+            input_ends: false,
+            started: false,
+        });
+        Ok(())
+    }
+
+    /// Serves until the process has ended and its output is read. `None`: it never began and nobody is left who could
+    /// ask for it.
+    pub(crate) fn run(&mut self, kill_rest: &dyn Fn()) -> Option<i32> {
+        let mut code = None;
+        let mut deadline = None;
+        let mut shutdown = None;
+        loop {
+            if code.is_none() && super::HOST_ENDS.load(Ordering::Relaxed) {
+                let at = *shutdown.get_or_insert_with(|| Instant::now() + SHUTDOWN);
+                if Instant::now() > at {
+                    let _ = self.kill(libc::SIGKILL);
+                }
+            }
+            if code.is_some()
+                && (!self.has_output() || deadline.is_some_and(|deadline| Instant::now() > deadline))
+            {
+                break;
+            }
+            // Whoever made this process is gone before it began: there is nothing to wait for.
+            let started = self.process.as_ref().is_some_and(|process| process.started);
+            if !started && self.peers.is_empty() {
+                return code;
+            }
+            let patience = match (code, shutdown) {
+                (Some(_), _) => Duration::from_millis(100),
+                (None, Some(_)) => Duration::from_secs(1),
+                (None, None) => REAPING,
+            };
+            self.step(patience, code.is_some());
+            if code.is_none()
+                && let Some(ended) = self.reap()
+            {
+                code = Some(ended);
+                kill_rest();
+                deadline = Some(Instant::now() + LAST_WORDS);
+            }
+        }
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.finish()
+        {
+            tracing::error!(%error, "Could not write the log");
+        }
+        for peer in &mut self.peers {
+            peer.nudge();
+        }
+        code
+    }
+
+    /// Tells everybody how it ended and lets them read what is left.
+    pub(crate) fn farewell(&mut self, exit: &ExitRecord) {
+        self.process = None;
+        self.begin = None;
+        for peer in self.peers.iter_mut().filter(|peer| peer.waiting) {
+            peer.reply(&Reply::Exited(exit.clone()));
+        }
+        let deadline = Instant::now() + FAREWELL;
+        // Nothing more will be sent on these, so their end tells that all is read.
+        self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
+        while !self.peers.is_empty() && Instant::now() < deadline {
+            self.step(REAPING, true);
+            self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let streams = &process.streams;
+            streams.terminal.is_some() || streams.stdout.is_some() || streams.stderr.is_some()
+        })
+    }
+
+    fn step(&mut self, timeout: Duration, ended: bool) {
+        let ready = self.wait(timeout, ended);
+        for (source, flags) in ready {
+            match source {
+                Source::Listener => self.accept(),
+                Source::Exit => {}
+                Source::Stdin => self.feed(flags.intersects(PollFlags::ERR)),
+                Source::Output(stream) => self.read_output(stream),
+                Source::Terminal => {
+                    if flags.intersects(PollFlags::OUT) {
+                        self.feed(false);
+                    }
+                    if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                        self.read_output(Stream::Stdout);
+                    }
+                }
+                Source::Peer(index) => self.serve_peer(index, flags),
+            }
+        }
+        self.peers.retain(|peer| !peer.dead);
+    }
+
+    /// Waits for something to happen. Output is not read while a client lags behind with what it has got.
+    fn wait(&self, timeout: Duration, ended: bool) -> Vec<(Source, PollFlags)> {
+        // What an ended process has left in its pipes is little, and would be lost.
+        let held_up = !ended && self.peers.iter().any(|peer| peer.is_attached() && peer.unsent() > PATIENCE);
+        let mut sources = vec![Source::Listener];
+        let mut descriptors = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        let mut full = false;
+        if let Some(process) = &self.process {
+            full = process.input.len() >= MOST_INPUT;
+            if !ended {
+                sources.push(Source::Exit);
+                descriptors.push(PollFd::new(&process.handle, PollFlags::IN));
+            }
+            let streams = &process.streams;
+            let out = if process.input.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            if let Some(stdin) = &streams.stdin {
+                sources.push(Source::Stdin);
+                descriptors.push(PollFd::new(stdin, out));
+            }
+            if let Some(terminal) = &streams.terminal {
+                let read = if held_up { PollFlags::empty() } else { PollFlags::IN };
+                if !held_up || !out.is_empty() {
+                    sources.push(Source::Terminal);
+                    descriptors.push(PollFd::new(terminal, out | read));
+                }
+            }
+            for (output, stream) in [(&streams.stdout, Stream::Stdout), (&streams.stderr, Stream::Stderr)] {
+                if let Some(output) = output
+                    && !held_up
+                {
+                    sources.push(Source::Output(stream));
+                    descriptors.push(PollFd::new(output, PollFlags::IN));
+                }
+            }
+        }
+        for (index, peer) in self.peers.iter().enumerate() {
+            let mut flags = PollFlags::empty();
+            if !(peer.finished_sending || (full && peer.gives_stdin())) {
+                flags |= PollFlags::IN;
+            }
+            if peer.unsent() > 0 {
+                flags |= PollFlags::OUT;
+            }
+            sources.push(Source::Peer(index));
+            descriptors.push(PollFd::new(&peer.socket, flags));
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        if rustix::event::poll(&mut descriptors, Some(&timeout)).is_err() {
+            return Vec::new();
+        }
+        let events = descriptors.iter().map(PollFd::revents);
+        sources.into_iter().zip(events).filter(|(_, flags)| !flags.is_empty()).collect()
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            match Peer::new(socket) {
+                Ok(peer) => self.peers.push(peer),
+                Err(error) => tracing::error!(%error, "Could not take a connection"),
+            }
+        }
+    }
+
+    /// Gives the process its input.
+    fn feed(&mut self, broken: bool) {
+        let Some(process) = &mut self.process else { return };
+        let Some(sink) = process.streams.stdin.as_ref().or(process.streams.terminal.as_ref()) else { return };
+        let mut closed = broken;
+        while !process.input.is_empty() && !closed {
+            match rustix::io::write(sink, &process.input) {
+                Ok(count) => drop(process.input.drain(..count)),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+                Err(_) => closed = true,
+            }
+        }
+        if closed || process.input_ends {
+            process.input.clear();
+            process.streams.stdin = None;
+        }
+    }
+
+    fn read_output(&mut self, stream: Stream) {
+        let Some(process) = &mut self.process else { return };
+        let streams = &mut process.streams;
+        let terminal = streams.terminal.is_some();
+        let slot = match stream {
+            _ if terminal => &mut streams.terminal,
+            Stream::Stdout => &mut streams.stdout,
+            Stream::Stderr => &mut streams.stderr,
+        };
+        let Some(output) = slot else { return };
+        let count = match rustix::io::read(&*output, &mut self.buffer[..]) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            // A terminal says so when its last user is gone.
+            Err(_) => 0,
+        };
+        if count == 0 {
+            *slot = None;
+            return;
+        }
+        let bytes = &self.buffer[..count];
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.write(stream, bytes)
+        {
+            tracing::error!(%error, "Could not write the log");
+        }
+        for peer in &mut self.peers {
+            peer.pass(stream, bytes, terminal);
+            peer.nudge();
+        }
+    }
+
+    fn serve_peer(&mut self, index: usize, flags: PollFlags) {
+        if flags.intersects(PollFlags::OUT) {
+            self.peers[index].send();
+        }
+        if flags.intersects(PollFlags::IN) {
+            let count = self.peers[index].receive(&mut self.buffer);
+            if count > 0 {
+                if self.peers[index].mode == Mode::Commands {
+                    let bytes = self.buffer[..count].to_vec();
+                    self.peers[index].take(&bytes);
+                    self.obey(index);
+                } else if self.peers[index].gives_stdin() {
+                    let bytes = self.buffer[..count].to_vec();
+                    self.give_input(&bytes);
+                }
+            } else if self.peers[index].finished_sending {
+                match self.peers[index].mode {
+                    Mode::Attached { stdin: true, .. } => self.end_input(),
+                    Mode::Attached { .. } | Mode::Following => {}
+                    Mode::Commands => self.peers[index].dead = true,
+                }
+            }
+        } else if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
+            if self.peers[index].gives_stdin() && !self.peers[index].finished_sending {
+                self.end_input();
+            }
+            self.peers[index].dead = true;
+        }
+    }
+
+    fn give_input(&mut self, bytes: &[u8]) {
+        if let Some(process) = &mut self.process
+            && (process.streams.stdin.is_some() || process.streams.terminal.is_some())
+            && !process.input_ends
+        {
+            process.input.extend_from_slice(bytes);
+            self.feed(false);
+        }
+    }
+
+    fn end_input(&mut self) {
+        // Whoever detached from a terminal may come back to it.
+        if self.config.stdin_once
+            && !self.config.terminal
+            && let Some(process) = &mut self.process
+        {
+            process.input_ends = true;
+            self.feed(false);
+        }
+    }
+
+    fn obey(&mut self, index: usize) {
+        while self.peers[index].mode == Mode::Commands {
+            let Some(request) = self.peers[index].next_request() else { return };
+            let reply = match request {
+                Request::Start => self.start(),
+                Request::Wait => {
+                    self.peers[index].waiting = true;
+                    continue;
+                }
+                Request::Kill { signal } => self.kill(signal),
+                Request::Resize { rows, columns } => self.resize(rows, columns),
+                Request::Attach { stdin, stdout, stderr } => {
+                    self.peers[index].mode = Mode::Attached { stdin, stdout, stderr };
+                    Reply::Done
+                }
+                Request::Follow => {
+                    self.peers[index].mode = Mode::Following;
+                    Reply::Done
+                }
+            };
+            self.peers[index].reply(&reply);
+        }
+        let leftover = self.peers[index].leftover();
+        if !leftover.is_empty() && self.peers[index].gives_stdin() {
+            self.give_input(&leftover);
+        }
+    }
+
+    fn start(&mut self) -> Reply {
+        let Some(mut begin) = self.begin.take() else {
+            return Reply::Failed { message: "It has been started already".to_owned() };
+        };
+        match begin() {
+            Ok(None) => {}
+            Ok(Some(running)) => {
+                if let Err(error) = self.adopt(running) {
+                    return Reply::Failed { message: format!("Could not watch the process: {error}") };
+                }
+            }
+            Err(message) => return Reply::Failed { message },
+        }
+        let Some(process) = &mut self.process else {
+            return Reply::Failed { message: "There is no process to start".to_owned() };
+        };
+        process.started = true;
+        Reply::Started { pid: process.pid }
+    }
+
+    #[expect(unsafe_code, reason = "rustix has no numbers for real-time signals")]
+    fn kill(&self, signal: i32) -> Reply {
+        let Some(process) = &self.process else {
+            return Reply::Failed { message: "It is not running".to_owned() };
+        };
+        // SAFETY: a call without pointers. The process is a child that has not been waited for, so the number is its.
+        if unsafe { libc::kill(process.pid, signal) } == 0 {
+            Reply::Done
+        } else {
+            Reply::Failed { message: io::Error::last_os_error().to_string() }
+        }
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> Reply {
+        match self.process.as_ref().and_then(|process| process.streams.terminal.as_ref()) {
+            Some(terminal) => match resize(terminal, rows, columns) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Failed { message: error.to_string() },
+            },
+            None => Reply::Failed { message: "It has no terminal".to_owned() },
+        }
+    }
+
+    /// Collects children that have ended; the exit code if the process is among them.
+    fn reap(&mut self) -> Option<i32> {
+        let mut code = None;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if self.process.as_ref().is_some_and(|process| process.pid == pid.as_raw_nonzero().get()) {
+                let signal = status.terminating_signal();
+                code = status.exit_status().or_else(|| signal.map(|signal| 128 + signal));
+            }
+        }
+        code
+    }
+}
+
+/// The record of an exit that happened now.
+pub(crate) fn exit_record(code: i32, out_of_memory: bool) -> ExitRecord {
+    ExitRecord { code, out_of_memory, finished_at: Timestamp::now() }
+}
+
+impl std::fmt::Debug for Server<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Server").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}

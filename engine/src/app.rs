@@ -1,0 +1,141 @@
+//! The engine put together: images, networks and containers, and how containers reach the other two.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine_containers::{ContainerError, Containers, Images, Networks, Settings};
+use engine_images::{ImageError, ImageStore};
+use engine_model::event::EventBus;
+use engine_model::wire::LogConfig;
+use engine_model::{
+    Endpoint, EndpointRequest, Failure, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
+};
+use engine_network::{Network, NetworkError};
+use engine_store::Quarantine;
+
+use crate::config::{Config, Live};
+
+/// What every request handler can reach. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub config: Arc<Config>,
+    pub events: EventBus,
+    pub images: ImageStore,
+    pub network: Network,
+    pub containers: Containers,
+    /// What could not be read.
+    pub quarantine: Quarantine,
+}
+
+/// Why the engine cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("Could not open the image store")]
+    Images(#[from] ImageError),
+    #[error("Could not set up the networks")]
+    Network(#[from] NetworkError),
+    #[error("Could not open the containers")]
+    Containers(#[from] ContainerError),
+    #[error("The work on the image store was cut short")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl AppError {
+    /// What the administrator of the host can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Network(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl App {
+    /// Finds everything that an engine before this one left, running containers as well.
+    pub async fn open(config: Arc<Config>) -> Result<Self, AppError> {
+        let events = EventBus::new();
+        let quarantine = Quarantine::of(&config.data_root);
+        let images = {
+            let (root, quarantine) = (config.data_root.join("images"), quarantine.clone());
+            tokio::task::spawn_blocking(move || ImageStore::open(&root, &quarantine)).await??
+        };
+        let network_config = NetworkConfig { bip: config.bip.clone(), mtu: config.mtu };
+        let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;
+        let settings = Settings {
+            data_root: config.data_root.clone(),
+            exec_root: config.exec_root.clone(),
+            default_ulimits: config.default_ulimits.clone(),
+        };
+        let containers = Containers::open(
+            settings,
+            Arc::new(ImagesOf(images.clone())),
+            Arc::new(NetworksOf(network.clone())),
+            events.clone(),
+            quarantine.clone(),
+        )
+        .await?;
+        let app = Self { config, events, images, network, containers, quarantine };
+        app.apply(&app.config.live());
+        Ok(app)
+    }
+
+    /// Passes on what may change while the daemon runs.
+    pub fn apply(&self, live: &Live) {
+        self.containers.set_log_defaults(LogConfig {
+            r#type: live.log_driver.clone(),
+            config: live.log_options.clone(),
+        });
+    }
+}
+
+/// The image store, as containers see it.
+#[derive(Debug)]
+struct ImagesOf(ImageStore);
+
+impl Images for ImagesOf {
+    fn find(&self, reference: &str) -> Result<Image, Failure> {
+        Ok(self.0.find(reference)?)
+    }
+
+    fn lower_dirs(&self, id: &ImageId) -> Result<Vec<PathBuf>, Failure> {
+        Ok(self.0.lower_dirs(id)?)
+    }
+}
+
+/// The networks, as containers see them.
+#[derive(Debug)]
+struct NetworksOf(Network);
+
+#[async_trait]
+impl Networks for NetworksOf {
+    async fn attach(
+        &self,
+        container: &str,
+        netns: &Path,
+        request: &EndpointRequest,
+    ) -> Result<Endpoint, Failure> {
+        Ok(self.0.attach(container, netns, request).await?)
+    }
+
+    async fn publish(
+        &self,
+        container: &str,
+        endpoint: &Endpoint,
+        ports: &[PortRequest],
+    ) -> Result<Vec<PublishedPort>, Failure> {
+        Ok(self.0.publish(container, endpoint, ports).await?)
+    }
+
+    async fn release(&self, container: &str) -> Result<(), Failure> {
+        Ok(self.0.release(container).await?)
+    }
+
+    async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure> {
+        Ok(self.0.restore(live).await?)
+    }
+
+    async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
+        self.0.places(container).await
+    }
+}

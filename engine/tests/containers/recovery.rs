@@ -1,0 +1,114 @@
+//! What the engine keeps on disk may be torn by a power cut or a failing disk: nothing is lost that is not torn itself.
+
+use super::*;
+
+fn tear(path: &Path) {
+    let whole = fs::read(path).unwrap();
+    fs::write(path, &whole[..whole.len() / 2]).unwrap();
+}
+
+fn record(engine: &Engine, container: &str, file: &str) -> PathBuf {
+    let id = inspect(engine, container)["Id"].as_str().unwrap().to_owned();
+    engine.data_root().join("containers").join(id).join(file)
+}
+
+/// What `docker info` warns of.
+fn warnings(engine: &Engine) -> String {
+    engine.http("GET", "/info", b"").json()["Warnings"].to_string()
+}
+
+#[test]
+fn torn_descriptions_of_layers_take_no_image_away() {
+    let mut engine = engine();
+    engine.docker(["run", "-d", "--name", "running", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["run", "--name", "stopped", "busybox", "true"]).ok();
+    engine.kill();
+    for layer in fs::read_dir(engine.data_root().join("images/layers")).unwrap() {
+        tear(&layer.unwrap().path().join("layer.json"));
+    }
+    engine.launch();
+    assert_eq!(engine.docker(["exec", "running", "echo", "alive"]).ok(), "alive\n");
+    engine.docker(["start", "-a", "stopped"]).ok();
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "new"]).ok(), "new\n");
+    assert!(warnings(&engine).contains("layer.json"), "{}", warnings(&engine));
+}
+
+#[test]
+fn a_torn_state_does_not_stop_what_is_to_run() {
+    let mut engine = engine();
+    engine.docker(["run", "-d", "--name", "running", "-p", "8081:80", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["run", "-d", "--name", "keeper", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["create", "--name", "fresh", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    let before = inspect(&engine, "running");
+    let states: Vec<PathBuf> =
+        ["running", "keeper", "fresh"].iter().map(|name| record(&engine, name, "state.json")).collect();
+    let pid = inspect(&engine, "keeper")["State"]["Pid"].as_i64().unwrap();
+    engine.kill();
+    harness::run(Command::new("kill").args(["-KILL", &pid.to_string()]), b"").ok();
+    for state in &states {
+        tear(state);
+    }
+    engine.launch();
+    let after = inspect(&engine, "running");
+    assert_eq!(after["State"]["Status"], "running");
+    assert_eq!(before["State"]["Pid"], after["State"]["Pid"]);
+    for key in ["IPAddress", "Ports"] {
+        assert_eq!(before["NetworkSettings"][key], after["NetworkSettings"][key]);
+    }
+    wait_for("what always runs", || status(&engine, "keeper") == "running");
+    assert_eq!(status(&engine, "fresh"), "created");
+    assert!(warnings(&engine).matches("state.json").count() == 3, "{}", warnings(&engine));
+    engine.docker(["stop", "-t", "0", "running"]).ok();
+    engine.docker(["start", "running"]).ok();
+}
+
+#[test]
+fn a_container_whose_record_is_torn_keeps_everything() {
+    let mut engine = engine();
+    let script = "echo kept > /data/file; echo kept > /own";
+    engine.docker(["run", "--name", "torn", "-v", "/data", "busybox", "sh", "-c", script]).ok();
+    engine.docker(["run", "--name", "lost", "busybox", "touch", "/own"]).ok();
+    let path = record(&engine, "torn", "config.json");
+    let lost = record(&engine, "lost", "config.json");
+    let volume = inspect(&engine, "torn")["Mounts"][0]["Source"].as_str().unwrap().to_owned();
+    engine.kill();
+    let whole = fs::read(&path).unwrap();
+    tear(&path);
+    fs::remove_file(&lost).unwrap();
+    engine.launch();
+    assert!(engine.docker(["volume", "prune", "-f"]).failed().contains("record cannot be read"));
+    engine.docker(["image", "prune", "-af"]).ok();
+    assert!(warnings(&engine).contains(path.parent().unwrap().to_str().unwrap()), "{}", warnings(&engine));
+    assert!(lost.with_file_name("upper").join("own").exists(), "what was written stays");
+    engine.kill();
+    fs::write(&path, whole).unwrap();
+    fs::remove_dir_all(lost.parent().unwrap()).unwrap();
+    engine.launch();
+    assert_eq!(fs::read_to_string(Path::new(&volume).join("file")).unwrap(), "kept\n");
+    engine.docker(["start", "-a", "torn"]).ok();
+    engine.docker(["volume", "prune", "-f"]).ok();
+}
+
+#[test]
+fn an_interrupted_rm_does_not_take_volumes_that_were_to_stay() {
+    let mut engine = engine();
+    for name in ["one", "both"] {
+        engine.docker(["run", "--name", name, "-v", "/data", "busybox", "true"]).ok();
+    }
+    let volumes =
+        ["one", "both"].map(|name| inspect(&engine, name)["Mounts"][0]["Name"].as_str().unwrap().to_owned());
+    let states = ["one", "both"].map(|name| record(&engine, name, "state.json"));
+    engine.kill();
+    for (path, with_volumes) in states.iter().zip([false, true]) {
+        let mut state: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        state["status"] = "removing".into();
+        if with_volumes {
+            state["with_volumes"] = true.into();
+        }
+        fs::write(path, state.to_string()).unwrap();
+    }
+    engine.launch();
+    assert_eq!(engine.docker(["ps", "-aq"]).ok(), "");
+    let left = engine.docker(["volume", "ls", "-q"]).ok();
+    assert_eq!(left.trim(), volumes[0], "{volumes:?}");
+}
