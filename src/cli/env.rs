@@ -50,7 +50,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// From the record alone: no network, no lock.
+    /// From the record and the files beside it: no network, and no lock but to finish what somebody has left half done.
     pub(super) fn of(store: &Store, name: &HostName, swarm: bool) -> Result<Self, Failure> {
         let record = store.load(name)?;
         let mut url = url_of(&record)?;
@@ -64,6 +64,10 @@ impl Target {
         }
         // Whatever is missing, unreadable, foreign or expired is an error: never plain HTTP in its place.
         let tls = lifecycle::client_of(store, &record)?.is_some();
+        if tls {
+            // The docker client reads them by itself.
+            store.settle(name)?;
+        }
         let folder = store.folder(name);
         Ok(Self { url, address: record.driver.ip_address.clone(), folder, tls, record })
     }

@@ -9,9 +9,10 @@
 //! ```
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use machine_driver::HostName;
@@ -19,8 +20,9 @@ use machine_pki::{Fingerprint, Issued};
 
 use super::{HostLock, Store, StoreError, StoreLock, leftovers, together};
 
-/// No certificate and no key that anybody uses comes near. In bytes.
-const FILE_AT_MOST: u64 = 256 * 1024;
+/// Files are renamed into their places within moments, unless whoever does it was stopped in the middle.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The files that the user named instead of the store's own.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +50,13 @@ pub struct PairFiles {
 impl PairFiles {
     /// What is in them; `None` if neither is there.
     pub fn read(&self) -> Result<Option<Issued>, StoreError> {
-        match (read(&self.certificate)?, read(&self.key)?) {
-            (Some(certificate_pem), Some(key_pem)) => Ok(Some(Issued { certificate_pem, key_pem })),
-            (None, None) => Ok(None),
-            (Some(_), None) => {
+        match together::read([&self.certificate, &self.key])? {
+            [Some(certificate_pem), Some(key_pem)] => Ok(Some(Issued { certificate_pem, key_pem })),
+            [None, None] => Ok(None),
+            [Some(_), None] => {
                 Err(StoreError::HalfPair { present: self.certificate.clone(), absent: self.key.clone() })
             }
-            (None, Some(_)) => {
+            [None, Some(_)] => {
                 Err(StoreError::HalfPair { present: self.key.clone(), absent: self.certificate.clone() })
             }
         }
@@ -236,28 +238,54 @@ pub struct HostCopies {
 impl Store {
     /// The certificates in a host's folder. Half a pair counts for none here: it is one of ours, and is issued again.
     pub fn host_copies(&self, name: &HostName) -> Result<HostCopies, StoreError> {
-        let folder = self.folder(name);
-        let whole = |certificate: &str, key: &str| match in_folder(&folder, certificate, key).read() {
-            Err(StoreError::HalfPair { .. }) => Ok(None),
-            other => other,
+        let [ca_pem, cert_pem, key_pem, server_pem, server_key_pem] =
+            self.host_files(name, ["ca.pem", "cert.pem", "key.pem", "server.pem", "server-key.pem"])?;
+        let whole = |certificate: Option<String>, key: Option<String>| {
+            certificate.zip(key).map(|(certificate_pem, key_pem)| Issued { certificate_pem, key_pem })
         };
-        Ok(HostCopies {
-            ca_pem: read(&folder.join("ca.pem"))?,
-            client: whole("cert.pem", "key.pem")?,
-            server: whole("server.pem", "server-key.pem")?,
-        })
+        Ok(HostCopies { ca_pem, client: whole(cert_pem, key_pem), server: whole(server_pem, server_key_pem) })
     }
 
     /// The client's files in a host's folder, or which of them is missing.
     pub fn host_client(&self, name: &HostName) -> Result<ClientFiles, StoreError> {
-        let file = |file: &str| {
-            let path = self.folder(name).join(file);
-            match read(&path)? {
-                Some(text) => Ok(text),
-                None => Err(StoreError::Absent { path, name: name.clone() }),
+        let files = ["ca.pem", "cert.pem", "key.pem"];
+        let texts = self.host_files(name, files)?;
+        let absent = texts.iter().position(Option::is_none).map(|index| files[index]);
+        match texts {
+            [Some(ca_pem), Some(cert_pem), Some(key_pem)] => Ok(ClientFiles { ca_pem, cert_pem, key_pem }),
+            _ => Err(StoreError::Absent {
+                path: self.folder(name).join(absent.unwrap_or_default()),
+                name: name.clone(),
+            }),
+        }
+    }
+
+    /// What is in these files of a host's folder, of one moment.
+    fn host_files<const N: usize>(
+        &self,
+        name: &HostName,
+        files: [&str; N],
+    ) -> Result<[Option<String>; N], StoreError> {
+        let paths = files.map(|file| self.folder(name).join(file));
+        together::read(paths.each_ref().map(PathBuf::as_path))
+    }
+
+    /// Sees to it that the certificates in a host's folder are those that were committed last, for programs that read
+    /// them by themselves. Takes the host's lock only if somebody has not finished replacing them, and waits a moment for
+    /// one who is still at it.
+    pub fn settle(&self, name: &HostName) -> Result<(), StoreError> {
+        let deadline = Instant::now() + SETTLES_WITHIN;
+        while together::is_unfinished(&self.folder(name)) {
+            match self.lock(name) {
+                // Taking it has finished what there was.
+                Ok(_) => {}
+                Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                Err(error) => return Err(error),
             }
-        };
-        Ok(ClientFiles { ca_pem: file("ca.pem")?, cert_pem: file("cert.pem")?, key_pem: file("key.pem")? })
+        }
+        Ok(())
     }
 
     /// Replaces the certificates in a host's folder, all at once.
@@ -288,20 +316,4 @@ fn pair<'a>(certificate: &'a str, key: &'a str, issued: &'a Issued) -> [together
 
 fn in_folder(folder: &Path, certificate: &str, key: &str) -> PairFiles {
     PairFiles { certificate: folder.join(certificate), key: folder.join(key) }
-}
-
-/// A file's text; `None` if it is not there. What is there and cannot be read is an error.
-pub(super) fn read(path: &Path) -> Result<Option<String>, StoreError> {
-    let failed = |source| StoreError::Read { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed(source)),
-    };
-    let mut text = String::new();
-    file.take(FILE_AT_MOST + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > FILE_AT_MOST {
-        return Err(StoreError::TooLarge { path: path.to_owned(), at_most: FILE_AT_MOST });
-    }
-    Ok(Some(text))
 }

@@ -20,10 +20,11 @@
 //! Files whose names begin with `.tmp-`, and folders with `.new-`, are about to get their names; those that a killed
 //! process left are swept by the next one. `.commit` in a folder holds files that belong together and are on their way.
 //!
-//! A host exists when `machines/NAME/` exists. Readers take no lock: a record is replaced by renaming, so that
-//! it is always whole.
+//! A host exists when `machines/NAME/` exists. Readers take no lock and write nothing: a record is replaced by renaming, so
+//! that it is always whole, and files that belong together are read so (see `together`).
 
 mod atomic;
+mod bounded;
 mod certificates;
 mod error;
 mod id;
@@ -275,7 +276,7 @@ impl Store {
     /// Who a host is, when its record cannot be read any more; `None` if that was never written down.
     pub fn identity(&self, name: &HostName) -> Result<Option<Identity>, StoreError> {
         let path = self.folder(name).join("identity.json");
-        let Some(text) = certificates::read(&path)? else { return Ok(None) };
+        let Some(text) = bounded::read(&path)? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|error| StoreError::malformed(&path, &error))
     }
 

@@ -297,3 +297,78 @@ fn the_old_record_is_kept_by_whichever_save_succeeds_first() {
     store.save(&lock, &mut record).unwrap();
     assert_eq!(fs::read_to_string(&backup).unwrap(), VERSION_3);
 }
+
+/// The certificates of the `number`th renewal: each file says which one it is of.
+fn renewal(number: u32) -> (ClientFiles, HostFiles) {
+    let text = |file: &str| format!("{number} {file}");
+    (
+        ClientFiles { ca_pem: text("ca"), cert_pem: text("cert"), key_pem: text("key") },
+        HostFiles { ca_pem: text("ca"), server_pem: text("server"), server_key_pem: text("server-key") },
+    )
+}
+
+#[test]
+fn whoever_reads_certificates_while_they_are_replaced_finds_those_that_belong_together() {
+    let (_folder, store) = store();
+    let name = planned(&store, "mc1").name;
+    let lock = store.lock(&name).unwrap();
+    let replace = |number| {
+        let (client, server) = renewal(number);
+        store.replace_host_copies(&lock, &name, &client, Some(&server)).unwrap();
+    };
+    replace(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
+    let number = |text: &str| text.split(' ').next().unwrap().parse::<u32>().unwrap();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = std::collections::BTreeSet::new();
+                    while !is_done() || seen.len() < 2 {
+                        let client = store.host_client(&name).unwrap();
+                        assert_eq!(client, renewal(number(&client.ca_pem)).0);
+                        let copies = store.host_copies(&name).unwrap();
+                        let (client, server) = renewal(number(&copies.ca_pem.unwrap()));
+                        assert_eq!(copies.client.unwrap().key_pem, client.key_pem);
+                        assert_eq!(copies.server.unwrap().key_pem, server.server_key_pem);
+                        seen.insert(number(&client.ca_pem));
+                    }
+                })
+            })
+            .collect();
+        let mut last = 0;
+        while last < 30 && readers.iter().all(|reader| !reader.is_finished()) {
+            last += 1;
+            replace(last);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn half_done_certificates_are_read_whole_and_finished_by_whoever_hands_out_their_folder() {
+    let (_folder, store) = store();
+    let name = planned(&store, "mc1").name;
+    let folder = store.folder(&name);
+    let in_commit = folder.join(".commit");
+    for moved in 0..=3 {
+        let lock = store.lock(&name).unwrap();
+        store.replace_host_copies(&lock, &name, &renewal(1).0, None).unwrap();
+        fs::create_dir(&in_commit).unwrap();
+        for (index, file) in ["ca", "cert", "key"].iter().enumerate() {
+            let there = if index < moved { &folder } else { &in_commit };
+            fs::write(there.join(format!("{file}.pem")), format!("2 {file}")).unwrap();
+        }
+        assert_eq!(store.host_client(&name).unwrap(), renewal(2).0, "{moved} of 3 are in their place");
+        assert!(in_commit.exists(), "who reads writes nothing");
+        if moved == 0 {
+            // Somebody who goes on with it is waited for, and not for ever.
+            assert!(matches!(store.settle(&name), Err(StoreError::Locked { .. })));
+        }
+        drop(lock);
+        store.settle(&name).unwrap();
+        assert!(!in_commit.exists());
+        assert_eq!(fs::read_to_string(folder.join("key.pem")).unwrap(), "2 key");
+    }
+}

@@ -1,4 +1,4 @@
-//! Replaces several files of one folder so that, after a crash at any point, all are old or all are new.
+//! Several files of one folder that belong together: they are replaced, and read, so that all are old or all are new.
 //!
 //! ```text
 //! .new-XXXXXX/   the files are written here            a crash: it never happened
@@ -8,18 +8,28 @@
 //!    (gone)
 //! ```
 //!
-//! Whoever calls this holds the lock that guards the folder.
+//! Whoever replaces files holds the lock that guards the folder. Whoever reads them holds none: a file in `.commit/` counts
+//! for the one in its place, and all are read again until nothing has changed meanwhile.
+//!
+//! Programs that are not ours know nothing of that, such as the docker client in the folder that `machine env` names. They
+//! read one file after the other: one that opens `cert.pem` before and `key.pem` after the moment in which both are
+//! renamed is told that they do not belong together, and has to be run again. The two are renamed one right after
+//! the other, to keep that moment short; a crash in it lasts until somebody takes the lock, which
+//! [`super::Store::settle`] is for.
 
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{StoreError, atomic, leftovers};
+use super::{StoreError, atomic, bounded, leftovers};
 
 const COMMIT: &str = ".commit";
+
+/// How often files are read that somebody replaces again and again.
+const READS_AT_MOST: u32 = 1000;
 
 /// One file: its name in the folder, what is in it, its mode.
 pub(super) type NewFile<'a> = (&'a str, &'a str, u32);
@@ -57,13 +67,53 @@ pub(super) fn finish(folder: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(StoreError::Read { path: commit, source }),
     };
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        fs::rename(entry.path(), folder.join(entry.file_name())).map_err(failed)?;
+    let mut names =
+        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    // A certificate and its key are neighbours by name (`cert.pem`, `key.pem`).
+    names.sort();
+    for name in names {
+        fs::rename(commit.join(&name), folder.join(&name)).map_err(failed)?;
     }
     atomic::sync_folder(folder)?;
     fs::remove_dir(&commit).map_err(failed)?;
     atomic::sync_folder(folder)
+}
+
+/// Whether files that were committed have not all come to their places.
+pub(super) fn is_unfinished(folder: &Path) -> bool {
+    folder.join(COMMIT).exists()
+}
+
+/// What is in these files, of one moment; `None` for one that is not there.
+pub(super) fn read<const N: usize>(paths: [&Path; N]) -> Result<[Option<String>; N], StoreError> {
+    let look = || -> Result<[Option<String>; N], StoreError> {
+        let mut texts = [const { None }; N];
+        for (text, path) in texts.iter_mut().zip(paths) {
+            *text = committed(path)?;
+        }
+        Ok(texts)
+    };
+    let mut before = look()?;
+    for _ in 0..READS_AT_MOST {
+        // Keys do not come back: what is the same in both looks was there, all of it, at the moment between the two.
+        let now = look()?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+    let path = paths.first().map_or_else(PathBuf::new, |path| path.to_path_buf());
+    Err(StoreError::Read { path, source: io::Error::other("it is replaced again and again") })
+}
+
+/// A file as it was committed, in its place or on its way there.
+fn committed(path: &Path) -> Result<Option<String>, StoreError> {
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
+        && let Some(text) = bounded::read(&folder.join(COMMIT).join(name))?
+    {
+        return Ok(Some(text));
+    }
+    bounded::read(path)
 }
 
 #[cfg(test)]

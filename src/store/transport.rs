@@ -19,7 +19,7 @@ use machine_pki::Fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Store, certificates};
+use super::{Store, together};
 
 /// How an engine is reached, and whom both sides trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ fn is_plain(value: &Value, name: &HostName, store: &Store, version: u64) -> bool
         let folder = store.folder(name);
         return ["ca.pem", "cert.pem", "key.pem"]
             .iter()
-            .all(|file| matches!(certificates::read(&folder.join(file)), Ok(None)));
+            .all(|file| matches!(together::read([&folder.join(file)]), Ok([None])));
     }
     if value.pointer("/HostOptions/EngineOptions/TlsVerify") == Some(&Value::Bool(false)) {
         return true;
@@ -88,14 +88,14 @@ fn is_plain(value: &Value, name: &HostName, store: &Store, version: u64) -> bool
 
 fn authority_of(value: &Value, name: &HostName, store: &Store) -> Option<Fingerprint> {
     let of = |path: &Path| {
-        let text = certificates::read(path).ok()??;
-        Fingerprint::of(&text).ok()
+        let [text] = together::read([path]).ok()?;
+        Fingerprint::of(&text?).ok()
     };
     let own_copy = store.folder(name).join("ca.pem");
-    match certificates::read(&own_copy) {
+    match together::read([&own_copy]) {
         // One that is there and cannot be read is not replaced by another.
-        Ok(Some(_)) | Err(_) => return of(&own_copy),
-        Ok(None) => {}
+        Ok([Some(_)]) | Err(_) => return of(&own_copy),
+        Ok([None]) => {}
     }
     let named =
         value.pointer("/HostOptions/AuthOptions/CaCertPath").and_then(Value::as_str).unwrap_or_default();
