@@ -15,4 +15,4 @@ pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use inspect::{CertificateFacts, inspect};
 pub use pem::certificates;
 pub use policy::{Policy, client_is_good, server_is_good};
-pub use verify::{Usage, verify_issued};
+pub use verify::{Usage, is_issued_by, verify_issued};

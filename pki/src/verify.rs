@@ -40,6 +40,15 @@ pub fn verify_issued(
     Ok(())
 }
 
+/// Whether the authority signed the certificate. When either is valid is not asked; what cannot be read did not sign.
+pub fn is_issued_by(authority_pem: &str, certificate_pem: &str) -> bool {
+    let signed = || {
+        let (authority, certificate) = (pem::certificate(authority_pem)?, pem::certificate(certificate_pem)?);
+        check_issuer(&pem::parse(&authority)?, &pem::parse(&certificate)?)
+    };
+    signed().is_ok()
+}
+
 fn check_issuer(authority: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> Result<(), PkiError> {
     let named = certificate.issuer().as_raw() == authority.subject().as_raw();
     let signed = certificate.verify_signature(Some(authority.public_key())).is_ok();

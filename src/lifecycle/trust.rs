@@ -292,12 +292,15 @@ fn client_by(
     let files = store.host_client(name)?;
     let bad = |source| TrustError::Copies { name: name.clone(), source };
     let Some(authority) = authority else { return Err(TrustError::Unpinned { name: name.clone() }) };
-    let trusted = machine_pki::certificates(&files.ca_pem).map_err(bad)?;
-    for certificate in &trusted {
-        let found = Fingerprint::of(certificate).map_err(bad)?;
-        if found != authority && Some(found) != also_trusted {
-            return Err(TrustError::Foreign { name: name.clone(), authority });
-        }
+    let is_named = |found| found == authority || Some(found) == also_trusted;
+    let (mut trusted, mut others) = (Vec::new(), Vec::new());
+    for certificate in machine_pki::certificates(&files.ca_pem).map_err(bad)? {
+        let list =
+            if is_named(Fingerprint::of(&certificate).map_err(bad)?) { &mut trusted } else { &mut others };
+        list.push(certificate);
+    }
+    if !are_above(&trusted, others) {
+        return Err(TrustError::Foreign { name: name.clone(), authority });
     }
     let now = Timestamp::now();
     let verified = trusted.iter().map(|certificate| {
@@ -310,7 +313,24 @@ fn client_by(
     {
         return Err(bad(source));
     }
-    Ok(Some(files))
+    Ok(Some(ClientFiles { ca_pem: trusted.concat(), ..files }))
+}
+
+/// Nobody's chain is longer.
+const CHAIN_AT_MOST: usize = 16;
+
+/// Whether the `others` are the authorities that signed for the trusted ones, or for one another: the rest of a chain,
+/// which older files have, and which nobody here believes.
+fn are_above(trusted: &[String], mut others: Vec<String>) -> bool {
+    let mut below = trusted.to_vec();
+    while !others.is_empty() && below.len() < CHAIN_AT_MOST {
+        let signed = |other: &String| below.iter().any(|one| machine_pki::is_issued_by(other, one));
+        match others.iter().position(signed) {
+            Some(index) => below.push(others.swap_remove(index)),
+            None => return false,
+        }
+    }
+    others.is_empty()
 }
 
 /// A host's engine cannot be asked.
@@ -470,4 +490,36 @@ pub(super) fn certificate_of(
     all.into_iter()
         .find(|pem| Fingerprint::of(pem).is_ok_and(|found| found == *fingerprint))
         .ok_or_else(|| TrustError::SignerAbsent { name: name.clone(), authority: *fingerprint })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_moved_between_its_record_and_its_files_is_not_foreign() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path()).unwrap();
+        let name: HostName = "mc1".parse().unwrap();
+        let lock = store.lock(&name).unwrap();
+        let authority = |name| Authority::generate(name).unwrap();
+        let pinned = |authority: &Authority| {
+            Transport::trusting(Fingerprint::of(authority.certificate_pem()).unwrap())
+        };
+        let (before, after) = (authority("before"), authority("after"));
+        let read = Record::new(&store, name.clone(), "none", serde_json::Value::Null, pinned(&before));
+        store.plan(&lock, &mut read.clone()).unwrap();
+        let client = after.issue_client("somebody").unwrap();
+        let client = ClientFiles {
+            ca_pem: after.certificate_pem().to_owned(),
+            cert_pem: client.certificate_pem,
+            key_pem: client.key_pem,
+        };
+        store.replace_host_copies(&lock, &name, &client, None).unwrap();
+        assert!(matches!(client_of(&store, &read), Err(TrustError::Foreign { .. })));
+        store.save(&lock, &mut Record { transport: pinned(&after), ..read.clone() }).unwrap();
+        assert_eq!(client_of(&store, &read).unwrap(), Some(client));
+    }
 }

@@ -64,6 +64,47 @@ fn a_copied_store_works_beside_the_first() {
     assert_tls(&env(&home), &home);
 }
 
+/// An authority below another one, as companies have it: its chain, and what signs with its key.
+fn below_another() -> (String, machine_pki::Authority) {
+    let authority = |name: &str| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, name);
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        (parameters, rcgen::KeyPair::generate().unwrap())
+    };
+    let ((root, root_key), (below, below_key)) = (authority("root"), authority("below"));
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let below_pem = below.signed_by(&below_key, &rcgen::Issuer::new(root, root_key)).unwrap().pem();
+    let signer = machine_pki::Authority::load(&below_pem, &below_key.serialize_pem()).unwrap();
+    (format!("{below_pem}{root_pem}"), signer)
+}
+
+#[test]
+fn a_host_whose_authority_stands_in_a_chain_is_not_foreign() {
+    let home = Home::new();
+    home.write_tls_host("old", "192.0.2.9", 2376);
+    let other = fs::read_to_string(home.host("old").join("ca.pem")).unwrap();
+    let (chain, signer) = below_another();
+    let client = signer.issue_client("somebody").unwrap();
+    for (file, text) in
+        [("ca.pem", &chain), ("cert.pem", &client.certificate_pem), ("key.pem", &client.key_pem)]
+    {
+        fs::write(home.host("old").join(file), text).unwrap();
+    }
+    // Pinned to the one that signs, by the first reading and by what is written then.
+    assert_tls(&env(&home), &home);
+    let record: serde_json::Value = serde_json::from_str(&home.ok(&["inspect", "old"])).unwrap();
+    let pinned = machine_pki::Fingerprint::of(signer.certificate_pem()).unwrap().to_string();
+    assert_eq!(record["Transport"]["MutualTls"]["Authority"], pinned);
+    home.write_record("old", &record);
+    assert_tls(&env(&home), &home);
+    // One that has nothing to do with it is foreign, whatever stands beside it.
+    fs::write(home.host("old").join("ca.pem"), format!("{chain}{other}")).unwrap();
+    let said = home.refused(&["env", "old"]);
+    assert!(said.contains("of another authority"), "{said}");
+}
+
 #[test]
 fn missing_unreadable_foreign_and_expired_certificates_are_errors_with_a_way_out() {
     let refused = |name: &str, change: &dyn Fn(&Home), expected: &[&str]| {
