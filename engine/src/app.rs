@@ -11,7 +11,7 @@ use engine_model::wire::LogConfig;
 use engine_model::{
     Endpoint, EndpointRequest, Failure, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
 };
-use engine_network::{Network, NetworkError};
+use engine_network::{Network, NetworkError, NetworkRecord};
 use engine_store::Quarantine;
 
 use crate::config::{Config, Live};
@@ -138,4 +138,11 @@ impl Networks for NetworksOf {
     async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
         self.0.places(container).await
     }
+}
+
+/// Tells what happened to a network.
+pub fn publish_network(app: &App, action: &str, network: &NetworkRecord, more: &[(&str, &str)]) {
+    let mut attributes = vec![("name", network.name.as_str()), ("type", network.driver())];
+    attributes.extend_from_slice(more);
+    app.events.publish("network", action, &network.id, &attributes);
 }

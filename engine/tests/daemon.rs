@@ -16,6 +16,8 @@ use rcgen::{
 
 mod harness;
 
+#[path = "daemon/cleaning.rs"]
+mod cleaning;
 #[path = "daemon/unread.rs"]
 mod unread;
 
@@ -365,50 +367,6 @@ fn events_are_told_live_and_remembered() {
     assert_eq!(past("event=tag"), "tag other:1\n");
     assert_eq!(past("event=untag"), "untag other:1\nuntag busybox:latest\n");
     assert_eq!(past("type=container"), "");
-}
-
-#[test]
-fn a_full_disk_is_cleaned_but_nothing_in_use_is_touched() {
-    let mut engine = Engine::start_with(r#"{"prune": {"enabled": false}}"#, &[]);
-    engine.docker_with_input(["load"], &harness::busybox_image_named("old:1")).ok();
-    engine.load_busybox();
-    let kept = harness::image("kept:1", &[tar_of("kept")], &serde_json::json!({}));
-    engine.docker_with_input(["load"], &kept).ok();
-    let dangling = harness::image("kept:1", &[tar_of("newer")], &serde_json::json!({}));
-    engine.docker_with_input(["load"], &dangling).ok();
-    assert_eq!(engine.docker(["images", "--quiet", "--filter", "dangling=true"]).ok().lines().count(), 1);
-    engine.docker(["create", "--name", "stopped", "busybox", "true"]).ok();
-    engine.docker(["run", "--detach", "--name", "running", "busybox", "sleep", "1000"]).ok();
-    assert_eq!(engine.stop(), Some(0));
-    let configuration = r#"{"prune": {"disk-watermark": "1%", "until": "0s"}}"#;
-    fs::write(engine.path("daemon.json"), configuration).unwrap();
-    engine.launch();
-    wait_for("the cleaning", || engine.log().contains("Cleaned up"));
-    assert_eq!(engine.docker(["images", "--quiet", "--filter", "dangling=true"]).ok(), "");
-    let names = engine.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok();
-    let mut names: Vec<&str> = names.lines().collect();
-    names.sort_unstable();
-    assert_eq!(names, ["busybox:latest", "kept:1", "old:1"]);
-    assert_eq!(engine.docker(["ps", "--all", "--format", "{{.Names}} {{.State}}"]).ok(), "running running\n");
-}
-
-#[test]
-fn the_schedule_counts_from_the_last_cleaning_not_from_the_start() {
-    let mut engine = Engine::start_with(r#"{"prune": {"enabled": false}}"#, &[]);
-    for content in ["older", "newer"] {
-        let archive = harness::image("kept:1", &[tar_of(content)], &serde_json::json!({}));
-        engine.docker_with_input(["load"], &archive).ok();
-    }
-    assert_eq!(engine.stop(), Some(0));
-    let marker = fs::File::create(engine.data_root().join("last-prune")).unwrap();
-    marker.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25)).unwrap();
-    let configuration = r#"{"prune": {"disk-watermark": "100%", "until": "0s"}}"#;
-    fs::write(engine.path("daemon.json"), configuration).unwrap();
-    engine.launch();
-    wait_for("the cleaning", || engine.log().contains("Cleaned up why=\"schedule\""));
-    assert_eq!(engine.docker(["images", "--quiet"]).ok().lines().count(), 1);
-    let age = marker.metadata().unwrap().modified().unwrap().elapsed().unwrap();
-    assert!(age < std::time::Duration::from_hours(1), "the time of the cleaning is noted");
 }
 
 /// A layer with one file.

@@ -192,7 +192,10 @@ impl Containers {
         for point in points {
             match (&point.name, point.kind) {
                 (Some(name), MountKind::Volume) => {
-                    let labels = if point.anonymous { Self::anonymous_labels() } else { BTreeMap::new() };
+                    let mut labels = point.labels.clone();
+                    if point.anonymous {
+                        labels.extend(Self::anonymous_labels());
+                    }
                     self.ensure_volume(name, labels)?;
                 }
                 (_, MountKind::Bind) if point.source.symlink_metadata().is_err() => {

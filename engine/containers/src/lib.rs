@@ -38,6 +38,7 @@ pub mod volumes;
 pub use container::Container;
 pub use error::ContainerError;
 pub use outside::{Images, Networks, Settings};
+pub use remove::Pruned;
 pub use update::UpdateRequest;
 
 use engine_model::event::EventBus;
@@ -45,7 +46,7 @@ use engine_model::wire::LogConfig;
 use engine_model::{ImageId, ImageUser};
 use engine_store::Quarantine;
 use exec::Exec;
-use record::Status;
+pub use record::Status;
 
 /// Containers of this engine. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -126,6 +126,14 @@ impl Containers {
     }
 }
 
+impl Containers {
+    /// Bytes of what a container has written over its image.
+    pub async fn written_size(&self, container: &Container) -> u64 {
+        let directory = container.directory.join("upper");
+        tokio::task::spawn_blocking(move || size_of(&directory)).await.unwrap_or(0)
+    }
+}
+
 struct Filter<'a> {
     filters: &'a BTreeMap<String, Vec<String>>,
     exited: Vec<i32>,

@@ -1,6 +1,6 @@
 //! From `-v`, `--mount`, `--tmpfs` and an image's volumes to mount points.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::clean;
@@ -108,6 +108,7 @@ fn volume(name: String, destination: PathBuf, data_root: &Path) -> MountPoint {
         copy: true,
         anonymous: false,
         options: Vec::new(),
+        labels: BTreeMap::new(),
     }
 }
 
@@ -124,6 +125,7 @@ fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
         copy: false,
         anonymous: false,
         options: Vec::new(),
+        labels: BTreeMap::new(),
     }
 }
 
@@ -204,6 +206,7 @@ fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError>
                 name => return Err(MountError::VolumeName(name.to_owned())),
             };
             point.copy = !options.no_copy;
+            point.labels = options.labels;
             point
         }
         "tmpfs" => {
@@ -215,6 +218,7 @@ fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError>
             if wanted.mode > 0 {
                 options.push(format!("mode={:o}", wanted.mode));
             }
+            options.extend(wanted.options.iter().flatten().map(|words| words.join("=")));
             tmpfs(destination(&mount.target, "tmpfs", &mount.target)?, options)
         }
         other => return Err(MountError::Kind(other.to_owned())),

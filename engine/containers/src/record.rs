@@ -65,6 +65,9 @@ pub struct MountPoint {
     pub anonymous: bool,
     /// Of a tmpfs.
     pub options: Vec<String>,
+    /// Of a volume that is made for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -151,9 +151,7 @@ impl Containers {
             {
                 continue;
             }
-            let directory = container.directory.join("upper");
-            let size =
-                tokio::task::spawn_blocking(move || super::list::size_of(&directory)).await.unwrap_or(0);
+            let size = self.written_size(&container).await;
             // Somebody may have started or removed it just now.
             if self.remove(&container, false, false).await.is_ok() {
                 pruned.containers.push(container.id.clone());

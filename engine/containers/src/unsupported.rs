@@ -1,8 +1,8 @@
 //! Refuses wishes of a new container that this engine would otherwise drop in silence.
 
 use engine_model::platform::architecture;
-use engine_model::wire::{CreateRequest, HostConfig};
-use serde_json::Value;
+use engine_model::wire::{CreateRequest, HostConfig, Mount};
+use serde_json::{Map, Value};
 
 use super::ContainerError;
 
@@ -46,10 +46,34 @@ fn first(request: &CreateRequest) -> Option<String> {
     if let Some(option) = flag.or_else(unread) {
         return Some(format!("`{option}`"));
     }
+    if let Some(option) = host.mounts.iter().flatten().find_map(mount_option) {
+        return Some(format!("`--mount type=…,{option}`"));
+    }
     if let Some(platform) = request.platform.as_deref().filter(|platform| !is_own_platform(platform)) {
         return Some(format!("`--platform {platform}`"));
     }
     first_value(host).map(|(option, value)| format!("`{option} {value}`"))
+}
+
+/// The first option of a mount that is not there yet, as `--mount` spells it.
+fn mount_option(mount: &Mount) -> Option<String> {
+    let wanted = |others: &Map<String, Value>, field: &str| others.get(field).is_some_and(says_something);
+    if let Some(driver) = mount.volume_options.as_ref().and_then(|options| options.driver_config.as_ref()) {
+        if !matches!(driver.name.as_str(), "" | "local") {
+            return Some(format!("volume-driver={}", driver.name));
+        }
+        // Without them the data would go to another place than its owner thinks.
+        if let Some((name, value)) = driver.options.first_key_value() {
+            return Some(format!("volume-opt={name}={value}"));
+        }
+    }
+    let bind = mount.bind_options.as_ref().map(|options| &options.others);
+    let bind_options = [
+        ("ReadOnlyNonRecursive", "bind-recursive=writable"),
+        ("ReadOnlyForceRecursive", "bind-recursive=readonly"),
+    ];
+    let refused = bind_options.iter().find(|(field, _)| bind.is_some_and(|others| wanted(others, field)));
+    refused.map(|(_, option)| (*option).to_owned())
 }
 
 /// Options of which only some values work.
@@ -152,6 +176,23 @@ mod tests {
         assert_eq!(named(json!({ "UTSMode": "container:a" })), "`--uts container:a`");
         let endpoints = json!({ "EndpointsConfig": { "net": { "Links": ["a:b"] } } });
         assert_eq!(option(json!({ "NetworkingConfig": endpoints })).unwrap(), "`--link`");
+    }
+
+    #[test]
+    fn options_of_mounts_are_honoured_or_named() {
+        let mount = |field: &str, options: Value| {
+            let mount = json!({ "Type": "volume", "Source": "data", "Target": "/d", field: options });
+            option(json!({ "HostConfig": { "Mounts": [mount] } }))
+        };
+        let driver = |driver: Value| mount("VolumeOptions", json!({ "DriverConfig": driver }));
+        assert_eq!(driver(json!({ "Name": "local", "Options": null })), None);
+        assert_eq!(driver(Value::Null), None);
+        assert_eq!(driver(json!({ "Name": "nfs" })).unwrap(), "`--mount type=…,volume-driver=nfs`");
+        let nfs = json!({ "Options": { "type": "nfs" } });
+        assert_eq!(driver(nfs).unwrap(), "`--mount type=…,volume-opt=type=nfs`");
+        assert_eq!(mount("BindOptions", json!({ "ReadOnlyForceRecursive": false })), None);
+        let forced = mount("BindOptions", json!({ "ReadOnlyForceRecursive": true }));
+        assert_eq!(forced.unwrap(), "`--mount type=…,bind-recursive=readonly`");
     }
 
     #[test]

@@ -362,7 +362,7 @@ async fn prune_images(
             && filters.labels_fit(&image.config.labels)
     };
     let worker = app.clone();
-    let ImagePrune { removed, bytes } =
+    let ImagePrune { removed, bytes, .. } =
         tokio::task::spawn_blocking(move || prune::images(&worker, dangling_only, &fits)).await?;
     app.events.publish("image", "prune", "", &[("reclaimed", &bytes.to_string())]);
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::ApiError;
 use super::filters::Filters;
-use crate::app::App;
+use crate::app::{App, publish_network as publish};
 
 mod membership;
 
@@ -211,13 +211,6 @@ impl CreateBody {
             auxiliary: pool.auxiliary_addresses.unwrap_or_default(),
         })
     }
-}
-
-/// Tells what happened to a network.
-fn publish(app: &App, action: &str, network: &NetworkRecord, more: &[(&str, &str)]) {
-    let mut attributes = vec![("name", network.name.as_str()), ("type", network.driver())];
-    attributes.extend_from_slice(more);
-    app.events.publish("network", action, &network.id, &attributes);
 }
 
 async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {

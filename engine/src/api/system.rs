@@ -18,6 +18,7 @@ use super::filters::{Filters, timestamp};
 use super::{ApiError, images, info, version};
 use crate::app::App;
 use crate::host;
+use crate::prune::{self, Plan, Removal};
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -28,6 +29,7 @@ pub fn routes() -> Router<App> {
         .route("/system/df", get(disk_usage))
         .route("/auth", post(authenticate))
         .route("/build/prune", post(prune_build_cache))
+        .route("/engine/prune", get(planned_prune).post(prune_now))
         .route("/plugins", get(plugins))
 }
 
@@ -160,6 +162,17 @@ async fn authenticate() -> ApiError {
 /// There is no build cache, so nothing is in it.
 async fn prune_build_cache() -> Json<Value> {
     Json(json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
+}
+
+/// What the automatic cleaning would remove now. This engine's own, not in the Docker API.
+async fn planned_prune(State(app): State<App>) -> Json<Plan> {
+    Json(prune::plan(&app).await)
+}
+
+/// The automatic cleaning, now. This engine's own, not in the Docker API.
+async fn prune_now(State(app): State<App>) -> Result<Json<Removal>, ApiError> {
+    // It goes to its end even if the client does not wait for it.
+    Ok(Json(tokio::spawn(async move { prune::prune(&app, "request").await }).await?))
 }
 
 async fn plugins() -> Json<Value> {

@@ -92,8 +92,10 @@ pub struct Prune {
     pub schedule: Duration,
     /// Clean when the data root's filesystem is fuller than this, in percent.
     pub disk_watermark: u8,
-    /// Only what has not been used for so long.
+    /// Only images and networks that have not been used for so long.
     pub until: Duration,
+    /// Only containers that ended so long ago.
+    pub containers_until: Duration,
 }
 
 /// How much the daemon logs.
@@ -285,13 +287,14 @@ fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>
 
 fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
     let mut given = Keys::new("prune.", keys.object("prune")?.unwrap_or_default());
-    let mut period = |key: &str| -> Result<Duration, ConfigError> {
-        let text = given.string(key)?.unwrap_or_else(|| "24h".to_owned());
+    let mut period = |key: &str, default: &str| -> Result<Duration, ConfigError> {
+        let text = given.string(key)?.unwrap_or_else(|| default.to_owned());
         duration(&text).ok_or_else(|| {
             ConfigError::value(&format!("prune.{key}"), format!("`{text}` is not a time such as `24h`"))
         })
     };
-    let (schedule, until) = (period("schedule")?, period("until")?);
+    let (schedule, until) = (period("schedule", "24h")?, period("until", "24h")?);
+    let containers_until = period("containers-until", "168h")?;
     if schedule < Duration::from_mins(1) {
         return Err(ConfigError::value("prune.schedule", "it is less than a minute"));
     }
@@ -303,7 +306,7 @@ fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
     })?;
     let enabled = given.boolean("enabled")?.unwrap_or(true);
     given.finish()?;
-    Ok(Prune { enabled, schedule, disk_watermark, until })
+    Ok(Prune { enabled, schedule, disk_watermark, until, containers_until })
 }
 
 fn mtu(keys: &mut Keys) -> Result<Option<u32>, ConfigError> {

@@ -25,7 +25,9 @@ fn defaults_rotate_logs_and_prune() {
     assert_eq!(live.log_driver, "json-file");
     assert_eq!((live.log_options["max-size"].as_str(), live.log_options["max-file"].as_str()), ("10m", "3"));
     let day = Duration::from_hours(24);
-    assert_eq!(live.prune, Prune { enabled: true, schedule: day, disk_watermark: 85, until: day });
+    let prune =
+        Prune { enabled: true, schedule: day, disk_watermark: 85, until: day, containers_until: 7 * day };
+    assert_eq!(live.prune, prune);
 }
 
 #[test]
@@ -80,6 +82,7 @@ fn mistakes_are_refused_by_name() {
         (r#"{"hosts": ["tcp://0.0.0.0:1"], "tlsverify": false}"#, &[], "without encryption"),
         (r#"{"prune": {"schedule": "1s"}}"#, &[], "less than a minute"),
         (r#"{"prune": {"until": "soon"}}"#, &[], "`soon` is not a time"),
+        (r#"{"prune": {"containers-until": "soon"}}"#, &[], "prune.containers-until"),
         (r#"{"prune": {"disk-watermark": "0%"}}"#, &[], "`0%` is not a share"),
         (r#"{"live-restore": false}"#, &[], "live-restore"),
         (r#"{"default-ulimits": {"nofile": {"Soft": 5, "Hard": 4}}}"#, &[], "above the hard limit"),

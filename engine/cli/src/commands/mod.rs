@@ -1,6 +1,7 @@
 //! The commands, one file for each family.
 
 pub(crate) mod attach;
+pub(crate) mod cleaning;
 pub(crate) mod cp;
 pub(crate) mod images;
 pub(crate) mod inspect;

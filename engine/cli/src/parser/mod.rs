@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::arguments;
 use super::client::Client;
 use super::commands::{
-    attach, cp, images, inspect, lifecycle, network, ps, pull, run, stats, swarm, system, version,
+    attach, cleaning, cp, images, inspect, lifecycle, network, ps, pull, run, stats, swarm, system, version,
 };
 use super::endpoint::Global;
 use super::failure::Outcome;
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Pause(lifecycle::Names),
     /// List port mappings or a specific mapping for the container
     Port(inspect::Port),
+    /// Clean up now as the engine does by itself every day (of this engine only)
+    Prune(cleaning::Options),
     /// Rename a container
     Rename(lifecycle::Rename),
     /// Restart one or more containers
@@ -319,6 +321,7 @@ pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
         Command::Image(Image::Prune(options)) => system::prune(client, options, "images").await,
         Command::System(System::Df(options)) => system::disk_usage(client, options).await,
         Command::System(System::Prune(options)) => system::prune_all(client, options).await,
+        Command::Prune(options) => cleaning::run(client, options).await,
         Command::Network(command) => network::network(client, command).await,
         Command::Volume(command) => network::volume(client, command).await,
         Command::Swarm(command) => swarm::run(client, command).await,

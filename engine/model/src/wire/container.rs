@@ -221,6 +221,13 @@ pub struct RestartPolicy {
     pub maximum_retry_count: i64,
 }
 
+impl RestartPolicy {
+    /// Whether it ever starts a container again.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self.name.as_str(), "" | "no")
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DeviceMapping {
@@ -278,8 +285,23 @@ pub struct VolumeOptions {
     pub no_copy: bool,
     #[serde(deserialize_with = "null_is_default")]
     pub subpath: String,
+    /// Of a volume that is made for this mount.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver_config: Option<DriverConfig>,
     #[serde(flatten)]
     pub others: Map<String, Value>,
+}
+
+/// Who makes a volume for a mount, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DriverConfig {
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -289,6 +311,9 @@ pub struct TmpfsOptions {
     pub size_bytes: i64,
     #[serde(deserialize_with = "null_is_default")]
     pub mode: u32,
+    /// `[["noexec"], ["uid", "5"]]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<Vec<Vec<String>>>,
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
