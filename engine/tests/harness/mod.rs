@@ -133,7 +133,12 @@ impl Engine {
         // On a disk, since overlayfs on overlayfs is not what hosts have.
         let directory =
             tempfile::Builder::new().prefix("engine-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        fs::write(directory.path().join("daemon.json"), configuration).unwrap();
+        // Nothing is cleaned away unless a test wants it, however full this machine's disk is.
+        let mut configuration: Value = serde_json::from_str(configuration).unwrap();
+        if configuration["prune"].is_null() {
+            configuration["prune"] = json!({ "enabled": false });
+        }
+        fs::write(directory.path().join("daemon.json"), configuration.to_string()).unwrap();
         fs::create_dir(directory.path().join("docker-config")).unwrap();
         let set_up = "ip link set lo up && mount -t tmpfs tmpfs /run && echo ready && exec cat";
         let mut holder = Command::new("unshare")
