@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine_model::id::random_id;
+use engine_model::task::vital;
 use engine_model::wire::Ulimit;
 use engine_shim::client::{self, Connection, Shim, ShimError};
 use engine_shim::protocol::{ExecTask, ExitRecord, Reply, Request, ShimConfig, Task};
@@ -235,7 +236,7 @@ impl Containers {
 
     fn watch_exec(&self, exec: &Arc<Exec>, mut connection: Connection) {
         let (containers, exec) = (self.clone(), Arc::clone(exec));
-        tokio::spawn(async move {
+        vital(async move {
             let told = async {
                 connection.send(&Request::Wait).await?;
                 connection.reply().await

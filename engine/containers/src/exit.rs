@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine_kernel::cgroup;
 use engine_model::chain;
+use engine_model::task::vital;
 use engine_shim::client::Connection;
 use engine_shim::protocol::{ExitRecord, Reply, Request};
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ impl Containers {
     /// Waits for the end of a running container, in the background.
     pub(super) fn watch(&self, container: &Arc<Container>, mut connection: Connection) {
         let (containers, container) = (self.clone(), Arc::clone(container));
-        tokio::spawn(async move {
+        vital(async move {
             let told = async {
                 connection.send(&Request::Wait).await?;
                 connection.reply().await
@@ -102,7 +103,7 @@ impl Containers {
     /// Starts a container again after a pause, unless somebody else does or it is stopped meanwhile.
     pub(super) fn restart_later(&self, container: &Arc<Container>, pause: Duration) {
         let (containers, container) = (self.clone(), Arc::clone(container));
-        tokio::spawn(async move {
+        vital(async move {
             let cancelled = container.restart_now_or_never.notified();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

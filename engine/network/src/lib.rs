@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use engine_model::task::vital;
 use engine_model::{Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort};
 use engine_store::Quarantine;
 use tokio::sync::{Mutex, MutexGuard};
@@ -100,7 +101,7 @@ impl Network {
         let running = Running::new(state);
         running.apply_what_was().await?;
         let inner = Arc::new(Inner { folder, running: Mutex::new(running) });
-        tokio::spawn(guard(Arc::downgrade(&inner)));
+        vital(guard(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -324,7 +325,7 @@ impl Network {
             running.renew_names(&network.id, None).await;
         }
         if !running.waiting.is_empty() {
-            tokio::spawn(try_again(Arc::downgrade(&self.inner)));
+            vital(try_again(Arc::downgrade(&self.inner)));
         }
         Ok(())
     }

@@ -56,6 +56,7 @@ enum ShimError {
 /// The arguments are those after `shim`.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     close_what_is_not_ours();
+    abort_on_panic();
     let Some(directory) = arguments.first().map(PathBuf::from) else {
         return fail(&ShimError::NoDirectory);
     };
@@ -83,6 +84,16 @@ fn close_what_is_not_ours() {
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
     }
+}
+
+/// A process that libcontainer has made as a copy of this one must never come back into what it was copied from, with locks
+/// and files that are not its own; nor is a supervisor that has lost its way of any use.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |information| {
+        report(information);
+        std::process::abort();
+    }));
 }
 
 fn fail(error: &ShimError) -> ExitCode {
@@ -249,5 +260,34 @@ fn trim_memory() {
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const INNER: &str = "ENGINE_SHIM_TEST_PANICS";
+
+    /// In a process of its own, which it ends.
+    #[test]
+    fn nothing_survives_a_panic() {
+        if std::env::var_os(INNER).is_some() {
+            abort_on_panic();
+            let _ = std::panic::catch_unwind(|| panic!("as hostile input would bring it about"));
+            // Only who came back gets here.
+            return;
+        }
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--test-threads=1", "tests::nothing_survives_a_panic"])
+            .env(INNER, "yes")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
     }
 }

@@ -1,12 +1,14 @@
 //! The Docker Engine API over HTTP: versions, routes and the shape of errors.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use tower_service::Service;
 
 use crate::app::App;
@@ -54,7 +56,7 @@ pub async fn respond(
         Ok((uri, version)) => {
             parts.uri = uri;
             parts.extensions.insert(version);
-            router.call(Request::from_parts(parts, Body::new(body))).await?
+            guarded(async move { router.call(Request::from_parts(parts, Body::new(body))).await }).await?
         }
         Err(error) => {
             drop(body);
@@ -72,6 +74,19 @@ pub async fn respond(
         HeaderValue::from_static(concat!("Engine/", env!("CARGO_PKG_VERSION"), " (linux)")),
     );
     Ok(response)
+}
+
+/// A panic, which some input may bring about, costs the request in which it happens and nothing else.
+async fn guarded(
+    request: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
+    match AssertUnwindSafe(request).catch_unwind().await {
+        Ok(response) => response,
+        // The panic itself has been reported by its hook.
+        Err(_) => {
+            Ok(ApiError::internal("The engine failed at this request; its log says more").into_response())
+        }
+    }
 }
 
 /// What no route serves: a part of the API that is yet to come, or nothing known.
@@ -99,5 +114,31 @@ async fn elsewhere(request: Request<Body>) -> ApiError {
             ApiError::not_implemented(&format!("`{} {path}`", request.method()))
         }
         _ => ApiError::not_found("page not found"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request() {
+        let broken = guarded(async {
+            let no_digits: Option<u32> = "hostile".parse().ok();
+            Ok(no_digits.unwrap().to_string().into_response())
+        });
+        assert_eq!(broken.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let fine = guarded(async { Ok(StatusCode::OK.into_response()) });
+        assert_eq!(fine.await.unwrap().status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn panics_unwind_in_what_travels() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        let manifest = std::fs::read_to_string(manifest).unwrap();
+        let mut panics = manifest.lines().filter(|line| line.trim_start().starts_with("panic"));
+        assert_eq!(panics.next(), None, "where a panic aborts, it costs every request");
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use engine_model::task::vital;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -136,7 +137,7 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     for listener in listeners {
         servers.spawn(listen::serve(listener, router.clone(), stop.clone(), connections.clone()));
     }
-    let pruning = tokio::spawn(prune::run(app.clone()));
+    let pruning = vital(prune::run(app.clone()));
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), hosts = hosts.join(" "), "The engine is ready");
 

@@ -116,9 +116,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts one with an empty configuration.
+    /// Starts one with nothing in its configuration but that it does not clean: this machine's disk may be full.
     pub fn start() -> Self {
-        Self::start_with("{}", &[])
+        Self::start_with(r#"{"prune": {"enabled": false}}"#, &[])
     }
 
     /// Starts one with this `daemon.json` and these flags besides those for its directories.
