@@ -165,19 +165,32 @@ impl Certificates {
         let folder = self.folder();
         super::make_folder(&folder)?;
         let lock = self.store.lock_shared()?;
-        together::finish(&folder)?;
-        leftovers::sweep(&folder);
-        for entry in
-            fs::read_dir(&folder).map_err(|source| StoreError::Read { path: folder.clone(), source })?
-        {
-            let entry = entry.map_err(|source| StoreError::Read { path: folder.clone(), source })?;
-            let is_kept = entry.file_name().to_str().is_some_and(|name| name.len() == 64);
-            if is_kept && entry.path().is_dir() {
-                together::finish(&entry.path())?;
-                leftovers::sweep(&entry.path());
-            }
+        for folder in self.folders()? {
+            together::finish(&folder)?;
+            leftovers::sweep(&folder);
         }
         Ok(lock)
+    }
+
+    /// Removes what dead processes have left below `certs/`, one of which may be an authority's key. What cannot be read
+    /// now is swept the next time.
+    pub(super) fn sweep(&self) {
+        self.folders().unwrap_or_default().iter().for_each(|folder| leftovers::sweep(folder));
+    }
+
+    /// `certs/`, and the folders of the authorities that are kept in it.
+    fn folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.folder();
+        let failed = |source| StoreError::Read { path: folder.clone(), source };
+        let mut folders = vec![folder.clone()];
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_kept = entry.file_name().to_str().is_some_and(|name| name.len() == 64);
+            if is_kept && entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        Ok(folders)
     }
 
     /// Makes this authority and its client the store's own. Those before stay in their place by their fingerprint.

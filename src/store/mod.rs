@@ -214,8 +214,10 @@ impl Store {
         // Whoever held it before may have been killed.
         let folder = self.folder(name);
         together::finish(&folder)?;
-        leftovers::sweep(&folder);
-        leftovers::sweep(&self.machines());
+        for folder in [&folder, &self.machines(), &self.root] {
+            leftovers::sweep(folder);
+        }
+        self.certificates().sweep();
         Ok(lock)
     }
 
