@@ -3,11 +3,13 @@
 use std::{
     fmt::Display,
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use machine_driver::{DriverError, HostId};
+
+use crate::vm::remove_if_there;
 
 /// A folder of reservations.
 #[derive(Debug, Clone)]
@@ -59,15 +61,23 @@ impl Reservations {
         };
         fs::create_dir_all(&self.folder).map_err(failed)?;
         // The file appears with its content at once: a link to a file that is whole.
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
-        writeln!(file, "{id}").map_err(failed)?;
-        match fs::hard_link(file.path(), &path) {
+        let partial = self.partial(id);
+        fs::write(&partial, format!("{id}\n")).map_err(failed)?;
+        let linked = fs::hard_link(&partial, &path);
+        remove_if_there(&partial).map_err(failed)?;
+        match linked {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(self.holder(address)?.is_some_and(|holder| holder == id.to_string()))
             }
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// A file that is about to be a reservation of this host. Its name is no address, and says whose it is, so that it is
+    /// found when whoever wrote it was killed.
+    fn partial(&self, id: &HostId) -> PathBuf {
+        self.folder.join(format!("{id}.partial"))
     }
 
     /// Gives an address back, if it is this host's.
@@ -83,6 +93,10 @@ impl Reservations {
 
     /// Gives back every address that is this host's, when its record does not tell them.
     pub(crate) fn release_all(&self, id: &HostId) -> Result<(), DriverError> {
+        let partial = self.partial(id);
+        remove_if_there(&partial).map_err(|error| {
+            DriverError::failed(format!("Could not remove `{}`", partial.display())).with_source(error)
+        })?;
         let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
         for entry in entries.flatten() {
             // What cannot be read may be another host's.
@@ -119,6 +133,10 @@ mod tests {
         assert!(reservations.reserve(address, &other).unwrap());
         reservations.release_all(&mine).unwrap();
         assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 1);
+        // Killed in the middle of a reservation.
+        fs::write(reservations.partial(&other), "").unwrap();
+        reservations.release_all(&mine).unwrap();
+        assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 2);
         reservations.release_all(&other).unwrap();
         assert_eq!(fs::read_dir(cache.path().join("addresses")).unwrap().count(), 0);
     }
