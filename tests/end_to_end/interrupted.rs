@@ -1,55 +1,66 @@
-//! `create` and its caller die at some point: the same command goes on, `rm` removes every trace, others are untouched.
+//! `machine` or a VM dies at some point: the same command goes on, `rm` removes every trace, others are untouched.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
-use crate::bench::{Bench, until};
+use killed::{Point, Store, Watch};
 
-/// The steps of a creation at which its process is killed.
-const STEPS: [&str; 4] = ["Creating machine", "Waiting for SSH", "Provisioning", "Checking connection"];
+use crate::bench::{Bench, show, until};
 
-/// Runs `machine create` and kills it (-9) as soon as it says a step.
-fn create_until(bench: &Bench, name: &str, step: &str) {
-    eprintln!("$ machine create {name}   # killed at `{step}`");
-    let mut child =
-        bench.command(&["create", name]).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-    let reader = BufReader::new(child.stdout.take().unwrap());
-    let seen = reader.lines().map_while(Result::ok).any(|line| {
-        eprintln!("  {line}");
-        line.contains(step)
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(seen, "`{step}` never came");
+const CREATE: [&str; 2] = ["create", "half"];
+const RENEW: [&str; 3] = ["regenerate-certs", "-f", "half"];
+const RM: [&str; 3] = ["rm", "-y", "half"];
+
+/// Kills a command at a point, as if a while ago.
+fn kill(bench: &Bench, watch: &Watch, point: &Point, words: &[&str]) -> String {
+    let run = killed::at(&mut bench.command(words), watch, point);
+    assert!(run.killed, "{point}: it came to its end: {}\n{}", run.status, run.said);
+    Store::at(&bench.store()).age();
+    eprintln!("-- {}: {point}", words[0]);
+    point.to_string()
 }
 
+fn assert_whole(bench: &Bench, when: &str) {
+    let list = bench.machine(&["ls", "-f", "{{.Name}} {{.State}} {{.Error}}", "--filter", "driver=qemu"]);
+    assert_eq!(list, "half Running \n", "{when}");
+    let vms = bench.processes().iter().filter(|line| line.contains("qemu-system")).count();
+    assert_eq!(vms, 1, "{when}");
+    let store = Store::at(&bench.store());
+    store.assert_one_authority(when);
+    store.assert_copies("half", when);
+    store.assert_engine_trusts("half", &bench.machine(&["url", "half"]), when);
+    assert_eq!(store.leftovers(), Vec::<PathBuf>::new(), "{when}");
+}
+
+/// At every write, without VMs, in `tests/kills`.
 #[test]
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
-fn a_killed_create_goes_on_and_rm_removes_every_trace() {
+fn killed_at_a_write_the_same_command_ends_well() {
     let bench = Bench::new();
     bench.machine(&["create", "-d", "none", "--url", "tcp://192.0.2.1:2376", "bystander"]);
     let bystander = fs::read(bench.host_folder("bystander").join("config.json")).unwrap();
-    for step in STEPS {
-        create_until(&bench, "half", step);
-        bench.machine(&["rm", "-y", "half"]);
-        assert!(!bench.host_folder("half").exists());
+    let watch = Watch::everything(&bench.store());
+    let rehearse = |words: &[&str]| killed::rehearse(&mut bench.command(words), &watch);
+    // The first one also fetches the image.
+    bench.machine(&CREATE);
+    bench.machine(&RM);
+    let (create, renew, rm) = (rehearse(&CREATE), rehearse(&RENEW), rehearse(&RM));
+    killed::rounds("qemu, with VMs", [&create, &renew, &rm], |[create, renew, rm]: [&Point; 3]| {
+        let when = kill(&bench, &watch, create, &CREATE);
+        let record = fs::read_to_string(bench.host_folder("half").join("config.json")).unwrap_or_default();
+        if !record.contains("\"Ready\"") {
+            bench.machine(&CREATE);
+        }
+        assert_whole(&bench, &when);
+        let when = kill(&bench, &watch, renew, &RENEW);
+        bench.machine(&RENEW);
+        assert_whole(&bench, &when);
+        let when = kill(&bench, &watch, rm, &RM);
+        let there = bench.host_folder("half").exists();
+        let output = bench.try_machine(&RM);
+        assert_eq!(output.status.success(), there, "{when}: {}", show(&output));
+        assert!(!bench.host_folder("half").exists(), "{when}");
         until("the processes end", Duration::from_secs(20), || bench.processes().is_empty().then_some(()));
-    }
-    // All of them, one after the other, on one host.
-    for step in STEPS {
-        create_until(&bench, "half", step);
-    }
-    bench.machine(&["create", "half"]);
-    let list = bench.machine(&["ls", "-f", "{{.Name}} {{.State}} {{.Error}}", "--filter", "driver=qemu"]);
-    assert_eq!(list, "half Running \n");
-    assert_eq!(bench.processes().iter().filter(|line| line.contains("qemu-system")).count(), 1);
-    bench.load_image("half");
-    assert_eq!(bench.docker("half", &["run", "--rm", "busybox", "echo", "whole"]), "whole\n");
-    bench.machine(&["rm", "-y", "half"]);
+    });
     assert_eq!(fs::read(bench.host_folder("bystander").join("config.json")).unwrap(), bystander);
     bench.machine(&["rm", "-y", "bystander"]);
     bench.assert_nothing_left();

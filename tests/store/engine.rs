@@ -69,10 +69,6 @@ impl Engine {
         let certificates = machine_pki::certificates(&text).unwrap();
         certificates.iter().map(|certificate| Fingerprint::of(certificate).unwrap()).collect()
     }
-
-    pub(crate) fn server_pem(&self) -> String {
-        self.host.read("/etc/engine/tls/server.pem")
-    }
 }
 
 /// Answers one request; `None` if it did not come to that.

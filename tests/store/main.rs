@@ -3,14 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod authority;
-mod crashes;
 mod engine;
 mod home;
 #[path = "../provision/host.rs"]
 #[allow(dead_code, reason = "it has more than is needed here")]
 mod host;
-#[path = "../killed/mod.rs"]
-mod killed;
 mod moves;
 mod phases;
 mod records;

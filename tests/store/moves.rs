@@ -7,7 +7,6 @@ use machine_pki::Fingerprint;
 use crate::{
     engine::{Corporate, Engine},
     home::{Home, show},
-    killed,
 };
 
 fn own_authority(home: &Home) -> Fingerprint {
@@ -39,19 +38,6 @@ fn begun(engine: &Engine) -> (Home, Fingerprint) {
 fn assert_answers(home: &Home) {
     assert_eq!(home.ok(&["version", "srv"]), "9.9.9\n");
     assert!(home.ok(&["env", "srv"]).contains("DOCKER_TLS_VERIFY=\"1\""));
-}
-
-/// Whoever reads the host's files is let in at once; and what `env` names is whole for programs that read it by themselves.
-fn assert_clients_work(home: &Home, when: &str) {
-    assert_eq!(home.ok(&["version", "srv"]), "9.9.9\n", "{when}");
-    home.ok(&["env", "srv"]);
-    let read = |file: &str| fs::read_to_string(home.host("srv").join(file)).unwrap();
-    let (trusted, certificate, key) = (read("ca.pem"), read("cert.pem"), read("key.pem"));
-    let now = jiff::Timestamp::now();
-    let is_good = machine_pki::certificates(&trusted).unwrap().iter().any(|authority| {
-        machine_pki::verify_issued(authority, &certificate, &key, machine_pki::Usage::Client, now).is_ok()
-    });
-    assert!(is_good, "{when}: the docker client could not use what `env` names");
 }
 
 #[test]
@@ -176,66 +162,4 @@ fn an_authority_that_has_expired_has_a_way_out() {
     let kept = fs::read_to_string(certs.join(old.digits()).join("ca.pem")).unwrap();
     assert_eq!(kept, expired, "the one before is kept");
     assert!(home.create_none("mc2").output().unwrap().status.success());
-}
-
-/// Kills `command` at every renaming, which is when a write counts; after each, `next` must make it whole.
-fn killed_at_every_renaming(home: &Home, command: &[&str], next: &dyn Fn(u32)) -> u32 {
-    let mut number = 1;
-    loop {
-        let killed = killed::at(&home.command(command), "rename", None, number).output().unwrap();
-        assert!(
-            killed::was_killed(killed.status) || killed.status.success(),
-            "{command:?} at {number}: {}",
-            show(&killed)
-        );
-        next(number);
-        if !killed::was_killed(killed.status) {
-            return number - 1;
-        }
-        number += 1;
-        assert!(number < 100, "it goes on without end");
-    }
-}
-
-#[test]
-fn killed_at_any_write_the_renewal_of_certificates_goes_on() {
-    let engine = Engine::new();
-    let (home, own) = begun(&engine);
-    let command = ["regenerate-certs", "-f", "--client-certs", "srv"];
-    let kills = killed_at_every_renaming(&home, &command, &|number| {
-        assert_clients_work(&home, &format!("after the kill at {number}"));
-        home.ok(&command);
-        assert_answers(&home);
-        assert_eq!(
-            (transport(&home, "srv"), engine.trusted()),
-            ((own.to_string(), None), vec![own]),
-            "{number}"
-        );
-        home.assert_one_authority();
-    });
-    assert!(kills > 8, "only {kills} writes: the trap does not work");
-}
-
-#[test]
-fn killed_at_any_write_a_move_goes_on_and_clients_are_let_in_all_the_while() {
-    let engine = Engine::new();
-    let (home, own) = begun(&engine);
-    let corporate = Corporate::new(&home);
-    let there = corporate.named(&["regenerate-certs", "-f", "--authority", "srv"]);
-    let back = ["regenerate-certs", "-f", "--authority", "srv"];
-    let kills = killed_at_every_renaming(&home, &there, &|number| {
-        assert_clients_work(&home, &format!("after the kill at {number}"));
-        home.ok(&there);
-        assert_answers(&home);
-        assert_eq!(engine.trusted(), [corporate.fingerprint], "{number}");
-        assert_eq!(transport(&home, "srv"), (corporate.fingerprint.to_string(), None));
-        home.ok(&back);
-        assert_eq!(
-            (transport(&home, "srv"), engine.trusted()),
-            ((own.to_string(), None), vec![own]),
-            "{number}"
-        );
-        assert!(!engine.server_pem().is_empty());
-    });
-    assert!(kills > 8, "only {kills} writes: the trap does not work");
 }

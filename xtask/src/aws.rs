@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -48,28 +48,36 @@ fn prepare() -> Result<PathBuf> {
 /// side: they wait for one another's calls, and for AWS' time, more than for the processor.
 pub(crate) fn test(path: &OsStr) -> Result<()> {
     let moto = prepare()?;
+    tests(path, &moto, &[], &["--test-threads", "4", "--skip", BOOTS[0], "--skip", BOOTS[1]])?;
+    tests(path, &moto, &[], &["--test-threads", "2", "--nocapture", BOOTS[0], BOOTS[1]])
+}
+
+/// Those in which commands are killed: at every write with guests, and then with VMs.
+pub(crate) fn kills(path: &OsStr, variables: &[(&str, &str)]) -> Result<()> {
+    let moto = prepare()?;
+    tests(path, &moto, variables, &["--test-threads", "1", "--nocapture", "crashes::"])
+}
+
+fn tests(path: &OsStr, moto: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
-    let tests = |arguments: &[&str]| {
-        check(
-            cargo()
-                .args(["test", "--workspace", "--test", "aws", "--test", "aws_contract", "--test", "self"])
-                .args(["--", "--ignored"])
-                .args(arguments)
-                .env("PATH", path)
-                .env("MOTO_SERVER", &moto)
-                .env("MACHINE_PROGRAM", machine_program())
-                .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
-                .env("MACHINE_TEST_IMAGE", &image)
-                .env("AWS_BENCH_PROGRAM", bench_program())
-                .env("AWS_BENCH_IMAGES", root().join("target/images"))
-                // Good there and nowhere else.
-                .env("AWS_ACCESS_KEY_ID", "AKIABENCH")
-                .env("AWS_SECRET_ACCESS_KEY", "bench")
-                .env("AWS_EC2_METADATA_DISABLED", "true"),
-        )
-    };
-    tests(&["--test-threads", "4", "--skip", BOOTS[0], "--skip", BOOTS[1]])?;
-    tests(&["--test-threads", "2", "--nocapture", BOOTS[0], BOOTS[1]])
+    check(
+        cargo()
+            .args(["test", "--workspace", "--test", "aws", "--test", "aws_contract", "--test", "self"])
+            .args(["--", "--ignored"])
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .env("PATH", path)
+            .env("MOTO_SERVER", moto)
+            .env("MACHINE_PROGRAM", machine_program())
+            .env("MACHINE_ENGINE_BUNDLE", MAKE.engine_bundle())
+            .env("MACHINE_TEST_IMAGE", &image)
+            .env("AWS_BENCH_PROGRAM", bench_program())
+            .env("AWS_BENCH_IMAGES", root().join("target/images"))
+            // Good there and nowhere else.
+            .env("AWS_ACCESS_KEY_ID", "AKIABENCH")
+            .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .env("AWS_EC2_METADATA_DISABLED", "true"),
+    )
 }
 
 /// What the names of tests have in them whose instances are VMs.

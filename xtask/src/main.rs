@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod deny;
 mod image;
+mod kills;
 mod python;
 mod report;
 mod run;
@@ -40,6 +41,11 @@ enum Chore {
         #[arg(long)]
         quick: bool,
     },
+    /// Kill `machine` at every write of `create`, `regenerate-certs` and `rm`, with a VM for each: an hour and more
+    Kills {
+        /// Only on one of them
+        which: Option<kills::Which>,
+    },
     /// Check the licences, sources, bans and advisories of all dependencies
     Deny,
     /// Print the figures of the budget
@@ -65,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Build => build::all(),
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
+        Chore::Kills { which } => kills::run(which),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: false } => bench::run(),
         Chore::Bench { aws: true } => aws::figures(),

@@ -21,8 +21,7 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
 /// For the tests beyond that.
-const TEST: [&str; 16] = [
-    "strace",
+const TEST: [&str; 15] = [
     "openssh-server",
     "openssh-client",
     "nftables",
@@ -46,8 +45,8 @@ const PYTHON: [&str; 2] = ["python3", "python3-venv"];
 /// For what is checked for Windows: a C compiler and an assembler that aim there.
 const WINDOWS: [&str; 2] = ["gcc-mingw-w64-x86-64", "nasm"];
 
-/// For the bench that plays AWS.
-const AWS_BENCH: [&str; 1] = ["strace"];
+/// For the guests that play instances on the bench for AWS, and for what is asked of them.
+const AWS_BENCH: [&str; 5] = ["openssh-server", "openssh-client", "util-linux", "openssl", "curl"];
 
 /// Everything that building takes.
 pub(crate) fn for_build() -> Result<()> {

@@ -88,7 +88,7 @@ fn on_machines(report: &mut Report, path: &OsStr) {
     }
     report.part("The qemu driver, on VMs", qemu_driver);
     if report.part("Building machine", || build::machine(MAKE)).is_some() {
-        report.part("End to end, on VMs", || end_to_end(path));
+        report.part("End to end, on VMs", || end_to_end(path, &[], &[]));
     } else {
         report.not_run("End to end, on VMs", "there is no machine");
     }
@@ -105,7 +105,8 @@ fn qemu_driver() -> Result<()> {
     ]))
 }
 
-fn end_to_end(path: &OsStr) -> Result<()> {
+/// Those with one of these words in their names, or all; told these variables.
+pub(crate) fn end_to_end(path: &OsStr, variables: &[(&str, &str)], words: &[&str]) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     check(
         cargo()
@@ -113,6 +114,8 @@ fn end_to_end(path: &OsStr) -> Result<()> {
             .args(ALL)
             .args(["--test", "end_to_end", "--"])
             .args(["--ignored", "--test-threads", "1", "--nocapture"])
+            .args(words)
+            .envs(variables.iter().copied())
             .env("PATH", path)
             .env("MACHINE_PROGRAM", MAKE.machine_program())
             .env("MACHINE_ENGINE", MAKE.engine_program())
@@ -121,7 +124,7 @@ fn end_to_end(path: &OsStr) -> Result<()> {
 }
 
 /// What travels is built without its last minutes of optimisation.
-const MAKE: Make = Make::Quick;
+pub(crate) const MAKE: Make = Make::Quick;
 
 /// Everything. Whatever a run compiles, it selects by this: the features of a dependency are those that all selected
 /// packages ask for, and with another selection it would be compiled again.
@@ -148,7 +151,7 @@ fn document(packages: &[&str]) -> Result<()> {
 }
 
 /// PATH with the stock docker command line in it.
-fn path_with(docker: &Path) -> OsString {
+pub(crate) fn path_with(docker: &Path) -> OsString {
     let old = env::var_os("PATH").unwrap_or_default();
     let folders = docker.parent().map(Path::to_owned).into_iter().chain(env::split_paths(&old));
     env::join_paths(folders).unwrap_or(old)

@@ -1,8 +1,10 @@
 //! Plays QEMU, the port forwarder and the switch for the tests: it takes the same options, listens on the same
-//! addresses, writes the same files and speaks QMP, but runs no guest.
+//! addresses, writes the same files and speaks QMP. It runs no guest, unless the environment says which program is one.
 //!
 //! Files in its folder steer it: `ignore-power-button`, `guest-ports`, which is what the guest says, and `frame`, which
 //! it sends on the network inside. What comes from there goes to `frames`.
+
+mod guest;
 
 use std::{
     collections::BTreeMap,
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
 #[derive(Default)]
 struct Vm {
     listeners: Mutex<BTreeMap<String, Listener>>,
+    guest: Option<guest::Guest>,
 }
 
 #[expect(dead_code, reason = "held so that their ports are taken")]
@@ -67,15 +70,18 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     let after = |option: &str| -> Vec<&String> {
         arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| &pair[1]).collect()
     };
+    let mut disks = BTreeMap::new();
     for device in after("-blockdev") {
         let device: Value = serde_json::from_str(device)?;
         let path = device["file"]["filename"].as_str().unwrap_or_default();
+        disks.insert(device["node-name"].as_str().unwrap_or_default().to_owned(), path.to_owned());
         let content = fs::read(path).map_err(|error| format!("Could not open '{path}': {error}"))?;
         if device["driver"] == "qcow2" && !content.starts_with(b"QFI\xfb") {
             return Err("Image is not in qcow2 format".into());
         }
     }
-    let vm = Arc::new(Vm::default());
+    let guest = guest::Guest::of(disks.get("disk"), disks.get("seed"))?;
+    let vm = Arc::new(Vm { guest, ..Vm::default() });
     for network in after("-netdev") {
         for rule in network.split(',').filter_map(|part| part.strip_prefix("hostfwd=")) {
             vm.listen(rule)?;
@@ -104,6 +110,9 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
             let _ = speak_as_guest(client);
         }
     });
+    if let Some(guest) = &vm.guest {
+        guest.boot()?;
+    }
     writeln!(OpenOptions::new().create(true).append(true).open("console.log")?, "the stand-in booted")?;
     fs::write("qemu.pid", format!("{}\n", std::process::id()))?;
     // Killed, told to quit, or shut down; and never longer than a test.
@@ -152,10 +161,16 @@ impl Vm {
     /// `tcp:127.1.2.3:80-:80`
     fn listen(&self, rule: &str) -> Result<(), Failure> {
         let refused = || format!("Could not set up host forwarding rule '{rule}'");
-        let (from, _) = rule.split_once("-:").ok_or_else(refused)?;
+        let (from, port) = rule.split_once("-:").ok_or_else(refused)?;
         let (protocol, place) = from.split_once(':').ok_or_else(refused)?;
         let listener = match protocol {
-            "tcp" => Listener::Tcp(TcpListener::bind(place).map_err(|_| refused())?),
+            "tcp" => {
+                let listener = TcpListener::bind(place).map_err(|_| refused())?;
+                if let Some(guest) = &self.guest {
+                    guest.lead_in(port, listener.try_clone()?);
+                }
+                Listener::Tcp(listener)
+            }
             _ => Listener::Udp(UdpSocket::bind(place).map_err(|_| refused())?),
         };
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).insert(from.to_owned(), listener);

@@ -66,6 +66,8 @@ pub(crate) struct State {
 pub(crate) struct Settings {
     /// Whether instances have VMs.
     pub(crate) vms: bool,
+    /// The program `machine-guest`, which plays instances without a VM, if they are to be played.
+    pub(crate) guests: Option<PathBuf>,
     /// Whether Debian's images boot a real Debian.
     pub(crate) debian_ami_real: bool,
     /// The least time that an instance is pending.
@@ -86,6 +88,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             vms: true,
+            guests: None,
             debian_ami_real: false,
             pending_ms: 1000,
             ending_ms: 500,
@@ -137,6 +140,8 @@ pub(crate) struct Instance {
     /// Counts what was asked of the instance: whoever acts later sees that it was overtaken.
     pub(crate) generation: u64,
     pub(crate) vm: Option<Vm>,
+    /// What plays it, if it has no VM.
+    pub(crate) guest: Option<guest::Guest>,
     /// Held while a VM is being started.
     pub(crate) launching: Arc<tokio::sync::Mutex<()>>,
     pub(crate) metadata: Option<AbortHandle>,

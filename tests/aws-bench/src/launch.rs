@@ -261,6 +261,7 @@ async fn adopt(bench: &Arc<Bench>, call: &Call, form: &Form, item: &Element) -> 
         launched: now(),
         generation: 0,
         vm: None,
+        guest: None,
         launching: Arc::default(),
         metadata: None,
         console: bench.lock().settings.console.clone(),

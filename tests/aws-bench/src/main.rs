@@ -98,6 +98,9 @@ struct Options {
     /// Instances have states and addresses only
     #[arg(long)]
     no_vms: bool,
+    /// The program `machine-guest`, which then plays each instance: SSH and an engine, without a VM
+    #[arg(long, requires = "no_vms")]
+    guests: Option<PathBuf>,
     /// How many VMs boot at once
     #[arg(long, default_value_t = 2)]
     boots_at_once: usize,
@@ -145,8 +148,12 @@ async fn run(options: Options) -> Result<()> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await.context("Could not listen")?;
     let endpoint = format!("http://{}", listener.local_addr()?);
-    let settings =
-        Settings { vms: !options.no_vms, debian_ami_real: options.debian_ami_real, ..Settings::default() };
+    let settings = Settings {
+        vms: !options.no_vms,
+        guests: options.guests,
+        debian_ami_real: options.debian_ami_real,
+        ..Settings::default()
+    };
     let program = std::env::current_exe().context("Could not find this program")?;
     let bench = Arc::new(Bench::new(
         moto,

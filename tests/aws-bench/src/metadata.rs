@@ -274,6 +274,7 @@ pub(crate) mod tests {
             launched: String::new(),
             generation: 0,
             vm: None,
+            guest: None,
             launching: Arc::default(),
             metadata: None,
             console: Console::default(),

@@ -1,6 +1,6 @@
 //! What happens to an instance over time: booting, shutting down, being taken away.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -48,6 +48,7 @@ pub(crate) fn reboot(bench: &Arc<Bench>, id: &str) {
         if let Some(vm) = vm {
             vm.shut_down(bound).await;
         }
+        end_guest(&bench, &id).await;
         run(bench, id, generation).await;
     });
 }
@@ -65,7 +66,7 @@ pub(crate) fn stop(bench: &Arc<Bench>, id: &str, force: bool) {
         match vm {
             Some(vm) if force => vm.kill().await,
             Some(vm) => vm.shut_down(bound).await,
-            None => {}
+            None => end_guest(&bench, &id).await,
         }
         sleep_until(least).await;
         change(&bench, &id, generation, |instance| {
@@ -89,6 +90,7 @@ pub(crate) fn terminate(bench: &Arc<Bench>, id: &str, reason: (&str, &str)) {
         if let Some(vm) = vm {
             vm.kill().await;
         }
+        end_guest(&bench, &id).await;
         sleep_until(least).await;
         change(&bench, &id, generation, |instance| {
             instance.enter(Phase::Terminated);
@@ -161,6 +163,7 @@ pub(crate) fn interrupt(bench: &Arc<Bench>, id: &str, delay: Duration) -> Result
 
 /// Kills all VMs and waits until they are gone.
 pub(crate) async fn kill_all(bench: &Arc<Bench>) {
+    let mut guests = Vec::new();
     let vms: Vec<Vm> = {
         let mut state = bench.lock();
         state
@@ -171,6 +174,7 @@ pub(crate) async fn kill_all(bench: &Arc<Bench>) {
                 if let Some(service) = instance.metadata.take() {
                     service.abort();
                 }
+                guests.extend(instance.guest.take());
                 instance.vm.take()
             })
             .collect()
@@ -178,6 +182,7 @@ pub(crate) async fn kill_all(bench: &Arc<Bench>) {
     for vm in vms {
         vm.kill().await;
     }
+    drop(guests);
 }
 
 /// Takes an instance over from whoever acted on it before.
@@ -205,9 +210,9 @@ fn change(bench: &Bench, id: &str, generation: u64, change: impl FnOnce(&mut Ins
 
 async fn run(bench: Arc<Bench>, id: String, generation: u64) {
     let started = Instant::now();
-    let (vms, pending) = {
-        let state = bench.lock();
-        (state.settings.vms, Duration::from_millis(state.settings.pending_ms))
+    let (vms, guests, pending) = {
+        let settings = &bench.lock().settings;
+        (settings.vms, settings.guests.clone(), Duration::from_millis(settings.pending_ms))
     };
     let permit = if vms { bench.boots.clone().acquire_owned().await.ok() } else { None };
     if vms {
@@ -239,11 +244,50 @@ async fn run(bench: Arc<Bench>, id: String, generation: u64) {
             }
         }
     }
+    if let Some(program) = guests.filter(|_| !vms) {
+        match play(&bench, &id, program).await {
+            Ok(guest) => {
+                // If it was overtaken meanwhile, this one is dropped.
+                change(&bench, &id, generation, |instance| instance.guest = Some(guest));
+            }
+            Err(error) => log(&format!("{id}: {error:#}")),
+        }
+    }
     sleep_until(started + pending).await;
     change(&bench, &id, generation, |instance| instance.enter(Phase::Running));
     if permit.is_some() {
         wait_for_boot(&bench, &id, generation, started).await;
     }
+}
+
+/// Ends the guest that plays an instance.
+async fn end_guest(bench: &Bench, id: &str) {
+    let guest = bench.lock().instances.get_mut(id).and_then(|instance| instance.guest.take());
+    // It takes a moment, and that on a thread which may wait.
+    let _ = tokio::task::spawn_blocking(move || drop(guest)).await;
+}
+
+/// Has a guest play an instance.
+async fn play(bench: &Bench, id: &str, program: PathBuf) -> Result<guest::Guest> {
+    let (disk, user, data, key, addresses) = {
+        let state = bench.lock();
+        let instance = state.instances.get(id).context("There is no such instance")?;
+        let addresses: Vec<_> = instance.public.into_iter().chain([instance.private]).collect();
+        let key = instance.key.as_ref().map(|(_, public)| public.clone()).unwrap_or_default();
+        let data = instance.user_data.clone().unwrap_or_default();
+        (instance.folder.join("guest"), instance.ami.user(), data, key, addresses)
+    };
+    let ports: Vec<(u16, String)> = addresses
+        .iter()
+        .flat_map(|address| [22, guest::engine::PORT].map(|port| (port, format!("{address}:{port}"))))
+        .collect();
+    let begin = move || {
+        std::fs::create_dir_all(&disk)?;
+        std::fs::write(disk.join(guest::USER_DATA), data)?;
+        std::fs::write(disk.join(guest::AUTHORIZED_KEYS), key)?;
+        guest::Guest::start(&program, &disk, user, &ports)
+    };
+    tokio::task::spawn_blocking(begin).await?.context("Could not start a guest")
 }
 
 /// `None`: the instance was taken over before its VM began.

@@ -51,6 +51,25 @@ impl Cloud {
         cloud
     }
 
+    /// Without VMs, but with SSH and an engine on each instance. `None`: something is missing here.
+    pub(crate) fn with_guests() -> Option<Self> {
+        let (program, lacking) = (guest::program(&program()), guest::lacking());
+        let lacking =
+            lacking.or_else(|| program.is_none().then(|| "`machine-guest` is not built".to_owned()));
+        if let Some(why) = lacking {
+            skipped::say("guest", &why);
+            return None;
+        }
+        let program = program?.display().to_string();
+        let aws = bench(&["--emulator", emulator(), "--no-vms", "--guests", &program]);
+        aws.settings(json!({ "pending_ms": 0, "ending_ms": 0 })).unwrap();
+        let bundle = aws.folder().join("bundle");
+        guest::lay_out_bundle(&bundle).unwrap();
+        let mut environment = environment(&aws);
+        environment.push(("MACHINE_ENGINE_BUNDLE".into(), bundle.display().to_string()));
+        Some(Self { store: store::Bench::with(environment), aws })
+    }
+
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let aws = bench(&[&["--emulator", emulator()], arguments].concat());
         let store = store::Bench::with(environment(&aws));

@@ -1,91 +1,150 @@
-//! `create` and `rm` are killed with -9 at each write of the record: `create` goes on, `rm` leaves nothing.
+//! `create`, `rm` and `regenerate-certs` are killed with -9 before and after each write of the record: the same command
+//! goes on, and `rm` leaves nothing.
 //!
-//! Nothing boots here, so that all of them can be tried; in `boots` some are tried with VMs.
+//! Instances are guests here, so that all of the writes can be tried; in `boots` some are tried with VMs. What a command
+//! writes besides the record is the same with every driver, and is killed with others; `cargo xtask kills` does it here, too.
 
-use crate::{
-    cloud::Cloud,
-    kill::{self, At, End},
-};
+use std::path::{Path, PathBuf};
 
-/// Runs `create` with a trap, until its instance runs.
-fn create(cloud: &Cloud, at: At) -> End {
-    let command = cloud.store.command(&["create", "-d", "aws", "mc1"]);
-    let folder = cloud.store.host_folder("mc1");
-    kill::run(&command, &folder, at, || cloud.store.phase("mc1") == "Booting")
-}
+use killed::{Point, Store, Watch, each, rehearse};
 
-/// Runs `rm` with a trap.
-fn remove(cloud: &Cloud, at: At) -> End {
-    let command = cloud.store.command(&["rm", "-y", "mc1"]);
-    kill::run(&command, &cloud.store.host_folder("mc1"), at, || false)
-}
+use crate::{cloud::Cloud, store::show};
 
-/// Whatever there is goes, with its record.
-fn assert_goes(cloud: &Cloud) {
-    if cloud.store.host_folder("mc1").exists() {
-        cloud.machine(&["rm", "-y", "mc1"]);
+const CREATE: [&str; 4] = ["create", "-d", "aws", "mc1"];
+const RENEW: [&str; 3] = ["regenerate-certs", "-f", "mc1"];
+const RM: [&str; 3] = ["rm", "-y", "mc1"];
+
+impl Cloud {
+    fn records(&self) -> Watch {
+        Watch::records(&self.store.store())
     }
-    cloud.assert_nothing_left();
-    cloud.store.assert_nothing_left();
-}
 
-/// `create` is killed, and undone; killed there again, and finished.
-fn create_killed_at(place: fn(u32) -> At, at_least: u32) {
-    let cloud = Cloud::without_vms();
-    let writes = kill::at_each(place, |at| {
-        let end = create(&cloud, at);
-        if !matches!(end, End::Killed) {
-            return end;
+    fn checks(&self) -> Store {
+        Store::at(&self.store.store())
+    }
+
+    /// Kills a command at a point, as if a while ago.
+    pub(crate) fn kill(&self, point: &Point, watch: &Watch, words: &[&str]) -> String {
+        let run = killed::at(&mut self.store.command(words), watch, point);
+        assert!(run.killed, "{point}: it came to its end: {}\n{}", run.status, run.said);
+        self.checks().age();
+        let when = format!("{point}, in the phase {}", self.store.phase("mc1"));
+        eprintln!("-- {}: {when}", words[0]);
+        when
+    }
+
+    /// Makes the host, or goes on making it.
+    pub(crate) fn finish(&self) {
+        if self.store.phase("mc1") != "Ready" {
+            self.machine(&CREATE);
         }
-        eprintln!("-- killed at {at:?}, in the phase {}", cloud.store.phase("mc1"));
-        if cloud.store.phase("mc1") == "Booting" {
-            // The write that says so was the last one without a VM.
-            return End::FarEnough;
-        }
-        assert_goes(&cloud);
-        assert!(matches!(create(&cloud, at), End::Killed));
-        cloud.store.begin(&[], &["mc1"]);
-        assert_eq!(cloud.living().len(), 1, "{at:?}");
-        assert_goes(&cloud);
-        end
+    }
+
+    /// The host is finished, and clients and engine trust each other.
+    pub(crate) fn assert_whole(&self, when: &str) {
+        assert_eq!(self.store.phase("mc1"), "Ready", "{when}");
+        assert_eq!(self.living().len(), 1, "{when}");
+        self.checks().assert_one_authority(when);
+        self.checks().assert_copies("mc1", when);
+        self.checks().assert_engine_trusts("mc1", &self.machine(&["url", "mc1"]), when);
+        assert_eq!(self.checks().leftovers(), Vec::<PathBuf>::new(), "{when}");
+    }
+
+    /// Whatever there is goes, with its record.
+    pub(crate) fn remove(&self, when: &str) {
+        let there = self.store.host_folder("mc1").exists();
+        let output = self.try_machine(&RM);
+        assert_eq!(output.status.success(), there, "{when}: {}", show(&output));
+        self.assert_nothing_left();
+        self.checks().assert_nothing_left(when);
+    }
+}
+
+/// A cloud with an authority in its store, as all hosts but the first one find it.
+fn cloud() -> Option<Cloud> {
+    let cloud = Cloud::with_guests()?;
+    cloud.machine(&["create", "-d", "none", "--url", "tcp://192.0.2.1:2376", "warm"]);
+    cloud.machine(&["rm", "-y", "warm"]);
+    Some(cloud)
+}
+
+/// The points of a command that makes of a host what `prepare` does not.
+fn points(words: &[&str], watch: &dyn Fn(&Path) -> Watch, prepare: impl Fn(&Cloud)) -> Option<Vec<Point>> {
+    let cloud = cloud()?;
+    prepare(&cloud);
+    let points = rehearse(&mut cloud.store.command(words), &watch(&cloud.store.store()));
+    cloud.remove("after the rehearsal");
+    Some(points)
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_create_that_was_killed_goes_on() {
+    let Some(points) = points(&CREATE, &Watch::records, |_| {}) else { return };
+    each(
+        "`create -d aws`, again",
+        &points,
+        30,
+        || cloud().unwrap(),
+        |cloud, point| {
+            let when = cloud.kill(point, &cloud.records(), &CREATE);
+            cloud.finish();
+            cloud.assert_whole(&when);
+            cloud.remove(&when);
+        },
+    );
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_create_that_was_killed_is_undone() {
+    let Some(points) = points(&CREATE, &Watch::records, |_| {}) else { return };
+    each(
+        "`create -d aws`, undone",
+        &points,
+        30,
+        || cloud().unwrap(),
+        |cloud, point| {
+            let when = cloud.kill(point, &cloud.records(), &CREATE);
+            cloud.remove(&when);
+        },
+    );
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn an_rm_that_was_killed_is_finished_by_the_next_one() {
+    // All that a host can have at AWS.
+    let begin = |cloud: &Cloud| cloud.store.begin(&["--aws-spot", "--aws-swarm", "prod"], &["mc1"]);
+    let rehearsal = Cloud::without_vms();
+    begin(&rehearsal);
+    let points = rehearse(&mut rehearsal.store.command(&RM), &rehearsal.records());
+    rehearsal.assert_nothing_left();
+    each(
+        "`rm` of a host on AWS",
+        &points,
+        10,
+        || cloud().unwrap(),
+        |cloud, point| {
+            begin(cloud);
+            let when = cloud.kill(point, &cloud.records(), &RM);
+            cloud.remove(&when);
+        },
+    );
+}
+
+#[test]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+fn a_renewal_that_was_killed_goes_on() {
+    let Some(points) = points(&RENEW, &Watch::named, Cloud::finish) else { return };
+    let prepare = || {
+        let cloud = cloud().unwrap();
+        cloud.finish();
+        cloud
+    };
+    each("`regenerate-certs` on AWS", &points, 12, prepare, |cloud, point| {
+        let when = cloud.kill(point, &Watch::named(&cloud.store.store()), &RENEW);
+        cloud.machine(&RENEW);
+        cloud.assert_whole(&when);
     });
-    assert!(writes >= at_least, "only {writes} writes: the trap does not work");
-    assert_goes(&cloud);
-}
-
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn create_killed_after_any_write_goes_on_or_is_undone() {
-    create_killed_at(At::AfterWrite, 10);
-}
-
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn create_killed_before_any_write_goes_on_or_is_undone() {
-    create_killed_at(At::BeforeWrite, 10);
-}
-
-/// `rm` is killed; the next one finishes.
-fn remove_killed_at(place: fn(u32) -> At, at_least: u32) {
-    let cloud = Cloud::without_vms();
-    let writes = kill::at_each(place, |at| {
-        cloud.store.begin(&["--aws-spot", "--aws-swarm", "prod"], &["mc1"]);
-        let end = remove(&cloud, at);
-        eprintln!("-- rm: {end:?} at {at:?}, in the phase {}", cloud.store.phase("mc1"));
-        assert_goes(&cloud);
-        end
-    });
-    assert!(writes >= at_least, "only {writes} places: the trap does not work");
-}
-
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn rm_killed_after_any_write_is_finished_by_the_next_one() {
-    remove_killed_at(At::AfterWrite, 5);
-}
-
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn rm_killed_before_any_write_is_finished_by_the_next_one() {
-    remove_killed_at(At::BeforeWrite, 5);
 }

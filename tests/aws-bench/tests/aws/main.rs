@@ -18,9 +18,6 @@ mod removal;
 mod rules;
 mod shapes;
 
-/// How `machine` is killed at each write.
-#[path = "../../../end_to_end/kill.rs"]
-mod kill;
 /// A store with hosts, as the other end-to-end tests have it.
 #[path = "../../../end_to_end/bench.rs"]
 #[allow(dead_code, reason = "written for the tests of local VMs, which use all of it")]
