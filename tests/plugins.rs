@@ -139,3 +139,86 @@ fn a_host_whose_removal_broke_off_is_being_removed_unless_it_is_seen_to_be_there
     assert!(!run(&["rm", "-y", "mc1"]).status.success());
     assert_eq!(phase(), "Removing");
 }
+
+/// A driver that finds what the file `left` in the home folder says, and removes it from there.
+const FORGETFUL: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+file = os.path.join(os.environ["HOME"], "left")
+found = json.load(open(file))
+request = json.loads(sys.stdin.readline())
+answers = {
+    "hello": {"contract": 2, "info": {"name": "forgetful", "summary": "Leaves things behind", "features": {
+        "provisioned": False, "power": False, "login": "none", "host_key": "none", "adopted": True}}, "flags": []},
+    "leftovers": found,
+    "remove_leftovers": None,
+}
+if request["call"] == "remove_leftovers":
+    if os.path.exists(file + "-stuck"):
+        print(json.dumps({"error": {"kind": "failed", "message": "It is stuck"}}), flush=True)
+        sys.exit()
+    json.dump([one for one in found if one not in request["leftovers"]], open(file, "w"))
+print(json.dumps({"result": answers[request["call"]]}), flush=True)
+"#;
+
+#[test]
+fn what_is_left_is_an_answer_in_both_forms_and_goes_when_it_is_said_so() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("machine-driver-forgetful");
+    fs::write(&program, FORGETFUL).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let left = |found: serde_json::Value| fs::write(home.path().join("left"), found.to_string()).unwrap();
+    let gc = |more: &[&str]| {
+        let words = [&["gc", "-d", "forgetful"][..], more].concat();
+        machine(home.path(), home.path().to_str().unwrap(), &words)
+    };
+    let objects = |output: &Output| -> Vec<serde_json::Value> {
+        let lines = text(&output.stdout);
+        let all = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        all.filter(|object: &serde_json::Value| object.get("event").is_none()).collect()
+    };
+    left(serde_json::json!([]));
+    let nothing = gc(&[]);
+    assert_eq!((text(&nothing.stdout), nothing.status.code()), (String::new(), Some(0)));
+    assert!(text(&nothing.stderr).contains("Nothing is left over"), "{nothing:?}");
+    let me = fs::read_to_string(home.path().join("store/store-id")).unwrap();
+    let me = me.lines().next().unwrap();
+    let one = |id: &str, host_id: Option<&str>, owner: &str| {
+        serde_json::json!({
+            "kind": "disk", "id": id, "place": "here", "host_id": host_id, "host_name": "mc1", "owner": owner,
+        })
+    };
+    let (mine, theirs) = (one("d-1", Some("7"), me), one("d-2", None, "someone"));
+    left(serde_json::json!([theirs, mine]));
+
+    let listed = gc(&[]);
+    let rows = text(&listed.stdout);
+    let rows: Vec<Vec<&str>> = rows.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["HOST", "KIND", "ID", "PLACE", "OWNER"]);
+    assert_eq!(rows[1..], [["mc1", "disk", "d-1", "here", me], ["mc1", "disk", "d-2", "here", "someone"]]);
+    assert!(text(&listed.stderr).contains("Nothing was removed"), "{listed:?}");
+    let answer = |id: &str, host_id: Option<&str>, owner: &str, removed: serde_json::Value| {
+        serde_json::json!({
+            "Name": "mc1", "HostId": host_id, "Kind": "disk", "Id": id, "Place": "here", "Owner": owner,
+            "Yours": owner == me, "Removed": removed,
+        })
+    };
+    let (no, yes, unknown) = (serde_json::json!(false), serde_json::json!(true), serde_json::Value::Null);
+    let others = answer("d-2", None, "someone", no.clone());
+    assert_eq!(objects(&gc(&["--json"])), [answer("d-1", Some("7"), me, no), others.clone()]);
+
+    // One that fails is told beside what was found.
+    fs::write(home.path().join("left-stuck"), "").unwrap();
+    let stuck = gc(&["--json", "--yes"]);
+    assert_eq!(stuck.status.code(), Some(1), "{stuck:?}");
+    assert!(text(&stuck.stderr).contains("It is stuck"), "{stuck:?}");
+    assert_eq!(objects(&stuck), [answer("d-1", Some("7"), me, unknown), others.clone()]);
+    fs::remove_file(home.path().join("left-stuck")).unwrap();
+
+    // Only what is this store's own, unless it is said otherwise.
+    let removed = gc(&["--json", "--yes"]);
+    assert_eq!(objects(&removed), [answer("d-1", Some("7"), me, yes.clone()), others]);
+    assert_eq!(objects(&gc(&["--json"])).len(), 1);
+    let all = gc(&["--json", "--yes", "--any-owner"]);
+    assert_eq!(objects(&all), [answer("d-2", None, "someone", yes)]);
+    assert_eq!(objects(&gc(&["--json"])), Vec::<serde_json::Value>::new());
+}

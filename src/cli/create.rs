@@ -10,7 +10,7 @@ use crate::{
     drivers::DEFAULT_DRIVER,
     lifecycle::{self, Context, Prepared, Request},
     store::{EngineOptions, Phase, StoreError, SwarmOptions},
-    ui::{Failure, Lane, Outcome, Ui},
+    ui::{Failure, Lane, Outcome, Report, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub(super) fn run(
     arguments: &Arguments,
     matches: &ArgMatches,
     settings: &Settings,
-) -> Result<u8, Failure> {
+) -> Result<Report, Failure> {
     let driver = context.drivers.find(&arguments.driver)?;
     let mut names: Vec<HostName> = Vec::new();
     for text in &arguments.names {
@@ -82,10 +82,10 @@ pub(super) fn run(
         names.push(name);
     }
     let requests = requests(&*driver, arguments, matches, &names)?;
-    let Some(requests) = requests else { return Ok(super::INTERRUPTED) };
+    let Some(requests) = requests else { return Ok(Report::status(super::INTERRUPTED)) };
     announce_certificates(context, ui)?;
     let prepared = prepare_all(context, ui, &requests)?;
-    let Some(prepared) = prepared else { return Ok(super::INTERRUPTED) };
+    let Some(prepared) = prepared else { return Ok(Report::status(super::INTERRUPTED)) };
     // The locks that `prepare` took are handed over one by one.
     let provisioned = driver.info().features.provisioned;
     let undo = arguments.on_failure == OnFailure::Undo;
@@ -134,7 +134,7 @@ pub(super) fn run(
         }
         _ => {}
     }
-    Ok(status)
+    Ok(Report::status(status))
 }
 
 /// A name that is taken is told before anything else, in docker-machine's words, which scripts look for in the first

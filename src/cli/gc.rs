@@ -2,11 +2,12 @@
 
 use clap::{ArgMatches, Args};
 use machine_driver::Leftover;
+use serde::Serialize;
 
 use super::driver_flags;
 use crate::{
-    lifecycle::{self, Context},
-    ui::{Failure, Ui, aligned},
+    lifecycle::{self, Context, LeftoversError},
+    ui::{Failure, Report, Ui, aligned},
 };
 
 #[derive(Debug, Args)]
@@ -22,62 +23,104 @@ pub(crate) struct Arguments {
     any_owner: bool,
 }
 
+/// Something that was found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Found {
+    /// The host that it was made for.
+    name: String,
+    /// That host's id; `None` for what several hosts share.
+    host_id: Option<String>,
+    kind: String,
+    id: String,
+    place: String,
+    owner: String,
+    /// Whether it was made by this store.
+    yours: bool,
+    /// `None`: removing it was begun and not finished.
+    removed: Option<bool>,
+}
+
+impl Found {
+    fn of(leftover: &Leftover, me: &str) -> Self {
+        let Leftover { kind, id, place, host_id, host_name, owner } = leftover.clone();
+        let yours = owner == me;
+        Self { name: host_name, host_id, kind, id, place, owner, yours, removed: Some(false) }
+    }
+}
+
+/// Nothing at all where nothing was found.
+fn table(found: &[Found]) -> String {
+    if found.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec!["HOST\tKIND\tID\tPLACE\tOWNER".to_owned()];
+    lines.extend(found.iter().map(|one| {
+        let Found { name, kind, id, place, owner, .. } = one;
+        format!("{name}\t{kind}\t{id}\t{place}\t{owner}")
+    }));
+    aligned(&lines)
+}
+
 pub(super) fn run(
     context: &Context,
     ui: &Ui,
     arguments: &Arguments,
     matches: &ArgMatches,
-    json: bool,
-) -> Result<u8, Failure> {
+) -> Result<Report, Failure> {
     let driver = context.drivers.find(&arguments.driver)?;
     let options = driver_flags::options("gc", &driver.scope_flags(), matches)?;
-    let Some(found) = super::block_on(lifecycle::leftovers(context, &*driver, &options))? else {
-        return Ok(super::INTERRUPTED);
+    let Some(leftovers) = super::block_on(lifecycle::leftovers(context, &*driver, &options))? else {
+        return Ok(Report::status(super::INTERRUPTED));
     };
-    let lifecycle::Leftovers { found, unreadable } = found?;
+    let lifecycle::Leftovers { found: leftovers, unreadable } = leftovers?;
     for (host, _) in &unreadable {
         ui.warn(&format!("The record of `{host}` cannot be read: some of what is found may be of that host"));
     }
     let me = context.store.ensure_id()?;
-    let (chosen, others): (Vec<Leftover>, Vec<Leftover>) =
-        found.into_iter().partition(|one| arguments.any_owner || one.owner == me);
-    let all = || chosen.iter().chain(&others);
-    if json {
-        ui.data(&all().map(|one| format!("{}\n", serde_json::json!(one))).collect::<String>());
-    } else if all().next().is_none() {
+    // What is yours comes first.
+    let (mut chosen, others): (Vec<Leftover>, Vec<Leftover>) =
+        leftovers.into_iter().partition(|one| arguments.any_owner || one.owner == me);
+    let mut found: Vec<Found> = chosen.iter().chain(&others).map(|one| Found::of(one, &me)).collect();
+    if found.is_empty() {
         ui.say("Nothing is left over");
-    } else {
-        let mut lines = vec!["HOST\tKIND\tID\tPLACE\tOWNER".to_owned()];
-        lines.extend(all().map(|one| {
-            let Leftover { kind, id, place, host_name, owner, .. } = one;
-            format!("{host_name}\t{kind}\t{id}\t{place}\t{owner}")
-        }));
-        ui.data(&aligned(&lines));
-    }
-    if !arguments.yes {
-        if !json && all().next().is_some() {
-            ui.say("Nothing was removed; `--yes` removes what is yours");
-        }
-        return Ok(0);
-    }
-    if !others.is_empty() {
+    } else if !arguments.yes {
+        ui.say("Nothing was removed; `--yes` removes what is yours");
+    } else if !others.is_empty() {
         ui.warn(&format!(
             "{} of these are not yours ({me}) and stay; `--any-owner` removes them as well",
             others.len()
         ));
     }
-    if chosen.is_empty() {
-        return Ok(0);
+    if !arguments.yes {
+        chosen.clear();
     }
-    let lane = ui.lane("gc");
-    let Some(removed) =
-        super::block_on(lifecycle::remove_leftovers(&*driver, &options, unreadable, &chosen, &lane))?
-    else {
-        ui.warn("Interrupted; run the same command again to go on");
-        return Ok(super::INTERRUPTED);
-    };
-    drop(lane);
-    removed?;
-    ui.say(&format!("Removed {}", chosen.len()));
-    Ok(0)
+    let mut status = 0;
+    if !chosen.is_empty() {
+        let lane = ui.lane("gc");
+        let removing = lifecycle::remove_leftovers(&*driver, &options, unreadable, &chosen, &lane);
+        let removed = super::block_on(removing)?;
+        drop(lane);
+        let became = match removed {
+            Some(Ok(())) => {
+                ui.say(&format!("Removed {}", chosen.len()));
+                Some(true)
+            }
+            Some(Err(error)) => {
+                // What was found is the answer all the same.
+                let begun = !matches!(error, LeftoversError::Unreadable { .. });
+                let failure = Failure::new(error);
+                status = failure.status();
+                ui.report(&failure);
+                if begun { None } else { Some(false) }
+            }
+            None => {
+                ui.warn("Interrupted; run the same command again to go on");
+                status = super::INTERRUPTED;
+                None
+            }
+        };
+        found.iter_mut().take(chosen.len()).for_each(|one| one.removed = became);
+    }
+    Ok(Report::with_text(table(&found), &found)?.with_status(status))
 }

@@ -126,18 +126,18 @@ impl Command {
             | Self::Inspect(_)
             | Self::Ip(_)
             | Self::Ls(_)
+            | Self::Mount(_)
+            | Self::Scp(_)
             | Self::Ssh(_)
             | Self::Status(_)
             | Self::Url(_)
             | Self::Version(_) => Talk::Stderr,
             Self::Create(_)
             | Self::Kill(_)
-            | Self::Mount(_)
             | Self::Provision(_)
             | Self::RegenerateCerts(_)
             | Self::Restart(_)
             | Self::Rm(_)
-            | Self::Scp(_)
             | Self::Start(_)
             | Self::Stop(_)
             | Self::Upgrade(_) => Talk::Stdout,
@@ -210,41 +210,40 @@ const HELP_WIDTH: usize = 100;
 
 fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> Result<Report, Failure> {
     let power = |named: &hosts::Named, what| power::run(&settings.context(ui)?, ui, named, what);
-    let status = match command {
-        Command::Active(arguments) => return active::run(&settings.context(ui)?, settings, &arguments),
-        Command::Completions(arguments) => return completions::run(settings, &arguments),
-        Command::Config(arguments) => return config::run(&settings.store()?, &arguments),
-        Command::Console(arguments) => return console::run(&settings.context(ui)?, &arguments),
+    match command {
+        Command::Active(arguments) => active::run(&settings.context(ui)?, settings, &arguments),
+        Command::Completions(arguments) => completions::run(settings, &arguments),
+        Command::Config(arguments) => config::run(&settings.store()?, &arguments),
+        Command::Console(arguments) => console::run(&settings.context(ui)?, &arguments),
         Command::Create(arguments) => {
             let given = matches.subcommand_matches("create").unwrap_or(matches);
             create::run(&settings.context(ui)?, ui, &arguments, given, settings)
         }
-        Command::Env(arguments) => return env::run(settings, &arguments),
+        Command::Env(arguments) => env::run(settings, &arguments),
         Command::Gc(arguments) => {
             let given = matches.subcommand_matches("gc").unwrap_or(matches);
-            gc::run(&settings.context(ui)?, ui, &arguments, given, settings.json)
+            gc::run(&settings.context(ui)?, ui, &arguments, given)
         }
-        Command::HostKey(arguments) => return host_key::run(&settings.context(ui)?, ui, &arguments),
-        Command::IamPolicy(arguments) => return iam_policy::run(&arguments),
-        Command::Inspect(arguments) => return inspect::run(settings, &arguments),
-        Command::Ip(arguments) => return ip::run(&settings.store()?, &arguments),
+        Command::HostKey(arguments) => host_key::run(&settings.context(ui)?, ui, &arguments),
+        Command::IamPolicy(arguments) => iam_policy::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(settings, &arguments),
+        Command::Ip(arguments) => ip::run(&settings.store()?, &arguments),
         Command::Kill(named) => power(&named, Power::Kill),
-        Command::Ls(arguments) => return ls::run(&settings.context(ui)?, ui, settings, &arguments),
+        Command::Ls(arguments) => ls::run(&settings.context(ui)?, ui, settings, &arguments),
         Command::Mount(arguments) => mount::run(&settings.context(ui)?, ui, &arguments),
         Command::Provision(named) => provision::run(&settings.context(ui)?, ui, &named),
         Command::RegenerateCerts(arguments) => regenerate_certs::run(&settings.context(ui)?, ui, &arguments),
         Command::Restart(named) => power(&named, Power::Restart),
         Command::Rm(arguments) => rm::run(&settings.context(ui)?, ui, &arguments),
-        Command::Scp(arguments) => scp::run(&settings.context(ui)?, ui, &arguments),
-        Command::Ssh(arguments) => ssh::run(&settings.context(ui)?, ui, &arguments),
+        Command::Scp(arguments) => scp::run(&settings.context(ui)?, ui, settings, &arguments),
+        Command::Ssh(arguments) => ssh::run(&settings.context(ui)?, ui, settings, &arguments),
         Command::Start(named) => power(&named, Power::Start),
-        Command::Status(one) => return status::run(&settings.context(ui)?, &one),
+        Command::Status(one) => status::run(&settings.context(ui)?, &one),
         Command::Stop(named) => power(&named, Power::Stop),
         Command::Upgrade(named) => provision::upgrade(&settings.context(ui)?, ui, &named),
-        Command::Url(one) => return url::run(&settings.store()?, &one),
-        Command::Version(one) => return version::run(settings, ui, &one),
-    };
-    Ok(Report::status(status?))
+        Command::Url(one) => url::run(&settings.store()?, &one),
+        Command::Version(one) => version::run(settings, ui, &one),
+    }
 }
 
 /// Runs `work` to its end, or until Ctrl-C or another wish that it ends: then it is dropped where it stands, and `None` is

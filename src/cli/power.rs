@@ -3,10 +3,10 @@
 use super::hosts::{self, Named};
 use crate::{
     lifecycle::{self, Context, Power, PowerError},
-    ui::{Failure, Outcome, Ui},
+    ui::{Failure, Outcome, Report, Ui},
 };
 
-pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Result<Report, Failure> {
     let names = hosts::resolve(&context.store, &named.names)?;
     let status = hosts::for_each(ui, &names, |name| async move {
         let lane = ui.lane(name.as_str());
@@ -36,12 +36,12 @@ pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Res
     let started = match what {
         Power::Start => "Started",
         Power::Restart => "Restarted",
-        Power::Stop | Power::Kill => return Ok(status),
+        Power::Stop | Power::Kill => return Ok(Report::status(status)),
     };
     if status == 0 {
         ui.say(&format!(
             "{started} machines may have new IP addresses. You may need to re-run the `docker-machine env` command."
         ));
     }
-    Ok(status)
+    Ok(Report::status(status))
 }

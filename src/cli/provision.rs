@@ -3,12 +3,12 @@
 use super::hosts::{self, Named};
 use crate::{
     lifecycle::{self, Context, Power, PowerError},
-    ui::{Failure, Outcome, Ui},
+    ui::{Failure, Outcome, Report, Ui},
 };
 
-pub(super) fn run(context: &Context, ui: &Ui, named: &Named) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, named: &Named) -> Result<Report, Failure> {
     let names = hosts::resolve(&context.store, &named.names)?;
-    hosts::for_each(ui, &names, |name| async move {
+    let status = hosts::for_each(ui, &names, |name| async move {
         let lane = ui.lane(name.as_str());
         match lifecycle::reprovision(context, &name, &lane).await {
             Ok((_, changed)) if changed.is_empty() => {
@@ -24,13 +24,14 @@ pub(super) fn run(context: &Context, ui: &Ui, named: &Named) -> Result<u8, Failu
                 Err(error.into())
             }
         }
-    })
+    })?;
+    Ok(Report::status(status))
 }
 
 /// As `provision`, on a host that is started first if need be, and with the versions said.
-pub(super) fn upgrade(context: &Context, ui: &Ui, named: &Named) -> Result<u8, Failure> {
+pub(super) fn upgrade(context: &Context, ui: &Ui, named: &Named) -> Result<Report, Failure> {
     let names = hosts::resolve(&context.store, &named.names)?;
-    hosts::for_each(ui, &names, |name| async move {
+    let status = hosts::for_each(ui, &names, |name| async move {
         let lane = ui.lane(name.as_str());
         let before = context.store.load(&name)?.engine_version.unwrap_or_else(|| "none".to_owned());
         let upgraded = async {
@@ -60,5 +61,6 @@ pub(super) fn upgrade(context: &Context, ui: &Ui, named: &Named) -> Result<u8, F
                 Err(error.into())
             }
         }
-    })
+    })?;
+    Ok(Report::status(status))
 }

@@ -6,7 +6,7 @@ use machine_driver::HostName;
 use super::hosts::{self, Named};
 use crate::{
     lifecycle::{self, Context, MovePlan},
-    ui::{Failure, Outcome, Ui},
+    ui::{Failure, Outcome, Report, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -25,10 +25,16 @@ pub(crate) struct Arguments {
     authority: bool,
 }
 
-pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
-    if arguments.authority {
-        return move_hosts(context, ui, arguments);
-    }
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<Report, Failure> {
+    let status = if arguments.authority {
+        move_hosts(context, ui, arguments)?
+    } else {
+        renew(context, ui, arguments)?
+    };
+    Ok(Report::status(status))
+}
+
+fn renew(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
     let names = hosts::resolve(&context.store, &arguments.named.names)?;
     if !agreed(ui, arguments, "Regenerate TLS machine certs?  Warning: this is irreversible. (y/n): ")? {
         return Ok(0);

@@ -8,7 +8,7 @@ use super::hosts;
 use crate::{
     lifecycle::{self, Context, RemoveError},
     store::StoreError,
-    ui::{Failure, Style, Ui},
+    ui::{Failure, Report, Style, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     yes: bool,
 }
 
-pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<Report, Failure> {
     // Names are checked first, all of them: one that is none must never reach a path.
     let mut names: Vec<HostName> = Vec::new();
     for text in &arguments.names {
@@ -48,25 +48,25 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
                 return Err(Failure::text("Nobody answered whether to remove; nothing was removed")
                     .with_hint("Say yes beforehand with `-y`"));
             }
-            Some(false) | None => return Ok(0),
+            Some(false) | None => return Ok(Report::default()),
         }
     }
     let work = async |name: HostName| {
         let lane = ui.lane(name.as_str());
         let removed = lifecycle::remove(context, &name, arguments.force, &lane).await;
         drop(lane);
-        report(ui, &name, removed, arguments.force)
+        told(ui, &name, removed, arguments.force)
     };
     let all = stream::iter(names).map(work).buffer_unordered(hosts::AT_ONCE).collect::<Vec<u8>>();
     let Some(statuses) = super::block_on(all)? else {
         ui.warn("Interrupted; run the same command again to go on");
-        return Ok(super::INTERRUPTED);
+        return Ok(Report::status(super::INTERRUPTED));
     };
-    Ok(statuses.into_iter().max().unwrap_or(0))
+    Ok(Report::status(statuses.into_iter().max().unwrap_or(0)))
 }
 
 /// Says what became of a host, and returns the exit status.
-fn report(ui: &Ui, name: &HostName, removed: Result<Option<RemoveError>, RemoveError>, force: bool) -> u8 {
+fn told(ui: &Ui, name: &HostName, removed: Result<Option<RemoveError>, RemoveError>, force: bool) -> u8 {
     match removed {
         Ok(problem) => {
             if let Some(problem) = problem {

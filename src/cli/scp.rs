@@ -1,16 +1,21 @@
 //! `machine scp`: files to, from and between hosts.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use clap::Args;
 use machine_driver::HostName;
+use serde::Serialize;
 
-use super::{hosts, ssh, system_ssh};
+use super::{hosts, settings::Settings, ssh, system_ssh};
 use crate::{
     lifecycle::Context,
     ssh::{CopyEvent, CopyLimits, CopyOptions, Place, Session, copy},
     store::{Record, Store},
-    ui::{Failure, Ui, chain},
+    ui::{Failure, Report, Ui, chain},
 };
 
 #[derive(Debug, Args)]
@@ -60,24 +65,51 @@ enum Side {
     There { record: Box<Record>, path: String },
 }
 
-pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+/// What was copied.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Copied<'a> {
+    source: &'a str,
+    destination: &'a str,
+    /// Folders are not counted.
+    files: u64,
+    bytes: u64,
+}
+
+pub(super) fn run(
+    context: &Context,
+    ui: &Ui,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> Result<Report, Failure> {
     let store = &context.store;
     let (source, destination) = (side(store, &arguments.source)?, side(store, &arguments.destination)?);
     if arguments.delta {
-        return delta(context, ui, &source, &destination, arguments);
+        settings.refuse_json("`--delta` passes on what rsync prints", "Leave out `--delta` or `--json`")?;
+        return delta(context, ui, &source, &destination, arguments).map(Report::status);
     }
     let options = CopyOptions {
         recursive: arguments.recursive,
         limits: CopyLimits { bytes: arguments.max_size, entries: arguments.max_files },
         ..CopyOptions::default()
     };
+    let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let copied = super::block_on(async {
         let (from, to) = (open(context, ui, &source).await?, open(context, ui, &destination).await?);
         let transfer = (!arguments.quiet).then(|| ui.transfer());
-        let follow = |event: CopyEvent<'_>| match (&transfer, event) {
-            (Some(transfer), CopyEvent::File { name, size }) => transfer.begin(name, size),
-            (Some(transfer), CopyEvent::Bytes(count)) => transfer.advance(count),
-            (None, _) => {}
+        let follow = |event: CopyEvent<'_>| match event {
+            CopyEvent::File { name, size } => {
+                files.fetch_add(1, Ordering::Relaxed);
+                if let Some(transfer) = &transfer {
+                    transfer.begin(name, size);
+                }
+            }
+            CopyEvent::Bytes(count) => {
+                bytes.fetch_add(count, Ordering::Relaxed);
+                if let Some(transfer) = &transfer {
+                    transfer.advance(count);
+                }
+            }
         };
         let (there, here) = (place(&source, from.as_ref()), place(&destination, to.as_ref()));
         let copied = copy(&there, &here, options, &follow).await;
@@ -96,13 +128,13 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
     })?;
     match copied {
         Some(Ok(())) => {
-            if !arguments.quiet && ui.style() == crate::ui::Style::Json {
-                ui.say("Copied");
-            }
-            Ok(0)
+            let Arguments { source, destination, .. } = arguments;
+            let (files, bytes) = (files.into_inner(), bytes.into_inner());
+            // As with `scp`, a person has nothing to read when all went well.
+            Report::with_text(String::new(), &[Copied { source, destination, files, bytes }])
         }
         Some(Err(failure)) => Err(failure),
-        None => Ok(super::INTERRUPTED),
+        None => Ok(Report::status(super::INTERRUPTED)),
     }
 }
 

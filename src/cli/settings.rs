@@ -170,6 +170,16 @@ impl Settings {
         Ok(Context { store, certificates, drivers: Registry::built_in(), bundle, prompter })
     }
 
+    /// Refuses `--json` for what prints as it likes, and why.
+    pub(super) fn refuse_json(&self, because: &str, hint: &str) -> Result<(), Failure> {
+        if self.json {
+            return Err(Failure::text(format!("{because}, and `--json` prints objects alone"))
+                .with_hint(hint)
+                .with_status(2));
+        }
+        Ok(())
+    }
+
     /// Refuses an option that shapes text when no text is printed.
     pub(super) fn refuse_with_json(&self, option: &str, given: bool) -> Result<(), Failure> {
         if self.json && given {

@@ -5,12 +5,12 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 use machine_driver::State;
 
-use super::{hosts, system_ssh};
+use super::{hosts, settings::Settings, system_ssh};
 use crate::{
     lifecycle::{Context, LoginError, log_in_and_pin},
     ssh::{Forward, Session, SshError},
     store::Record,
-    ui::{Failure, Ui, chain},
+    ui::{Failure, Report, Ui, chain},
 };
 
 /// The exit status where there was no connection, or it was lost; as `ssh` has it. Everything else is the command's.
@@ -26,6 +26,8 @@ Options of ssh, between the host and the command:
   -L [BIND:]PORT:/SOCKET     A port here leads to a socket on the host
   -N                         Run no command, only have the ports
   any other                  The system's ssh takes over, with the same host key
+
+What the command prints is passed on as it is, which is why `--json` goes with `-N` alone.
 
 The exit status is the command's; 255 if there was no connection or it was lost.")]
 pub(crate) struct Arguments {
@@ -63,7 +65,12 @@ impl Wanted {
     }
 }
 
-pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u8, Failure> {
+pub(super) fn run(
+    context: &Context,
+    ui: &Ui,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> Result<Report, Failure> {
     let mut words = arguments.words.iter().map(String::as_str);
     let first = words.next();
     if matches!(first, Some("-h" | "--help" | "-help")) {
@@ -72,13 +79,17 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         if let Some(ssh) = command.find_subcommand_mut("ssh") {
             ui.help(&ssh.render_help());
         }
-        return Ok(0);
+        return Ok(Report::default());
     }
     let name = hosts::resolve_one(&context.store, first)?;
     let record = context.store.load(&name)?;
     let rest: Vec<&str> = words.collect();
-    let Some(wanted) = Wanted::read(&rest) else {
-        return system_ssh::ssh(context, ui, &record, &rest);
+    let wanted = Wanted::read(&rest);
+    if !wanted.as_ref().is_some_and(|wanted| wanted.no_command) {
+        settings.refuse_json("`ssh` passes on what the host prints", "Leave out `--json`")?;
+    }
+    let Some(wanted) = wanted else {
+        return system_ssh::ssh(context, ui, &record, &rest).map(Report::status);
     };
     if wanted.no_command && wanted.command.is_some() {
         return Err(
@@ -86,9 +97,9 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<u
         );
     }
     match super::block_on(connect(context, ui, &record, &wanted))? {
-        Some(Ok(status)) => Ok(status),
+        Some(Ok(status)) => Ok(Report::status(status)),
         Some(Err(failure)) => Err(failure.with_status(NO_CONNECTION)),
-        None => Ok(super::INTERRUPTED),
+        None => Ok(Report::status(super::INTERRUPTED)),
     }
 }
 

@@ -5,6 +5,10 @@
 //! store lay when the id was made, and a store that finds itself elsewhere takes a new id before it makes anything more.
 //! A store that was moved by renaming is where it was. What the old id owns stays with whoever still has it; hosts of
 //! this store are known by its records, whatever id they were made under.
+//!
+//! A clone of a whole VM keeps its machine id, its name and the numbers of its folders, and so the id. Nothing that any user
+//! may read tells the two apart for sure: what the firmware says is root's, the numbers of file systems are cloned,
+//! network cards change in one computer as well, and each boot is another one. README says what to do.
 
 use std::{
     fs::{self, File, OpenOptions},

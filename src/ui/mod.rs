@@ -5,6 +5,8 @@
 //! * *Talk* is what a command tells while it works: steps, notes, warnings. Commands that make or change hosts
 //!   (`create`, `start`, `rm`, …) have no answer; their talk goes to stdout, because scripts of docker-machine log it from
 //!   there. Commands with an answer talk on stderr. With `--json`, talk is events on stdout: objects with a field `event`.
+//! * What passes on the streams of others is nobody's answer: `ssh` with a command or a shell, and `scp --delta`. They
+//!   refuse `--json` by name.
 //! * A *failure* goes to stderr, and with `--json` to stdout as an event as well.
 //! * A *question* goes where talk goes; with `--json` to stderr, beside the stream.
 //!
@@ -104,7 +106,7 @@ impl Ui {
     }
 
     /// What a script reads: exactly as given through a pipe, made safe on a terminal.
-    pub fn data(&self, text: &str) {
+    fn data(&self, text: &str) {
         if io::stdout().is_terminal() {
             self.write(&safe::printable(text));
         } else {

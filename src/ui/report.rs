@@ -39,6 +39,12 @@ impl Report {
         Ok(Self { text, json, status: 0 })
     }
 
+    /// The same answer of a command that did not come to its end, or to a good one.
+    #[must_use]
+    pub fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
+    }
+
     pub fn exit_status(&self) -> u8 {
         self.status
     }

@@ -171,3 +171,82 @@ fn every_file_that_was_not_copied_is_named() {
         );
     }
 }
+
+fn objects(output: &std::process::Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+fn a_copy_is_an_answer_for_scripts_and_nothing_to_read_for_people() {
+    let server = Server::start();
+    let store = known(&server);
+    let (tree, back) = (server.path("tree"), server.path("back"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("a"), "12345").unwrap();
+    fs::write(tree.join("b"), "678").unwrap();
+    let (there, here) = (format!("web1:{}", tree.display()), back.display().to_string());
+    let copied = store.machine(&["--json", "scp", "-r", &there, &here]);
+    assert!(copied.status.success(), "{}", said(&copied));
+    let expected = serde_json::json!({ "Source": there, "Destination": here, "Files": 2, "Bytes": 8 });
+    assert_eq!(objects(&copied), [expected]);
+    let silent = store.machine(&["scp", "-r", &there, &here]);
+    assert_eq!((silent.stdout, silent.stderr), (Vec::new(), Vec::new()));
+    // A part that fails is no answer.
+    let absent = store.machine(&["--json", "scp", &format!("{there}/absent"), &here]);
+    assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
+    assert_eq!(objects(&absent)[0]["event"], "error");
+}
+
+#[test]
+fn what_passes_on_the_streams_of_others_refuses_json_by_name() {
+    let server = Server::start();
+    let store = known(&server);
+    for arguments in [
+        &["--json", "ssh", "web1", "echo hello"][..],
+        &["--json", "ssh", "web1"],
+        &["--json", "ssh", "web1", "-A", "true"],
+        &["--json", "scp", "--delta", "/etc/hostname", "web1:/nowhere"],
+    ] {
+        let output = store.machine(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
+        assert_eq!(objects(&output)[0]["event"], "error", "{arguments:?}");
+        assert!(said(&output).contains("`--json` prints objects alone"), "{}", said(&output));
+    }
+    // Ports alone print nothing of the host's: where they are is told in events.
+    let mut command = store.command(&["--json", "ssh", "web1", "-N", "-L", "127.0.0.1:0:127.0.0.1:9"]);
+    let mut child = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(event["text"].as_str().unwrap().contains(" leads to "), "{event}");
+}
+
+#[test]
+fn a_mounted_folder_is_an_answer_whatever_sshfs_prints() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start();
+    let store = known(&server);
+    let programs = server.path("programs");
+    fs::create_dir(&programs).unwrap();
+    for program in ["sshfs", "fusermount"] {
+        fs::write(programs.join(program), "#!/bin/sh\necho noise\ntest \"$2\" != /bad\n").unwrap();
+        fs::set_permissions(programs.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mount = |words: &[&str]| {
+        let mut command = store.command(&[&["--json", "mount"], words].concat());
+        command.env("PATH", &programs).output().unwrap()
+    };
+    for (words, mounted) in [(&["web1:/srv", "/mnt"][..], true), (&["-u", "web1:/srv", "/mnt"], false)] {
+        let output = mount(words);
+        assert!(output.status.success(), "{}", said(&output));
+        let expected =
+            serde_json::json!({ "Name": "web1", "Path": "/srv", "Mountpoint": "/mnt", "Mounted": mounted });
+        assert_eq!(objects(&output), [expected]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "noise\n");
+    }
+    let failed = mount(&["-u", "web1:/srv", "/bad"]);
+    assert_eq!((failed.status.code(), objects(&failed)), (Some(1), Vec::new()));
+}

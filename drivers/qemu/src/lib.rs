@@ -5,6 +5,11 @@
 //! complaints), `ports.log`, `qemu.pid`, the sockets `qmp.sock`, `ports-qmp.sock` and `ports.sock`, and `inside`, which
 //! leads to the network that the store's VMs share.
 //!
+//! The seed stays after the first boot, with the host key in it. The guest keeps that key for good, and needs the seed at
+//! later boots: without it cloud-init takes the VM for a new one and makes other keys, and MachineOS goes back to it when
+//! its disk has lost them. Nothing is gained by its going: whoever may read it (0600, in a folder of 0700) may read the
+//! same key in `disk.qcow2`, and the key that logs in beside it.
+//!
 //! Each VM has a loopback address of its own, on which its SSH, its engine and its published ports are, and an address
 //! on the network inside its store. Two processes belong to it: QEMU, and a small one that forwards ports. One more, the
 //! switch, serves the network inside, for all VMs of a store ([`machine_switch`]).
