@@ -17,6 +17,7 @@ struct BuiltIn {
 
 /// All drivers that are compiled in, in the order in which the help lists them.
 const BUILT_IN: &[BuiltIn] = &[
+    #[cfg(unix)]
     BuiltIn { name: "qemu", aliases: &[], open: || Arc::new(machine_driver_qemu::Qemu::new()) },
     #[cfg(feature = "aws")]
     BuiltIn { name: "aws", aliases: &["amazonec2"], open: || Arc::new(machine_driver_aws::Aws::new()) },
@@ -60,10 +61,8 @@ impl Registry {
             return open_once(name, || open_program(name, &program));
         }
         let error = DriverError::unsupported(format!("Driver \"{name}\" not found"));
-        if LEFT_OUT.contains(&name) {
-            return Err(error.with_hint(
-                "This `machine` was built without it; `cargo xtask build` builds it with all drivers",
-            ));
+        if let Some((_, why)) = LEFT_OUT.iter().find(|(left_out, _)| *left_out == name) {
+            return Err(error.with_hint(*why));
         }
         Err(error.with_hint(format!(
             "The drivers are {}; others are programs on the PATH called `machine-driver-NAME`",
@@ -109,11 +108,22 @@ fn open_program(name: &str, program: &Path) -> Result<Arc<dyn Driver>, DriverErr
     }
 }
 
-/// The drivers that this build leaves out.
-const LEFT_OUT: &[&str] = if cfg!(feature = "aws") { &[] } else { &["aws", "amazonec2"] };
+/// The drivers that this build leaves out, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "aws"))]
+    ("aws", BUILT_WITHOUT),
+    #[cfg(not(feature = "aws"))]
+    ("amazonec2", BUILT_WITHOUT),
+    #[cfg(not(unix))]
+    ("qemu", "It makes VMs on Linux only; `-d generic` takes a host that is there already"),
+];
+
+#[cfg(not(feature = "aws"))]
+const BUILT_WITHOUT: &str =
+    "This `machine` was built without it; `cargo xtask build` builds it with all drivers";
 
 /// The driver that `create` uses when none is named.
-pub const DEFAULT_DRIVER: &str = "qemu";
+pub const DEFAULT_DRIVER: &str = if cfg!(unix) { "qemu" } else { "generic" };
 
 #[cfg(test)]
 mod tests {

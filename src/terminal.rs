@@ -69,7 +69,10 @@ fn restore_on_panic() {
 }
 
 /// Standard input without line editing and without signals from keys, until this is dropped or the program ends.
-pub(crate) struct RawMode(Guard);
+pub(crate) struct RawMode(
+    #[cfg_attr(windows, expect(dead_code, reason = "nobody stops a program there and goes on with it"))]
+    Guard,
+);
 
 impl RawMode {
     /// Returns nothing when standard input is no terminal.

@@ -25,8 +25,7 @@ pub(crate) struct Arguments {
     /// Point at the swarm manager's port instead of the engine's
     #[arg(long)]
     swarm: bool,
-    /// The shell: bash, zsh, sh, fish, powershell, cmd, tcsh or emacs [default: by $SHELL]
-    #[arg(long)]
+    #[arg(long, help = shell::HELP)]
     shell: Option<String>,
     /// Take the variables back instead
     #[arg(short, long)]

@@ -37,6 +37,7 @@ struct Mount<'a> {
 }
 
 pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<Report, Failure> {
+    system_ssh::needs_unix("`machine mount`", "sshfs", "`machine scp` copies files to and from a host")?;
     let store = &context.store;
     let (name, path) = match arguments.remote.split_once(':') {
         Some((name, path)) => (Some(name), path),

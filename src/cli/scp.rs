@@ -138,10 +138,11 @@ pub(super) fn run(
     }
 }
 
-/// An argument without `:` is a path here, and so is one that begins with `localhost:`, `/` or `.`.
+/// An argument without `:` is a path here, and so is one that begins with `localhost:`, `/` or `.`, or with a drive.
 fn side(store: &Store, text: &str) -> Result<Side, Failure> {
     let Some((host, path)) = text.split_once(':') else { return Ok(Side::Here(text.into())) };
-    if host.contains('/') || host.starts_with('.') {
+    let is_path = host.contains(std::path::is_separator) || host.starts_with('.');
+    if is_path || (cfg!(windows) && is_drive(host)) {
         return Ok(Side::Here(text.into()));
     }
     let (user, host) = match host.split_once('@') {
@@ -159,6 +160,11 @@ fn side(store: &Store, text: &str) -> Result<Side, Failure> {
         user.clone_into(&mut ssh.user);
     }
     Ok(Side::There { record: Box::new(record), path: path.to_owned() })
+}
+
+/// A host of one letter is reached by `USER@HOST:` alone, as with OpenSSH for Windows.
+fn is_drive(host: &str) -> bool {
+    matches!(host.as_bytes(), [letter] if letter.is_ascii_alphabetic())
 }
 
 async fn open(context: &Context, ui: &Ui, side: &Side) -> Result<Option<Session>, Failure> {
@@ -188,6 +194,7 @@ fn delta(
     else {
         return Err(Failure::text("`--delta` copies between this machine and one host"));
     };
+    system_ssh::needs_unix("`--delta`", "rsync", "Leave it out: everything is copied then")?;
     let login = system_ssh::login(context, ui, remote)?;
     let text = |side: &Side| match side {
         Side::Here(path) => path.display().to_string(),

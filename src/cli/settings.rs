@@ -209,6 +209,7 @@ pub(super) fn program_name(words: &[OsString]) -> String {
         .first()
         .and_then(|word| Path::new(word).file_name())
         .and_then(OsStr::to_str)
+        .map(|name| name.strip_suffix(std::env::consts::EXE_SUFFIX).unwrap_or(name))
         .filter(|name| !name.is_empty())
         .unwrap_or("machine")
         .to_owned()

@@ -1,5 +1,11 @@
 //! The languages of shells: how each sets a variable, takes it back, quotes a word, and runs what a command prints.
 
+#[cfg(windows)]
+mod windows;
+
+#[cfg(windows)]
+use windows::started_by;
+
 use super::settings::Environment;
 use crate::ui::Failure;
 
@@ -14,6 +20,13 @@ pub(super) enum Shell {
     Emacs,
 }
 
+/// What `--shell` takes.
+pub(super) const HELP: &str = if cfg!(windows) {
+    "The shell: bash, zsh, sh, fish, powershell, cmd, tcsh or emacs [default: by $SHELL, else the one that runs this]"
+} else {
+    "The shell: bash, zsh, sh, fish, powershell, cmd, tcsh or emacs [default: by $SHELL]"
+};
+
 /// What `env --help` says about them.
 pub(super) const FORMS: &str = "\
 In each shell:
@@ -26,14 +39,17 @@ In each shell:
                     (eval-buffer))";
 
 impl Shell {
-    /// The shell that was named, or else the user's login shell. A word that is none of the others is one of the many
-    /// descendants of the Bourne shell.
+    /// The shell that was named, or else the user's login shell, or the one that has started us. A word that is none of the
+    /// others is one of the many descendants of the Bourne shell.
     pub(super) fn find(named: Option<&str>, environment: &Environment) -> Result<Self, Failure> {
         let word = match named {
-            Some(word) => word,
-            None => environment.shell.rsplit('/').next().unwrap_or_default(),
+            Some(word) => word.to_owned(),
+            None => Some(program(&environment.shell))
+                .filter(|word| !word.is_empty())
+                .or_else(started_by)
+                .unwrap_or_default(),
         };
-        Ok(match word {
+        Ok(match word.as_str() {
             "" => {
                 return Err(Failure::text("Error: Unknown shell")
                     .verbatim()
@@ -127,6 +143,18 @@ impl Shell {
             }),
         }
     }
+}
+
+/// The name of a program, as it is called.
+fn program(path: &str) -> String {
+    let name = path.rsplit(std::path::is_separator).next().unwrap_or_default();
+    name.strip_suffix(std::env::consts::EXE_SUFFIX).unwrap_or(name).to_owned()
+}
+
+/// Where `$SHELL` says which shell it is, nobody has to look.
+#[cfg(not(windows))]
+fn started_by() -> Option<String> {
+    None
 }
 
 /// Means itself in every shell.

@@ -1,10 +1,21 @@
 //! The programs of the system (ssh, sshfs, rsync), run with a host's key and its pinned host key.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::{
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+pub(super) use system::needs_unix;
 
 use machine_driver::{Endpoint, SshEndpoint, SshKey};
 
@@ -187,10 +198,7 @@ fn host_keys(context: &Context, ui: &Ui, record: &Record) -> Result<Vec<String>,
 /// Runs a program of the system in our place, as far as its terminal and exit status go.
 pub(super) fn run(mut command: Command, program: &str, feature: &str) -> Result<u8, Failure> {
     match command.status() {
-        Ok(status) => {
-            let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-            Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
-        }
+        Ok(status) => Ok(system::status_of(status)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Failure::text(format!("You must have a copy of the {program} binary locally to {feature}"))
                 .with_hint(format!("Install {program}, for example with your system's packages")))

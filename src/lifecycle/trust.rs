@@ -113,7 +113,8 @@ impl Signer {
 }
 
 fn policy() -> Policy {
-    Policy::for_user(&std::env::var("USER").unwrap_or_default())
+    let variable = if cfg!(windows) { "USERNAME" } else { "USER" };
+    Policy::for_user(&std::env::var(variable).unwrap_or_default())
 }
 
 /// The authority that signs for new hosts, with its client. The store's own is made if there is none; one that is there

@@ -6,19 +6,17 @@ use std::time::Duration;
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{AgentAuthError, MethodKind};
 use tokio::time::timeout;
 
+use super::agent::{self, Agent};
 use super::key::{EncryptedKey, KeyFile, default_key_files, read_key_file};
 use super::session::Client;
 use super::{Key, Passphrase, SshError, Target};
 
 /// An agent answers this question without asking anybody.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
-
-type Agent = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
 
 /// All that may open the door, in the order of trying.
 pub(super) struct Credentials {
@@ -117,16 +115,12 @@ fn holds(identity: &AgentIdentity, public: &PublicKey) -> bool {
 /// The agent and its keys, or why there is none.
 async fn ask_agent() -> Result<(Agent, Vec<AgentIdentity>), String> {
     let conversation = async {
-        let mut agent = AgentClient::connect_env().await?.dynamic();
-        let identities = agent.request_identities().await?;
-        Ok::<_, russh::keys::Error>((agent, identities))
+        let mut agent = agent::connect().await?;
+        let identities = agent.request_identities().await.map_err(|error| agent::unusable(&error))?;
+        Ok((agent, identities))
     };
     match timeout(AGENT_LIMIT, conversation).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(russh::keys::Error::EnvVar(_))) => {
-            Err("`SSH_AUTH_SOCK` is not set, so there is no agent".to_owned())
-        }
-        Ok(Err(error)) => Err(format!("the agent cannot be used ({error})")),
+        Ok(outcome) => outcome,
         Err(_) => Err("the agent does not answer".to_owned()),
     }
 }

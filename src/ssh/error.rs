@@ -60,8 +60,8 @@ pub enum SshError {
     #[error("Could not read the key file `{}`", path.display())]
     KeyUnreadable { path: PathBuf, source: io::Error },
     /// Others than the owner can use the key file. Scripts know this message from elsewhere.
-    #[error("permissions {mode:04o} for '{}' are too open", path.display())]
-    KeyTooOpen { path: PathBuf, mode: u32 },
+    #[error("permissions {} for '{}' are too open", exposure.permissions(), path.display())]
+    KeyTooOpen { path: PathBuf, exposure: private_files::Exposure },
     /// The key file is encrypted, and nobody gave the passphrase.
     #[error("The key file `{}` is encrypted with a passphrase", path.display())]
     KeyEncrypted { path: PathBuf },
@@ -178,12 +178,12 @@ impl SshError {
             Self::HostKeyInvalid { .. } => {
                 "Give a line such as `ssh-ed25519 AAAA…`, or a fingerprint such as `SHA256:…`".to_owned()
             }
-            Self::KeyTooOpen { path, .. } => format!("Run `chmod 600 {}`", path.display()),
+            Self::KeyTooOpen { path, exposure } => format!("Run `{}`", exposure.remedy(path)),
             Self::KeyEncrypted { path } | Self::KeyPassphrase { path } => encrypted_hint(path),
             Self::KeyInvalid { path, .. } if path.extension().is_some_and(|extension| extension == "pub") => {
                 format!("Give the private key, probably `{}`", path.with_extension("").display())
             }
-            Self::NoKey { .. } => "Name a key file, or start an agent with `eval \"$(ssh-agent)\"; ssh-add`".to_owned(),
+            Self::NoKey { .. } => format!("Name a key file, or start an agent with `{}`", super::agent::START),
             Self::Authentication { user, methods, .. } if methods.iter().any(|method| method == "publickey") => {
                 format!(
                     "Is the public key in `~/.ssh/authorized_keys` of `{user}` on the host, and is `{user}` the right name?"
@@ -234,6 +234,8 @@ pub(super) fn abbreviated(command: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -251,7 +253,10 @@ mod tests {
 
     #[test]
     fn too_open_keys_are_reported_as_scripts_expect() {
-        let error = SshError::KeyTooOpen { path: "K".into(), mode: 0o644 };
+        let file = tempfile::tempfile().unwrap();
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let exposure = private_files::exposure(&file).unwrap().unwrap();
+        let error = SshError::KeyTooOpen { path: "K".into(), exposure };
         assert_eq!(error.to_string(), "permissions 0644 for 'K' are too open");
         assert_eq!(error.hint().as_deref(), Some("Run `chmod 600 K`"));
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use russh::keys::ssh_key::LineEnding;
@@ -126,9 +125,8 @@ fn read_private(path: &Path) -> Result<String, SshError> {
     if metadata.is_dir() {
         return Err(invalid("it is a directory"));
     }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(SshError::KeyTooOpen { path: path.to_owned(), mode });
+    if let Some(exposure) = private_files::exposure(&file).map_err(unreadable)? {
+        return Err(SshError::KeyTooOpen { path: path.to_owned(), exposure });
     }
     let mut bytes = Vec::new();
     Read::by_ref(&mut file).take(MAXIMUM_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;

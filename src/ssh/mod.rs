@@ -4,6 +4,7 @@
 //! bounded: each layer has its own time limit ([`Timeouts`]) and its own error ([`SshError`]), so that a failure says how
 //! far the connection came.
 
+mod agent;
 mod authentication;
 mod banner;
 mod command;

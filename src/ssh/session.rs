@@ -278,8 +278,17 @@ fn tune(stream: &TcpStream, idle: Duration) {
     // A connection that cannot be tuned is still a connection.
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(stream, true);
+    limit_unconfirmed(stream, idle);
+}
+
+#[cfg(target_os = "linux")]
+fn limit_unconfirmed(stream: &TcpStream, idle: Duration) {
     let _ = sockopt::set_tcp_user_timeout(stream, u32::try_from(idle.as_millis()).unwrap_or(u32::MAX));
 }
+
+/// Elsewhere the keepalive of the protocol, and [`Transport`]'s patience with what it writes, see to it alone.
+#[cfg(not(target_os = "linux"))]
+fn limit_unconfirmed(_: &TcpStream, _: Duration) {}
 
 fn config(kinds: Vec<Algorithm>, timeouts: &Timeouts) -> client::Config {
     const UNANSWERED: u32 = 3;

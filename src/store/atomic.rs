@@ -1,21 +1,19 @@
 //! Writes a file so that it is there whole or not at all, and survives a power cut.
 
 use std::{
-    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
 use tempfile::NamedTempFile;
 
-use super::{StoreError, leftovers};
+use super::{StoreError, files, leftovers};
 
 /// Replaces the file at `path` by `bytes` with the given mode: temporary file beside it, fsync, rename, fsync of
 /// the folder. The mode holds from the first byte on.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     let file = written(path, bytes, mode)?;
-    file.persist(path).map_err(|error| failed(path)(error.error))?;
+    files::persist(file, path).map_err(failed(path))?;
     sync_folder(folder(path))
 }
 
@@ -30,15 +28,12 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, St
 
 /// A file beside `path`, whole and durable, which has only to get its name.
 fn written(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, StoreError> {
-    let mut file = tempfile::Builder::new()
-        .prefix(leftovers::FILE_PREFIX)
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder(path))
-        .map_err(failed(path))?;
+    let mut file =
+        files::temporary(leftovers::FILE_PREFIX, mode).tempfile_in(folder(path)).map_err(failed(path))?;
     // Held until the file has its name: as long as it is, nobody takes it for a dead process's.
-    let _ = file.as_file().try_lock();
+    let _ = files::try_lock(file.as_file());
     file.write_all(bytes).map_err(failed(path))?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(failed(path))?;
+    files::set_mode(file.as_file(), mode).map_err(failed(path))?;
     file.as_file().sync_all().map_err(failed(path))?;
     Ok(file)
 }
@@ -53,5 +48,5 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> StoreError {
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|opened| opened.sync_all()).map_err(failed(folder))
+    files::sync_folder(folder).map_err(failed(folder))
 }

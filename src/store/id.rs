@@ -10,14 +10,23 @@
 //! may read tells the two apart for sure: what the firmware says is root's, the numbers of file systems are cloned,
 //! network cards change in one computer as well, and each boot is another one. README says what to do.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
-use super::{StoreError, atomic};
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+use super::{StoreError, atomic, files};
 
 /// The file in the store's folder: the id, then where the store lay when it was made.
 const FILE: &str = "store-id";
@@ -91,19 +100,17 @@ fn text(id: &str, place: &str) -> String {
 fn lock(root: &Path) -> Result<File, StoreError> {
     let path = root.join(LOCK);
     let failed = |source| StoreError::Write { path: path.clone(), source };
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-    file.lock().map_err(failed)?;
+    let file = files::lock_file().open(&path).map_err(failed)?;
+    files::lock(&file).map_err(failed)?;
     Ok(file)
 }
 
 /// Where the store lies: on which computer, under which name of it, in which folder. None of these is the path, so that
 /// a folder which was renamed is the same.
 fn place(root: &Path) -> Result<String, StoreError> {
-    let folder = fs::metadata(root).map_err(|source| StoreError::Read { path: root.to_owned(), source })?;
+    let number = system::number(root).map_err(|source| StoreError::Read { path: root.to_owned(), source })?;
     // Clones often have one of these in common, seldom both.
-    let computer = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Ok(format!("{} {} {}", word(&computer), word(&name), folder.ino()))
+    Ok(format!("{} {} {number}", word(&system::computer()), word(&system::name())))
 }
 
 fn word(text: &str) -> String {

@@ -1,12 +1,12 @@
 //! What processes that were killed in the middle of a write have left, one of which may be a key.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::Path,
     time::{Duration, SystemTime},
 };
+
+use super::files;
 
 /// A file that has not got its name yet.
 pub(super) const FILE_PREFIX: &str = ".tmp-";
@@ -40,8 +40,7 @@ pub(super) fn sweep(folder: &Path) {
 }
 
 fn is_dead(path: &Path) -> io::Result<bool> {
-    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    let file: File = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
-    let age = SystemTime::now().duration_since(file.metadata()?.modified()?).unwrap_or_default();
-    Ok(age > YOUNG && file.try_lock().is_ok())
+    let opened = files::open_itself(path)?;
+    let age = SystemTime::now().duration_since(opened.metadata()?.modified()?).unwrap_or_default();
+    Ok(age > YOUNG && files::is_unclaimed(&opened))
 }

@@ -1,16 +1,15 @@
 //! The locks of a store, which name their owner: one for each host, and one for what all hosts share.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use machine_driver::HostName;
 
-use super::{StoreError, text::printable};
+use super::{StoreError, files, text::printable};
 
 /// The right to change one host, held until dropped; the kernel gives it back when the process dies.
 #[derive(Debug)]
@@ -87,22 +86,14 @@ impl LockFile {
     fn take(path: &Path) -> Result<Taken, StoreError> {
         let failed = |source| StoreError::Write { path: path.to_owned(), source };
         loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)
-                .map_err(failed)?;
-            match file.try_lock() {
+            let mut file = files::lock_file().open(path).map_err(failed)?;
+            match files::try_lock(&file) {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => return Ok(Taken::Held(owner(&mut file))),
                 Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
             }
             // Whoever removed the host took the file away between our open and our lock.
-            let ours = file.metadata().map_err(failed)?;
-            if fs::metadata(path).is_ok_and(|now| now.ino() == ours.ino() && now.dev() == ours.dev()) {
+            if files::is_at(&file, path).unwrap_or(false) {
                 file.set_len(0).map_err(failed)?;
                 let command: Vec<String> = std::env::args_os()
                     .take(4)

@@ -27,6 +27,7 @@ mod atomic;
 mod bounded;
 mod certificates;
 mod error;
+mod files;
 mod id;
 mod journal;
 mod leftovers;
@@ -50,7 +51,6 @@ pub use transport::Transport;
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -238,14 +238,10 @@ impl Store {
         // The folder appears with its record in it, or not at all.
         let parent = self.machines();
         let failed = |source| StoreError::Write { path: parent.clone(), source };
-        let temporary = tempfile::Builder::new()
-            .prefix(leftovers::FOLDER_PREFIX)
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(&parent)
-            .map_err(failed)?;
-        // Held until the folder has its name: as long as it is, nobody takes it for a dead process's.
-        let opened = fs::File::open(temporary.path()).map_err(failed)?;
-        let _ = opened.try_lock();
+        let temporary =
+            files::temporary(leftovers::FOLDER_PREFIX, 0o700).tempdir_in(&parent).map_err(failed)?;
+        // Until the folder has its name.
+        let _claim = files::Claim::on_folder(temporary.path()).map_err(failed)?;
         atomic::write(&temporary.path().join("config.json"), record.to_json().as_bytes(), 0o600)?;
         let identity = Identity {
             id: record.id,
@@ -255,7 +251,7 @@ impl Store {
         atomic::write(&temporary.path().join("identity.json"), identity.to_json().as_bytes(), 0o600)?;
         let folder = self.folder(&record.name);
         let made = temporary.keep();
-        fs::rename(&made, &folder).map_err(|source| {
+        files::rename(&made, &folder).map_err(|source| {
             let _ = fs::remove_dir_all(&made);
             StoreError::Write { path: folder.clone(), source }
         })?;
@@ -304,7 +300,7 @@ impl Store {
                 // There is never a host without a record: the rest goes under a name that is swept.
                 let leaving =
                     self.machines().join(format!("{}{}", leftovers::FOLDER_PREFIX, uuid::Uuid::new_v4()));
-                fs::rename(&folder, &leaving).map_err(failed)?;
+                files::rename(&folder, &leaving).map_err(failed)?;
                 fs::remove_dir_all(&leaving).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -315,13 +311,9 @@ impl Store {
     }
 }
 
-/// Makes a folder of the store, 0700, with its parents.
+/// Makes a folder of the store, for the user alone, with its parents.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| StoreError::Write { path: path.to_owned(), source })
+    private_files::make_folder(path).map_err(|source| StoreError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

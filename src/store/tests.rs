@@ -372,3 +372,29 @@ fn half_done_certificates_are_read_whole_and_finished_by_whoever_hands_out_their
         assert_eq!(fs::read_to_string(folder.join("key.pem")).unwrap(), "2 key");
     }
 }
+
+#[test]
+fn a_record_of_docker_machine_on_windows_keeps_its_paths() {
+    let (_folder, store) = store();
+    let home = r"C:\Users\me\.docker\machine";
+    let key = format!(r"{home}\machines\mc1\id_rsa");
+    let record = json!({
+        "ConfigVersion": 3,
+        "Name": "mc1",
+        "DriverName": "generic",
+        "Driver": {
+            "IPAddress": "192.0.2.1", "MachineName": "mc1", "SSHUser": "me", "SSHPort": 22, "SSHKeyPath": key,
+            "StorePath": home, "EnginePort": 2376,
+        },
+        "HostOptions": { "AuthOptions": {
+            "CertDir": format!(r"{home}\certs"), "CaCertPath": format!(r"{home}\certs\ca.pem"),
+            "ServerCertPath": format!(r"{home}\machines\mc1\server.pem"), "StorePath": format!(r"{home}\machines\mc1"),
+        } },
+    });
+    let name = write_config(&store, "mc1", &record.to_string());
+    let record = store.load(&name).unwrap();
+    let ssh = record.endpoint.clone().and_then(|endpoint| endpoint.ssh).unwrap();
+    assert_eq!(ssh.key, machine_driver::SshKey::File(key.into()));
+    assert_eq!(record.driver.store_path, store.root());
+    assert_eq!(record.driver.config["key"], format!(r"{home}\machines\mc1\id_rsa"));
+}

@@ -18,13 +18,11 @@
 //! [`super::Store::settle`] is for.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::PermissionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{StoreError, atomic, bounded, leftovers};
+use super::{StoreError, atomic, bounded, files, leftovers};
 
 const COMMIT: &str = ".commit";
 
@@ -38,19 +36,14 @@ pub(super) type NewFile<'a> = (&'a str, &'a str, u32);
 pub(super) fn replace(folder: &Path, files: &[NewFile<'_>]) -> Result<(), StoreError> {
     finish(folder)?;
     let failed = |source| StoreError::Write { path: folder.to_owned(), source };
-    let staged = tempfile::Builder::new()
-        .prefix(leftovers::FOLDER_PREFIX)
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir_in(folder)
-        .map_err(failed)?;
-    // Held until the folder is gone: as long as it is, nobody takes it for a dead process's.
-    let opened = File::open(staged.path()).map_err(failed)?;
-    let _ = opened.try_lock();
+    let staged = files::temporary(leftovers::FOLDER_PREFIX, 0o700).tempdir_in(folder).map_err(failed)?;
+    // Until the folder is gone.
+    let _claim = files::Claim::on_folder(staged.path()).map_err(failed)?;
     for (name, text, mode) in files {
         atomic::write(&staged.path().join(name), text.as_bytes(), *mode)?;
     }
     let staged = staged.keep();
-    if let Err(source) = fs::rename(&staged, folder.join(COMMIT)) {
+    if let Err(source) = files::rename(&staged, &folder.join(COMMIT)) {
         let _ = fs::remove_dir_all(&staged);
         return Err(failed(source));
     }
@@ -72,7 +65,7 @@ pub(super) fn finish(folder: &Path) -> Result<(), StoreError> {
     // A certificate and its key are neighbours by name (`cert.pem`, `key.pem`).
     names.sort();
     for name in names {
-        fs::rename(commit.join(&name), folder.join(&name)).map_err(failed)?;
+        files::rename(&commit.join(&name), &folder.join(&name)).map_err(failed)?;
     }
     atomic::sync_folder(folder)?;
     fs::remove_dir(&commit).map_err(failed)?;

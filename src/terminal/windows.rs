@@ -87,6 +87,7 @@ pub(crate) fn understands_escapes(stream: &impl AsHandleRef) -> bool {
 pub(super) struct Console;
 
 impl Console {
+    #[allow(clippy::unnecessary_wraps, reason = "on unix there may be none")]
     pub(super) fn open() -> Option<Self> {
         Some(Self)
     }

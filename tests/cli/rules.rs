@@ -57,8 +57,9 @@ fn no_error_repeats_its_cause() {
 #[test]
 fn settings_alone_read_the_environment() {
     // Where the environment is about something else than what a command is to do.
-    const OTHERS: [(&str, &str); 5] = [
+    const OTHERS: [(&str, &str); 6] = [
         ("src/main.rs", "the command line itself"),
+        ("src/ssh/agent/windows.rs", "the agent, whose variable russh reads elsewhere"),
         ("src/ssh/interactive.rs", "TERM tells the host which terminal is here"),
         ("src/ssh/key.rs", "the keys in ~/.ssh, which OpenSSH tries as well"),
         ("src/store/lock.rs", "who holds the lock is told by its command line"),

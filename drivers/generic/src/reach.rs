@@ -1,6 +1,11 @@
 //! Whether the host is there: its key file, its SSH port, its banner.
 
-use std::{fs, io, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 use machine_driver::DriverError;
 use tokio::{
@@ -33,17 +38,17 @@ pub(crate) fn key_file(path: &str) -> Result<(), DriverError> {
     if !metadata.is_file() || metadata.len() > LARGEST_KEY {
         return Err(DriverError::refused(format!("{path:?} is no SSH key")));
     }
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(DriverError::refused(format!("Permissions {mode:04o} for {path:?} are too open"))
-                .with_hint(format!("Use `chmod 600 {path}`")));
-        }
-    }
-    let text = fs::read(path).map_err(|error| {
+    let unreadable = |error: io::Error| {
         DriverError::refused(format!("Could not read the SSH key {path:?}")).with_source(error)
-    })?;
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    if let Some(exposure) = private_files::exposure(&file).map_err(unreadable)? {
+        let permissions = exposure.permissions();
+        return Err(DriverError::refused(format!("Permissions {permissions} for {path:?} are too open"))
+            .with_hint(format!("Use `{}`", exposure.remedy(Path::new(path)))));
+    }
+    let mut text = Vec::new();
+    file.by_ref().take(LARGEST_KEY).read_to_end(&mut text).map_err(unreadable)?;
     if text.starts_with(b"-----BEGIN ") {
         return Ok(());
     }

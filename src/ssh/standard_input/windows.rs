@@ -96,8 +96,9 @@ fn read_events<'a>(
 ) -> io::Result<&'a [INPUT_RECORD]> {
     let mut count = 0;
     let handle = console.as_raw_handle() as HANDLE;
+    let most = u32::try_from(EVENTS).unwrap_or(0);
     // SAFETY: the handle is never closed, and there is space for `EVENTS` events.
-    let done = unsafe { ReadConsoleInputW(handle, space.as_mut_ptr().cast(), EVENTS as u32, &raw mut count) };
+    let done = unsafe { ReadConsoleInputW(handle, space.as_mut_ptr().cast(), most, &raw mut count) };
     if done == 0 {
         return Err(io::Error::last_os_error());
     }
