@@ -222,3 +222,36 @@ fn what_is_left_is_an_answer_in_both_forms_and_goes_when_it_is_said_so() {
     assert_eq!(objects(&all), [answer("d-2", None, "someone", yes)]);
     assert_eq!(objects(&gc(&["--json"])), Vec::<serde_json::Value>::new());
 }
+
+/// Its provider keeps out whoever was not let in: it is told whom `machine` needs to be let in, after it made the host and
+/// whenever the caller may have moved.
+#[test]
+fn a_driver_with_a_firewall_is_told_whom_to_let_in() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("machine-driver-wall");
+    let hello = r#"{"result":{"contract":2,"info":{"name":"wall","summary":"W","features":{"provisioned":false,"power":true,"login":"none","host_key":"none","adopted":true,"firewall":true}},"flags":[]}}"#;
+    let endpoint = r#"{"result":{"address":"192.0.2.7","engine_port":2376,"url":null,"ssh":{"host":"192.0.2.7","port":2222,"user":"u","key":"generated"}}}"#;
+    let answers = format!(
+        "#!/bin/sh\nread -r request\necho \"$request\" >>\"$HOME/requests\"\ncase $request in\n\
+         *'\"call\":\"hello\"'*) echo '{hello}';;\n*'\"call\":\"endpoint\"'*) echo '{endpoint}';;\n\
+         *'\"call\":\"state\"'*) cat \"$HOME/state\";;\n*) echo '{{\"result\":{{}}}}';;\nesac\n"
+    );
+    fs::write(&program, answers).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let rule = |port: u16| serde_json::json!({ "protocol": "tcp", "ports": [port, port], "from": "caller" });
+    let run = |arguments: &[&str], state: &str| {
+        fs::write(home.path().join("state"), format!("{{\"result\":\"{state}\"}}\n")).unwrap();
+        fs::write(home.path().join("requests"), "").unwrap();
+        machine(home.path(), home.path().to_str().unwrap(), arguments);
+        let requests = fs::read_to_string(home.path().join("requests")).unwrap();
+        let requests: Vec<serde_json::Value> =
+            requests.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let position = |call: &str| requests.iter().position(|request| request["call"] == call);
+        let admitted = position("admit").unwrap_or_else(|| panic!("{arguments:?}: {requests:?}"));
+        assert!(position("create").or_else(|| position("start")).unwrap() < admitted, "{requests:?}");
+        assert_eq!(requests[admitted]["rules"], serde_json::json!([rule(2222), rule(2376)]), "{requests:?}");
+    };
+    run(&["create", "-d", "wall", "mc1"], "Running");
+    run(&["start", "mc1"], "Running");
+    run(&["start", "mc1"], "Stopped");
+}

@@ -286,6 +286,7 @@ async fn make(host: &mut LockedHost<'_>, progress: &dyn Progress) -> Result<(), 
     let view = HostView { login, host_key, ..view };
     driver.create(&view, &mut journal, progress).await.map_err(CreateError::Driver)?;
     host.find_endpoint().await.map_err(CreateError::Driver)?;
+    host.admit(progress).await.map_err(CreateError::Driver)?;
     host.record.state = State::Running;
     Ok(host.enter(Phase::Booting)?)
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use machine_driver::{Driver, DriverError, Features, HostName, HostView, Progress, State};
 
-use super::Context;
+use super::{Context, access};
 use crate::store::{ClientFiles, HostFiles, HostLock, Operation, Phase, Record, RecordJournal, StoreError};
 
 /// The right to change a host, with everything that it takes; the lock is held until this is dropped.
@@ -127,6 +127,13 @@ impl<'a> LockedHost<'a> {
         Ok(moved)
     }
 
+    /// Has the provider let in whoever runs this, from wherever they are now.
+    pub(super) async fn admit(&mut self, progress: &dyn Progress) -> Result<(), DriverError> {
+        let Some(rules) = self.record.endpoint.as_ref().map(access::rules) else { return Ok(()) };
+        let (driver, view, mut journal) = self.at_driver()?;
+        driver.admit(&view, &rules, &mut journal, progress).await
+    }
+
     /// Has the driver see to it that a running host is reached, where it has a say in that, and records where; both may
     /// have changed behind our back. Refuses a host that its driver says is stopped; whether a running one answers is not
     /// asked. Returns whether it is reached elsewhere now.
@@ -148,6 +155,7 @@ impl<'a> LockedHost<'a> {
         if moved {
             self.save()?;
         }
+        self.admit(progress).await?;
         Ok(moved)
     }
 }

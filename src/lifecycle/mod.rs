@@ -4,6 +4,7 @@
 //! same call goes on after any crash. The provider's work is the driver's, Linux is [`crate::provision`]'s, files
 //! are [`crate::store`]'s.
 
+mod access;
 mod authority;
 mod bring_up;
 mod certificates;

@@ -107,6 +107,7 @@ pub async fn power(
     host.record.state = State::Running;
     host.find_endpoint().await?;
     host.save()?;
+    host.admit(progress).await?;
     if host.features()?.provisioned {
         bring_up::bring_up(&mut host, progress).await?;
     }

@@ -165,9 +165,12 @@ pub trait Driver: Send + Sync + Debug {
         self.start(host, journal, progress).await
     }
 
-    /// Lets in what `rules` say, and nothing else of what it let in before: the rules are the whole of what is wanted.
-    /// Called after `create` and whenever the members of the host's cluster or the caller's address change. Rules that
-    /// the driver did not make are left alone. Drivers without [`Features::firewall`] have nothing to open.
+    /// Lets in what `rules` say and what the host's own options say, and nothing else of what it let in before: the rules
+    /// are the whole of what the caller wants. `create` lets nobody in by itself. Called after `create`, after each
+    /// start, and whenever the members of the host's cluster or the caller's address may have changed; told the same
+    /// again, it does nothing. Rules that the driver did not make are left alone. Where nothing is new but the caller's
+    /// address, and that cannot be found out, what is let in stays as it is and that is noted. Drivers without
+    /// [`Features::firewall`] have nothing to open, and succeed.
     async fn admit(
         &self,
         host: &HostView,

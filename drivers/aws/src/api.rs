@@ -20,6 +20,8 @@ pub(crate) enum Reach {
     New(&'static str),
     /// Resources of these kinds that carry our tags.
     Ours(&'static [&'static str]),
+    /// Instances that carry our tags; the security groups that they are given may be anybody's, as at their start.
+    Membership,
     /// Tags, and only while one of these calls makes something.
     WhileMaking(&'static [&'static str]),
     /// AWS' own public parameters.
@@ -120,7 +122,7 @@ calls! {
         Reach::New("key-pair");
     ModifyInstanceAttribute, modify_instance_attribute,
         ec2::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder,
-        Reach::Ours(&["instance", "security-group"]);
+        Reach::Membership;
     RebootInstances, reboot_instances, ec2::reboot_instances::builders::RebootInstancesFluentBuilder,
         Reach::Ours(&["instance"]);
     RevokeSecurityGroupIngress, revoke_security_group_ingress,

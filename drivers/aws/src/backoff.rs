@@ -55,6 +55,21 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// Looks again and again, until something is found or the time is up: what is not in one answer may be in the next.
+    pub(crate) async fn until_found<T, E, F>(mut self, mut look: impl FnMut() -> F) -> Result<Option<T>, E>
+    where
+        F: Future<Output = Result<Option<T>, E>>,
+    {
+        loop {
+            if let Some(found) = look().await? {
+                return Ok(Some(found));
+            }
+            if !self.wait().await {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Pauses; `false`, at once, when the time is up.
     pub(crate) async fn wait(&mut self) -> bool {
         if Instant::now() >= self.until {

@@ -11,14 +11,35 @@ use aws_smithy_http_client::{
 };
 use aws_smithy_runtime_api::client::{http::HttpConnector as _, orchestrator::HttpRequest};
 use aws_smithy_types::byte_stream::ByteStream;
-use machine_driver::DriverError;
+use machine_driver::{DriverError, Network};
+
+use crate::{config::Config, region::Region, rules, state::Plan};
 
 const ANSWER_AT_MOST: Duration = Duration::from_secs(10);
 /// An address is no longer.
 const LONGEST_ANSWER: usize = 128;
 
+/// Who may reach what is for the caller, unless it was said otherwise.
+pub(crate) async fn networks(
+    region: &Region,
+    config: &Config,
+    plan: &Plan,
+) -> Result<Vec<Network>, DriverError> {
+    if !config.open_to.is_empty() {
+        return Ok(config.open_to.clone());
+    }
+    let address = if config.is_private() {
+        let subnet = plan.places.first().map(|place| place.addresses.as_str()).unwrap_or_default();
+        towards(rules::network(subnet)?.address())?
+    } else {
+        let url = config.checkip_url.clone();
+        region.own_addresses.get(url.clone(), Box::pin(public(&url))).await?
+    };
+    Ok(vec![rules::network(&address.to_string())?])
+}
+
 /// Asks the service at `url`, which answers whoever asks with the address that the question came from.
-pub(crate) async fn public(url: &str) -> Result<IpAddr, DriverError> {
+async fn public(url: &str) -> Result<IpAddr, DriverError> {
     let failed = |reason: String| {
         DriverError::failed(format!(
             "Could not find out which address this machine has towards AWS: {reason}"
@@ -51,7 +72,7 @@ pub(crate) async fn public(url: &str) -> Result<IpAddr, DriverError> {
 }
 
 /// The address from which this machine would reach `there`: what its routes say. Nothing is sent.
-pub(crate) fn towards(there: IpAddr) -> Result<IpAddr, DriverError> {
+fn towards(there: IpAddr) -> Result<IpAddr, DriverError> {
     let any = if there.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let look = || {
         let socket = UdpSocket::bind(any)?;

@@ -13,6 +13,7 @@ use crate::{
     error::{Answer as _, ApiError},
     groups,
     region::Region,
+    waiting::Waiting,
     watch::{self, Instance},
 };
 
@@ -34,22 +35,15 @@ pub(crate) async fn instances(
     for id in ids {
         terminate(region, id).await?;
     }
-    let began = std::time::Instant::now();
+    let has_ended = |seen: Option<Instance>| {
+        Ok(seen.is_none_or(|instance| instance.state == InstanceStateName::Terminated).then_some(()))
+    };
     for id in ids {
-        loop {
-            let now = region
-                .watch
-                .next(id)
-                .await
-                .map_err(|error| error.during(format!("Could not look for {id}")))?;
-            if now.is_none_or(|instance| instance.state == InstanceStateName::Terminated) {
-                break;
-            }
-            if began.elapsed() > TERMINATION_AT_MOST {
-                return Err(DriverError::failed(format!("The instance {id} does not end"))
-                    .with_hint("Run the same command again in a while"));
-            }
-        }
+        Waiting::new(region, id, "end", TERMINATION_AT_MOST)
+            .for_one_that_goes()
+            .with_hint("Run the same command again in a while")
+            .until(has_ended)
+            .await?;
     }
     Ok(())
 }
@@ -192,6 +186,6 @@ async fn users(api: &Api, group: &str) -> Result<Vec<String>, ApiError> {
 }
 
 async fn is_unknown(api: &Api, group: &str) -> Result<bool, DriverError> {
-    let found = groups::find(api, "group-id", &[group.to_owned()]).await;
+    let found = groups::find(api, vec![filter("group-id", [group])]).await;
     found.map(|found| found.is_empty()).map_err(|error| error.during(format!("Could not look for {group}")))
 }

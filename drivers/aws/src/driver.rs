@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::{
     backoff::Pace,
+    caller,
     config::{Config, HostKeys},
-    console,
+    console, docker_machine,
     error::ApiError,
     flags, gc, groups, keys, launch, listing, membership, placement, policy, power, record,
     regions::{Regions, scopes},
@@ -54,8 +55,9 @@ impl Aws {
         // An instance that is there was made after its key and its groups.
         if book.made.instance.is_none() {
             keys::ensure(&region.api, host, &config, book, progress).await?;
-            let admitted = book.made.admitted.clone();
-            groups::ensure(&region, host, &config, &plan, &admitted, book, progress).await?;
+            let rules = membership::wanted(&config, book.made.admitted.as_deref().unwrap_or_default());
+            let clusters = membership::clusters(&rules);
+            groups::ensure(&region, host, &config, &plan, &clusters, book, progress).await?;
         }
         launch::ensure(&region, host, &config, &plan, book, progress).await?;
         launch::wait_running(&region, host, &config, book, progress).await
@@ -98,6 +100,8 @@ impl Driver for Aws {
 
     fn features_of(&self, config: &Value) -> Features {
         let mut features = self.info().features;
+        // Whom its group lets in is not ours to say.
+        features.firewall &= !docker_machine::is_its(config);
         let config = Config::from_value(config).ok();
         if config.as_ref().is_some_and(|config| config.host_keys == HostKeys::Console) {
             features.host_key = HostKeySource::Shown;
@@ -145,7 +149,7 @@ impl Driver for Aws {
             groups::named(&region, &config, &plan.vpc).await?;
         }
         if !config.groups_read_only {
-            groups::callers(&region, &config, &plan).await?;
+            caller::networks(&region, &config, &plan).await?;
         }
         launch::rehearse(&region, host, &config, &plan).await?;
         Ok(placement::forecast(&plan))

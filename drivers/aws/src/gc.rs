@@ -74,7 +74,7 @@ async fn ask(api: &Api) -> Result<Vec<Leftover>, ApiError> {
             found.push(leftover(api, KEY_PAIR, name, &pairs(key.tags())));
         }
     }
-    for group in groups::find(api, "tag-key", &[tags::NAME.to_owned()]).await? {
+    for group in groups::find(api, vec![ours()]).await? {
         if let Some(id) = group.group_id() {
             found.push(leftover(api, GROUP, id, &pairs(group.tags())));
         }

@@ -15,7 +15,7 @@ use crate::{
     request::request,
     retries,
     state::{Book, INSTANCE, Launch, Made, Plan, SPOT_REQUEST},
-    tags,
+    waiting::Waiting,
     watch::{self, Instance},
 };
 
@@ -64,33 +64,33 @@ fn attempt(config: &Config, plan: &Plan, launch: Launch) -> String {
     format!("Could not start {market} of the type {} in {zone}", config.instance_type)
 }
 
-/// The instances that carry the host's id.
-pub(crate) async fn tagged(region: &Region, host: &HostView) -> Result<Vec<Instance>, ApiError> {
-    let id = host.id.to_string();
-    let mut found =
-        watch::describe(&region.api, vec![filter(&tags::filter_name(tags::ID), [id.as_str()])]).await?;
-    found.retain(|instance| instance.was_started_for(&id));
-    Ok(found)
+/// Instances that were asked for with some client tokens.
+async fn asked_for(
+    region: &Region,
+    host: &HostView,
+    tokens: impl IntoIterator<Item = String>,
+) -> Result<Vec<Instance>, DriverError> {
+    let by = filter("client-token", tokens);
+    watch::describe(&region.api, vec![by])
+        .await
+        .map_err(|error| error.during(format!("Could not look for the instance of `{}`", host.name)))
 }
 
-/// The instance of an earlier run that lives, looked for until it is found or the time is up.
+/// The instance that lives and that was asked for in one of the ways up to this one, looked for until it is found or the
+/// time is up.
 async fn find(
     region: &Region,
     host: &HostView,
-    mut within: Option<Backoff>,
+    launch: Launch,
+    within: Backoff,
 ) -> Result<Option<Instance>, DriverError> {
-    loop {
-        let found = tagged(region, host)
-            .await
-            .map_err(|error| error.during(format!("Could not look for the instance of `{}`", host.name)))?;
-        if let Some(instance) = found.into_iter().find(|instance| !instance.is_ending()) {
-            return Ok(Some(instance));
-        }
-        let Some(backoff) = &mut within else { return Ok(None) };
-        if !backoff.wait().await {
-            return Ok(None);
-        }
-    }
+    let attempts = (0..=launch.attempt).rev().take(watch::IDS_AT_ONCE);
+    let tokens: Vec<String> = attempts.map(|attempt| token(host, Launch { attempt, ..launch })).collect();
+    let look = || async {
+        let found = asked_for(region, host, tokens.clone()).await?;
+        Ok(found.into_iter().find(|instance| !instance.is_ending()))
+    };
+    within.until_found(look).await
 }
 
 /// Makes sure that there is an instance, and records its id.
@@ -117,8 +117,11 @@ pub(crate) async fn ensure(
         book.made.instance = None;
         use_another_token(book, book.made.launch.unwrap_or_else(|| first_launch(config)));
         book.save().await?;
-    } else if unsure && let Some(found) = find(region, host, None).await? {
-        return adopt(host, book, &found).await;
+    } else if unsure {
+        let launch = book.made.launch.unwrap_or_else(|| first_launch(config));
+        if let Some(found) = find(region, host, launch, region.pace.up_to(Duration::ZERO)).await? {
+            return adopt(host, book, &found).await;
+        }
     }
     loop {
         let launch = book.made.launch.unwrap_or_else(|| first_launch(config));
@@ -142,14 +145,20 @@ pub(crate) async fn ensure(
         unsure |= !is_refused;
         let failed = || attempt(config, plan, launch);
         let Some(next) = next_launch(config, plan, launch, &error) else {
-            if unsure {
-                return Err(may_run(host, error, failed()));
+            if !unsure {
+                book.gone(INSTANCE, host.name.as_str()).await?;
+                return Err(error.during(failed()));
             }
-            book.gone(INSTANCE, host.name.as_str()).await?;
-            return Err(error.during(failed()));
+            // Nobody gives up what may be there, and be listed in a moment.
+            progress.step("Looking for an instance that may have been started");
+            return match find(region, host, launch, region.pace.for_consistency()).await {
+                Ok(Some(found)) => adopt(host, book, &found).await,
+                // Why it was not started tells more than why it cannot be looked for.
+                Ok(None) | Err(_) => Err(may_run(host, error, failed())),
+            };
         };
         // Another token would make another instance.
-        if unsure && let Some(found) = find(region, host, Some(region.pace.for_consistency())).await? {
+        if unsure && let Some(found) = find(region, host, launch, region.pace.for_consistency()).await? {
             return adopt(host, book, &found).await;
         }
         let instead = if next.spot == launch.spot {
@@ -184,25 +193,20 @@ fn use_another_token(book: &mut Book<'_>, launch: Launch) {
 /// The instance for whose token AWS says that there is one: lists show it sooner or later, and no other is asked for
 /// before. `None`: it has ended.
 async fn of_token(region: &Region, host: &HostView, launch: Launch) -> Result<Option<Instance>, DriverError> {
-    let mut backoff = region.pace.for_consistency();
-    loop {
-        let found =
-            watch::describe(&region.api, vec![filter("client-token", [token(host, launch)])]).await.map_err(
-                |error| error.during(format!("Could not look for the instance of `{}`", host.name)),
-            )?;
-        if let Some(instance) = found.into_iter().next() {
-            return Ok(Some(instance).filter(|instance| !instance.is_ending()));
-        }
-        if !backoff.wait().await {
-            return Err(DriverError::unknown(format!(
-                "AWS says that it has started an instance of `{}` before, and does not list it",
-                host.name
-            ))
-            .with_hint(format!(
-                "Run the same command again in some minutes, or begin anew after `machine rm {}`",
-                host.name
-            )));
-        }
+    let look = || async {
+        let found = asked_for(region, host, [token(host, launch)]).await?;
+        Ok::<_, DriverError>(found.into_iter().next())
+    };
+    match region.pace.for_consistency().until_found(look).await? {
+        Some(instance) => Ok(Some(instance).filter(|instance| !instance.is_ending())),
+        None => Err(DriverError::unknown(format!(
+            "AWS says that it has started an instance of `{}` before, and does not list it",
+            host.name
+        ))
+        .with_hint(format!(
+            "Run the same command again in some minutes, or begin anew after `machine rm {}`",
+            host.name
+        ))),
     }
 }
 
@@ -268,6 +272,7 @@ async fn run(
 
 async fn adopt(host: &HostView, book: &mut Book<'_>, instance: &Instance) -> Result<(), DriverError> {
     book.made.instance = Some(instance.id.clone());
+    book.made.joined.clone_from(&instance.groups);
     book.made(INSTANCE, host.name.as_str(), Some(&instance.id)).await?;
     note_spot_request(book, instance).await
 }
@@ -318,43 +323,35 @@ pub(crate) async fn wait_running(
 ) -> Result<(), DriverError> {
     let id = instance_id(host, &book.made)?;
     progress.step("Waiting for the instance to run");
-    let began = std::time::Instant::now();
-    loop {
-        let found = region
-            .watch
-            .find(&id, region.pace.for_consistency())
-            .await
-            .map_err(|error| error.during(format!("Could not look for the instance {id}")))?;
-        let Some(instance) = found else { return Err(gone(host, &id)) };
+    let waiting = Waiting::new(region, &id, "run", START_AT_MOST).for_a_new_one();
+    let judge = |seen: Option<Instance>| {
+        let instance = seen.ok_or_else(|| gone(host, &id))?;
         match &instance.state {
-            InstanceStateName::Running if has_its_address(config, &instance) => {
-                take_addresses(&mut book.made, &instance);
-                book.save().await?;
-                return note_spot_request(book, &instance).await;
-            }
-            InstanceStateName::Running | InstanceStateName::Pending => {}
+            InstanceStateName::Running if has_its_address(config, &instance) => Ok(Some(instance)),
+            InstanceStateName::Running | InstanceStateName::Pending => Ok(None),
             // An answer may be older than the start; nothing comes back from an end.
             InstanceStateName::Stopped | InstanceStateName::Stopping
-                if began.elapsed() < region.pace.consistency => {}
+                if waiting.lasts() < region.pace.consistency =>
+            {
+                Ok(None)
+            }
             state => {
                 let reason = instance.reason.clone().unwrap_or_else(|| "AWS does not say why".into());
-                return Err(DriverError::failed(format!(
+                Err(DriverError::failed(format!(
                     "The instance {id} became {} while it started: {reason}",
                     state.as_str()
                 ))
                 .with_hint(format!(
                     "`machine create {0}` tries another one, `machine rm {0}` undoes it",
                     host.name
-                )));
+                )))
             }
         }
-        if began.elapsed() > START_AT_MOST {
-            return Err(DriverError::failed(format!(
-                "The instance {id} does not run after {} minutes",
-                START_AT_MOST.as_secs() / 60
-            )));
-        }
-    }
+    };
+    let instance = waiting.until(judge).await?;
+    take_addresses(&mut book.made, &instance);
+    book.save().await?;
+    note_spot_request(book, &instance).await
 }
 
 /// The instance's id, or why there is none.
@@ -365,7 +362,12 @@ pub(crate) fn instance_id(host: &HostView, made: &Made) -> Result<String, Driver
     })
 }
 
-pub(crate) fn gone(host: &HostView, id: &str) -> DriverError {
+/// An instance that was looked for, if it lives.
+pub(crate) fn living(host: &HostView, id: &str, found: Option<Instance>) -> Result<Instance, DriverError> {
+    found.filter(|instance| !instance.is_ending()).ok_or_else(|| gone(host, id))
+}
+
+fn gone(host: &HostView, id: &str) -> DriverError {
     DriverError::gone(format!("The instance {id} of `{}` is gone: it was terminated", host.name))
         .with_hint(format!("Remove the host with `machine rm {}` and create it again", host.name))
 }

@@ -26,6 +26,7 @@ mod flags;
 mod gc;
 mod groups;
 mod image;
+mod ingress;
 mod keys;
 mod launch;
 mod listing;
@@ -44,6 +45,7 @@ mod rules;
 mod state;
 mod tags;
 mod user_data;
+mod waiting;
 mod watch;
 
 pub use backoff::Pace;

@@ -65,6 +65,14 @@ pub(crate) fn document() -> Value {
                 }));
                 statements.push(json!({ "Effect": "Allow", "Action": action, "Resource": LAUNCHED_WITH }));
             }
+            Reach::Membership => {
+                statements.push(json!({
+                    "Effect": "Allow", "Action": action, "Resource": arn("instance"),
+                    "Condition": tagged_before(),
+                }));
+                statements
+                    .push(json!({ "Effect": "Allow", "Action": action, "Resource": arn("security-group") }));
+            }
             Reach::WhileMaking(calls) => statements.push(json!({
                 "Effect": "Allow", "Action": action, "Resource": "arn:aws:ec2:*:*:*/*",
                 "Condition": { "StringEquals": { "ec2:CreateAction": calls } },
@@ -115,6 +123,7 @@ mod tests {
             include_str!("gc.rs"),
             include_str!("groups.rs"),
             include_str!("image.rs"),
+            include_str!("ingress.rs"),
             include_str!("keys.rs"),
             include_str!("launch.rs"),
             include_str!("membership.rs"),

@@ -18,9 +18,10 @@ use crate::{
     api::Call,
     config::Config,
     error::{Answer as _, ApiError},
-    groups, launch,
+    launch,
     region::Region,
     state::{Book, SPOT_REQUEST},
+    waiting::Waiting,
     watch::Instance,
 };
 
@@ -39,10 +40,9 @@ pub(crate) async fn start(
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
     let id = launch::instance_id(host, &book.made)?;
-    follow_caller(region, host, config, book, progress).await?;
-    let began = Instant::now();
+    let waiting = until_stopped(region, &id);
     loop {
-        let instance = known(region, host, &id).await?;
+        let instance = launch::living(host, &id, waiting.next().await?)?;
         progress.step("Starting the instance");
         let answer = region
             .api
@@ -59,7 +59,6 @@ pub(crate) async fn start(
                     break;
                 }
                 progress.step("Waiting until the instance has stopped");
-                bounded(began, &id, "stop")?;
             }
             // One-time spot instances run or are gone; they cannot be started.
             Err(error) if is_spot_refusal(&error) && instance.state == InstanceStateName::Running => break,
@@ -105,10 +104,11 @@ pub(crate) async fn stop(
     let change = answer.stopping_instances().iter().find(|change| change.instance_id() == Some(id.as_str()));
     let now = change.and_then(|change| change.current_state()?.name());
     if now != Some(&InstanceStateName::Stopped) {
-        let began = Instant::now();
-        while known(region, host, &id).await?.state != InstanceStateName::Stopped {
-            bounded(began, &id, "stop")?;
-        }
+        let has_stopped = |seen| {
+            let instance = launch::living(host, &id, seen)?;
+            Ok((instance.state == InstanceStateName::Stopped).then_some(()))
+        };
+        until_stopped(region, &id).until(has_stopped).await?;
     }
     book.made.public_address = None;
     book.save().await
@@ -126,7 +126,6 @@ pub(crate) async fn restart(
     if known(region, host, &id).await?.state != InstanceStateName::Running {
         return start(region, host, config, book, progress).await;
     }
-    follow_caller(region, host, config, book, progress).await?;
     progress.step("Rebooting the instance");
     let answer = region
         .api
@@ -149,28 +148,9 @@ pub(crate) async fn restart(
     launch::wait_running(region, host, config, book, progress).await
 }
 
-/// Lets the caller in from where it is now, and no more from where it was: people move with their laptops. That this
-/// cannot be found out is no reason not to start a host.
-async fn follow_caller(
-    region: &Region,
-    host: &HostView,
-    config: &Config,
-    book: &mut Book<'_>,
-    progress: &dyn Progress,
-) -> Result<(), DriverError> {
-    let Some(plan) = book.made.plan.clone().filter(|_| !config.groups_read_only) else { return Ok(()) };
-    match groups::are_current(region, config, &plan, &book.made).await {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            progress.step("Letting this machine in from where it is now");
-            let admitted = book.made.admitted.clone();
-            groups::ensure(region, host, config, &plan, &admitted, book, progress).await
-        }
-        Err(error) => {
-            progress.note(&format!("{error}; the security group stays as it is"));
-            Ok(())
-        }
-    }
+/// A stop that is under way.
+fn until_stopped<'a>(region: &'a Region, id: &'a str) -> Waiting<'a> {
+    Waiting::new(region, id, "stop", STOP_AT_MOST).with_hint("`machine kill` stops it by force")
 }
 
 /// The instance of a host, of which AWS must know.
@@ -179,10 +159,7 @@ async fn known(region: &Arc<Region>, host: &HostView, id: &str) -> Result<Instan
         region.watch.find(id, region.pace.for_absence()).await.map_err(|error| {
             error.during(format!("Could not look for the instance {id} of `{}`", host.name))
         })?;
-    match found {
-        Some(instance) if !instance.is_ending() => Ok(instance),
-        _ => Err(launch::gone(host, id)),
-    }
+    launch::living(host, id, found)
 }
 
 fn is_spot_refusal(error: &ApiError) -> bool {
@@ -197,17 +174,6 @@ async fn failed(region: &Arc<Region>, host: &HostView, id: &str, error: ApiError
         return gone;
     }
     error.during(format!("Could not {what} the instance {id} of `{}`", host.name))
-}
-
-fn bounded(began: Instant, id: &str, what: &str) -> Result<(), DriverError> {
-    if began.elapsed() < STOP_AT_MOST {
-        return Ok(());
-    }
-    Err(DriverError::failed(format!(
-        "The instance {id} does not {what} after {} minutes",
-        STOP_AT_MOST.as_secs() / 60
-    ))
-    .with_hint("`machine kill` stops it by force"))
 }
 
 /// Waits until nobody answers on the SSH port, so that whoever waits for SSH next does not meet the old boot.

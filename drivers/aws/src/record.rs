@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     config::Config,
-    docker_machine,
+    docker_machine, rules,
     state::{Book, Made},
 };
 
@@ -25,7 +25,20 @@ pub(crate) fn made(host: &HostView, state: &Value) -> Result<Made, DriverError> 
     if state.is_null() && docker_machine::is_its(&host.config) {
         return Ok(docker_machine::made(&host.config));
     }
-    parse_state(state)
+    let made: Made = parse_state(state)?;
+    if made.let_in.is_empty() { Ok(made) } else { Ok(with_rules(made, &config(host)?)) }
+}
+
+/// Earlier versions recorded whom they let in, and knew on which ports: read as the rules that they made, which are ours to
+/// take back.
+fn with_rules(mut made: Made, config: &Config) -> Made {
+    let let_in = std::mem::take(&mut made.let_in);
+    if made.own_group.is_some() && made.rules.is_empty() {
+        let mut rules = rules::for_callers_once(config.ssh_port, config.swarm_manager);
+        rules.extend(rules::for_open_ports(&config.open_ports));
+        made.rules = rules::from_networks(&rules, &let_in);
+    }
+    made
 }
 
 /// The host's state with its journal.

@@ -1,6 +1,11 @@
 //! One account in one region, as seen by one run of the program: the API, and what was asked once for all hosts.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_config::{
     BehaviorVersion, Region as RegionName, profile::ProfileFileCredentialsProvider, retry::RetryConfig,
@@ -37,6 +42,8 @@ pub(crate) struct Region {
     pub(crate) named_groups: Memo<(Vec<String>, String), Vec<String>>,
     pub(crate) own_addresses: Memo<String, IpAddr>,
     pub(crate) rehearsals: Memo<String, ()>,
+    /// Security groups that were made by this very run, and that nothing was done with yet.
+    new_groups: Mutex<HashSet<String>>,
 }
 
 impl Region {
@@ -81,6 +88,26 @@ impl Region {
             named_groups: Memo::default(),
             own_addresses: Memo::default(),
             rehearsals: Memo::default(),
+            new_groups: Mutex::default(),
         }))
+    }
+
+    fn new_groups(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.new_groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a security group that was made a moment ago.
+    pub(crate) fn note_new_group(&self, id: &str) {
+        self.new_groups().insert(id.to_owned());
+    }
+
+    /// Whether a security group is known to be there, and empty, without asking.
+    pub(crate) fn is_new_group(&self, id: &str) -> bool {
+        self.new_groups().contains(id)
+    }
+
+    /// From now on AWS has to be asked what a security group lets in.
+    pub(crate) fn use_group(&self, id: &str) {
+        self.new_groups().remove(id);
     }
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use aws_sdk_ec2::types::{InstanceStateName, SecurityGroup, SpotInstanceRequest, SpotInstanceState};
+use futures_util::future::try_join4;
 use machine_driver::{DriverError, HostView, Progress};
 
 use crate::{
@@ -105,27 +106,43 @@ async fn look(api: &Api, host: &HostView, recorded: &Recorded) -> Result<Found, 
         Ok::<_, ApiError>(found)
     };
     let own_groups = async {
-        let mut found = ids(groups::find(api, &by, std::slice::from_ref(&id)).await?);
+        let mut found = ids(groups::find(api, vec![filter(&by, [id.as_str()])]).await?);
         if let Some(known) = recorded.own_group.1.clone().filter(|known| !found.contains(known)) {
-            found.extend(ids(groups::find(api, "group-id", &[known]).await?));
+            found.extend(ids(groups::find(api, vec![filter("group-id", [known])]).await?));
         }
         Ok(found)
     };
-    let shared_groups = async {
-        let names: Vec<String> = recorded.shared_groups.iter().map(|(name, _)| name.clone()).collect();
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = groups::find(api, &tags::filter_name(tags::NAME), &names).await?;
-        let named = |group: SecurityGroup| Some((group.group_name?, group.group_id?));
-        Ok(found.into_iter().filter_map(named).collect())
-    };
+    let shared_groups = shared_groups(api, host, recorded);
     let (instances, own_groups, shared_groups, key_pairs) =
-        futures_util::try_join!(instances, own_groups, shared_groups, key_pairs(api, recorded))?;
+        try_join4(instances, own_groups, shared_groups, key_pairs(api, recorded)).await?;
     let mut requests = recorded.spot_requests.clone();
     requests.extend(instances.iter().filter_map(|instance| instance.spot_request.clone()));
     let spot_requests = open_requests(api, requests).await?;
     Ok(Found { instances, spot_requests, key_pairs, own_groups, shared_groups })
+}
+
+/// The groups that the host shares: those that are recorded, and those of their names that its store made. One of
+/// another store may have the same name.
+async fn shared_groups(
+    api: &Api,
+    host: &HostView,
+    recorded: &Recorded,
+) -> Result<Vec<(String, String)>, ApiError> {
+    if recorded.shared_groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = recorded.shared_groups.iter().map(|(name, _)| name.as_str());
+    let known: Vec<&str> = recorded.shared_groups.iter().filter_map(|(_, id)| id.as_deref()).collect();
+    let mut found = groups::find(api, vec![filter(&tags::filter_name(tags::NAME), names)]).await?;
+    found.retain(|group| {
+        tags::are_of_shared(group.tags(), host) || group.group_id().is_some_and(|id| known.contains(&id))
+    });
+    let missing = known.iter().filter(|id| !found.iter().any(|group| group.group_id() == Some(**id)));
+    let missing: Vec<&str> = missing.copied().collect();
+    if !missing.is_empty() {
+        found.extend(groups::find(api, vec![filter("group-id", missing)]).await?);
+    }
+    Ok(found.into_iter().filter_map(|group| Some((group.group_name?, group.group_id?))).collect())
 }
 
 fn ids(groups: Vec<SecurityGroup>) -> Vec<String> {

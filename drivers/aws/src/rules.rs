@@ -113,8 +113,13 @@ fn one(protocol: Protocol, port: u16, from: Source) -> Rule {
     Rule { protocol, ports: (port, port), from }
 }
 
-/// What whoever works with the host needs: SSH, the engine, and the swarm's port on a manager.
-pub(crate) fn for_callers(ssh_port: u16, manager: bool) -> Vec<Rule> {
+/// What whoever works with a manager of a swarm needs, besides what every host is reached by.
+pub(crate) fn for_managers() -> Vec<Rule> {
+    vec![one(Protocol::Tcp, MANAGER_PORT, Source::Caller)]
+}
+
+/// What earlier versions let their callers in on by themselves.
+pub(crate) fn for_callers_once(ssh_port: u16, manager: bool) -> Vec<Rule> {
     let ports = [Some(ssh_port), Some(ENGINE_PORT), manager.then_some(MANAGER_PORT)];
     ports.into_iter().flatten().map(|port| one(Protocol::Tcp, port, Source::Caller)).collect()
 }
@@ -154,17 +159,10 @@ pub(crate) fn from_networks(rules: &[Rule], callers: &[Network]) -> BTreeSet<Rul
     resolved
 }
 
-/// The rules for the members of each cluster that is named.
-pub(crate) fn by_cluster(rules: &[Rule]) -> Vec<(String, BTreeSet<Rule>)> {
-    let mut clusters: Vec<(String, BTreeSet<Rule>)> = Vec::new();
-    for rule in rules {
-        let Source::Members(name) = &rule.from else { continue };
-        match clusters.iter_mut().find(|(known, _)| known == name) {
-            Some((_, rules)) => drop(rules.insert(rule.clone())),
-            None => clusters.push((name.clone(), BTreeSet::from([rule.clone()]))),
-        }
-    }
-    clusters
+/// The rules for the members of one cluster.
+pub(crate) fn of_members(rules: &[Rule], cluster: &str) -> BTreeSet<Rule> {
+    let is_its = |rule: &&Rule| matches!(&rule.from, Source::Members(name) if name == cluster);
+    rules.iter().filter(is_its).cloned().collect()
 }
 
 /// What a rule is for, as people read it in AWS' console.
@@ -243,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_caller_reaches_a_plain_host() {
+    fn what_is_for_the_caller_is_for_nobody_else() {
         let me = networks(&["198.51.100.4"]);
-        let rules = from_networks(&for_callers(22, false), &me);
+        let rules = from_networks(&for_callers_once(22, false), &me);
         assert_eq!(rules.iter().map(|rule| rule.ports.0).collect::<Vec<_>>(), [22, 2376]);
         assert!(rules.iter().all(|rule| rule.from == Source::Network(me[0])));
-        assert_eq!(for_callers(22, true).len(), 3);
+        assert_eq!(for_callers_once(22, true).len(), 3);
     }
 
     /// AWS refuses a call that holds one twice.
@@ -256,7 +254,7 @@ mod tests {
     fn a_rule_that_is_named_twice_is_there_once() {
         let ports: Vec<OpenPort> =
             ["80", "80/tcp", "22/tcp@198.51.100.4"].map(|t| t.parse().unwrap()).to_vec();
-        let mut rules = for_callers(22, false);
+        let mut rules = for_callers_once(22, false);
         rules.extend(for_open_ports(&ports));
         assert_eq!(from_networks(&rules, &networks(&["198.51.100.4"])).len(), 4);
     }
@@ -265,9 +263,8 @@ mod tests {
     fn members_let_only_members_in() {
         let rules = for_members("prod");
         assert!(from_networks(&rules, &networks(&["198.51.100.4"])).is_empty());
-        let clusters = by_cluster(&rules);
-        assert_eq!(clusters.len(), 1);
-        assert_eq!((clusters[0].0.as_str(), clusters[0].1.len()), ("prod", 5));
+        assert_eq!(of_members(&rules, "prod").len(), 5);
+        assert!(of_members(&rules, "test").is_empty());
     }
 
     #[test]
@@ -283,7 +280,7 @@ mod tests {
     #[test]
     fn a_rule_is_found_among_what_aws_has_joined() {
         let mut rules: Vec<Rule> =
-            from_networks(&for_callers(22, false), &networks(&["198.51.100.4", "2001:db8::/32"]))
+            from_networks(&for_callers_once(22, false), &networks(&["198.51.100.4", "2001:db8::/32"]))
                 .into_iter()
                 .collect();
         rules.extend(for_members("prod"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use machine_driver::Rule;
+use machine_driver::{Network, Rule};
 use serde::{Deserialize, Serialize};
 
 /// Kinds in the journal.
@@ -26,6 +26,9 @@ pub(crate) struct Made {
     /// All security groups of the instance, by id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) groups: Vec<String>,
+    /// The groups that the instance was seen in last.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) joined: BTreeSet<String>,
     /// The host's own group among them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) own_group: Option<String>,
@@ -35,9 +38,15 @@ pub(crate) struct Made {
     /// What was about to be let in as well, and may be by now.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) opening: BTreeSet<Rule>,
-    /// What was last asked to be let in, besides what the options say.
+    /// What was let in because of us once and was taken back, the latest last: AWS may go on listing it for a while.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) admitted: Vec<Rule>,
+    pub(crate) closed: Vec<Rule>,
+    /// What was last asked to be let in, besides what the options say. `None`: nobody was let in yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admitted: Option<Vec<Rule>>,
+    /// In records of earlier versions: who was let in. [`crate::record`] reads it as `rules`; it is not written any more.
+    #[serde(skip_serializing)]
+    pub(crate) let_in: Vec<Network>,
     /// How the instance is asked for; changes when capacity is looked for elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) launch: Option<Launch>,

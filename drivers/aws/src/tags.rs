@@ -26,8 +26,15 @@ pub(crate) fn name_of_ours(host: &HostView) -> String {
     format!("machine-{}-{}", host.name, &id[..8])
 }
 
-/// What the security group of a swarm's members is called.
-pub(crate) fn name_of_shared(swarm: &str) -> String {
+/// What the security group of a swarm's members is called. The store's id keeps two stores with a swarm of the same name
+/// apart: members of the one have no business with those of the other.
+pub(crate) fn name_of_shared(swarm: &str, owner: &str) -> String {
+    let owner: String = owner.chars().take(8).collect();
+    format!("{}-{owner}", old_name_of_shared(swarm))
+}
+
+/// What earlier versions called it.
+pub(crate) fn old_name_of_shared(swarm: &str) -> String {
     format!("machine-swarm-{swarm}")
 }
 
@@ -48,6 +55,21 @@ pub(crate) fn of_shared(host: &HostView, name: &str) -> Vec<Tag> {
         (SHARED.to_owned(), "true".to_owned()),
         (OWNER.to_owned(), host.owner.clone()),
     ]))
+}
+
+/// The value of a tag among those of a resource.
+pub(crate) fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
+    tags.iter().find(|tag| tag.key() == Some(key))?.value()
+}
+
+/// Whether these are the tags of something that a host has for itself.
+pub(crate) fn are_of_host(tags: &[Tag], host: &HostView) -> bool {
+    value(tags, ID) == Some(host.id.to_string().as_str())
+}
+
+/// Whether these are the tags of something that hosts of this host's store share.
+pub(crate) fn are_of_shared(tags: &[Tag], host: &HostView) -> bool {
+    value(tags, SHARED).is_some() && value(tags, OWNER) == Some(host.owner.as_str())
 }
 
 fn listed(tags: BTreeMap<String, String>) -> Vec<Tag> {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A filter takes no more values.
-const IDS_AT_ONCE: usize = 200;
+pub(crate) const IDS_AT_ONCE: usize = 200;
 const PAGE: i32 = 1000;
 
 /// An instance, as far as it matters here.
@@ -141,14 +141,7 @@ impl Watch {
     }
 
     /// The instance as AWS knows it now. `None` only if it is in none of the answers of a while.
-    pub(crate) async fn find(&self, id: &str, mut within: Backoff) -> Answer {
-        loop {
-            if let Some(instance) = self.next(id).await? {
-                return Ok(Some(instance));
-            }
-            if !within.wait().await {
-                return Ok(None);
-            }
-        }
+    pub(crate) async fn find(&self, id: &str, within: Backoff) -> Answer {
+        within.until_found(|| self.next(id)).await
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     spot::SpotRequest,
     tokens::Tokens,
     vm::Vm,
+    xml::Element,
 };
 
 /// Everything.
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) born: HashMap<String, Instant>,
     /// Instances and spot requests that ended so long ago that nothing is known of them.
     pub(crate) forgotten: BTreeSet<String>,
+    /// What was last shown of the rules of a security group, by its id.
+    pub(crate) shown_rules: HashMap<String, Element>,
     pub(crate) regions: BTreeSet<String>,
     pub(crate) calls: Vec<Record>,
     pub(crate) call_count: u64,

@@ -13,7 +13,7 @@ use crate::{
     amis,
     bench::{Bench, now},
     call::Call,
-    faults::ApiError,
+    faults::{ApiError, ListFault},
     filters,
     form::Form,
     groups, launch,
@@ -51,8 +51,8 @@ const LISTS: [(&str, &str); 4] = [
     ("DescribeSpotInstanceRequests", "spotInstanceRequestSet"),
 ];
 
-/// Answers a call. `blank`: a list is empty.
-pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call, blank: bool) -> Result<Answer> {
+/// Answers a call.
+pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call, fault: ListFault) -> Result<Answer> {
     if let Some(error) = unseen(bench, call) {
         return Ok(reply::error(call, &error));
     }
@@ -90,9 +90,10 @@ pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call, blank: bool) -> Resu
             }
         }
         "DescribeSecurityGroups" => {
-            let state = bench.lock();
+            let mut state = bench.lock();
             if let Some(set) = reply.child_mut("securityGroupInfo") {
                 set.children.retain(|item| !item.value("groupId").is_some_and(|id| state.is_unseen(id)));
+                groups::show_rules(&mut set.children, &mut state.shown_rules, fault == ListFault::Stale);
             }
         }
         "DescribeKeyPairs" => {
@@ -105,7 +106,7 @@ pub(crate) async fn answer(bench: &Arc<Bench>, call: &Call, blank: bool) -> Resu
         _ => {}
     }
     let list = LISTS.iter().find(|(action, _)| *action == call.action);
-    if let Some((_, list)) = list.filter(|_| blank) {
+    if let Some((_, list)) = list.filter(|_| fault == ListFault::Blank) {
         reply.set(Element::new(list));
     }
     Ok(reply::xml(&reply))

@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     lose_next: BTreeMap<String, u32>,
     /// How many of the next lists that an action answers with are empty: they are older than what they would show.
     blank_next: BTreeMap<String, u32>,
+    /// How many of the next lists of security groups show the rules that the list before them showed.
+    stale_next: BTreeMap<String, u32>,
     /// Every call takes this much longer. Milliseconds.
     pub(crate) delay_ms: u64,
     /// How long a new instance, security group or key pair is not found. Milliseconds.
@@ -91,8 +93,19 @@ pub(crate) struct Verdict {
     /// The answer, in place of the emulator's.
     pub(crate) error: Option<ApiError>,
     pub(crate) lose: bool,
-    /// A list is empty.
-    pub(crate) blank: bool,
+    /// What becomes of a list.
+    pub(crate) list: ListFault,
+}
+
+/// How a list is older than what it would show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ListFault {
+    #[default]
+    None,
+    /// It is empty.
+    Blank,
+    /// Security groups have the rules that the list before showed.
+    Stale,
 }
 
 impl Faults {
@@ -112,8 +125,16 @@ impl Faults {
                 message: "Request limit exceeded.".to_owned(),
             })
         });
-        let blank = error.is_none() && use_up(&mut self.blank_next, &call.action);
-        Verdict { error, lose, blank }
+        let list = if error.is_some() {
+            ListFault::None
+        } else if use_up(&mut self.blank_next, &call.action) {
+            ListFault::Blank
+        } else if use_up(&mut self.stale_next, &call.action) {
+            ListFault::Stale
+        } else {
+            ListFault::None
+        };
+        Verdict { error, lose, list }
     }
 
     fn planned(&mut self, call: &Call, zone: Option<&str>) -> Option<ApiError> {

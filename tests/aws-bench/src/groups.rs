@@ -1,6 +1,10 @@
 //! Security groups: which ports they let in from here, and making it so for VMs that run.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use anyhow::Result;
 
@@ -44,6 +48,18 @@ fn contains_this_machine(range: &str) -> bool {
     };
     let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length)).unwrap_or(0);
     u32::from(network) & mask == u32::from(Ipv4Addr::LOCALHOST) & mask
+}
+
+/// Remembers what is shown of the rules of groups. `stale`: they are shown as they were shown last.
+pub(crate) fn show_rules(groups: &mut [Element], shown: &mut HashMap<String, Element>, stale: bool) {
+    for group in groups {
+        let Some(id) = group.value("groupId").map(str::to_owned) else { continue };
+        let rules = group.child("ipPermissions").cloned().unwrap_or_else(|| Element::new("ipPermissions"));
+        match shown.get(&id).filter(|_| stale) {
+            Some(before) => group.set(before.clone()),
+            None => drop(shown.insert(id, rules)),
+        }
+    }
 }
 
 /// The ports that groups let in now.

@@ -186,6 +186,14 @@ fn needs(call: &Call) -> Vec<Need> {
                 let vpc = call.form.get("VpcId").unwrap_or("vpc-default");
                 needs.push(need(arn(call, "vpc", vpc), Context::new()));
             }
+            ("ec2", "ModifyInstanceAttribute") => {
+                needs.extend(call.form.get("InstanceId").map(|id| existing("instance", id)));
+                needs.extend(call.form.list("GroupId").iter().map(|id| existing("security-group", id)));
+                for number in call.form.numbers("BlockDeviceMapping") {
+                    let volume = call.form.get(&format!("BlockDeviceMapping.{number}.Ebs.VolumeId"));
+                    needs.extend(volume.map(|id| existing("volume", id)));
+                }
+            }
             ("ec2", "ImportKeyPair") => {
                 let name = call.form.get("KeyName").unwrap_or_default();
                 needs.push(need(arn(call, "key-pair", name), asked(&call.form, "key-pair")));
@@ -357,6 +365,21 @@ mod tests {
             needs.iter().map(tagged).collect::<Vec<_>>(),
             [true, false, false, false, false, true, false]
         );
+    }
+
+    #[test]
+    fn a_change_of_groups_is_about_the_instance_and_each_group() {
+        let form = Form::of(&[("InstanceId", "i-1"), ("GroupId.1", "sg-1"), ("GroupId.2", "sg-2")]);
+        let call = Call {
+            service: "ec2".to_owned(),
+            region: "r".to_owned(),
+            action: "ModifyInstanceAttribute".to_owned(),
+            form,
+            json: Value::Null,
+        };
+        let resources: Vec<String> = needs(&call).into_iter().map(|need| need.resource).collect();
+        let arn = |rest: &str| format!("arn:aws:ec2:r:123456789012:{rest}");
+        assert_eq!(resources, ["instance/i-1", "security-group/sg-1", "security-group/sg-2"].map(arn));
     }
 
     #[test]

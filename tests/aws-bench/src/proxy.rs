@@ -156,7 +156,7 @@ async fn judged(
         return Ok(parameter(call, name, ami.id));
     }
     if call.service == "ec2" && !call.action.is_empty() {
-        return ec2::answer(bench, call, verdict.blank).await;
+        return ec2::answer(bench, call, verdict.list).await;
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     bench

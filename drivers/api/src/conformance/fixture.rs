@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use super::{Resource, Suite, Violation, chain, violated};
 use crate::{
     DriverError, Endpoint, Entry, HostId, HostName, HostView, Journal, JournalError, MemoryJournal, Options,
-    Silent, State,
+    Rule, Silent, State,
 };
 
 /// The store that the suite's hosts belong to.
 const OWNER: &str = "6f0e7c1a-5d2b-4f6e-9c3a-2b8d4e1f0a57";
 
-const CALL: &str = "A call that can work does, within its time";
+pub(super) const CALL: &str = "A call that can work does, within its time";
 
 /// The calls that the suite makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,24 @@ impl Host<'_> {
             Ok(answer) => Ok(answer),
             Err(_) => violated(CALL, format!("`{call:?}` did not come back within {limit:?}")),
         }
+    }
+
+    /// Tells the driver whom to let in, within the suite's limit.
+    pub(super) async fn admit(&mut self, rules: &[Rule]) -> Result<Result<(), DriverError>, Violation> {
+        let view = self.view();
+        let Self { suite, journal, .. } = self;
+        let told = suite.driver.admit(&view, rules, journal, &Silent);
+        match tokio::time::timeout(suite.limit, told).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => violated(CALL, format!("`admit` did not come back within {:?}", suite.limit)),
+        }
+    }
+
+    /// What is let in now, in order, where that can be seen.
+    pub(super) async fn let_in(&self) -> Vec<Rule> {
+        let mut rules = self.suite.inventory.let_in(&self.view()).await.unwrap_or_default();
+        rules.sort();
+        rules
     }
 
     /// A call that has to work.

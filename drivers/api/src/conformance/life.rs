@@ -64,6 +64,7 @@ impl Suite<'_> {
         self.endpoint_is_whole(&host).await?;
         self.describe(&host).await?;
         report.kept.push(DESCRIBE);
+        self.access(&mut host, report).await?;
         if features.power {
             self.power(&mut host).await?;
             report.kept.extend([POWER, ENDPOINT]);

@@ -19,8 +19,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{Driver, HostKey, HostView, LoginKey};
+use crate::{Driver, HostKey, HostView, LoginKey, Rule};
 
+mod access;
 mod crashes;
 mod fixture;
 mod life;
@@ -32,6 +33,19 @@ pub trait Inventory: Send + Sync {
     /// Everything that the driver made for this host and that still exists, be it at the provider or in the host's
     /// folder. Empty when nothing was made.
     async fn resources(&self, host: &HostView) -> Vec<Resource>;
+
+    /// What is let in to the host, by whomever: one rule for each source, those of the caller with its address. Asked
+    /// where the driver has [`crate::Features::firewall`]. `None`: it cannot be seen, and what comes of
+    /// [`Driver::admit`] is not tried.
+    async fn let_in(&self, host: &HostView) -> Option<Vec<Rule>> {
+        let _ = host;
+        None
+    }
+
+    /// Lets something in past the driver, as a user of the provider does.
+    async fn open_by_hand(&self, host: &HostView, rule: &Rule) {
+        let _ = (host, rule);
+    }
 }
 
 /// One thing that exists.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     DriverError, DriverInfo, Endpoint, Features, Flag, FlagKind, Forecast, HostKeySource, Journal,
-    LoginSource, Options, Progress, Row, SshEndpoint, SshKey, State,
+    LoginSource, Options, Progress, Row, Source, SshEndpoint, SshKey, State,
 };
 
 /// The rule that is broken.
@@ -41,15 +41,29 @@ enum Fault {
     LosesTheJournalEntry,
     SharesADisk,
     NeverComesBack,
+    LetsInTwice,
+    LetsNobodyIn,
+    TakesNothingBack,
+    TakesWhatIsTheirs,
+    CountsTheirsAsOurs,
+    OpensBeforeItIsWritten,
+    WritesWithoutAFirewall,
 }
 
-/// A provider in memory: what exists, by its host's id.
+/// A provider in memory: what exists and what is let in, by its host's id.
 #[derive(Debug, Clone, Default)]
-struct Provider(Arc<Mutex<BTreeMap<String, Vec<Resource>>>>);
+struct Provider {
+    resources: Arc<Mutex<BTreeMap<String, Vec<Resource>>>>,
+    rules: Arc<Mutex<BTreeMap<String, Vec<Rule>>>>,
+}
 
 impl Provider {
     fn change<T>(&self, host: &HostView, change: impl FnOnce(&mut Vec<Resource>) -> T) -> T {
-        change(self.0.lock().unwrap().entry(host.id.to_string()).or_default())
+        change(self.resources.lock().unwrap().entry(host.id.to_string()).or_default())
+    }
+
+    fn rules<T>(&self, host: &HostView, change: impl FnOnce(&mut Vec<Rule>) -> T) -> T {
+        change(self.rules.lock().unwrap().entry(host.id.to_string()).or_default())
     }
 
     fn has(&self, host: &HostView, kind: &str) -> bool {
@@ -69,6 +83,22 @@ impl Provider {
 impl Inventory for Provider {
     async fn resources(&self, host: &HostView) -> Vec<Resource> {
         self.change(host, |all| all.clone())
+    }
+
+    async fn let_in(&self, host: &HostView) -> Option<Vec<Rule>> {
+        Some(self.rules(host, |all| all.clone()))
+    }
+
+    async fn open_by_hand(&self, host: &HostView, rule: &Rule) {
+        self.rules(host, |all| all.push(rule.clone()));
+    }
+}
+
+/// The address that the fake's caller has.
+fn resolved(rule: &Rule) -> Rule {
+    match rule.from {
+        Source::Caller => Rule { from: Source::Network("192.0.2.1".parse().unwrap()), ..rule.clone() },
+        _ => rule.clone(),
     }
 }
 
@@ -110,7 +140,7 @@ impl Driver for Fake {
             login: LoginSource::Generated,
             host_key: HostKeySource::Delivered,
             adopted: false,
-            firewall: false,
+            firewall: !self.broken(Fault::WritesWithoutAFirewall),
         };
         DriverInfo { name: "fake".into(), aliases: Vec::new(), summary: "A fake".into(), features }
     }
@@ -209,6 +239,43 @@ impl Driver for Fake {
         }
     }
 
+    async fn admit(
+        &self,
+        host: &HostView,
+        rules: &[Rule],
+        journal: &mut dyn Journal,
+        _: &dyn Progress,
+    ) -> Result<(), DriverError> {
+        let mut state = journal.state();
+        let ours: Vec<Rule> = serde_json::from_value(state["rules"].clone()).unwrap_or_default();
+        let mut wanted: Vec<Rule> = rules.iter().map(resolved).collect();
+        let there = self.provider.rules(host, |all| all.clone());
+        if !self.broken(Fault::CountsTheirsAsOurs) {
+            wanted.retain(|rule| !there.contains(rule) || ours.contains(rule));
+        }
+        let both: Vec<&Rule> = ours.iter().chain(wanted.iter().filter(|rule| !ours.contains(rule))).collect();
+        state["rules"] = json!(both);
+        if !self.broken(Fault::OpensBeforeItIsWritten) {
+            journal.set_state(state.clone()).await?;
+        }
+        self.provider.rules(host, |all| {
+            let missing = wanted.iter().filter(|rule| !there.contains(rule));
+            if !self.broken(Fault::LetsNobodyIn) {
+                all.extend(missing.cloned());
+            }
+            if self.broken(Fault::LetsInTwice) {
+                all.extend(wanted.iter().cloned());
+            }
+            if self.broken(Fault::TakesWhatIsTheirs) {
+                all.retain(|rule| wanted.contains(rule));
+            } else if !self.broken(Fault::TakesNothingBack) {
+                all.retain(|rule| wanted.contains(rule) || !ours.contains(rule));
+            }
+        });
+        state["rules"] = json!(wanted);
+        Ok(journal.set_state(state).await?)
+    }
+
     async fn remove(
         &self,
         host: &HostView,
@@ -300,6 +367,13 @@ async fn every_broken_rule_is_found() {
         (Fault::LosesTheJournalEntry, "`remove` leaves nothing"),
         (Fault::SharesADisk, "Hosts made at the same time do not disturb each other"),
         (Fault::NeverComesBack, "A call that can work does, within its time"),
+        (Fault::LetsNobodyIn, "`admit` lets in what it is told"),
+        (Fault::LetsInTwice, "`admit` lets in what it is told"),
+        (Fault::TakesNothingBack, "`admit` takes back what it is not told any more"),
+        (Fault::TakesWhatIsTheirs, "`admit` lets in what it is told"),
+        (Fault::CountsTheirsAsOurs, "`admit` takes back what it is not told any more"),
+        (Fault::OpensBeforeItIsWritten, "What was cut off in `admit` is made good"),
+        (Fault::WritesWithoutAFirewall, "`admit` of a driver without a firewall"),
     ] {
         let violation = run(fault).await.expect_err(&format!("{fault:?} was not found"));
         assert!(violation.rule.starts_with(rule), "{fault:?} was taken for: {violation}");

@@ -33,64 +33,6 @@ fn a_lost_reply_makes_nothing_twice() {
     }
 }
 
-/// The reply with the instance is lost, and the next one says no: whether for this try or for both, nobody knows.
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn a_refusal_after_a_lost_reply_forgets_no_instance() {
-    let codes = [
-        ("ExpiredToken", 400),
-        ("AuthFailure", 401),
-        ("UnauthorizedOperation", 403),
-        ("RequestLimitExceeded", 503),
-        ("VcpuLimitExceeded", 400),
-        ("InsufficientInstanceCapacity", 500),
-    ];
-    for (code, status) in codes {
-        let cloud = Cloud::without_vms();
-        let refusal = json!({ "code": code, "status": status, "after": 1, "when": { "dry_run": false } });
-        cloud
-            .aws
-            .faults(json!({ "lose_next": { "RunInstances": 1 }, "errors": { "RunInstances": [refusal] } }))
-            .unwrap();
-        let output =
-            cloud.try_machine(&["create", "-d", "aws", "--aws-retries", "2", "--aws-zone", "a", "mc1"]);
-        assert_eq!(cloud.living().len(), 1, "{code}");
-        assert!(!output.status.success() || code.starts_with("Insufficient"), "{code}");
-        cloud.aws.faults(json!({})).unwrap();
-        cloud.machine(&["rm", "-y", "mc1"]);
-        cloud.assert_nothing_left();
-        cloud.store.assert_nothing_left();
-    }
-}
-
-/// The options of a creation that goes on have changed, in a file: its token is taken, so there is an instance, whatever
-/// the lists say.
-#[test]
-#[ignore = "needs the emulator; `cargo xtask test` runs it"]
-fn a_token_that_is_taken_is_proof_of_an_instance() {
-    let cloud = Cloud::without_vms();
-    let data = cloud.store.folder().join("data");
-    std::fs::write(&data, "#cloud-config\n").unwrap();
-    let options = ["--aws-retries", "1", "--aws-userdata", data.to_str().unwrap()];
-    cloud.aws.faults(json!({ "lose_next": { "RunInstances": 1 } })).unwrap();
-    assert!(
-        !cloud.try_machine(&[&["create", "-d", "aws"], &options[..], &["mc1"]].concat()).status.success()
-    );
-    assert_eq!(cloud.living().len(), 1);
-
-    std::fs::write(&data, "#cloud-config\n# changed\n").unwrap();
-    cloud.aws.faults(json!({ "blank_next": { "DescribeInstances": 3 } })).unwrap();
-    cloud.store.begin(&options, &["mc1"]);
-    let mismatches = real_calls(&cloud, "RunInstances")
-        .iter()
-        .filter(|call| call["error"] == "IdempotentParameterMismatch")
-        .count();
-    assert_eq!(mismatches, 1, "the token was not asked about");
-    assert_eq!(cloud.living().len(), 1);
-    cloud.machine(&["rm", "-y", "mc1"]);
-    cloud.assert_nothing_left();
-}
-
 #[test]
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
 fn an_empty_answer_ends_no_creation() {

@@ -42,6 +42,7 @@ fn it_is_not_more_than_enough() {
         format!("Action=TerminateInstances&InstanceId.1={instance}"),
         format!("Action=StopInstances&InstanceId.1={instance}"),
         format!("Action=GetConsoleOutput&InstanceId={instance}"),
+        format!("Action=ModifyInstanceAttribute&InstanceId={instance}&GroupId.1={group}"),
         format!("Action=DeleteSecurityGroup&GroupId={group}"),
         format!("Action=AuthorizeSecurityGroupIngress&{open}"),
         format!("Action=RevokeSecurityGroupIngress&{open}"),
