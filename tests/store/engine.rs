@@ -40,10 +40,22 @@ impl Engine {
         Self { host }
     }
 
+    /// Where it and its SSH are reached, as a driver says it.
+    pub(crate) fn endpoint(&self) -> serde_json::Value {
+        let (port, key, _) = self.host.login();
+        json!({
+            "address": "127.0.0.1", "engine_port": self.host.engine_port, "url": null,
+            "ssh": { "host": "127.0.0.1", "port": port, "user": "root", "key": { "file": key } },
+        })
+    }
+
+    pub(crate) fn host_key(&self) -> String {
+        self.host.login().2.to_owned()
+    }
+
     /// Records it in a store as finished, pinned to an authority; its certificates are made by the next command.
     pub(crate) fn record(&self, home: &Home, name: &str, authority: Fingerprint) {
-        let (port, key, host_key) = self.host.login();
-        let (user, engine_port) = ("root", self.host.engine_port);
+        let (port, key, _) = self.host.login();
         home.write_record(
             name,
             &json!({
@@ -51,13 +63,10 @@ impl Engine {
                 "Created": "2026-01-01T00:00:00Z", "Phase": "Ready", "DriverName": "generic", "State": "Running",
                 "Transport": { "MutualTls": { "Authority": authority } },
                 "Driver": { "IPAddress": "127.0.0.1", "Config": {
-                    "address": "127.0.0.1", "user": user, "port": port, "engine_port": engine_port, "key": key,
+                    "address": "127.0.0.1", "user": "root", "port": port, "engine_port": self.host.engine_port, "key": key,
                 } },
-                "Endpoint": {
-                    "address": "127.0.0.1", "engine_port": engine_port, "url": null,
-                    "ssh": { "host": "127.0.0.1", "port": port, "user": user, "key": { "file": key } },
-                },
-                "SSHHostKeys": [host_key],
+                "Endpoint": self.endpoint(),
+                "SSHHostKeys": [self.host_key()],
                 "HostOptions": {},
             }),
         );
@@ -68,6 +77,10 @@ impl Engine {
         let text = self.host.read("/etc/engine/tls/ca.pem");
         let certificates = machine_pki::certificates(&text).unwrap();
         certificates.iter().map(|certificate| Fingerprint::of(certificate).unwrap()).collect()
+    }
+
+    pub(crate) fn server_pem(&self) -> String {
+        self.host.read("/etc/engine/tls/server.pem")
     }
 }
 

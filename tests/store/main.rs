@@ -10,5 +10,6 @@ mod home;
 mod host;
 mod moves;
 mod phases;
+mod power;
 mod records;
 mod transport;
