@@ -105,5 +105,5 @@ fn a_client_certificate() {
 
 #[test]
 fn another_authority() {
-    goes_on("`regenerate-certs --authority`", Kind::Generic, 30, Renewal::to_another_authority);
+    goes_on("`regenerate-certs --authority`", Kind::Generic, 20, Renewal::to_another_authority);
 }

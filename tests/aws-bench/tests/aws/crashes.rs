@@ -84,7 +84,7 @@ fn a_create_that_was_killed_goes_on() {
     each(
         "`create -d aws`, again",
         &points,
-        30,
+        28,
         || cloud().unwrap(),
         |cloud, point| {
             let when = cloud.kill(point, &cloud.records(), &CREATE);
@@ -102,7 +102,7 @@ fn a_create_that_was_killed_is_undone() {
     each(
         "`create -d aws`, undone",
         &points,
-        30,
+        28,
         || cloud().unwrap(),
         |cloud, point| {
             let when = cloud.kill(point, &cloud.records(), &CREATE);
@@ -120,17 +120,11 @@ fn an_rm_that_was_killed_is_finished_by_the_next_one() {
     begin(&rehearsal);
     let points = rehearse(&mut rehearsal.store.command(&RM), &rehearsal.records());
     rehearsal.assert_nothing_left();
-    each(
-        "`rm` of a host on AWS",
-        &points,
-        10,
-        || cloud().unwrap(),
-        |cloud, point| {
-            begin(cloud);
-            let when = cloud.kill(point, &cloud.records(), &RM);
-            cloud.remove(&when);
-        },
-    );
+    each("`rm` of a host on AWS", &points, 10, Cloud::without_vms, |cloud, point| {
+        begin(cloud);
+        let when = cloud.kill(point, &cloud.records(), &RM);
+        cloud.remove(&when);
+    });
 }
 
 #[test]
