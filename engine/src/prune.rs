@@ -39,8 +39,14 @@ pub fn images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> 
     let before = app.images.layers_size();
     let (mut gone, mut removed) = (Vec::new(), Vec::new());
     for image in unneeded_images(app, dangling_only, fits) {
-        // Forced only in that all names go; running containers still refuse.
-        match app.images.remove(image.id.as_str(), true, &app.containers.image_users(&image.id)) {
+        // Others may have come to need it, or given it a name, while those before it were removed.
+        let users = app.containers.image_users(&image.id);
+        let named = || app.images.find(image.id.as_str()).is_ok_and(|image| !image.repo_tags.is_empty());
+        if !users.is_empty() || (dangling_only && named()) {
+            continue;
+        }
+        // Forced only in that all its names go.
+        match app.images.remove(image.id.as_str(), !dangling_only, &users) {
             Ok(steps) => {
                 publish_removal(app, &image.id, &steps);
                 let is_gone = |step: &Removed| *step == Removed::Deleted(image.id.to_string());
@@ -195,9 +201,10 @@ impl Ages {
         Self { unused: before(prune.until), stopped: before(prune.containers_until) }
     }
 
-    /// An old image that came in a moment ago is not left over.
+    /// An old image that came in a moment ago is not left over, and one that has lost its name by no wish of a user is none
+    /// without a name.
     fn image(self) -> impl Fn(&Image) -> bool {
-        move |image| image.last_used().is_none_or(|time| time < self.unused)
+        move |image| !image.recovered && image.last_used().is_none_or(|time| time < self.unused)
     }
 
     /// What never ran was made for a later time, and what has a restart policy is meant to run.
@@ -241,7 +248,7 @@ pub async fn plan(app: &App) -> Plan {
     }
 }
 
-/// Networks of users that no container is made for, running or not, and that were made before `limit`.
+/// Networks of users that no container is made for, running or not, and on which there was none since `limit`.
 async fn unused_networks(app: &App, limit: Timestamp) -> Vec<NetworkRecord> {
     if app.containers.are_some_unknown() {
         return Vec::new();
@@ -258,7 +265,13 @@ async fn unused_networks(app: &App, limit: Timestamp) -> Vec<NetworkRecord> {
     let mut networks = app.network.networks().await;
     networks
         .retain(|network| !network.is_built_in() && network.created < limit && !used.contains(&network.id));
-    networks
+    let mut unused = Vec::new();
+    for network in networks {
+        if app.network.last_used(&network.id).await.is_none_or(|time| time < limit) {
+            unused.push(network);
+        }
+    }
+    unused
 }
 
 /// Removes what [`plan`] names, and returns what was removed. Each removal is looked at once more, publishes its event
@@ -275,6 +288,10 @@ pub async fn prune(app: &App, why: &'static str) -> Removal {
         removal.images.push(image);
     }
     for network in unused_networks(app, ages.unused).await {
+        // A container may have been made for it while those before it were removed.
+        if !unused_networks(app, ages.unused).await.contains(&network) {
+            continue;
+        }
         // One that came into use just now is left.
         if let Ok(network) = app.network.remove(&network.id).await {
             publish_network(app, "destroy", &network, &[]);

@@ -152,8 +152,8 @@ impl Containers {
                 continue;
             }
             let size = self.written_size(&container).await;
-            // Somebody may have started or removed it just now.
-            if self.remove(&container, false, false).await.is_ok() {
+            // Somebody may have started or removed it just now, or it has run and ended meanwhile.
+            if wanted(&container) && self.remove(&container, false, false).await.is_ok() {
                 pruned.containers.push(container.id.clone());
                 pruned.bytes += size;
             }

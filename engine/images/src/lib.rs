@@ -106,6 +106,7 @@ impl ImageStore {
         changed.names.insert(name.to_string(), id.clone());
         if let Some(stored) = changed.images.get_mut(&id) {
             stored.record.last_tagged = Some(Timestamp::now());
+            stored.record.recovered = false;
         }
         changed.save(&self.inner.paths)?;
         *state = changed;

@@ -161,6 +161,7 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
             changed.names.insert(tag.to_string(), image.id.clone());
             if let Some(stored) = changed.images.get_mut(&image.id) {
                 stored.record.last_tagged = Some(Timestamp::now());
+                stored.record.recovered = false;
             }
         }
         let tags = image.tags.iter().map(super::Reference::familiar).collect();

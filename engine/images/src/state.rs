@@ -94,6 +94,9 @@ pub(super) struct ImageRecord {
     /// Removed by force while a stopped container needed it: shown to nobody, collected later.
     #[serde(default)]
     pub(super) hidden: bool,
+    /// Found again without its names, when the list of images could not be read.
+    #[serde(default)]
+    pub(super) recovered: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -275,6 +278,7 @@ impl State {
             layer_sizes,
             history: config.history,
             last_tagged: stored.record.last_tagged,
+            recovered: stored.record.recovered,
             added: stored.record.added,
         })
     }
@@ -324,7 +328,7 @@ fn found_state(paths: &Paths) -> Result<StateFile, ImageError> {
             chain_ids(&config.rootfs.diff_ids).iter().all(|chain| paths.layer(chain).join("diff").is_dir())
         });
         if let Some(id) = ImageId::parse(&format!("sha256:{hex}")).filter(|_| is_whole) {
-            file.images.insert(id, ImageRecord::default());
+            file.images.insert(id, ImageRecord { recovered: true, ..ImageRecord::default() });
         }
     }
     Ok(file)

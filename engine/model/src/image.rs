@@ -82,6 +82,8 @@ pub struct Image {
     pub last_tagged: Option<Timestamp>,
     /// When it came in.
     pub added: Option<Timestamp>,
+    /// It has no name because the names could not be read, not because a user took it away.
+    pub recovered: bool,
 }
 
 impl Image {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use engine_model::task::vital;
 use engine_model::{Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort};
 use engine_store::Quarantine;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{debug, info, warn};
 
@@ -256,6 +257,7 @@ impl Network {
             if has_ports || network.is_none() { running.withdraw(container).await } else { Vec::new() };
         for attachment in &leaving {
             running.give_back(&attachment.endpoint);
+            running.state.last_used.insert(attachment.endpoint.network_id.clone(), Timestamp::now());
         }
         let filtered = if ports.is_empty() { Ok(()) } else { running.apply().await };
         forget_datagrams(ports.into_iter()).await;

@@ -102,6 +102,11 @@ impl Network {
         places.map(|attachment| (attachment.endpoint.clone(), attachment.ports.clone())).collect()
     }
 
+    /// When a container was last seen to leave a network.
+    pub async fn last_used(&self, network_id: &str) -> Option<Timestamp> {
+        self.running().await.state.last_used.get(network_id).copied()
+    }
+
     /// Makes a network with a bridge of its own.
     pub async fn create(&self, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
         let mut running = self.running().await;
@@ -149,6 +154,7 @@ impl Running {
     async fn forget(&mut self, record: &NetworkRecord) -> Result<(), NetworkError> {
         self.state.networks.retain(|network| network.id != record.id);
         self.pools.remove(&record.id);
+        self.state.last_used.remove(&record.id);
         let Some(interface) = record.bridge().map(|bridge| bridge.interface.clone()) else { return Ok(()) };
         blocking(move || bridge::remove(&interface)).await
     }

@@ -95,6 +95,8 @@ pub struct Attachment {
 pub(super) struct State {
     pub(super) networks: Vec<NetworkRecord>,
     pub(super) attachments: Vec<Attachment>,
+    /// When a container last left a network, by its id.
+    pub(super) last_used: BTreeMap<String, Timestamp>,
 }
 
 /// The networks as they lie on disk.
@@ -107,9 +109,12 @@ struct Networks {
 /// Who is on them. It changes with every container, and containers end with the machine, so it need not survive a power cut:
 /// what is damaged is set aside, and the containers' own records fill it again.
 #[derive(Default, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "so it lies on disk")]
 struct Attachments {
     version: u32,
     attachments: Vec<Attachment>,
+    #[serde(default)]
+    last_used: BTreeMap<String, Timestamp>,
 }
 
 fn networks_path(folder: &Path) -> PathBuf {
@@ -147,15 +152,15 @@ impl State {
             }
         };
         let path = attachments_path(folder);
-        let attachments = match engine_store::read::<Attachments>(&path) {
-            Ok(kept) => kept.unwrap_or_default().attachments,
+        let Attachments { attachments, last_used, .. } = match engine_store::read::<Attachments>(&path) {
+            Ok(kept) => kept.unwrap_or_default(),
             Err(error @ ReadError::Io { .. }) => return Err(error.into()),
             Err(error) => {
                 set_aside(quarantine, &path, &error)?;
-                Vec::new()
+                Attachments::default()
             }
         };
-        Ok(Self { networks, attachments })
+        Ok(Self { networks, attachments, last_used })
     }
 
     /// Keeps the networks.
@@ -166,7 +171,8 @@ impl State {
 
     /// Keeps who is on them.
     pub(super) fn save_attachments(&self, folder: &Path) -> Result<(), NetworkError> {
-        let content = Attachments { version: VERSION, attachments: self.attachments.clone() };
+        let (attachments, last_used) = (self.attachments.clone(), self.last_used.clone());
+        let content = Attachments { version: VERSION, attachments, last_used };
         write(folder, &attachments_path(folder), &content, Durability::Atomic)
     }
 }

@@ -287,14 +287,16 @@ fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>
 
 fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
     let mut given = Keys::new("prune.", keys.object("prune")?.unwrap_or_default());
-    let mut period = |key: &str, default: &str| -> Result<Duration, ConfigError> {
-        let text = given.string(key)?.unwrap_or_else(|| default.to_owned());
+    let mut period = |key: &str, default: Duration| -> Result<Duration, ConfigError> {
+        let Some(text) = given.string(key)? else { return Ok(default) };
         duration(&text).ok_or_else(|| {
             ConfigError::value(&format!("prune.{key}"), format!("`{text}` is not a time such as `24h`"))
         })
     };
-    let (schedule, until) = (period("schedule", "24h")?, period("until", "24h")?);
-    let containers_until = period("containers-until", "168h")?;
+    let day = Duration::from_hours(24);
+    let (schedule, until) = (period("schedule", day)?, period("until", day)?);
+    // Who wants images kept for longer than a week never means containers to go sooner.
+    let containers_until = period("containers-until", until.max(7 * day))?;
     if schedule < Duration::from_mins(1) {
         return Err(ConfigError::value("prune.schedule", "it is less than a minute"));
     }

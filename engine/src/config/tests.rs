@@ -28,6 +28,8 @@ fn defaults_rotate_logs_and_prune() {
     let prune =
         Prune { enabled: true, schedule: day, disk_watermark: 85, until: day, containers_until: 7 * day };
     assert_eq!(live.prune, prune);
+    let longer = load(r#"{"prune": {"until": "720h"}}"#, &[]).unwrap().live().prune.clone();
+    assert_eq!((longer.until, longer.containers_until), (30 * day, 30 * day));
 }
 
 #[test]

@@ -148,6 +148,45 @@ fn the_schedule_counts_from_the_last_cleaning_not_from_the_start() {
     assert!(age < std::time::Duration::from_hours(1), "the time of the cleaning is noted");
 }
 
+#[test]
+fn a_network_counts_as_used_for_as_long_after_its_last_container() {
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    engine.docker(["network", "create", "proxy"]).ok();
+    assert_eq!(engine.stop(), Some(0));
+    // It was made long ago.
+    let path = engine.data_root().join("network/networks.json");
+    let mut kept: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for network in kept["networks"].as_array_mut().unwrap() {
+        network["created"] = json!("2020-01-01T00:00:00Z");
+    }
+    fs::write(&path, kept.to_string()).unwrap();
+    engine.launch();
+    let planned = |engine: &Engine| own(engine, &["prune", "--dry-run", "--format", "{{.Kind}} {{.Name}}"]);
+    assert_eq!(planned(&engine), "network proxy\n");
+    engine.docker(["run", "--rm", "--network", "proxy", "busybox", "true"]).ok();
+    assert_eq!(planned(&engine), "");
+    assert_eq!(engine.stop(), Some(0));
+    engine.launch();
+    assert_eq!(planned(&engine), "");
+}
+
+/// The list of images and their names was torn: that they have no name is no wish of a user.
+#[test]
+fn images_that_were_found_again_without_their_names_stay() {
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let id = engine.docker(["images", "--quiet", "--no-trunc"]).ok();
+    assert_eq!(engine.stop(), Some(0));
+    fs::write(engine.data_root().join("images/state.json"), "{\"version\"").unwrap();
+    configure(&engine, &json!({ "enabled": false, "until": "0s" }));
+    engine.launch();
+    assert_eq!(engine.docker(["images", "--quiet", "--no-trunc", "--filter", "dangling=true"]).ok(), id);
+    assert_eq!(own(&engine, &["prune", "--dry-run", "--format", "{{.Kind}}"]), "");
+    own(&engine, &["prune"]);
+    assert_eq!(engine.docker(["images", "--quiet", "--no-trunc"]).ok(), id);
+}
+
 /// A removal that breaks off is finished by the next daemon as it was meant.
 #[test]
 fn a_removal_that_broke_off_takes_volumes_only_if_it_was_told_to() {
