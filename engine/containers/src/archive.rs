@@ -115,7 +115,7 @@ impl Containers {
         archive: impl Read + Send + 'static,
         keep_kinds: bool,
     ) -> Result<(), ContainerError> {
-        if container.identity().host.readonly_rootfs {
+        if container.spec()?.confinement.read_only_root {
             return Err(ContainerError::Invalid("container rootfs is marked read-only".to_owned()));
         }
         self.in_root(container, move |root| {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use engine_model::Failure;
 use engine_model::event::EventBus;
+use engine_model::spec::{ContainerSpec, LogSpec};
 use engine_shim::client::Shim;
 use engine_store::Durability;
 use tokio::io::BufReader;
@@ -13,6 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::ContainerError;
 use super::record::{self, Identity, State, Status};
+use super::understand;
 
 /// What waiters watch.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,8 @@ pub struct Container {
     pub runtime_directory: PathBuf,
     pub cgroup: PathBuf,
     identity: RwLock<Arc<Identity>>,
+    /// What the identity means; a failure if an older engine has let something pass that makes no sense.
+    spec: RwLock<Result<Arc<ContainerSpec>, Failure>>,
     state: RwLock<State>,
     /// Held while the container is started, ended, changed or removed.
     pub operation: tokio::sync::Mutex<()>,
@@ -73,6 +78,7 @@ impl Container {
             runtime_directory: exec_root.join("containers").join(&identity.id),
             cgroup: parent.join(&identity.id),
             id: identity.id.clone(),
+            spec: RwLock::new(understand::record(&identity).map(Arc::new).map_err(Failure::from)),
             identity: RwLock::new(Arc::new(identity)),
             state: RwLock::new(state),
             operation: tokio::sync::Mutex::default(),
@@ -86,6 +92,17 @@ impl Container {
 
     pub fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it is to be.
+    pub fn spec(&self) -> Result<Arc<ContainerSpec>, ContainerError> {
+        let spec = self.spec.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(spec?)
+    }
+
+    /// Whether it goes when it ends.
+    pub fn is_removed_at_its_end(&self) -> bool {
+        self.spec().is_ok_and(|spec| spec.auto_remove)
     }
 
     pub fn state(&self) -> State {
@@ -114,15 +131,18 @@ impl Container {
 
     /// The log on disk, if there is one.
     pub fn log_path(&self) -> Option<PathBuf> {
-        (self.identity().log_driver == "json-file")
+        self.spec()
+            .is_ok_and(|spec| spec.log != LogSpec::Nowhere)
             .then(|| self.directory.join(format!("{}-json.log", self.id)))
     }
 
-    /// Changes what the container is, on disk first.
+    /// Changes what the container is, on disk first. What makes no sense is refused.
     pub fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> Result<(), ContainerError> {
         let mut identity = (*self.identity()).clone();
         change(&mut identity);
+        let spec = understand::record(&identity)?;
         self.write_identity(&identity)?;
+        *self.spec.write().unwrap_or_else(PoisonError::into_inner) = Ok(Arc::new(spec));
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
         Ok(())
     }

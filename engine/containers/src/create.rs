@@ -1,6 +1,5 @@
 //! From a create request to a container on disk.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::{Container, ContainerError, Containers, unsupported};
-use crate::{limits, spec};
+use crate::{limits, oci, understand};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -78,11 +77,18 @@ impl Containers {
                 .push("The image's health check is ignored: this engine does not run any yet.".to_owned());
         }
         self.complete(&mut host_config, &mut warnings)?;
-        spec::confinement(&host_config, host_config.privileged)?;
+        let networks = networking_config
+            .endpoints_config
+            .into_iter()
+            .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
+            .collect();
+        let spec = understand::request(&wanted, &host_config, &networks)?;
+        oci::confinement(&spec.confinement, spec.confinement.privileged)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
         let mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
-        let (log_driver, log_options) = log_settings(&host_config)?;
+        let (log_driver, log_options) =
+            (host_config.log_config.r#type.clone(), host_config.log_config.config.clone());
 
         let mut reservation = self.reserve(name, &id)?;
         self.create_sources(&mounts)?;
@@ -96,11 +102,7 @@ impl Containers {
             command,
             config: wanted,
             host: host_config,
-            networks: networking_config
-                .endpoints_config
-                .into_iter()
-                .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
-                .collect(),
+            networks,
             mounts,
             log_driver,
             log_options,
@@ -225,21 +227,6 @@ impl Containers {
     }
 }
 
-fn log_settings(host: &HostConfig) -> Result<(String, BTreeMap<String, String>), ContainerError> {
-    let (driver, options) = (host.log_config.r#type.clone(), host.log_config.config.clone());
-    match driver.as_str() {
-        "none" => {}
-        "json-file" => {
-            super::logs::limits(&options).map_err(ContainerError::Invalid)?;
-        }
-        _ => {
-            let message = format!("logger: no log driver named '{driver}' is registered");
-            return Err(ContainerError::Invalid(message));
-        }
-    }
-    Ok((driver, options))
-}
-
 /// The directories and records of a new container.
 fn lay_out(container: &Container, identity: &Identity) -> Result<(), ContainerError> {
     let mut builder = fs::DirBuilder::new();
@@ -313,23 +300,6 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
         ));
     }
     let policy = &host.restart_policy;
-    match policy.name.as_str() {
-        "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => {
-            return invalid(
-                "invalid restart policy: maximum retry count can only be used with 'on-failure'".into(),
-            );
-        }
-        "" | "no" | "always" | "unless-stopped" => {}
-        "on-failure" if policy.maximum_retry_count >= 0 => {}
-        "on-failure" => {
-            return invalid("invalid restart policy: maximum retry count cannot be negative".into());
-        }
-        name => {
-            return invalid(format!(
-                "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-            ));
-        }
-    }
     if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return invalid("can't create 'AutoRemove' container with restart policy".into());
     }
@@ -351,11 +321,6 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
     }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0".into());
-    }
-    if let Some(signal) = config.stop_signal.as_ref().filter(|signal| !signal.is_empty())
-        && super::signals::parse(signal).is_none()
-    {
-        return invalid(format!("invalid signal: {signal}"));
     }
     if host.network_mode == "host" && !config.hostname.is_empty() && host.uts_mode == "host" {
         return invalid("conflicting options: hostname and the UTS mode".into());
@@ -397,8 +362,6 @@ mod tests {
             check(&Config::default(), &host).is_err()
         };
         assert!(refused(json!({ "Memory": 1000 })));
-        assert!(refused(json!({ "RestartPolicy": { "Name": "sometimes" } })));
-        assert!(refused(json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } })));
         assert!(refused(json!({ "RestartPolicy": { "Name": "always" }, "AutoRemove": true })));
         assert!(refused(json!({ "NanoCpus": 1_000_000_000_000_i64 })));
         assert!(!refused(

@@ -7,7 +7,7 @@ use engine_model::{Failure, Kind};
 use engine_shim::client::ShimError;
 
 use crate::mounts::MountError;
-use crate::spec::SpecError;
+use crate::oci::SpecError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {

@@ -20,7 +20,7 @@ use super::container::Container;
 use super::record::Status;
 use super::{ContainerError, Containers};
 use crate::limits;
-use crate::spec::{self, SpecError};
+use crate::oci;
 
 /// How long a finished one can still be asked about.
 const REMEMBERED: Duration = Duration::from_mins(5);
@@ -279,26 +279,24 @@ fn exec_config(
     exec: &Exec,
     console_size: Option<[u32; 2]>,
     default_ulimits: &BTreeMap<String, Ulimit>,
-) -> Result<ShimConfig, SpecError> {
-    let identity = exec.container.identity();
+) -> Result<ShimConfig, ContainerError> {
+    let spec = exec.container.spec()?;
+    let own = &spec.process;
     let request = &exec.request;
-    let privileged = request.privileged == Some(true) || identity.host.privileged;
-    let confinement = spec::confinement(&identity.host, privileged)?;
-    let hostname = match identity.config.hostname.as_str() {
-        "" => exec.container.default_hostname(),
-        name => name.to_owned(),
-    };
-    let mut environment = spec::environment(&identity, &hostname);
-    if exec.is_terminal() && !identity.config.tty {
+    let privileged = request.privileged == Some(true) || spec.confinement.privileged;
+    let confinement = oci::confinement(&spec.confinement, privileged)?;
+    let hostname = own.hostname.clone().unwrap_or_else(|| exec.container.default_hostname());
+    let mut environment = oci::environment(own, &hostname);
+    if exec.is_terminal() && !own.terminal {
         environment.push("TERM=xterm".to_owned());
     }
-    spec::merge_environment(&mut environment, request.env.as_deref().unwrap_or_default());
+    oci::merge_environment(&mut environment, request.env.as_deref().unwrap_or_default());
     let directory = request.working_dir.as_deref().filter(|directory| !directory.is_empty());
-    let directory = directory.unwrap_or(&identity.config.working_dir);
-    let directory = if directory.is_empty() { "/" } else { directory };
+    let own_directory = own.directory.to_string_lossy();
+    let directory = directory.unwrap_or(&own_directory);
     let command = request.cmd.clone().unwrap_or_default();
-    let mut process = spec::process(&command, &environment, directory, exec.is_terminal(), &confinement);
-    let rlimits = limits::processes(&identity.host, default_ulimits);
+    let mut process = oci::process(&command, &environment, directory, exec.is_terminal(), &confinement);
+    let rlimits = limits::processes(&spec.limits, default_ulimits);
     if !rlimits.is_empty() {
         process["rlimits"] = rlimits.into();
     }
@@ -320,12 +318,8 @@ fn exec_config(
         stdin_once: true,
         log: None,
         exit_file: exec.directory.join("exit.json"),
-        user: request
-            .user
-            .clone()
-            .filter(|user| !user.is_empty())
-            .unwrap_or_else(|| identity.config.user.clone()),
-        groups: identity.host.group_add.clone().unwrap_or_default(),
+        user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| own.user.clone()),
+        groups: own.groups.clone(),
         cgroup: exec.container.cgroup.clone(),
     })
 }

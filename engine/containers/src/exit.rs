@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine_kernel::cgroup;
 use engine_model::chain;
+use engine_model::spec::Restart;
 use engine_model::task::vital;
 use engine_shim::client::Connection;
 use engine_shim::protocol::{ExitRecord, Reply, Request};
@@ -90,7 +91,7 @@ impl Containers {
             life.exit_code = exit.code;
             life.alive = false;
         });
-        if container.identity().host.auto_remove {
+        if container.is_removed_at_its_end() {
             if let Err(error) = self.remove_locked(container, true).await {
                 tracing::error!(container = container.id, "{}", engine_model::chain(&error));
             }
@@ -135,15 +136,11 @@ impl Containers {
 
 /// Whether the restart policy wants a new start after an end that no client asked for.
 pub(super) fn should_restart(container: &Container, state: &State, code: i32) -> bool {
-    let policy = &container.identity().host.restart_policy;
-    match policy.name.as_str() {
-        "always" => true,
-        "unless-stopped" => !state.manually_stopped,
-        "on-failure" => {
-            let most = policy.maximum_retry_count;
-            code != 0 && (most == 0 || i64::from(state.restart_count) < most)
-        }
-        _ => false,
+    match container.spec().map_or(Restart::No, |spec| spec.restart) {
+        Restart::No => false,
+        Restart::Always => true,
+        Restart::UnlessStopped => !state.manually_stopped,
+        Restart::OnFailure { most } => code != 0 && most.is_none_or(|most| state.restart_count < most),
     }
 }
 

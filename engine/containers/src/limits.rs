@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine_model::wire::HostConfig;
+use engine_model::spec::LimitSpec;
 use engine_model::wire::Ulimit;
 use serde_json::{Map, Value, json};
 
 /// Limits in the form that libcgroups applies.
-pub(crate) fn resources(host: &HostConfig, unified: bool) -> Value {
+pub(crate) fn resources(wish: &LimitSpec, unified: bool) -> Value {
     let mut memory = Map::new();
     let mut set = |name: &str, value: i64| {
         if value != 0 {
             memory.insert(name.to_owned(), value.into());
         }
     };
-    set("limit", host.memory);
-    set("reservation", host.memory_reservation);
-    let swap = match (host.memory, host.memory_swap) {
+    set("limit", wish.memory);
+    set("reservation", wish.memory_reservation);
+    let swap = match (wish.memory, wish.memory_swap) {
         (memory, 0) if memory > 0 => memory.saturating_mul(2),
         (_, swap) => swap,
     };
@@ -25,7 +25,7 @@ pub(crate) fn resources(host: &HostConfig, unified: bool) -> Value {
     if unified || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
         set("swap", swap);
     }
-    if let Some(swappiness) = host.memory_swappiness.filter(|&value| value >= 0 && !unified) {
+    if let Some(swappiness) = wish.memory_swappiness.filter(|&value| value >= 0 && !unified) {
         memory.insert("swappiness".to_owned(), swappiness.into());
     }
     let mut cpu = Map::new();
@@ -34,15 +34,15 @@ pub(crate) fn resources(host: &HostConfig, unified: bool) -> Value {
             cpu.insert(name.to_owned(), value.into());
         }
     };
-    set("shares", host.cpu_shares);
-    if host.nano_cpus > 0 {
+    set("shares", wish.cpu_shares);
+    if wish.nano_cpus > 0 {
         set("period", 100_000);
-        set("quota", host.nano_cpus / 10_000);
+        set("quota", wish.nano_cpus / 10_000);
     } else {
-        set("period", host.cpu_period);
-        set("quota", host.cpu_quota);
+        set("period", wish.cpu_period);
+        set("quota", wish.cpu_quota);
     }
-    for (name, list) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
+    for (name, list) in [("cpus", &wish.cpuset_cpus), ("mems", &wish.cpuset_mems)] {
         if !list.is_empty() {
             cpu.insert(name.to_owned(), list.clone().into());
         }
@@ -54,20 +54,20 @@ pub(crate) fn resources(host: &HostConfig, unified: bool) -> Value {
     if !cpu.is_empty() {
         resources.insert("cpu".to_owned(), cpu.into());
     }
-    if let Some(limit) = host.pids_limit.filter(|&limit| limit != 0) {
+    if let Some(limit) = wish.pids.filter(|&limit| limit != 0) {
         resources.insert("pids".to_owned(), json!({ "limit": limit }));
     }
-    if host.blkio_weight > 0 {
-        resources.insert("blockIO".to_owned(), json!({ "weight": host.blkio_weight }));
+    if wish.block_weight > 0 {
+        resources.insert("blockIO".to_owned(), json!({ "weight": wish.block_weight }));
     }
     Value::Object(resources)
 }
 
 /// Limits of a process, cut down to what this engine may give.
-pub(crate) fn processes(host: &HostConfig, defaults: &BTreeMap<String, Ulimit>) -> Vec<Value> {
+pub(crate) fn processes(wish: &LimitSpec, defaults: &BTreeMap<String, Ulimit>) -> Vec<Value> {
     let mut wanted: BTreeMap<String, (i64, i64)> =
         defaults.values().map(|limit| (limit.name.clone(), (limit.soft, limit.hard))).collect();
-    for limit in host.ulimits.iter().flatten() {
+    for limit in &wish.ulimits {
         wanted.insert(limit.name.to_lowercase(), (limit.soft, limit.hard));
     }
     let free = may_raise_limits();
@@ -132,8 +132,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn host(json: Value) -> HostConfig {
-        serde_json::from_value(json).unwrap()
+    fn host(json: Value) -> LimitSpec {
+        crate::understand::limits(&serde_json::from_value(json).unwrap())
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Containers {
             let message = "configured logging driver does not support reading";
             return Err(ContainerError::Refused(message.to_owned()));
         };
-        let terminal = container.identity().config.tty;
+        let terminal = container.spec()?.process.terminal;
         // Connected first, so that nothing falls between reading and following.
         let mut growth = match (request.follow, container.status().is_alive()) {
             (true, true) => container.shim().follow().await.ok(),

@@ -1,6 +1,5 @@
 //! From a container on disk to a running one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,15 @@ use std::sync::atomic::Ordering;
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
 use engine_kernel::{cgroup, loopback};
-use engine_model::{Endpoint, EndpointRequest, PortRequest, PublishedPort};
+use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
+use engine_model::{Endpoint, EndpointRequest, PublishedPort};
 use engine_shim::client::{self, Connection};
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
-use super::{Container, ContainerError, Containers, gone_is_fine, logs};
-use crate::spec::{self, Namespace, Surroundings};
+use super::{Container, ContainerError, Containers, gone_is_fine};
+use crate::oci::{self, Namespace, Surroundings};
 
 /// What the network gave.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Containers {
             state.manually_stopped = false;
         });
         let result = self.start_locked(container).await;
-        if result.is_err() && container.identity().host.auto_remove {
+        if result.is_err() && container.is_removed_at_its_end() {
             self.remove_locked(container, true).await?;
         }
         result
@@ -94,14 +94,17 @@ impl Containers {
     }
 
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
-        let identity = container.identity();
-        let around = self.surroundings(container, &identity)?;
+        let (identity, spec) = (container.identity(), container.spec()?);
+        let around = self.surroundings(container, &spec)?;
         let config = {
-            let (container, identity) = (Arc::clone(container), Arc::clone(&identity));
-            self.blocking(move |containers| containers.write_bundle(&container, &identity, &around)).await?
+            let (container, identity, spec) =
+                (Arc::clone(container), Arc::clone(&identity), Arc::clone(&spec));
+            let write =
+                move |containers: &Self| containers.write_bundle(&container, &identity, &spec, &around);
+            self.blocking(write).await?
         };
         let (connection, pid) = client::spawn(&container.runtime_directory, &config).await?;
-        let connected = match self.connect(container, &identity, pid).await {
+        let connected = match self.connect(container, &identity.name, &spec, pid).await {
             Ok(connected) => connected,
             Err(error) => {
                 abandon(connection).await;
@@ -168,6 +171,7 @@ impl Containers {
         &self,
         container: &Container,
         identity: &Identity,
+        spec: &ContainerSpec,
         around: &Surroundings,
     ) -> Result<ShimConfig, ContainerError> {
         engine_shim::client::wait_for_end(&container.directory)?;
@@ -179,14 +183,14 @@ impl Containers {
             fs::write(&path, content).map_err(|source| ContainerError::Write { path, source })
         };
         write(container.directory.join("hostname"), format!("{}\n", around.hostname).as_bytes())?;
-        write(container.directory.join("resolv.conf"), resolver(identity).as_bytes())?;
-        write(container.directory.join("hosts"), own_hosts(identity, &around.hostname, &[])?.as_bytes())?;
+        write(container.directory.join("resolv.conf"), resolver(&spec.network).as_bytes())?;
+        write(container.directory.join("hosts"), own_hosts(spec, &around.hostname, &[])?.as_bytes())?;
         self.create_sources(&identity.mounts)?;
-        let (spec, devices) = spec::build(identity, around)?;
-        let text = serde_json::to_vec(&spec).map_err(spec::SpecError::from)?;
+        let (configuration, devices) = oci::build(&identity.command, &identity.mounts, spec, around)?;
+        let text = serde_json::to_vec(&configuration).map_err(oci::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
         let lower = self.0.images.lower_dirs(&identity.image_id)?;
-        let [rows, columns] = identity.host.console_size.map(|size| u16::try_from(size).unwrap_or(0));
+        let process = &spec.process;
         let volumes = identity
             .mounts
             .iter()
@@ -204,16 +208,16 @@ impl Containers {
                 volumes,
                 devices,
                 shares_pid_namespace: around.pid != Namespace::Own,
-                init: identity.host.init == Some(true),
+                init: process.init,
             })),
-            terminal: identity.config.tty,
-            console_size: (rows > 0 && columns > 0).then_some((rows, columns)),
-            open_stdin: identity.config.open_stdin,
-            stdin_once: identity.config.stdin_once,
-            log: log_config(container, &identity.log_options)?,
+            terminal: process.terminal,
+            console_size: process.console_size,
+            open_stdin: process.open_stdin,
+            stdin_once: process.stdin_once,
+            log: log_config(container, spec.log),
             exit_file,
-            user: identity.config.user.clone(),
-            groups: identity.host.group_add.clone().unwrap_or_default(),
+            user: process.user.clone(),
+            groups: process.groups.clone(),
             cgroup: container.cgroup.clone(),
         })
     }
@@ -221,49 +225,45 @@ impl Containers {
     fn surroundings(
         &self,
         container: &Container,
-        identity: &Identity,
+        spec: &ContainerSpec,
     ) -> Result<Surroundings, ContainerError> {
-        let host = &identity.host;
-        let network = match host.network_mode.as_str() {
-            "host" => Namespace::Host,
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => self.shared_namespace(other, "net")?,
-                None => Namespace::Own,
-            },
+        let namespace = |share: &Share, kind: &str| match share {
+            Share::Own => Ok(Namespace::Own),
+            Share::Host => Ok(Namespace::Host),
+            Share::Of(other) => self.shared_namespace(other, kind),
         };
-        let namespace = |mode: &str, kind: &str| match mode {
-            "host" => Ok(Namespace::Host),
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => self.shared_namespace(other, kind),
-                None => Ok(Namespace::Own),
-            },
+        let mode = &spec.network.mode;
+        let network = match mode {
+            NetworkMode::Host => Namespace::Host,
+            NetworkMode::Of(other) => self.shared_namespace(other, "net")?,
+            NetworkMode::None | NetworkMode::Joined => Namespace::Own,
         };
-        let ipc = namespace(&host.ipc_mode, "ipc")?;
-        let shared_memory = match host.ipc_mode.strip_prefix("container:") {
-            Some(other) => {
+        let sharing = &spec.sharing;
+        let shared_memory = match &sharing.ipc {
+            Share::Of(other) => {
                 Some(PathBuf::from(format!("/proc/{}/root/dev/shm", self.find(other)?.state().pid)))
             }
-            None => None,
+            Share::Own | Share::Host => None,
         };
         // Whoever is in another's network has the other's names for it.
-        let files_of = match host.network_mode.strip_prefix("container:") {
-            Some(other) => self.find(other)?.directory.clone(),
-            None => container.directory.clone(),
+        let files_of = match mode {
+            NetworkMode::Of(other) => self.find(other)?.directory.clone(),
+            _ => container.directory.clone(),
         };
-        let hostname = match identity.config.hostname.as_str() {
-            "" if host.network_mode == "host" || host.uts_mode == "host" => {
+        let hostname = match &spec.process.hostname {
+            Some(name) => name.clone(),
+            None if *mode == NetworkMode::Host || sharing.host_names => {
                 rustix::system::uname().nodename().to_string_lossy().into_owned()
             }
-            "" => container.default_hostname(),
-            name => name.to_owned(),
+            None => container.default_hostname(),
         };
         Ok(Surroundings {
             rootfs: container.runtime_directory.join(protocol::ROOTFS),
             cgroup: container.cgroup.clone(),
             hostname,
             network,
-            pid: namespace(&host.pid_mode, "pid")?,
-            ipc,
+            pid: namespace(&sharing.pid, "pid")?,
+            ipc: namespace(&sharing.ipc, "ipc")?,
             shared_memory,
             files: FILES.iter().map(|(name, inside)| (files_of.join(name), PathBuf::from(inside))).collect(),
             default_ulimits: self.0.config.default_ulimits.clone(),
@@ -285,39 +285,43 @@ impl Containers {
     async fn connect(
         &self,
         container: &Container,
-        identity: &Identity,
+        name: &str,
+        spec: &ContainerSpec,
         pid: i32,
     ) -> Result<Connected, ContainerError> {
-        let mode = identity.host.network_mode.as_str();
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        if mode == "host" || mode.starts_with("container:") {
-            return Ok(Connected::default());
-        }
-        if mode == "none" || identity.config.network_disabled == Some(true) {
-            let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
-            return match result {
-                Ok(()) => Ok(Connected::default()),
-                Err(error) => {
-                    Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
-                }
-            };
+        match spec.network.mode {
+            NetworkMode::Host | NetworkMode::Of(_) => return Ok(Connected::default()),
+            NetworkMode::None => {
+                let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
+                return match result {
+                    Ok(()) => Ok(Connected::default()),
+                    Err(error) => {
+                        Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
+                    }
+                };
+            }
+            NetworkMode::Joined => {}
         }
         let network = &self.0.network;
         let hosts_file = container.directory.join("hosts");
         let mut connected = Connected::default();
-        let mut wanted = vec![mode];
-        wanted.extend(identity.networks.keys().map(String::as_str).filter(|name| !same_network(name, mode)));
-        for name in wanted {
-            let request = endpoint_request(identity, name, &hosts_file)?;
+        for wish in &spec.network.endpoints {
+            let request = EndpointRequest {
+                network: wish.network.clone(),
+                container_name: name.to_owned(),
+                address: wish.address,
+                mac_address: wish.mac_address.clone(),
+                aliases: wish.aliases.clone(),
+                hosts_file: Some(hosts_file.clone()),
+            };
             connected.endpoints.push(network.attach(&container.id, &netns, &request).await?);
         }
-        if let Some(first) = connected.endpoints.first() {
-            let ports = port_requests(identity)?;
-            if !ports.is_empty() {
-                connected.ports = network.publish(&container.id, first, &ports).await?;
-            }
+        let ports = &spec.network.ports;
+        if let Some(first) = connected.endpoints.first().filter(|_| !ports.is_empty()) {
+            connected.ports = network.publish(&container.id, first, ports).await?;
         }
-        write_hosts(&hosts_file, identity, container, &connected.endpoints)?;
+        write_hosts(&hosts_file, spec, container, &connected.endpoints)?;
         Ok(connected)
     }
 
@@ -340,140 +344,62 @@ async fn abandon(mut connection: Connection) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), connection.reply()).await;
 }
 
-fn same_network(name: &str, mode: &str) -> bool {
-    let plain = |name: &str| if name == "default" { "bridge".to_owned() } else { name.to_owned() };
-    plain(name) == plain(mode)
-}
-
-fn endpoint_request(
-    identity: &Identity,
-    name: &str,
-    hosts_file: &Path,
-) -> Result<EndpointRequest, ContainerError> {
-    let wish = identity.networks.iter().find(|(known, _)| same_network(known, name)).map(|(_, wish)| wish);
-    let address = match wish.and_then(|wish| wish.ipam_config.as_ref()).map(|ipam| ipam.ipv4_address.as_str())
-    {
-        None | Some("") => None,
-        Some(text) => {
-            let parsed =
-                text.parse().map_err(|_| ContainerError::Invalid(format!("invalid IPv4 address: {text}")))?;
-            Some(parsed)
-        }
-    };
-    let own_mac =
-        identity.config.mac_address.clone().filter(|_| same_network(name, &identity.host.network_mode));
-    let mac_address = wish.map(|wish| wish.mac_address.clone()).filter(|mac| !mac.is_empty()).or(own_mac);
-    Ok(EndpointRequest {
-        network: name.to_owned(),
-        container_name: identity.name.clone(),
-        address,
-        mac_address: mac_address.filter(|mac| !mac.is_empty()),
-        aliases: wish.and_then(|wish| wish.aliases.clone()).unwrap_or_default(),
-        hosts_file: Some(hosts_file.to_owned()),
-    })
-}
-
 /// The file is mounted already, so it is written in place. What the network has put there stays.
 fn write_hosts(
     path: &Path,
-    identity: &Identity,
+    spec: &ContainerSpec,
     container: &Container,
     endpoints: &[Endpoint],
 ) -> Result<(), ContainerError> {
-    let hostname = match identity.config.hostname.as_str() {
-        "" => container.default_hostname(),
-        name => name.to_owned(),
-    };
-    let base = own_hosts(identity, &hostname, &[])?;
-    let full = own_hosts(identity, &hostname, endpoints)?;
+    let hostname = spec.process.hostname.clone().unwrap_or_else(|| container.default_hostname());
+    let base = own_hosts(spec, &hostname, &[])?;
+    let full = own_hosts(spec, &hostname, endpoints)?;
     let current = fs::read_to_string(path).unwrap_or_default();
     let added = current.strip_prefix(base.as_str()).unwrap_or_default();
     fs::write(path, format!("{full}{added}"))
         .map_err(|source| ContainerError::Write { path: path.to_owned(), source })
 }
 
-fn own_hosts(identity: &Identity, hostname: &str, endpoints: &[Endpoint]) -> Result<String, ContainerError> {
-    if identity.host.network_mode == "host" && identity.host.extra_hosts.as_ref().is_none_or(Vec::is_empty) {
+fn own_hosts(spec: &ContainerSpec, hostname: &str, endpoints: &[Endpoint]) -> Result<String, ContainerError> {
+    let entries = &spec.network.names.extra_hosts;
+    if spec.network.mode == NetworkMode::Host && entries.is_empty() {
         // The names that hold on the host hold in its network.
         return Ok(fs::read_to_string("/etc/hosts").unwrap_or_default());
     }
     let gateway = endpoints.first().and_then(|endpoint| endpoint.gateway).map(IpAddr::from);
-    let entries = identity.host.extra_hosts.clone().unwrap_or_default();
     // Before there is a network, the gateway is not known yet.
     let extra = if endpoints.is_empty() {
-        let entries: Vec<_> = entries.into_iter().filter(|entry| !entry.ends_with("host-gateway")).collect();
+        let entries: Vec<_> = entries.iter().filter(|entry| !entry.ends_with("host-gateway")).collect();
         etc::extra_hosts(&entries, None)
     } else {
-        etc::extra_hosts(&entries, gateway)
+        etc::extra_hosts(entries, gateway)
     };
     let extra = extra.map_err(|error| ContainerError::Invalid(error.to_string()))?;
     let addresses: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.address.into()).collect();
-    Ok(etc::hosts(hostname, &identity.config.domainname, &addresses, &extra))
+    Ok(etc::hosts(hostname, &spec.process.domain_name, &addresses, &extra))
 }
 
-fn resolver(identity: &Identity) -> String {
-    let host = &identity.host;
-    if host.network_mode == "host"
-        && host.dns.is_empty()
-        && host.dns_search.is_empty()
-        && host.dns_options.is_empty()
+fn resolver(network: &NetworkSpec) -> String {
+    let names = &network.names;
+    if network.mode == NetworkMode::Host
+        && [&names.servers, &names.search, &names.options].iter().all(|list| list.is_empty())
     {
         return fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     }
     etc::resolv_conf(&DnsRequest {
-        servers: host.dns.clone(),
-        search: host.dns_search.clone(),
-        options: host.dns_options.clone(),
+        servers: names.servers.clone(),
+        search: names.search.clone(),
+        options: names.options.clone(),
     })
 }
 
-fn log_config(
-    container: &Container,
-    options: &BTreeMap<String, String>,
-) -> Result<Option<LogConfig>, ContainerError> {
-    let Some(path) = container.log_path() else { return Ok(None) };
-    let (max_size, max_files) = logs::limits(options).map_err(ContainerError::Invalid)?;
-    Ok(Some(LogConfig { path, max_size, max_files }))
-}
-
-/// The ports to publish: those that were named, and with `-P` all that the image exposes.
-fn port_requests(identity: &Identity) -> Result<Vec<PortRequest>, ContainerError> {
-    let invalid = |text: &str| ContainerError::Invalid(format!("invalid port specification: \"{text}\""));
-    let port = |text: &str| -> Result<_, ContainerError> {
-        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let number: u16 = number.parse().map_err(|_| invalid(text))?;
-        let protocol = protocol.parse().map_err(|_| invalid(text))?;
-        Ok((number, protocol))
-    };
-    let mut requests = Vec::new();
-    for (text, bindings) in &identity.host.port_bindings {
-        let (container_port, protocol) = port(text)?;
-        let default = [engine_model::wire::PortBinding::default()];
-        let bindings = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&default);
-        for binding in bindings {
-            let host_ip = match binding.host_ip.as_str() {
-                "" => None,
-                address => Some(address.parse().map_err(|_| invalid(address))?),
-            };
-            let host_port = match binding.host_port.split('-').next().unwrap_or_default() {
-                "" => None,
-                number => Some(number.parse().map_err(|_| invalid(&binding.host_port))?),
-            };
-            requests.push(PortRequest { protocol, container_port, host_ip, host_port });
+fn log_config(container: &Container, log: LogSpec) -> Option<LogConfig> {
+    match log {
+        LogSpec::Nowhere => None,
+        LogSpec::File { max_size, max_files } => {
+            Some(LogConfig { path: container.log_path()?, max_size, max_files })
         }
     }
-    if identity.host.publish_all_ports {
-        for text in identity.config.exposed_ports.iter().flatten().map(|(text, _)| text) {
-            let (container_port, protocol) = port(text)?;
-            if !requests
-                .iter()
-                .any(|known| known.container_port == container_port && known.protocol == protocol)
-            {
-                requests.push(PortRequest { protocol, container_port, host_ip: None, host_port: None });
-            }
-        }
-    }
-    Ok(requests)
 }
 
 /// What the supervising process said, in the words that docker's clients look for.

@@ -53,10 +53,11 @@ impl Containers {
             container.change_state(|state| state.manually_stopped = true);
             container.life.borrow().exits
         };
-        let config = &container.identity().config;
-        let own_signal = config.stop_signal.as_deref().and_then(signals::parse);
+        // Whatever it is, it can be stopped.
+        let (own_signal, own_timeout) =
+            container.spec().map_or((None, None), |spec| (spec.stop_signal, spec.stop_timeout));
         let signal = signal.or(own_signal).unwrap_or(signals::TERM);
-        let timeout = timeout.or(config.stop_timeout).unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = timeout.or(own_timeout).unwrap_or(DEFAULT_TIMEOUT);
         if self.signal(container, signal).await.is_ok() {
             self.thaw(container).await;
             let ended = container.wait_until(|life| life.exits > exits || life.removed);
@@ -96,7 +97,7 @@ impl Containers {
                     return Err(ContainerError::Conflict(message));
                 }
             }
-            let own = container.identity().config.stop_signal.as_deref().and_then(signals::parse);
+            let own = container.spec().ok().and_then(|spec| spec.stop_signal);
             if signal == signals::KILL || Some(signal) == own.or(Some(signals::TERM)) {
                 container.stopping.store(true, Ordering::Release);
             }

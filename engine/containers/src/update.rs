@@ -8,7 +8,7 @@ use libcontainer::oci_spec::runtime::LinuxResources;
 use serde::Deserialize;
 
 use super::{Container, ContainerError, Containers};
-use crate::limits;
+use crate::{limits, understand};
 
 /// The body of `POST /containers/{id}/update`; zero and absent mean unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -71,9 +71,11 @@ impl Containers {
             }
             host.restart_policy = policy;
         }
-        super::create::check(&container.identity().config, &host)?;
+        let identity = container.identity();
+        super::create::check(&identity.config, &host)?;
+        let spec = understand::request(&identity.config, &host, &identity.networks)?;
         if container.status().is_alive() {
-            let value = limits::resources(&host, cgroup::is_unified());
+            let value = limits::resources(&spec.limits, cgroup::is_unified());
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
             let cgroup = container.cgroup.clone();

@@ -8,6 +8,7 @@ mod image;
 mod network;
 pub mod platform;
 mod size;
+pub mod spec;
 pub mod task;
 pub mod wire;
 

@@ -1,18 +1,18 @@
 //! The OCI configuration of a container.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use engine_kernel::capabilities::{self, CapabilityError};
 use engine_kernel::devices::{self, DeviceError, DeviceRule};
 use engine_kernel::seccomp::{self, SeccompError};
-use engine_model::wire::HostConfig;
+use engine_model::spec::{ConfinementSpec, ContainerSpec, DeviceSpec, ProcessSpec, Seccomp};
 use engine_model::wire::Ulimit;
 use libcontainer::oci_spec::runtime::Capability;
 use serde_json::{Map, Value, json};
 
 use super::limits;
-use crate::record::{Identity, MountKind};
+use crate::record::{MountKind, MountPoint};
 
 /// What a program finds its friends with unless the image says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -81,39 +81,27 @@ pub(crate) struct Confinement {
     pub no_new_privileges: bool,
 }
 
-/// Reads the wishes about capabilities and `--security-opt`.
-pub(crate) fn confinement(host: &HostConfig, privileged: bool) -> Result<Confinement, SpecError> {
-    let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
-    let capabilities = capabilities::resolve(&list(&host.cap_add), &list(&host.cap_drop), privileged)?;
-    let mut profile = if privileged { "unconfined" } else { "builtin" };
-    let mut no_new_privileges = false;
-    let options = list(&host.security_opt);
-    for option in &options {
-        let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
-        match (key, value) {
-            ("seccomp", value) if !value.is_empty() => profile = value,
-            ("no-new-privileges", "" | "true") => no_new_privileges = true,
-            ("no-new-privileges", "false") => no_new_privileges = false,
-            // Neither is there on the hosts that this engine knows.
-            ("apparmor" | "label" | "systempaths" | "writable-cgroups", _) => {}
-            _ => return Err(SpecError::SecurityOption(option.clone())),
+/// What a process is confined by, the container's first or another one.
+pub(crate) fn confinement(wish: &ConfinementSpec, privileged: bool) -> Result<Confinement, SpecError> {
+    let capabilities = capabilities::resolve(&wish.add_capabilities, &wish.drop_capabilities, privileged)?;
+    let seccomp = match &wish.seccomp {
+        Seccomp::Unconfined => None,
+        Seccomp::Usual if privileged => None,
+        Seccomp::Usual | Seccomp::Builtin => {
+            Some(serde_json::to_value(seccomp::default_profile(&capabilities))?)
         }
-    }
-    let seccomp = match profile {
-        "unconfined" => None,
-        "builtin" => Some(serde_json::to_value(seccomp::default_profile(&capabilities))?),
-        json => Some(serde_json::to_value(seccomp::parse_profile(json, &capabilities)?)?),
+        Seccomp::Profile(json) => Some(serde_json::to_value(seccomp::parse_profile(json, &capabilities)?)?),
     };
-    Ok(Confinement { capabilities, seccomp, no_new_privileges })
+    Ok(Confinement { capabilities, seccomp, no_new_privileges: wish.no_new_privileges })
 }
 
 /// The container's environment; `HOME` comes when the user is known.
-pub(crate) fn environment(identity: &Identity, hostname: &str) -> Vec<String> {
+pub(crate) fn environment(wish: &ProcessSpec, hostname: &str) -> Vec<String> {
     let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    if identity.config.tty {
+    if wish.terminal {
         environment.push("TERM=xterm".to_owned());
     }
-    merge_environment(&mut environment, &identity.config.env);
+    merge_environment(&mut environment, &wish.environment);
     environment
 }
 
@@ -162,56 +150,59 @@ pub(crate) fn process(
 }
 
 /// Builds the configuration, and the rules about devices for those who apply them themselves.
-pub(crate) fn build(identity: &Identity, around: &Surroundings) -> Result<(Value, Value), SpecError> {
-    let (config, host) = (&identity.config, &identity.host);
-    let confinement = confinement(host, host.privileged)?;
-    let directory = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
-    let directory = engine_kernel::confine::clean(Path::new(directory));
-    let environment = environment(identity, &around.hostname);
-    let mut process =
-        process(&identity.command, &environment, &directory.to_string_lossy(), config.tty, &confinement);
-    let rlimits = limits::processes(host, &around.default_ulimits);
+pub(crate) fn build(
+    command: &[String],
+    points: &[MountPoint],
+    spec: &ContainerSpec,
+    around: &Surroundings,
+) -> Result<(Value, Value), SpecError> {
+    let ContainerSpec { process: wish, confinement: confined, .. } = spec;
+    let confinement = confinement(confined, confined.privileged)?;
+    let environment = environment(wish, &around.hostname);
+    let directory = wish.directory.to_string_lossy();
+    let mut process = process(command, &environment, &directory, wish.terminal, &confinement);
+    let rlimits = limits::processes(&spec.limits, &around.default_ulimits);
     if !rlimits.is_empty() {
         process["rlimits"] = rlimits.into();
     }
-    if let Some(adjustment) = limits::out_of_memory_score(host.oom_score_adj) {
+    if let Some(adjustment) = limits::out_of_memory_score(spec.limits.out_of_memory_score) {
         process["oomScoreAdj"] = adjustment.into();
     }
 
-    let (nodes, rules) = device_rules(host)?;
+    let (nodes, rules) = device_rules(confined)?;
     let rules: Value =
         rules.into_iter().map(|rule| serde_json::to_value(rule.to_oci())).collect::<Result<_, _>>()?;
-    let mut resources = limits::resources(host, around.unified_cgroups);
+    let mut resources = limits::resources(&spec.limits, around.unified_cgroups);
     resources["devices"] = rules.clone();
     let mut linux = json!({
-        "namespaces": namespaces(host, around),
+        "namespaces": namespaces(spec, around),
         "cgroupsPath": around.cgroup,
         "resources": resources,
-        "maskedPaths": paths(host.masked_paths.as_ref(), &MASKED_PATHS, host.privileged),
-        "readonlyPaths": paths(host.readonly_paths.as_ref(), &READ_ONLY_PATHS, host.privileged),
+        "maskedPaths": paths(confined.masked_paths.as_ref(), &MASKED_PATHS, confined.privileged),
+        "readonlyPaths": paths(confined.read_only_paths.as_ref(), &READ_ONLY_PATHS, confined.privileged),
         "devices": nodes,
     });
     if let Some(filter) = confinement.seccomp {
         linux["seccomp"] = filter;
     }
-    let sysctls = sysctls(host, around);
+    let sysctls = sysctls(confined, around);
     if !sysctls.is_empty() {
         linux["sysctl"] = sysctls.into();
     }
-    let mut spec = json!({
+    let mut configuration = json!({
         "ociVersion": "1.2.0",
-        "root": { "path": around.rootfs, "readonly": host.readonly_rootfs },
+        "root": { "path": around.rootfs, "readonly": confined.read_only_root },
         "process": process,
-        "mounts": mounts(identity, around),
+        "mounts": mounts(points, spec, around),
         "linux": linux,
     });
-    if host.uts_mode != "host" {
-        spec["hostname"] = around.hostname.clone().into();
-        if !config.domainname.is_empty() {
-            spec["domainname"] = config.domainname.clone().into();
+    if !spec.sharing.host_names {
+        configuration["hostname"] = around.hostname.clone().into();
+        if !wish.domain_name.is_empty() {
+            configuration["domainname"] = wish.domain_name.clone().into();
         }
     }
-    Ok((spec, rules))
+    Ok((configuration, rules))
 }
 
 fn paths(wanted: Option<&Vec<String>>, default: &[&str], privileged: bool) -> Vec<String> {
@@ -222,70 +213,65 @@ fn paths(wanted: Option<&Vec<String>>, default: &[&str], privileged: bool) -> Ve
     }
 }
 
-fn namespaces(host: &HostConfig, around: &Surroundings) -> Vec<Value> {
+fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     let mut namespaces = vec![json!({ "type": "mount" })];
     let mut add = |kind: &str, namespace: &Namespace| match namespace {
         Namespace::Own => namespaces.push(json!({ "type": kind })),
         Namespace::Shared(path) => namespaces.push(json!({ "type": kind, "path": path })),
         Namespace::Host => {}
     };
-    let private_cgroup = match host.cgroupns_mode.as_str() {
-        "private" => true,
-        "host" => false,
-        _ => around.unified_cgroups && !host.privileged,
-    };
+    let private_cgroup =
+        spec.sharing.private_cgroups.unwrap_or(around.unified_cgroups && !spec.confinement.privileged);
     add("network", &around.network);
     add("pid", &around.pid);
     add("ipc", &around.ipc);
-    add("uts", if host.uts_mode == "host" { &Namespace::Host } else { &Namespace::Own });
+    add("uts", if spec.sharing.host_names { &Namespace::Host } else { &Namespace::Own });
     add("cgroup", if private_cgroup { &Namespace::Own } else { &Namespace::Host });
     namespaces
 }
 
-fn device_rules(host: &HostConfig) -> Result<(Vec<Value>, Vec<DeviceRule>), SpecError> {
+fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>), SpecError> {
     let mut nodes = Vec::new();
-    let mut rules = if host.privileged { vec![DeviceRule::ALLOW_ALL] } else { devices::default_rules() };
-    let mut wanted: Vec<(PathBuf, PathBuf, String)> = Vec::new();
-    if host.privileged {
-        wanted.push(("/dev".into(), "/dev".into(), "rwm".into()));
+    let mut rules = if wish.privileged { vec![DeviceRule::ALLOW_ALL] } else { devices::default_rules() };
+    let mut wanted = Vec::new();
+    if wish.privileged {
+        let (on_host, inside, permissions) = ("/dev".into(), "/dev".into(), "rwm".to_owned());
+        wanted.push(DeviceSpec { on_host, inside, permissions });
     }
-    for device in host.devices.iter().flatten() {
-        let (on_host, inside) = (device.path_on_host.clone().into(), device.path_in_container.clone().into());
-        wanted.push((on_host, inside, device.cgroup_permissions.clone()));
-    }
-    for (on_host, inside, permissions) in wanted {
+    wanted.extend(wish.devices.iter().cloned());
+    for DeviceSpec { on_host, inside, permissions } in wanted {
         let (found, more) = devices::host_device(&on_host, &inside, &permissions)?;
         for node in found {
             nodes.push(serde_json::to_value(node)?);
         }
-        if !host.privileged {
+        if !wish.privileged {
             rules.extend(more);
         }
     }
-    for rule in host.device_cgroup_rules.iter().flatten() {
+    for rule in &wish.device_rules {
         rules.push(rule.parse()?);
     }
     Ok((nodes, rules))
 }
 
-fn sysctls(host: &HostConfig, around: &Surroundings) -> Map<String, Value> {
+fn sysctls(wish: &ConfinementSpec, around: &Surroundings) -> Map<String, Value> {
     let mut sysctls = Map::new();
-    if around.network == Namespace::Own && !host.privileged {
+    if around.network == Namespace::Own && !wish.privileged {
         // Programs that are not root may use low ports and ping: in here it harms nobody.
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".into());
         sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".into());
     }
-    for (name, value) in host.sysctls.iter().flatten() {
+    for (name, value) in &wish.sysctls {
         sysctls.insert(name.clone(), value.clone().into());
     }
     sysctls
 }
 
-fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
-    let host = &identity.host;
+fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
+    let confined = &spec.confinement;
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
-    let read_only = if host.privileged { "rw" } else { "ro" };
-    let shm_size = format!("size={}", if host.shm_size > 0 { host.shm_size } else { 64 * 1024 * 1024 });
+    let read_only = if confined.privileged { "rw" } else { "ro" };
+    let shm_size = format!("size={}", confined.shared_memory);
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -299,7 +285,7 @@ fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     // On the older hierarchy libcontainer would mount it writable, and a container could lift its own limits.
-    if around.unified_cgroups || host.privileged {
+    if around.unified_cgroups || confined.privileged {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", read_only]));
     }
     mounts.push(match (&around.shared_memory, &around.ipc) {
@@ -308,7 +294,7 @@ fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
         _ => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
     });
     for (on_host, inside) in &around.files {
-        let covered = identity.mounts.iter().any(|point| &point.destination == inside);
+        let covered = points.iter().any(|point| &point.destination == inside);
         if !covered {
             mounts.push(mount(
                 &inside.to_string_lossy(),
@@ -319,7 +305,7 @@ fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
         }
     }
     // Parents before what is mounted in them.
-    let mut wanted: Vec<_> = identity.mounts.iter().collect();
+    let mut wanted: Vec<_> = points.iter().collect();
     wanted.sort_by_key(|point| point.destination.components().count());
     for point in wanted {
         let destination = point.destination.to_string_lossy();
@@ -347,11 +333,9 @@ fn mounts(identity: &Identity, around: &Surroundings) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use engine_model::wire::Config;
 
-    fn host(json: Value) -> HostConfig {
-        serde_json::from_value(json).unwrap()
-    }
+    use super::*;
 
     #[test]
     fn later_entries_of_the_environment_win() {
@@ -363,17 +347,21 @@ mod tests {
 
     #[test]
     fn security_options() {
-        let default = confinement(&host(json!({})), false).unwrap();
+        let confined = |options: Value, privileged: bool| {
+            let host = json!({ "SecurityOpt": options, "LogConfig": { "Type": "none" } });
+            let host = serde_json::from_value(host).unwrap();
+            let spec = crate::understand::request(&Config::default(), &host, &BTreeMap::new()).ok()?;
+            confinement(&spec.confinement, privileged).ok()
+        };
+        let default = confined(json!([]), false).unwrap();
         assert!(default.seccomp.is_some() && !default.no_new_privileges);
-        let options = json!({ "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"] });
-        let free = confinement(&host(options), false).unwrap();
+        assert!(confined(json!([]), true).unwrap().seccomp.is_none());
+        assert!(confined(json!(["seccomp=builtin"]), true).unwrap().seccomp.is_some());
+        let free = confined(json!(["no-new-privileges", "seccomp=unconfined"]), false).unwrap();
         assert!(free.seccomp.is_none() && free.no_new_privileges);
-        let own = json!({ "SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"] });
-        assert_eq!(
-            confinement(&host(own), false).unwrap().seccomp.unwrap()["defaultAction"],
-            "SCMP_ACT_ALLOW"
-        );
-        assert!(confinement(&host(json!({ "SecurityOpt": ["seccomp={"] })), false).is_err());
-        assert!(confinement(&host(json!({ "SecurityOpt": ["nonsense=1"] })), false).is_err());
+        let own = confined(json!(["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]), false).unwrap();
+        assert_eq!(own.seccomp.unwrap()["defaultAction"], "SCMP_ACT_ALLOW");
+        assert!(confined(json!(["seccomp={"]), false).is_none());
+        assert!(confined(json!(["nonsense=1"]), false).is_none());
     }
 }

@@ -1,0 +1,365 @@
+//! From what a client wrote to what a container is to be: the one place where the words of the API are understood. It changes
+//! nothing, and refuses what makes no sense.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use engine_kernel::confine::clean;
+use engine_kernel::etc;
+use engine_model::PortRequest;
+use engine_model::spec::{
+    ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec, NetworkMode,
+    NetworkSpec, ProcessSpec, Restart, Seccomp, Share, Sharing,
+};
+use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, RestartPolicy};
+
+use crate::oci::SpecError;
+use crate::record::Identity;
+use crate::{ContainerError, logs, signals};
+
+/// Of `/dev/shm`, as dockerd has it.
+const SHARED_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// What a container is to be, by its record.
+pub(crate) fn record(identity: &Identity) -> Result<ContainerSpec, ContainerError> {
+    request(&identity.config, &identity.host, &identity.networks)
+}
+
+/// What a container is to be, by a request whose gaps are filled.
+pub(crate) fn request(
+    config: &Config,
+    host: &HostConfig,
+    networks: &BTreeMap<String, EndpointConfig>,
+) -> Result<ContainerSpec, ContainerError> {
+    let stop_signal = config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
+    Ok(ContainerSpec {
+        process: process(config, host),
+        sharing: Sharing {
+            pid: share(&host.pid_mode),
+            ipc: share(&host.ipc_mode),
+            host_names: host.uts_mode == "host",
+            private_cgroups: match host.cgroupns_mode.as_str() {
+                "private" => Some(true),
+                "host" => Some(false),
+                _ => None,
+            },
+        },
+        network: network(config, host, networks)?,
+        confinement: confinement(host)?,
+        limits: limits(host),
+        log: log(host)?,
+        restart: restart(&host.restart_policy)?,
+        auto_remove: host.auto_remove,
+        stop_signal: stop_signal
+            .map(|signal| signals::parse(signal).ok_or_else(|| invalid(format!("invalid signal: {signal}"))))
+            .transpose()?,
+        stop_timeout: config.stop_timeout,
+    })
+}
+
+fn invalid(message: impl Into<String>) -> ContainerError {
+    ContainerError::Invalid(message.into())
+}
+
+fn process(config: &Config, host: &HostConfig) -> ProcessSpec {
+    let directory = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+    let [rows, columns] = host.console_size.map(|size| u16::try_from(size).unwrap_or(0));
+    ProcessSpec {
+        hostname: Some(config.hostname.clone()).filter(|name| !name.is_empty()),
+        domain_name: config.domainname.clone(),
+        user: config.user.clone(),
+        groups: host.group_add.clone().unwrap_or_default(),
+        environment: config.env.clone(),
+        directory: clean(Path::new(directory)),
+        terminal: config.tty,
+        console_size: (rows > 0 && columns > 0).then_some((rows, columns)),
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        init: host.init == Some(true),
+    }
+}
+
+fn share(mode: &str) -> Share {
+    match (mode, mode.strip_prefix("container:")) {
+        ("host", _) => Share::Host,
+        (_, Some(other)) => Share::Of(other.to_owned()),
+        _ => Share::Own,
+    }
+}
+
+fn network(
+    config: &Config,
+    host: &HostConfig,
+    networks: &BTreeMap<String, EndpointConfig>,
+) -> Result<NetworkSpec, ContainerError> {
+    let name = host.network_mode.as_str();
+    let mode = match share(name) {
+        Share::Host => NetworkMode::Host,
+        Share::Of(other) => NetworkMode::Of(other),
+        Share::Own if name == "none" || config.network_disabled == Some(true) => NetworkMode::None,
+        Share::Own => NetworkMode::Joined,
+    };
+    let mut endpoints = Vec::new();
+    if mode == NetworkMode::Joined {
+        endpoints.push(endpoint(config, host, networks, name)?);
+        for other in networks.keys().filter(|other| !is_same_network(other, name)) {
+            endpoints.push(endpoint(config, host, networks, other)?);
+        }
+    }
+    let names = NameSpec {
+        servers: host.dns.clone(),
+        search: host.dns_search.clone(),
+        options: host.dns_options.clone(),
+        extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
+    };
+    // The gateway is known when there is a network.
+    let known: Vec<_> = names.extra_hosts.iter().filter(|entry| !entry.ends_with("host-gateway")).collect();
+    etc::extra_hosts(&known, None).map_err(|error| invalid(error.to_string()))?;
+    Ok(NetworkSpec { mode, endpoints, ports: ports(config, host)?, names })
+}
+
+/// `default` is another name of `bridge`.
+fn is_same_network(one: &str, other: &str) -> bool {
+    let plain = |name| if name == "default" { "bridge" } else { name };
+    plain(one) == plain(other)
+}
+
+fn endpoint(
+    config: &Config,
+    host: &HostConfig,
+    networks: &BTreeMap<String, EndpointConfig>,
+    network: &str,
+) -> Result<EndpointSpec, ContainerError> {
+    let wish = networks.iter().find(|(known, _)| is_same_network(known, network)).map(|(_, wish)| wish);
+    let address = wish.and_then(|wish| wish.ipam_config.as_ref()).map(|ipam| ipam.ipv4_address.as_str());
+    let address = address
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().map_err(|_| invalid(format!("invalid IPv4 address: {text}"))));
+    let own = config.mac_address.clone().filter(|_| is_same_network(network, &host.network_mode));
+    let mac_address = wish.map(|wish| wish.mac_address.clone()).filter(|mac| !mac.is_empty()).or(own);
+    Ok(EndpointSpec {
+        network: network.to_owned(),
+        address: address.transpose()?,
+        mac_address: mac_address.filter(|mac| !mac.is_empty()),
+        aliases: wish.and_then(|wish| wish.aliases.clone()).unwrap_or_default(),
+    })
+}
+
+/// The ports to publish: those that were named, and with `-P` all that the image exposes.
+fn ports(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>, ContainerError> {
+    let unclear = |text: &str| invalid(format!("invalid port specification: \"{text}\""));
+    let port = |text: &str| -> Result<_, ContainerError> {
+        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let number: u16 = number.parse().map_err(|_| unclear(text))?;
+        let protocol = protocol.parse().map_err(|_| unclear(text))?;
+        Ok((number, protocol))
+    };
+    let mut requests = Vec::new();
+    for (text, bindings) in &host.port_bindings {
+        let (container_port, protocol) = port(text)?;
+        let default = [PortBinding::default()];
+        let bindings = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&default);
+        for binding in bindings {
+            let host_ip = match binding.host_ip.as_str() {
+                "" => None,
+                address => Some(address.parse().map_err(|_| unclear(address))?),
+            };
+            let host_port = match binding.host_port.split('-').next().unwrap_or_default() {
+                "" => None,
+                number => Some(number.parse().map_err(|_| unclear(&binding.host_port))?),
+            };
+            requests.push(PortRequest { protocol, container_port, host_ip, host_port });
+        }
+    }
+    if host.publish_all_ports {
+        for text in config.exposed_ports.iter().flatten().map(|(text, _)| text) {
+            let (container_port, protocol) = port(text)?;
+            let is_known =
+                |known: &PortRequest| known.container_port == container_port && known.protocol == protocol;
+            if !requests.iter().any(is_known) {
+                requests.push(PortRequest { protocol, container_port, host_ip: None, host_port: None });
+            }
+        }
+    }
+    Ok(requests)
+}
+
+fn confinement(host: &HostConfig) -> Result<ConfinementSpec, ContainerError> {
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let (mut seccomp, mut no_new_privileges) = (Seccomp::Usual, false);
+    for option in host.security_opt.iter().flatten() {
+        let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+        match (key, value) {
+            ("seccomp", "builtin") => seccomp = Seccomp::Builtin,
+            ("seccomp", "unconfined") => seccomp = Seccomp::Unconfined,
+            ("seccomp", profile) if !profile.is_empty() => seccomp = Seccomp::Profile(profile.to_owned()),
+            ("no-new-privileges", "" | "true") => no_new_privileges = true,
+            ("no-new-privileges", "false") => no_new_privileges = false,
+            // Neither is there on the hosts that this engine knows.
+            ("apparmor" | "label" | "systempaths" | "writable-cgroups", _) => {}
+            _ => return Err(SpecError::SecurityOption(option.clone()).into()),
+        }
+    }
+    let devices = host.devices.iter().flatten().map(|device| DeviceSpec {
+        on_host: PathBuf::from(&device.path_on_host),
+        inside: PathBuf::from(&device.path_in_container),
+        permissions: device.cgroup_permissions.clone(),
+    });
+    Ok(ConfinementSpec {
+        privileged: host.privileged,
+        add_capabilities: list(&host.cap_add),
+        drop_capabilities: list(&host.cap_drop),
+        seccomp,
+        no_new_privileges,
+        read_only_root: host.readonly_rootfs,
+        masked_paths: host.masked_paths.clone(),
+        read_only_paths: host.readonly_paths.clone(),
+        devices: devices.collect(),
+        device_rules: list(&host.device_cgroup_rules),
+        sysctls: host.sysctls.clone().unwrap_or_default(),
+        shared_memory: u64::try_from(host.shm_size).ok().filter(|&size| size > 0).unwrap_or(SHARED_MEMORY),
+    })
+}
+
+/// What limits a host configuration wishes for.
+pub(crate) fn limits(host: &HostConfig) -> LimitSpec {
+    LimitSpec {
+        memory: host.memory,
+        memory_reservation: host.memory_reservation,
+        memory_swap: host.memory_swap,
+        memory_swappiness: host.memory_swappiness,
+        cpu_shares: host.cpu_shares,
+        cpu_period: host.cpu_period,
+        cpu_quota: host.cpu_quota,
+        nano_cpus: host.nano_cpus,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        pids: host.pids_limit,
+        block_weight: host.blkio_weight,
+        out_of_memory_score: host.oom_score_adj,
+        ulimits: host.ulimits.clone().unwrap_or_default(),
+    }
+}
+
+fn log(host: &HostConfig) -> Result<LogSpec, ContainerError> {
+    match host.log_config.r#type.as_str() {
+        "none" => Ok(LogSpec::Nowhere),
+        "json-file" => {
+            let (max_size, max_files) = logs::limits(&host.log_config.config).map_err(invalid)?;
+            Ok(LogSpec::File { max_size, max_files })
+        }
+        driver => Err(invalid(format!("logger: no log driver named '{driver}' is registered"))),
+    }
+}
+
+fn restart(policy: &RestartPolicy) -> Result<Restart, ContainerError> {
+    let most = policy.maximum_retry_count;
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" if most != 0 => {
+            Err(invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'"))
+        }
+        "" | "no" => Ok(Restart::No),
+        "always" => Ok(Restart::Always),
+        "unless-stopped" => Ok(Restart::UnlessStopped),
+        "on-failure" if most < 0 => {
+            Err(invalid("invalid restart policy: maximum retry count cannot be negative"))
+        }
+        "on-failure" => Ok(Restart::OnFailure {
+            most: Some(u32::try_from(most).unwrap_or(u32::MAX)).filter(|&most| most != 0),
+        }),
+        name => Err(invalid(format!(
+            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use engine_model::Protocol;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn understood(config: Value, mut host: Value) -> Result<ContainerSpec, ContainerError> {
+        if host.get("LogConfig").is_none() {
+            host["LogConfig"] = json!({ "Type": "json-file" });
+        }
+        let networks = BTreeMap::from([
+            ("default".to_owned(), serde_json::from_value(json!({ "Aliases": ["one"] })).unwrap()),
+            (
+                "own".to_owned(),
+                serde_json::from_value(json!({ "IPAMConfig": { "IPv4Address": "10.0.0.7" } })).unwrap(),
+            ),
+        ]);
+        request(&serde_json::from_value(config).unwrap(), &serde_json::from_value(host).unwrap(), &networks)
+    }
+
+    #[test]
+    fn networks_are_understood() {
+        let spec =
+            understood(json!({ "MacAddress": "02:42:0a:00:00:07" }), json!({ "NetworkMode": "bridge" }))
+                .unwrap();
+        assert_eq!(spec.network.mode, NetworkMode::Joined);
+        let [first, second] = &spec.network.endpoints[..] else { panic!("{:?}", spec.network) };
+        assert_eq!((first.network.as_str(), &first.aliases[..]), ("bridge", &["one".to_owned()][..]));
+        assert_eq!(first.mac_address.as_deref(), Some("02:42:0a:00:00:07"));
+        assert_eq!((second.network.as_str(), second.address), ("own", Some([10, 0, 0, 7].into())));
+        assert_eq!(second.mac_address, None);
+        let mode = |config, mode: &str| {
+            let network = understood(config, json!({ "NetworkMode": mode })).unwrap().network;
+            assert!(network.endpoints.is_empty());
+            network.mode
+        };
+        assert_eq!(mode(json!({}), "host"), NetworkMode::Host);
+        assert_eq!(mode(json!({}), "none"), NetworkMode::None);
+        assert_eq!(mode(json!({ "NetworkDisabled": true }), "bridge"), NetworkMode::None);
+        assert_eq!(
+            mode(json!({ "NetworkDisabled": true }), "container:abc"),
+            NetworkMode::Of("abc".to_owned())
+        );
+    }
+
+    #[test]
+    fn ports_are_understood() {
+        let host = json!({ "PortBindings": { "80/tcp": [{ "HostPort": "8080" }], "53/udp": null },
+            "PublishAllPorts": true });
+        let config = json!({ "ExposedPorts": { "80/tcp": {}, "443/tcp": {} } });
+        let ports = understood(config, host).unwrap().network.ports;
+        let ports: Vec<_> =
+            ports.iter().map(|port| (port.container_port, port.protocol, port.host_port)).collect();
+        assert_eq!(
+            ports,
+            [(53, Protocol::Udp, None), (80, Protocol::Tcp, Some(8080)), (443, Protocol::Tcp, None)]
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let hosts = [
+            json!({ "PortBindings": { "80/sctp": null } }),
+            json!({ "PortBindings": { "99999/tcp": null } }),
+            json!({ "PortBindings": { "80/tcp": [{ "HostIp": "nowhere" }] } }),
+            json!({ "ExtraHosts": ["name"] }),
+            json!({ "RestartPolicy": { "Name": "sometimes" } }),
+            json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } }),
+            json!({ "SecurityOpt": ["nonsense=1"] }),
+            json!({ "LogConfig": { "Type": "journald" } }),
+        ];
+        for host in hosts {
+            assert!(understood(json!({}), host.clone()).is_err(), "{host}");
+        }
+        assert!(understood(json!({ "StopSignal": "SIGNOTHING" }), json!({})).is_err());
+        assert!(understood(json!({}), json!({ "ExtraHosts": ["gateway:host-gateway"] })).is_ok());
+    }
+
+    #[test]
+    fn restart_policies_are_understood() {
+        let restart = |policy| understood(json!({}), json!({ "RestartPolicy": policy })).unwrap().restart;
+        assert_eq!(restart(json!(null)), Restart::No);
+        assert_eq!(restart(json!({ "Name": "unless-stopped" })), Restart::UnlessStopped);
+        assert_eq!(restart(json!({ "Name": "on-failure" })), Restart::OnFailure { most: None });
+        let some = json!({ "Name": "on-failure", "MaximumRetryCount": 3 });
+        assert_eq!(restart(some), Restart::OnFailure { most: Some(3) });
+    }
+}

@@ -1,0 +1,204 @@
+//! What a container is to be, understood: every wish is a value of its own type here, and what makes no sense has been refused.
+//! A request of the API becomes one of these before anything is made, and all that is done with a container follows it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::PortRequest;
+use crate::wire::Ulimit;
+
+/// What a container is to be, apart from its image and its mounts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerSpec {
+    pub process: ProcessSpec,
+    pub sharing: Sharing,
+    pub network: NetworkSpec,
+    pub confinement: ConfinementSpec,
+    pub limits: LimitSpec,
+    pub log: LogSpec,
+    pub restart: Restart,
+    /// It goes when it ends.
+    pub auto_remove: bool,
+    /// SIGTERM when absent.
+    pub stop_signal: Option<i32>,
+    /// Seconds to wait after it; negative for ever.
+    pub stop_timeout: Option<i64>,
+}
+
+/// The first process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
+pub struct ProcessSpec {
+    /// The container's short id when absent, or the host's name where that is shared.
+    pub hostname: Option<String>,
+    pub domain_name: String,
+    /// `name`, `uid`, `name:group`, …; empty is root.
+    pub user: String,
+    pub groups: Vec<String>,
+    /// `NAME=value`; one without `=` takes a name away.
+    pub environment: Vec<String>,
+    pub directory: PathBuf,
+    pub terminal: bool,
+    /// Rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// There is a standard input.
+    pub open_stdin: bool,
+    /// The first client to leave closes it.
+    pub stdin_once: bool,
+    /// A small first process looks after the program.
+    pub init: bool,
+}
+
+/// Whose namespace it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Share {
+    Own,
+    Host,
+    /// Of another container, by its id.
+    Of(String),
+}
+
+/// Namespaces but the network's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    pub pid: Share,
+    pub ipc: Share,
+    /// The host's name is the container's.
+    pub host_names: bool,
+    /// Whether it sees only its own part of the cgroups; up to the host when absent.
+    pub private_cgroups: Option<bool>,
+}
+
+/// Which network it is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// Nothing but its own loopback.
+    None,
+    Host,
+    /// That of another container, by its id.
+    Of(String),
+    /// Networks of the engine.
+    Joined,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSpec {
+    pub mode: NetworkMode,
+    /// Its networks, the one for published ports first; none unless it is on networks of the engine.
+    pub endpoints: Vec<EndpointSpec>,
+    pub ports: Vec<PortRequest>,
+    pub names: NameSpec,
+}
+
+/// How it is on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// As the client named it.
+    pub network: String,
+    pub address: Option<Ipv4Addr>,
+    pub mac_address: Option<String>,
+    pub aliases: Vec<String>,
+}
+
+/// How it resolves names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameSpec {
+    pub servers: Vec<String>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+    /// `name:address`; the address may be `host-gateway`.
+    pub extra_hosts: Vec<String>,
+}
+
+/// Which system calls are let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    /// The engine's profile, or all of them for a privileged process.
+    Usual,
+    /// The engine's profile in any case.
+    Builtin,
+    Unconfined,
+    /// A profile, as JSON.
+    Profile(String),
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    pub on_host: PathBuf,
+    pub inside: PathBuf,
+    /// `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// What keeps it from the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfinementSpec {
+    pub privileged: bool,
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub seccomp: Seccomp,
+    pub no_new_privileges: bool,
+    pub read_only_root: bool,
+    /// The engine's own choice when absent.
+    pub masked_paths: Option<Vec<String>>,
+    /// The engine's own choice when absent.
+    pub read_only_paths: Option<Vec<String>>,
+    pub devices: Vec<DeviceSpec>,
+    /// `c 1:3 rwm`.
+    pub device_rules: Vec<String>,
+    pub sysctls: BTreeMap<String, String>,
+    /// Bytes of `/dev/shm`.
+    pub shared_memory: u64,
+}
+
+/// Limits; zero and absent mean none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LimitSpec {
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes.
+    pub memory_reservation: i64,
+    /// Bytes of memory and swap together; -1 for any amount of swap, 0 for as much as memory.
+    pub memory_swap: i64,
+    /// Percent.
+    pub memory_swappiness: Option<i64>,
+    pub cpu_shares: i64,
+    /// Microseconds.
+    pub cpu_period: i64,
+    /// Microseconds in each period.
+    pub cpu_quota: i64,
+    /// Billionths of a processor.
+    pub nano_cpus: i64,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    pub pids: Option<i64>,
+    pub block_weight: u16,
+    pub out_of_memory_score: i32,
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// What becomes of its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSpec {
+    Nowhere,
+    /// A file of JSON lines; a full one is put behind the next.
+    File {
+        max_size: Option<u64>,
+        max_files: u32,
+    },
+}
+
+/// When it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    No,
+    Always,
+    /// Not after a client has ended it.
+    UnlessStopped,
+    OnFailure {
+        /// Any number when absent.
+        most: Option<u32>,
+    },
+}
