@@ -68,6 +68,10 @@ pub async fn power(
     let mut host = LockedHost::open(context, name, what.operation())?;
     if host.features()?.power {
         let state = host.state().await?;
+        if what == Power::Restart && state == State::Running {
+            // Whoever is not let in cannot see that the host goes down before it comes back.
+            host.admit(progress).await?;
+        }
         let already = match (what, state) {
             (Power::Start, State::Running) => Some("running"),
             (Power::Stop | Power::Kill, State::Stopped) => Some("stopped"),

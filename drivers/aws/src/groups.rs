@@ -21,11 +21,19 @@ pub(crate) struct Group {
     pub(crate) id: String,
     /// What it lets in, as far as AWS shows it yet.
     pub(crate) present: Vec<IpPermission>,
+    /// Its tags say that another store made it.
+    is_of_others: bool,
 }
 
 impl Group {
-    fn of(group: SecurityGroup) -> Option<Self> {
-        Some(Self { id: group.group_id?, present: group.ip_permissions.unwrap_or_default() })
+    fn of(group: SecurityGroup, host: &HostView) -> Option<Self> {
+        let is_of_others = tags::are_of_others(group.tags(), host);
+        Some(Self { id: group.group_id?, present: group.ip_permissions.unwrap_or_default(), is_of_others })
+    }
+
+    /// One that was made a moment ago.
+    fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), present: Vec::new(), is_of_others: false }
     }
 }
 
@@ -119,11 +127,12 @@ async fn own(
     progress: &dyn Progress,
 ) -> Result<Group, DriverError> {
     if let Some(id) = book.made.own_group.clone() {
-        if let Some(group) = look(region, &id).await? {
+        if let Some(group) = look(region, host, &id).await? {
             return Ok(group);
         }
         // Somebody deleted it, and its rules with it.
         book.made.own_group = None;
+        book.made.admitted = None;
         book.made.rules.clear();
         book.made.opening.clear();
         book.made.closed.clear();
@@ -134,7 +143,8 @@ async fn own(
     let about = format!("The host {} of machine", host.name);
     let tags = tags::of_host(host, &config.tags);
     let group =
-        make(region, &name, &plan.vpc, &about, &tags, |group| tags::are_of_host(group.tags(), host)).await?;
+        make(region, host, &name, &plan.vpc, &about, &tags, |group| tags::are_of_host(group.tags(), host))
+            .await?;
     book.made.own_group = Some(group.id.clone());
     book.made(SECURITY_GROUP, &name, Some(&group.id)).await?;
     Ok(group)
@@ -155,7 +165,9 @@ async fn shared(
         if entry.kind == SHARED_GROUP
             && names.contains(&entry.name)
             && let Some(id) = entry.id
-            && let Some(group) = look(region, &id).await?
+            && let Some(group) = look(region, host, &id).await?
+            // Earlier versions took over whatever had the name.
+            && !group.is_of_others
         {
             return Ok(group);
         }
@@ -166,17 +178,20 @@ async fn shared(
         .map_err(|error| error.during(format!("Could not look for the security group of {cluster}")))?;
     found.retain(|group| tags::are_of_shared(group.tags(), host));
     found.sort_by_key(|group| names.iter().position(|name| group.group_name() == Some(name.as_str())));
-    let named = |group: SecurityGroup| Some((group.group_name.clone()?, Group::of(group)?));
+    let named = |group: SecurityGroup| Some((group.group_name.clone()?, Group::of(group, host)?));
     let (name, group) = if let Some(known) = found.into_iter().find_map(named) {
         known
     } else {
         let [_, name] = names;
+        book.made.admitted = None;
+        book.save().await?;
         book.intend(SHARED_GROUP, &name).await?;
         let about = format!("Members of the swarm {cluster} of machine");
         let tags = tags::of_shared(host, &name);
-        let group =
-            make(region, &name, &plan.vpc, &about, &tags, |group| tags::are_of_shared(group.tags(), host))
-                .await?;
+        let group = make(region, host, &name, &plan.vpc, &about, &tags, |group| {
+            tags::are_of_shared(group.tags(), host)
+        })
+        .await?;
         (name, group)
     };
     book.made(SHARED_GROUP, &name, Some(&group.id)).await?;
@@ -184,13 +199,13 @@ async fn shared(
 }
 
 /// A group by its recorded id. `None` only if it is in none of the answers of a while.
-async fn look(region: &Region, id: &str) -> Result<Option<Group>, DriverError> {
+async fn look(region: &Region, host: &HostView, id: &str) -> Result<Option<Group>, DriverError> {
     if region.is_new_group(id) {
-        return Ok(Some(Group { id: id.to_owned(), present: Vec::new() }));
+        return Ok(Some(Group::new(id)));
     }
     let look = || async {
         let found = find(&region.api, vec![filter("group-id", [id])]).await?;
-        Ok(found.into_iter().find_map(Group::of))
+        Ok(found.into_iter().find_map(|group| Group::of(group, host)))
     };
     let found: Result<_, ApiError> = region.pace.for_absence().until_found(look).await;
     found.map_err(|error| error.during(format!("Could not look for the security group {id}")))
@@ -200,6 +215,7 @@ async fn look(region: &Region, id: &str) -> Result<Option<Group>, DriverError> {
 /// ours is refused.
 async fn make(
     region: &Region,
+    host: &HostView,
     name: &str,
     vpc: &str,
     about: &str,
@@ -221,7 +237,7 @@ async fn make(
         Ok(made) => {
             let id = made.group_id.unwrap_or_default();
             region.note_new_group(&id);
-            return Ok(Group { id, present: Vec::new() });
+            return Ok(Group::new(&id));
         }
         Err(error) if error.is("InvalidGroup.Duplicate") => error,
         Err(error) => return Err(error.during(attempt())),
@@ -236,7 +252,7 @@ async fn make(
         return Err(error.during(attempt()));
     };
     let is_ours = is_ours(&group);
-    Group::of(group).filter(|_| is_ours).ok_or_else(|| {
+    Group::of(group, host).filter(|_| is_ours).ok_or_else(|| {
         DriverError::refused(format!(
             "There is a security group {name} in {vpc} that was not made for this host"
         ))

@@ -6,6 +6,7 @@ use machine_driver::{DriverError, Rule};
 
 use crate::{
     api::{Api, Call},
+    backoff::Backoff,
     error::{Answer as _, ApiError},
     groups::Group,
     region::Region,
@@ -39,11 +40,18 @@ pub(crate) async fn reconcile(
     book.made.opening =
         before.union(&opening).filter(|rule| !book.made.rules.contains(*rule)).cloned().collect();
     book.save().await?;
-    let there = allow(region, &group.id, &opening).await?;
+    let mut theirs = BTreeSet::new();
+    let mut adding = Adding::of(region, opening);
+    while let Some(there) = adding.next(region, &group.id).await? {
+        // It was there all along, and was not listed yet. After a kill it must not be taken for ours.
+        if !before.contains(&there) {
+            book.made.opening.remove(&there);
+            book.save().await?;
+            theirs.insert(there);
+        }
+    }
     revoke(&region.api, &group.id, &closing).await?;
-    // Those were there all along, and were not listed yet.
-    let is_ours = |rule: &Rule| !there.contains(rule) || before.contains(rule);
-    book.made.rules = wanted.into_iter().filter(is_ours).collect();
+    book.made.rules = wanted.into_iter().filter(|rule| !theirs.contains(rule)).collect();
     book.made.opening.clear();
     book.made.closed.extend(closing);
     book.made.closed.retain(|rule| !book.made.rules.contains(rule));
@@ -52,40 +60,55 @@ pub(crate) async fn reconcile(
     book.save().await
 }
 
-/// Adds rules. Returns those that were there before, for certain: of a call that was sent twice, the answer is about the
-/// second time only.
-pub(crate) async fn allow(
-    region: &Region,
-    group: &str,
-    rules: &BTreeSet<Rule>,
-) -> Result<BTreeSet<Rule>, DriverError> {
-    let attempt = || format!("Could not add rules to the security group {group}");
-    let mut there = BTreeSet::new();
-    if rules.is_empty() {
-        return Ok(there);
+/// Adds rules that may be there already.
+pub(crate) async fn allow(region: &Region, group: &str, rules: BTreeSet<Rule>) -> Result<(), DriverError> {
+    let mut adding = Adding::of(region, rules);
+    while adding.next(region, group).await?.is_some() {}
+    Ok(())
+}
+
+/// Rules that are being added.
+struct Adding {
+    /// What is left to add together, and whether nothing of it was added by a try of ours that nobody answered.
+    batches: Vec<(Vec<Rule>, bool)>,
+    backoff: Backoff,
+}
+
+impl Adding {
+    fn of(region: &Region, rules: BTreeSet<Rule>) -> Self {
+        let rules: Vec<Rule> = rules.into_iter().collect();
+        let batches = if rules.is_empty() { Vec::new() } else { vec![(rules, true)] };
+        Self { batches, backoff: region.pace.for_consistency() }
     }
-    region.use_group(group);
-    let mut backoff = region.pace.for_consistency();
-    let mut batches: Vec<(Vec<Rule>, bool)> = vec![(rules.iter().cloned().collect(), true)];
-    while let Some((batch, was_sure)) = batches.pop() {
-        let call = Box::pin(authorize(&region.api, group, &batch));
-        let (answer, sent) = retries::counted(call).await;
-        let is_sure = was_sure && sent == 1;
-        match answer {
-            Ok(()) => {}
-            Err(error) if error.is("InvalidPermission.Duplicate") => {
-                if batch.len() > 1 {
-                    // One that is there already refuses all that came with it.
-                    batches.extend(batch.into_iter().map(|rule| (vec![rule], is_sure)));
-                } else if is_sure {
-                    there.extend(batch);
+
+    /// Goes on until a rule is found that was there before, for certain: of a call that was sent twice, the answer is
+    /// about the second time only. `None`: all are there.
+    async fn next(&mut self, region: &Region, group: &str) -> Result<Option<Rule>, DriverError> {
+        while let Some((mut batch, was_sure)) = self.batches.pop() {
+            region.use_group(group);
+            let call = Box::pin(authorize(&region.api, group, &batch));
+            let (answer, sent) = retries::counted(call).await;
+            let is_sure = was_sure && sent == 1;
+            match answer {
+                Ok(()) => {}
+                Err(error) if error.is("InvalidPermission.Duplicate") => {
+                    if batch.len() > 1 {
+                        // One that is there already refuses all that came with it.
+                        self.batches.extend(batch.into_iter().map(|rule| (vec![rule], is_sure)));
+                    } else if is_sure && let Some(rule) = batch.pop() {
+                        return Ok(Some(rule));
+                    }
+                }
+                Err(error) if error.is_not_found() && self.backoff.wait().await => {
+                    self.batches.push((batch, is_sure));
+                }
+                Err(error) => {
+                    return Err(error.during(format!("Could not add rules to the security group {group}")));
                 }
             }
-            Err(error) if error.is_not_found() && backoff.wait().await => batches.push((batch, is_sure)),
-            Err(error) => return Err(error.during(attempt())),
         }
+        Ok(None)
     }
-    Ok(there)
 }
 
 async fn authorize(api: &Api, group: &str, rules: &[Rule]) -> Result<(), ApiError> {

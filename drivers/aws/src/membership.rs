@@ -55,7 +55,7 @@ pub(crate) async fn admit(
     let Some(plan) = book.made.plan.clone() else {
         return Err(DriverError::not_ready(format!("`{}` is not made yet", host.name)));
     };
-    let is_known = book.made.admitted.as_deref() == Some(asked);
+    let is_known = book.made.admitted.as_deref() == Some(asked) || book.made.is_of_before;
     if is_known && book.made.own_group.is_none() {
         // The user's own groups do not follow the caller.
         return Ok(());
@@ -78,6 +78,8 @@ pub(crate) async fn admit(
         return Ok(());
     }
     progress.step("Letting in what is wanted");
+    // Until all of it is done, nothing vouches for it.
+    book.made.admitted = None;
     // Those of an earlier change that was cut off are in the journal only.
     let shared = book.journal.entries().into_iter().filter(|entry| entry.kind == SHARED_GROUP);
     let before: Vec<String> =
@@ -87,12 +89,12 @@ pub(crate) async fn admit(
         ingress::reconcile(region, own, from_networks, book).await?;
     } else if let (false, Some(first)) = (config.groups_read_only, groups.named.first()) {
         // The user's own: nothing is ever taken from it.
-        ingress::allow(region, first, &from_networks).await?;
+        ingress::allow(region, first, from_networks).await?;
     }
     for (cluster, group) in &groups.shared {
         let mut missing = rules::of_members(&wanted, cluster);
         missing.retain(|rule| !rules::has(&group.present, rule, &group.id));
-        ingress::allow(region, &group.id, &missing).await?;
+        ingress::allow(region, &group.id, missing).await?;
     }
     let now: BTreeSet<String> = book.made.groups.iter().cloned().collect();
     if let Some(id) = book.made.instance.clone().filter(|_| book.made.joined != now) {

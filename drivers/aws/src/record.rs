@@ -25,7 +25,12 @@ pub(crate) fn made(host: &HostView, state: &Value) -> Result<Made, DriverError> 
     if state.is_null() && docker_machine::is_its(&host.config) {
         return Ok(docker_machine::made(&host.config));
     }
-    let made: Made = parse_state(state)?;
+    let mut made: Made = parse_state(state)?;
+    // Since rules are told, it is recorded of each instance which groups it is in.
+    made.is_of_before = made.instance.is_some() && made.joined.is_empty() && made.admitted.is_none();
+    if made.is_of_before {
+        made.joined = made.groups.iter().cloned().collect();
+    }
     if made.let_in.is_empty() { Ok(made) } else { Ok(with_rules(made, &config(host)?)) }
 }
 

@@ -67,7 +67,8 @@ struct Found {
     spot_requests: Vec<String>,
     key_pairs: Vec<String>,
     own_groups: Vec<String>,
-    shared_groups: Vec<(String, String)>,
+    /// Names and ids; and whether they are this store's to delete.
+    shared_groups: Vec<(String, String, bool)>,
 }
 
 impl Found {
@@ -87,7 +88,7 @@ impl Found {
             && recorded
                 .shared_groups
                 .iter()
-                .all(|(name, _)| self.shared_groups.iter().any(|(known, _)| known == name))
+                .all(|(name, _)| self.shared_groups.iter().any(|(known, ..)| known == name))
     }
 }
 
@@ -127,7 +128,7 @@ async fn shared_groups(
     api: &Api,
     host: &HostView,
     recorded: &Recorded,
-) -> Result<Vec<(String, String)>, ApiError> {
+) -> Result<Vec<(String, String, bool)>, ApiError> {
     if recorded.shared_groups.is_empty() {
         return Ok(Vec::new());
     }
@@ -142,7 +143,12 @@ async fn shared_groups(
     if !missing.is_empty() {
         found.extend(groups::find(api, vec![filter("group-id", missing)]).await?);
     }
-    Ok(found.into_iter().filter_map(|group| Some((group.group_name?, group.group_id?))).collect())
+    let told = |group: SecurityGroup| {
+        // An earlier version may have recorded one that another store made.
+        let is_ours = !tags::are_of_others(group.tags(), host);
+        Some((group.group_name?, group.group_id?, is_ours))
+    };
+    Ok(found.into_iter().filter_map(told).collect())
 }
 
 fn ids(groups: Vec<SecurityGroup>) -> Vec<String> {
@@ -219,7 +225,7 @@ pub(crate) async fn take_down(
         }
     }
     forget(book, SECURITY_GROUP).await?;
-    for (_, id) in &found.shared_groups {
+    for (_, id, _) in found.shared_groups.iter().filter(|(_, _, is_ours)| *is_ours) {
         // The last of those who share it takes it along.
         delete::group(region, id).await?;
     }

@@ -44,6 +44,9 @@ pub(crate) struct Made {
     /// What was last asked to be let in, besides what the options say. `None`: nobody was let in yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admitted: Option<Vec<Rule>>,
+    /// The record is an earlier version's, whose `create` let in what was wanted: nothing is new to it.
+    #[serde(skip)]
+    pub(crate) is_of_before: bool,
     /// In records of earlier versions: who was let in. [`crate::record`] reads it as `rules`; it is not written any more.
     #[serde(skip_serializing)]
     pub(crate) let_in: Vec<Network>,

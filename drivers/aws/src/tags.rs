@@ -72,6 +72,11 @@ pub(crate) fn are_of_shared(tags: &[Tag], host: &HostView) -> bool {
     value(tags, SHARED).is_some() && value(tags, OWNER) == Some(host.owner.as_str())
 }
 
+/// Whether these are the tags of something that another store made. What has none says nothing.
+pub(crate) fn are_of_others(tags: &[Tag], host: &HostView) -> bool {
+    value(tags, OWNER).is_some_and(|owner| owner != host.owner)
+}
+
 fn listed(tags: BTreeMap<String, String>) -> Vec<Tag> {
     tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }

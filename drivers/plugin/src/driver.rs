@@ -228,10 +228,20 @@ impl Driver for PlugIn {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        if !self.info.features.firewall {
+        if !self.features_of(&host.config).firewall {
             return Ok(());
         }
-        self.work("admit", json!({ "host": host, "rules": rules }), journal, progress).await
+        match self.work("admit", json!({ "host": host, "rules": rules }), journal, progress).await {
+            // Its host is there already: that it can change nothing of its firewall is no reason to give it up.
+            Err(error) if *error.kind() == ErrorKind::Unsupported => {
+                progress.note(&format!(
+                    "The driver {} has a firewall and cannot be told whom it is to let in",
+                    self.info.name
+                ));
+                Ok(())
+            }
+            answer => answer,
+        }
     }
 
     async fn remove(

@@ -1,6 +1,8 @@
 //! Which groups an instance is in: its own, its clusters', and whatever somebody gives it.
 
-use machine_driver::{Driver as _, HostId, MemoryJournal, Protocol, Rule, Silent, Source};
+use machine_driver::{
+    Driver as _, HostId, HostView, Journal as _, MemoryJournal, Protocol, Rule, Silent, Source,
+};
 use serde_json::json;
 
 use crate::cloud::{Cloud, OWNER, REGION, between, driver};
@@ -12,8 +14,17 @@ fn members(cluster: &str) -> Vec<Rule> {
 
 /// The only group that a host shares, by its record.
 fn shared(journal: &MemoryJournal) -> String {
-    let entry = journal.entries.iter().find(|entry| entry.kind == "shared-security-group");
-    entry.unwrap().id.clone().unwrap()
+    let kind = "shared-security-group";
+    let entries: Vec<_> = journal.entries.iter().filter(|entry| entry.kind == kind).collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    entries[0].id.clone().unwrap()
+}
+
+/// The groups that the instance of a host is in.
+fn groups_of(cloud: &Cloud, journal: &MemoryJournal) -> Vec<String> {
+    let all = cloud.aws.instances().unwrap();
+    let one = all.iter().find(|one| one["id"] == journal.state["instance"]).unwrap();
+    one["groups"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
 /// A host joins a cluster after it was made, and leaves it, under our own policy.
@@ -101,6 +112,17 @@ async fn the_group_of_another_store_is_never_taken_over() {
     driver.remove(&host, &mut journal, &Silent).await.unwrap();
     assert_eq!(cloud.aws.left().unwrap(), json!({ (REGION): { "security_groups": [theirs] } }));
 
+    // Also if an earlier version recorded it.
+    let host = cloud.host(&driver, folder.path(), &options).await;
+    let mut journal = MemoryJournal::default();
+    journal.made("shared-security-group", "machine-swarm-prod", Some(&theirs), json!(null)).await.unwrap();
+    driver.create(&host, &mut journal, &Silent).await.unwrap();
+    driver.admit(&host, &[], &mut journal, &Silent).await.unwrap();
+    assert!(!groups_of(&cloud, &journal).contains(&theirs));
+    assert!(cloud.rules(&theirs).is_empty());
+    driver.remove(&host, &mut journal, &Silent).await.unwrap();
+    assert_eq!(cloud.aws.left().unwrap(), json!({ (REGION): { "security_groups": [theirs] } }));
+
     // Nor is one of ours by name, that we did not make.
     let taken = cloud.ask(&made_by("somebody", &format!("machine-swarm-prod-{}", &OWNER[..8])));
     let taken = between(&taken, "<groupId>", "</").to_owned();
@@ -137,19 +159,24 @@ async fn members_of_one_store_share_the_group_that_is_recorded_or_tagged() {
     driver.admit(&host, &more, &mut journal, &Silent).await.unwrap();
     assert_eq!(shared(&journal), old);
 
-    // It is gone: another one is made.
-    let bare = HostId::random();
+    assert!(groups_of(&cloud, &journal).contains(&old));
+    driver.remove(&host, &mut journal, &Silent).await.unwrap();
+
+    // It is gone, and recorded: another one is made, and the second member shares it.
+    let second = HostView { id: HostId::random(), ..host.clone() };
     let mut other = MemoryJournal::default();
-    let second = machine_driver::HostView { id: bare, ..host.clone() };
+    other.made("shared-security-group", "machine-swarm-prod", Some(&old), json!(null)).await.unwrap();
     driver.create(&second, &mut other, &Silent).await.unwrap();
     driver.admit(&second, &[], &mut other, &Silent).await.unwrap();
-    let first = shared(&other);
-    assert_ne!(first, old);
+    let own = other.state["own_group"].as_str().unwrap().to_owned();
+    let mut first = groups_of(&cloud, &other);
+    first.retain(|id| *id != own);
+    assert!(first.len() == 1 && first[0] != old, "{first:?}");
     let mut third = MemoryJournal::default();
-    let host3 = machine_driver::HostView { id: HostId::random(), ..host.clone() };
+    let host3 = HostView { id: HostId::random(), ..host.clone() };
     driver.create(&host3, &mut third, &Silent).await.unwrap();
-    assert_eq!(shared(&third), first, "the second member shares it");
-    for (host, journal) in [(&second, &mut other), (&host3, &mut third), (&host, &mut journal)] {
+    assert_eq!(shared(&third), first[0]);
+    for (host, journal) in [(&second, &mut other), (&host3, &mut third)] {
         driver.remove(host, journal, &Silent).await.unwrap();
     }
     cloud.assert_nothing_left();

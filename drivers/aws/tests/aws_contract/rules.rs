@@ -146,3 +146,29 @@ async fn where_the_caller_is_unknown_nothing_changes_unless_something_else_is_ne
     driver.remove(&host, &mut journal, &Silent).await.unwrap();
     cloud.assert_nothing_left();
 }
+
+/// A host that an earlier version made: its `create` let in what was wanted, and nothing is new to it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+async fn a_host_of_an_earlier_version_is_left_as_it_is() {
+    let (driver, cloud, folder) = (driver(), Cloud::new(), tempfile::tempdir().unwrap());
+    for options in [&[("aws-security-group", "default")][..], &[]] {
+        let mut host = cloud.host(&driver, folder.path(), options).await;
+        let mut journal = MemoryJournal::default();
+        driver.create(&host, &mut journal, &Silent).await.unwrap();
+        if options.is_empty() {
+            driver.admit(&host, &base(), &mut journal, &Silent).await.unwrap();
+        }
+        let state = journal.state.as_object_mut().unwrap();
+        for newer in ["closed", "admitted", "joined"] {
+            state.remove(newer);
+        }
+        cloud.aws.clear_calls().unwrap();
+        later().admit(&host, &base(), &mut journal, &Silent).await.unwrap();
+        host.config["checkip_url"] = json!(format!("{}/_bench/nothing", cloud.aws.endpoint()));
+        later().admit(&host, &base(), &mut journal, &Silent).await.unwrap();
+        assert_eq!(cloud.aws.actions().unwrap(), Vec::<String>::new(), "{options:?}");
+        driver.remove(&host, &mut journal, &Silent).await.unwrap();
+        cloud.assert_nothing_left();
+    }
+}
