@@ -51,7 +51,9 @@ impl Containers {
                 cgroup::remove(&cgroup);
             }
             record.unwrap_or_else(|error| {
-                containers.set_aside(&path, &chain(&error));
+                if error.is_damage() {
+                    containers.set_aside(&path, &chain(&error));
+                }
                 None
             })
         });

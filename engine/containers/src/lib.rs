@@ -1,9 +1,8 @@
 //! Containers: what they are, and their life from create to remove.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
@@ -63,7 +62,7 @@ struct Inner {
     events: EventBus,
     quarantine: Quarantine,
     /// There are containers whose record cannot be read: what they use is not known.
-    some_unknown: AtomicBool,
+    unknown: Mutex<BTreeSet<String>>,
     cgroup_parent: PathBuf,
     index: Mutex<Index>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
@@ -105,7 +104,7 @@ impl Containers {
             network,
             events,
             quarantine,
-            some_unknown: AtomicBool::new(false),
+            unknown: Mutex::default(),
             cgroup_parent,
             index: Mutex::default(),
             execs: Mutex::default(),
@@ -159,10 +158,25 @@ impl Containers {
         all
     }
 
+    /// Ids of containers whose record cannot be read.
+    fn unknown(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what could take something away from a container that is not known.
+    pub fn check_all_known(&self) -> Result<(), ContainerError> {
+        if !self.are_some_unknown() {
+            return Ok(());
+        }
+        let message = "nothing is removed that a container may use: there are containers whose record cannot be read \
+                       (`docker info` names them)";
+        Err(ContainerError::Conflict(message.to_owned()))
+    }
+
     /// Whether there are containers that are not shown because their record cannot be read. They may use any image and any
     /// volume, so nothing may be removed for want of a user.
     pub fn are_some_unknown(&self) -> bool {
-        self.0.some_unknown.load(Ordering::Acquire)
+        !self.unknown().is_empty()
     }
 
     /// Which containers are made from an image.

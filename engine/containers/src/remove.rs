@@ -112,7 +112,8 @@ impl Containers {
         };
         engine_shim::client::wait_for_end(&container.directory)?;
         remove(container.runtime_directory.clone())?;
-        if volumes {
+        // A container that is not known may use them.
+        if volumes && !self.are_some_unknown() {
             let used: BTreeSet<PathBuf> = self
                 .all()
                 .iter()

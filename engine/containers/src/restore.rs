@@ -4,9 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use engine_kernel::cgroup;
 use engine_model::chain;
 use engine_shim::client::{self, Connection};
 use jiff::Timestamp;
@@ -43,6 +43,12 @@ impl Containers {
                 let ports = if number == 0 { state.ports.clone() } else { Vec::new() };
                 live.push((container.id.clone(), endpoint.clone(), ports));
             }
+        }
+        // Those that are not known keep their place, too.
+        let unknown = self.unknown().clone();
+        for id in unknown {
+            let places = self.0.network.places(&id).await;
+            live.extend(places.into_iter().map(|(endpoint, ports)| (id.clone(), endpoint, ports)));
         }
         if let Err(error) = self.0.network.restore(&live).await {
             tracing::error!("Could not restore the networks: {}", engine_model::chain(&error));
@@ -81,8 +87,12 @@ impl Containers {
         let failed = |source| ContainerError::Read { path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let directory = entry.map_err(failed)?.path();
+            // Other things in there are nobody's here.
+            if !is_container(&directory) {
+                continue;
+            }
             let Some(identity) = self.read_identity(&directory) else { continue };
-            let state = self.read_state(&directory);
+            let Some(state) = self.read_state(&directory) else { continue };
             let container =
                 Container::new(identity, state, &config.data_root, &config.exec_root, &self.0.cgroup_parent);
             let mut index = self.index();
@@ -111,24 +121,32 @@ impl Containers {
             Ok(None) => "it is not there".to_owned(),
             Err(error) => chain(&error),
         };
-        // It stays where it is: the container may run, and its layer is in there.
+        self.leave_out(directory, &why);
+        None
+    }
+
+    /// A container that cannot be read stays where it is: it may run, and its layer is in there.
+    fn leave_out(&self, directory: &Path, why: &str) {
         self.0.quarantine.note(format!(
             "The container in `{}` is left out and nothing of it is touched, for want of its record: {why}",
             directory.display()
         ));
-        self.0.some_unknown.store(true, Ordering::Release);
-        None
+        self.unknown().extend(directory.file_name().and_then(|name| name.to_str()).map(str::to_owned));
     }
 
     /// Reads how a container is.
-    fn read_state(&self, directory: &Path) -> State {
+    fn read_state(&self, directory: &Path) -> Option<State> {
         let path = directory.join(STATE_FILE);
         match engine_store::read(&path) {
-            Ok(Some(state)) => return state,
+            Ok(Some(state)) => return Some(state),
             Ok(None) => {}
-            Err(error) => self.set_aside(&path, &chain(&error)),
+            Err(error) if error.is_damage() => self.set_aside(&path, &chain(&error)),
+            Err(error) => {
+                self.leave_out(directory, &chain(&error));
+                return None;
+            }
         }
-        presumed(directory)
+        Some(presumed(directory))
     }
 
     pub(super) fn set_aside(&self, path: &Path, why: &str) {
@@ -143,10 +161,17 @@ impl Containers {
             return;
         }
         let (directory, id) = (container.runtime_directory.clone(), container.id.clone());
-        let pid = tokio::task::spawn_blocking(move || client::process(&directory, &id)).await.ok().flatten();
+        let cgroup = container.cgroup.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            (client::process(&directory, &id), cgroup::is_frozen(&cgroup))
+        });
+        let (pid, is_frozen) = found.await.unwrap_or_default();
         let places = self.0.network.places(&container.id).await;
         container.change_state(|state| {
             state.pid = pid.unwrap_or(0);
+            if is_frozen {
+                state.status = Status::Paused;
+            }
             state.ports = places.iter().flat_map(|(_, ports)| ports.iter().copied()).collect();
             state.endpoints = places.into_iter().map(|(endpoint, _)| endpoint).collect();
         });
@@ -163,6 +188,12 @@ fn presumed(directory: &Path) -> State {
         }
         Err(_) => State::default(),
     }
+}
+
+/// Whether this is the directory of a container: its name is an id.
+fn is_container(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit) && path.is_dir()
 }
 
 /// Whether nothing of a container was ever written to: what a create or remove leaves that was interrupted.

@@ -115,6 +115,7 @@ impl Containers {
         let mut volume: Volume = match engine_store::read(&path) {
             Ok(volume) => volume.unwrap_or_default(),
             // Without labels it is nobody's to prune.
+            Err(error) if !error.is_damage() => return Err(error.into()),
             Err(error) => {
                 self.set_aside(&path, &chain(&error));
                 Volume::default()
@@ -179,6 +180,7 @@ impl Containers {
             Err(error) => return Err(error),
             Ok(_) => {}
         }
+        self.check_all_known()?;
         let users = self.volume_users(name);
         if !users.is_empty() {
             let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
@@ -197,11 +199,7 @@ impl Containers {
         all: bool,
         wanted: impl Fn(&Volume) -> bool,
     ) -> Result<(Vec<String>, u64), ContainerError> {
-        if self.are_some_unknown() {
-            let message = "volumes are not pruned: there are containers whose record cannot be read, and they may use any \
-                           (`docker info` names them)";
-            return Err(ContainerError::Conflict(message.to_owned()));
-        }
+        self.check_all_known()?;
         let used: BTreeSet<String> = self
             .all()
             .iter()

@@ -93,6 +93,12 @@ impl ImageStore {
         state.image(&id).ok_or_else(|| not_found(reference))
     }
 
+    /// The id of an image by name, id or the beginning of an id, even if the image cannot be read.
+    pub fn id(&self, reference: &str) -> Result<ImageId, ImageError> {
+        let state = self.inner.lock();
+        unreadable(&state, reference).map_or_else(|| resolve(&state, reference), Ok)
+    }
+
     /// Gives `source` another name; an image that had it loses it.
     pub fn tag(&self, source: &str, repository_and_tag: &str) -> Result<(), ImageError> {
         let name = Reference::parse(repository_and_tag)?;

@@ -19,6 +19,10 @@ pub(super) fn remove(
 ) -> Result<Vec<Removed>, ImageError> {
     let mut current = store.lock();
     if let Some(id) = unreadable(&current, text) {
+        if let Some(user) = users.first() {
+            let reason = format!("image is being used by container {}", short(&user.container));
+            return Err(in_use(&id, false, reason));
+        }
         return give_up(store, &mut current, &id);
     }
     let id = resolve(&current, text)?;

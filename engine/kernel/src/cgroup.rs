@@ -33,6 +33,13 @@ pub fn freeze(cgroup: &Path, frozen: bool) -> io::Result<()> {
     manager(cgroup)?.freeze(state).map_err(io::Error::other)
 }
 
+/// Whether everything in the cgroup is stopped.
+pub fn is_frozen(cgroup: &Path) -> bool {
+    let file = if is_unified() { "cgroup.freeze" } else { "freezer.state" };
+    let state = std::fs::read_to_string(directory("freezer", cgroup).join(file)).unwrap_or_default();
+    matches!(state.trim(), "1" | "FROZEN" | "FREEZING")
+}
+
 /// Changes limits while the container runs.
 pub fn update(cgroup: &Path, resources: &LinuxResources) -> io::Result<()> {
     let options =

@@ -91,6 +91,9 @@ impl NetworkError {
                 "The kernel needs bridges, veth and nf_tables with NAT: modules bridge, veth, nf_tables, nft_chain_nat, \
                  nft_nat, nft_masq, nft_ct, nft_fib_ipv4",
             ),
+            Self::State(error) if error.is_damage() => Some(
+                "Containers may be on those networks. With none running, move the file away to begin without networks of users",
+            ),
             Self::BridgeAddress { .. } => Some("Set `bip` to the address that the bridge shall have"),
             _ => None,
         }

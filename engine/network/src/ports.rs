@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
+use engine_model::task::vital;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use tokio::task::JoinHandle;
@@ -144,7 +145,7 @@ impl Publication {
         let target = SocketAddrV4::new(container, port.container_port);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let worker = tokio::spawn(async move {
+        let worker = vital(async move {
             let failure = match port.protocol {
                 Protocol::Tcp => match tokio::net::TcpListener::from_std(descriptor.into()) {
                     Ok(listener) => return proxy::tcp(listener, target.into(), stopped).await,

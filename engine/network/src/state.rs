@@ -138,14 +138,15 @@ fn write(
 }
 
 impl State {
-    /// What was kept, or nothing when the engine is new. What cannot be understood is set aside, and the networks of
-    /// users with it: the engine goes on with those that are always there.
+    /// What was kept, or nothing when the engine is new. Networks that cannot be understood are set aside, and the engine goes
+    /// on with those that are always there; but not when containers may be on them.
     pub(super) fn load(folder: &Path, quarantine: &Quarantine) -> Result<Self, NetworkError> {
         let path = networks_path(folder);
         let networks = match engine_store::read_versioned::<Networks>(&path, VERSION) {
             Ok(None) => return Ok(Self::default()),
             Ok(Some(Networks { networks, .. })) => networks,
-            Err(error @ (ReadError::Io { .. } | ReadError::Newer { .. })) => return Err(error.into()),
+            // Without them, containers that run would be cut off.
+            Err(error) if !error.is_damage() || may_be_in_use(folder) => return Err(error.into()),
             Err(error) => {
                 set_aside(quarantine, &path, &error)?;
                 Vec::new()
@@ -177,6 +178,14 @@ impl State {
     }
 }
 
+/// Whether a container was on a network when that was last written down, or nobody can say.
+fn may_be_in_use(folder: &Path) -> bool {
+    match engine_store::read::<Attachments>(&attachments_path(folder)) {
+        Ok(kept) => kept.is_some_and(|kept| !kept.attachments.is_empty()),
+        Err(_) => true,
+    }
+}
+
 fn set_aside(quarantine: &Quarantine, path: &Path, error: &ReadError) -> Result<(), NetworkError> {
     match quarantine.set_aside(path, &chain(error)) {
         Ok(_) => Ok(()),
@@ -189,6 +198,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    const IN_USE: &str = r#"{"version":1,"attachments":[{"container":"c","endpoint":{"endpoint_id":"e","network_id":"n",
+        "network_name":"bridge","container_name":"c","interface":"eth0","host_interface":"veth0","address":"172.17.0.2",
+        "prefix":16,"gateway":null,"mac_address":"02:42:ac:11:00:02","mtu":1500}}]}"#;
 
     fn load(folder: &Path) -> Result<State, NetworkError> {
         State::load(folder, &Quarantine::of(folder))
@@ -233,6 +246,13 @@ mod tests {
         assert!(matches!(load(folder), Err(NetworkError::State(ReadError::Newer { found: 9, .. }))));
         assert!(path.exists() && set_aside() == 0);
         fs::write(&path, "{\"version\":1,\"netw").unwrap();
+        // A container may be on one of them, so nothing is changed.
+        for in_use in [IN_USE, "{\"vers"] {
+            fs::write(attachments_path(folder), in_use).unwrap();
+            assert!(matches!(load(folder), Err(NetworkError::State(ReadError::Damaged { .. }))), "{in_use}");
+            assert!(path.exists() && set_aside() == 0);
+        }
+        fs::remove_file(attachments_path(folder)).unwrap();
         assert!(load(folder).unwrap().networks.is_empty());
         assert!(!path.exists() && set_aside() == 1);
         // Who was on them can be found out again.

@@ -13,6 +13,7 @@ use engine_containers::container::Life;
 use engine_containers::list::ListRequest;
 use engine_containers::record::Status;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
+use engine_model::task::vital;
 use engine_model::wire::CreateRequest;
 use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
@@ -140,7 +141,7 @@ async fn inspect(
 async fn start(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let container = find(&app, &id)?;
     // Goes on when the client leaves: half a start would be nothing that anyone wants.
-    tokio::spawn(async move { app.containers.start(&container).await }).await??;
+    vital(async move { app.containers.start(&container).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -151,7 +152,7 @@ async fn stop(
 ) -> Result<StatusCode, ApiError> {
     let (container, options) = (find(&app, &id)?, Options(query));
     let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
-    tokio::spawn(async move { app.containers.stop(&container, timeout, signal).await }).await??;
+    vital(async move { app.containers.stop(&container, timeout, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -162,7 +163,7 @@ async fn restart(
 ) -> Result<StatusCode, ApiError> {
     let (container, options) = (find(&app, &id)?, Options(query));
     let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
-    tokio::spawn(async move { app.containers.restart(&container, timeout, signal).await }).await??;
+    vital(async move { app.containers.restart(&container, timeout, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +174,7 @@ async fn kill(
 ) -> Result<StatusCode, ApiError> {
     let signal = Options(query).signal("signal")?.unwrap_or(signals::KILL);
     let container = find(&app, &id)?;
-    tokio::spawn(async move { app.containers.kill(&container, signal).await }).await??;
+    vital(async move { app.containers.kill(&container, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -217,7 +218,7 @@ async fn remove(
         return Err(ApiError::not_implemented("Removing a link"));
     }
     let (force, volumes) = (options.is("force"), options.is("v"));
-    tokio::spawn(async move { app.containers.remove(&container, force, volumes).await }).await??;
+    vital(async move { app.containers.remove(&container, force, volumes).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 

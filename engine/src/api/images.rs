@@ -334,10 +334,12 @@ async fn tag(app: &App, name: &str, query: &str) -> Result<Response, ApiError> {
 async fn remove(app: &App, name: &str, query: &str) -> Result<Response, ApiError> {
     let force = is_true(parse_query(query).get("force").map(String::as_str));
     let name = name.to_owned();
+    app.containers.check_all_known()?;
     let (id, removed) = blocking(app, move |app| {
-        let image = app.images.find(&name)?;
-        let users = app.containers.image_users(&image.id);
-        Ok((image.id, app.images.remove(&name, force, &users)?))
+        let id = app.images.id(&name)?;
+        let users = app.containers.image_users(&id);
+        let removed = app.images.remove(&name, force, &users)?;
+        Ok((id, removed))
     })
     .await?;
     prune::publish_removal(app, &id, &removed);

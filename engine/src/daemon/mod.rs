@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use engine_model::task::vital;
+use engine_model::task::{vital, whole};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -135,7 +135,7 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
     let servers = TaskTracker::new();
     for listener in listeners {
-        servers.spawn(listen::serve(listener, router.clone(), stop.clone(), connections.clone()));
+        servers.spawn(whole(listen::serve(listener, router.clone(), stop.clone(), connections.clone())));
     }
     let pruning = vital(prune::run(app.clone()));
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();

@@ -57,7 +57,10 @@ impl Quarantine {
             .find(|place| place.symlink_metadata().is_err())
             .ok_or(io::ErrorKind::AlreadyExists)?;
         fs::rename(path, &place)?;
-        crate::sync_directory(&folder)?;
+        // It is there already; only a power cut could undo it.
+        if let Err(error) = crate::sync_directory(&folder) {
+            tracing::warn!(%error, "Could not bring the quarantine to the disk");
+        }
         tracing::error!(path = %path.display(), kept = %place.display(), why, "Set aside what cannot be read");
         Ok(place)
     }

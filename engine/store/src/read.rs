@@ -24,6 +24,13 @@ pub enum ReadError {
     Newer { path: PathBuf, found: u32, known: u32 },
 }
 
+impl ReadError {
+    /// Whether the file itself is at fault. Anything else may pass: then it is to be left where it is.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::TooLarge { .. })
+    }
+}
+
 /// What a file says; `None` if there is no such file.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReadError> {
     bytes(path)?.map(|bytes| parse(path, &bytes)).transpose()

@@ -112,3 +112,76 @@ fn an_interrupted_rm_does_not_take_volumes_that_were_to_stay() {
     let left = engine.docker(["volume", "ls", "-q"]).ok();
     assert_eq!(left.trim(), volumes[0], "{volumes:?}");
 }
+
+/// The ends of cables that are plugged into bridges.
+fn cables(engine: &Engine) -> Vec<String> {
+    let links = engine.inside("ip", ["-o", "link"]).ok();
+    let names =
+        links.lines().filter_map(|line| line.split(": ").nth(1)).filter(|name| name.starts_with("veth"));
+    names.map(|name| name.split('@').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_running_container_whose_record_is_torn_stays_connected() {
+    let mut engine = engine();
+    engine.docker(["run", "-d", "--name", "torn", "-v", "shared:/data", "busybox", "sleep", "1000"]).ok();
+    engine.docker(["run", "--name", "other", "-v", "/own", "busybox", "true"]).ok();
+    let other = inspect(&engine, "other")["Mounts"][0]["Source"].as_str().unwrap().to_owned();
+    let path = record(&engine, "torn", "config.json");
+    let pid = inspect(&engine, "torn")["State"]["Pid"].as_i64().unwrap();
+    let before = cables(&engine);
+    assert_eq!(before.len(), 1);
+    engine.kill();
+    let whole = fs::read(&path).unwrap();
+    tear(&path);
+    // Nor does it matter what else lies there.
+    fs::write(path.parent().unwrap().with_file_name("notes.txt"), "").unwrap();
+    engine.launch();
+    assert_eq!(cables(&engine), before);
+    engine.docker(["rm", "-v", "other"]).ok();
+    assert!(Path::new(&other).exists(), "it may be the other container's as well");
+    assert!(engine.docker(["rmi", "-f", "busybox"]).failed().contains("record cannot be read"));
+    assert!(engine.docker(["volume", "rm", "shared"]).failed().contains("record cannot be read"));
+    engine.kill();
+    fs::write(&path, whole).unwrap();
+    engine.launch();
+    let after = inspect(&engine, "torn");
+    assert_eq!((after["State"]["Pid"].as_i64(), cables(&engine)), (Some(pid), before));
+    engine.docker(["volume", "rm", "shared"]).failed();
+}
+
+#[test]
+fn torn_networks_cut_nobody_off() {
+    let mut engine = engine();
+    engine.docker(["network", "create", "mine"]).ok();
+    engine.docker(["run", "-d", "--name", "running", "--network", "mine", "busybox", "sleep", "1000"]).ok();
+    let before = (cables(&engine), inspect(&engine, "running")["NetworkSettings"].clone());
+    engine.kill();
+    let path = engine.data_root().join("network/networks.json");
+    let whole = fs::read(&path).unwrap();
+    tear(&path);
+    engine.spawn();
+    assert_eq!(engine.wait(), Some(1));
+    assert!(engine.log().contains("move the file away"), "{}", engine.log());
+    assert_eq!(cables(&engine), before.0);
+    fs::write(&path, whole).unwrap();
+    engine.launch();
+    assert_eq!((cables(&engine), inspect(&engine, "running")["NetworkSettings"].clone()), before);
+}
+
+#[test]
+fn an_image_that_cannot_be_read_can_be_removed() {
+    let mut engine = engine();
+    let id = engine.docker(["images", "-q", "--no-trunc", "busybox"]).ok();
+    engine.docker(["create", "--name", "user", "busybox", "true"]).ok();
+    engine.kill();
+    let config = format!("{}.json", id.trim().trim_start_matches("sha256:"));
+    tear(&engine.data_root().join("images/configs").join(config));
+    engine.launch();
+    assert!(engine.docker(["rmi", "-f", "busybox"]).failed().contains("is being used by container"));
+    engine.docker(["rm", "user"]).ok();
+    engine.docker(["rmi", "busybox"]).ok();
+    engine.kill();
+    engine.launch();
+    assert_eq!(fs::read_dir(engine.data_root().join("images/layers")).unwrap().count(), 0);
+}

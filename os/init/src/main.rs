@@ -23,6 +23,12 @@ use std::process::ExitCode;
 const ROOT_IMAGE: &str = "/root.squashfs";
 
 fn main() -> ExitCode {
+    // The first process has nothing that could go on without what panicked, nor have those that it makes as copies of it.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |information| {
+        report(information);
+        std::process::abort();
+    }));
     let mut arguments = std::env::args();
     let called = arguments.next().unwrap_or_default();
     let name = called.rsplit('/').next().unwrap_or_default();
