@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -93,7 +93,7 @@ impl LockFile {
                 Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
             }
             // Whoever removed the host took the file away between our open and our lock.
-            if files::is_at(&file, path).unwrap_or(false) {
+            if is_still_there(files::is_at(&file, path)).map_err(failed)? {
                 file.set_len(0).map_err(failed)?;
                 let command: Vec<String> = std::env::args_os()
                     .take(4)
@@ -106,10 +106,32 @@ impl LockFile {
     }
 }
 
+/// Gone is no failure; what cannot be looked at would be opened and looked at for ever.
+fn is_still_there(is_at: io::Result<bool>) -> io::Result<bool> {
+    match is_at {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        known => known,
+    }
+}
+
 fn owner(file: &mut File) -> String {
     let mut text = Vec::new();
     let _ = file.rewind();
-    let _ = std::io::Read::by_ref(file).take(400).read_to_end(&mut text);
+    let _ = io::Read::by_ref(file).take(400).read_to_end(&mut text);
     let text = printable(String::from_utf8_lossy(&text).trim());
     if text.is_empty() { "another process".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_cannot_be_looked_at_is_a_failure_and_one_that_is_gone_is_none() {
+        let outcome = |kind: io::ErrorKind| is_still_there(Err(kind.into()));
+        assert!(matches!(outcome(io::ErrorKind::NotFound), Ok(false)));
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported] {
+            assert_eq!(outcome(kind).map_err(|error| error.kind()), Err(kind));
+        }
+    }
 }
