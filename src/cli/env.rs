@@ -49,7 +49,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// From the record and the files beside it: no network, and no lock but to finish what somebody has left half done.
+    /// From the record and the files beside it: no network, and no lock but to put the files in order.
     pub(super) fn of(store: &Store, name: &HostName, swarm: bool) -> Result<Self, Failure> {
         let record = store.load(name)?;
         let mut url = url_of(&record)?;
@@ -61,12 +61,9 @@ impl Target {
             }
             url = swarm_url(&record, &url);
         }
-        // Whatever is missing, unreadable, foreign or expired is an error: never plain HTTP in its place.
-        let tls = lifecycle::client_of(store, &record)?.is_some();
-        if tls {
-            // The docker client reads them by itself.
-            store.settle(name)?;
-        }
+        // Whatever is missing, unreadable, foreign or expired is an error: never plain HTTP in its place. The docker
+        // client reads the files by itself.
+        let tls = lifecycle::ready_client_folder(store, &record)?;
         let folder = store.folder(name);
         Ok(Self { url, address: record.driver.ip_address.clone(), folder, tls, record })
     }

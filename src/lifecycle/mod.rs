@@ -29,7 +29,7 @@ pub use login::{HostKeyQuestion, LoginError, Prompter, log_in_and_pin};
 pub use power::{Power, PowerError, power, reprovision};
 pub use remove::{RemoveError, remove};
 pub use survey::{Row, survey};
-pub use trust::{ClientError, Made, TrustError, client_of, current_signer, engine_client};
+pub use trust::{ClientError, Made, TrustError, current_signer, engine_client, ready_client_folder};
 
 use std::sync::Arc;
 

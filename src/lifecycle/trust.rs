@@ -273,9 +273,37 @@ fn parent(path: &std::path::Path) -> PathBuf {
 /// What a client of this host presents and believes, from the host's folder: all there, of the authority that the
 /// record names, and valid. `None` for a host without TLS.
 pub fn client_of(store: &Store, record: &Record) -> Result<Option<ClientFiles>, TrustError> {
+    Ok(believed(store, record)?.map(|found| found.files))
+}
+
+/// Has the host's folder be what [`client_of`] says, for programs that read it by themselves and believe all that is in
+/// it. Takes the host's lock only where something is half done, or more is in it. Returns whether the host has TLS.
+pub fn ready_client_folder(store: &Store, record: &Record) -> Result<bool, TrustError> {
+    let Some(found) = believed(store, record)? else { return Ok(false) };
+    let name = &record.name;
+    store.settle(name)?;
+    if found.more {
+        let lock = store.lock(name)?;
+        // Somebody else may have been faster.
+        if let Some(found) = believed(store, &store.load(name)?)?
+            && found.more
+        {
+            store.replace_host_copies(&lock, name, &found.files, None)?;
+        }
+    }
+    Ok(true)
+}
+
+struct Believed {
+    files: ClientFiles,
+    /// Whether the folder has more authorities than these, the rest of a chain.
+    more: bool,
+}
+
+fn believed(store: &Store, record: &Record) -> Result<Option<Believed>, TrustError> {
     let mut transport = record.transport;
     loop {
-        let found = client_by(store, &record.name, transport);
+        let found = believed_by(store, &record.name, transport);
         match store.load(&record.name) {
             // The host was moved to another authority after the record was read, and its files came with that.
             Ok(now) if found.is_err() && now.transport != transport => transport = now.transport,
@@ -284,11 +312,7 @@ pub fn client_of(store: &Store, record: &Record) -> Result<Option<ClientFiles>, 
     }
 }
 
-fn client_by(
-    store: &Store,
-    name: &HostName,
-    transport: Transport,
-) -> Result<Option<ClientFiles>, TrustError> {
+fn believed_by(store: &Store, name: &HostName, transport: Transport) -> Result<Option<Believed>, TrustError> {
     let Transport::MutualTls { authority, also_trusted } = transport else { return Ok(None) };
     let files = store.host_client(name)?;
     let bad = |source| TrustError::Copies { name: name.clone(), source };
@@ -300,6 +324,7 @@ fn client_by(
             if is_named(Fingerprint::of(&certificate).map_err(bad)?) { &mut trusted } else { &mut others };
         list.push(certificate);
     }
+    let more = !others.is_empty();
     if !are_above(&trusted, others) {
         return Err(TrustError::Foreign { name: name.clone(), authority });
     }
@@ -314,7 +339,8 @@ fn client_by(
     {
         return Err(bad(source));
     }
-    Ok(Some(ClientFiles { ca_pem: trusted.concat(), ..files }))
+    let files = if more { ClientFiles { ca_pem: trusted.concat(), ..files } } else { files };
+    Ok(Some(Believed { files, more }))
 }
 
 /// Nobody's chain is longer.

@@ -183,6 +183,13 @@ impl Host {
         (self.port, &self.key, &self.pinned)
     }
 
+    /// Commands that change a host do not wait until its SSH server has started.
+    #[allow(dead_code, reason = "only tests through the whole program need it")]
+    pub(crate) fn wait_for_ssh(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        drop(runtime.block_on(self.log_in()));
+    }
+
     pub(crate) async fn log_in(&self) -> Session {
         let target = Target {
             host: "127.0.0.1".to_owned(),

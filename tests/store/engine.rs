@@ -28,6 +28,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new() -> Self {
         let host = Host::new(Kind::MachineOs);
+        host.wait_for_ssh();
         let listener = TcpListener::bind(("127.0.0.1", host.engine_port)).unwrap();
         let tls = host.path("/etc/engine/tls");
         // It ends with the process of the tests.

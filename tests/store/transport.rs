@@ -92,12 +92,29 @@ fn a_host_whose_authority_stands_in_a_chain_is_not_foreign() {
     {
         fs::write(home.host("old").join(file), text).unwrap();
     }
+    // The docker client believes all that it finds in the folder that is named to it: that is the one that signs, alone.
+    let believed =
+        || machine_pki::certificates(&fs::read_to_string(home.host("old").join("ca.pem")).unwrap()).unwrap();
+    let lock = fs::File::create(home.store().join("locks/old")).unwrap();
+    lock.lock().unwrap();
+    let said = home.refused(&["env", "old"]);
+    assert!(said.contains("`old` is in use by"), "{said}");
+    drop(lock);
+    home.ok(&["url", "old"]);
+    assert_eq!(believed().len(), 2, "who only reads changes nothing");
+    for command in ["config", "env"] {
+        fs::write(home.host("old").join("ca.pem"), &chain).unwrap();
+        home.ok(&[command, "old"]);
+        assert_eq!(believed(), machine_pki::certificates(signer.certificate_pem()).unwrap(), "{command}");
+    }
     // Pinned to the one that signs, by the first reading and by what is written then.
+    fs::write(home.host("old").join("ca.pem"), &chain).unwrap();
     assert_tls(&env(&home), &home);
     let record: serde_json::Value = serde_json::from_str(&home.ok(&["inspect", "old"])).unwrap();
     let pinned = machine_pki::Fingerprint::of(signer.certificate_pem()).unwrap().to_string();
     assert_eq!(record["Transport"]["MutualTls"]["Authority"], pinned);
     home.write_record("old", &record);
+    fs::write(home.host("old").join("ca.pem"), &chain).unwrap();
     assert_tls(&env(&home), &home);
     // One that has nothing to do with it is foreign, whatever stands beside it.
     fs::write(home.host("old").join("ca.pem"), format!("{chain}{other}")).unwrap();
