@@ -2,7 +2,9 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use machine_driver::{Driver as _, ErrorKind, HostView, Leftover, MemoryJournal, Options, Progress, Silent};
+use machine_driver::{
+    Driver as _, ErrorKind, HostView, Leftover, MemoryJournal, Options, Progress, Silent, State,
+};
 use serde_json::{Value, json};
 
 use crate::cloud::{Cloud, REGION, between, driver, impatient};
@@ -197,4 +199,37 @@ async fn gc_sweeps_what_was_started_with_our_token_and_no_copy_of_it() {
     driver.remove_leftovers(&options, &found, &Silent).await.unwrap();
     assert_eq!(cloud.living(), [copy].into());
     assert!(leftovers(&cloud).await.1.is_empty());
+}
+
+/// What is shown of an instance may be older than its start: that it is shown as stopped ends nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+async fn a_state_that_is_shown_late_ends_no_start() {
+    let (driver, cloud) = (driver(), Cloud::new());
+    let (host, _folder) = host(&cloud, "1").await;
+    let mut journal = MemoryJournal::default();
+    driver.create(&host, &mut journal, &Silent).await.unwrap();
+    driver.stop(&host, &mut journal, &Silent).await.unwrap();
+    // It stays pending for longer than it is shown as stopped.
+    cloud.aws.settings(json!({ "pending_ms": 1000 })).unwrap();
+    cloud.aws.faults(json!({ "stale": 500 })).unwrap();
+    driver.start(&host, &mut journal, &Silent).await.unwrap();
+    assert_eq!(driver.state(&host, &journal.state).await.unwrap(), State::Running);
+
+    // One answer does not have it at all.
+    cloud.aws.faults(json!({})).unwrap();
+    driver.stop(&host, &mut journal, &Silent).await.unwrap();
+    cloud.aws.faults(json!({ "stale": 500 })).unwrap();
+    cloud.aws.clear_calls().unwrap();
+    let starting = driver.start(&host, &mut journal, &Silent);
+    let blanked = async {
+        while cloud.aws.actions().unwrap().iter().all(|action| action != "StartInstances") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cloud.aws.faults(json!({ "blank_next": { "DescribeInstances": 2 } })).unwrap();
+    };
+    let (started, ()) = tokio::join!(starting, blanked);
+    started.unwrap();
+    driver.remove(&host, &mut journal, &Silent).await.unwrap();
+    cloud.assert_nothing_left();
 }

@@ -31,6 +31,28 @@ async fn a_host_whose_instance_is_known_to_nobody_any_more_goes() {
     cloud.assert_nothing_left();
 }
 
+/// It has ended, its tags are gone, and lists go on showing it: nobody may end it any more.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+async fn that_an_instance_which_has_ended_may_not_be_ended_holds_nothing_up() {
+    let (driver, cloud, folder) = (driver(), Cloud::new(), tempfile::tempdir().unwrap());
+    let host = cloud.host(&driver, folder.path(), &[]).await;
+    let mut journal = MemoryJournal::default();
+    driver.create(&host, &mut journal, &Silent).await.unwrap();
+    cloud.aws.terminate(journal.state["instance"].as_str().unwrap()).unwrap();
+    let began = Instant::now();
+    while !cloud.living().is_empty() {
+        assert!(began.elapsed() < Duration::from_mins(1), "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let denied = json!({ "code": "UnauthorizedOperation", "status": 403 });
+    cloud.aws.faults(json!({ "stale": 3000, "errors": { "TerminateInstances": [denied] } })).unwrap();
+    driver.remove(&host, &mut journal, &Silent).await.unwrap();
+    assert!(cloud.aws.actions().unwrap().contains(&"TerminateInstances".to_owned()), "it was not shown");
+    cloud.aws.faults(json!({})).unwrap();
+    cloud.assert_nothing_left();
+}
+
 /// What was made a moment ago is listed only later, and the reply that named it was lost.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]

@@ -19,8 +19,9 @@ const SOON: Duration = Duration::from_mins(2);
 
 /// A cloud of its own for each test.
 pub(crate) struct Cloud {
-    pub(crate) aws: Bench,
+    /// Dropped first: what is left of its hosts is removed from a bench that is there.
     pub(crate) store: store::Bench,
+    pub(crate) aws: Bench,
 }
 
 /// The emulator that all clouds share; it ends with this process.
@@ -73,7 +74,7 @@ impl Cloud {
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let aws = bench(&[&["--emulator", emulator()], arguments].concat());
         let store = store::Bench::with(environment(&aws));
-        Self { aws, store }
+        Self { store, aws }
     }
 
     /// Another store of the same account, as on another computer.
@@ -191,6 +192,12 @@ impl store::Bench {
         let output = self.try_machine(arguments);
         assert!(output.status.success(), "machine {}: {}", arguments.join(" "), store::show(&output));
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    }
+
+    /// Goes on with a creation that was begun.
+    pub(crate) fn going_on(&self, name: &str) -> Creation {
+        let mut command = self.command(&["create", "-d", "aws", name]);
+        Creation(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
     /// Starts a creation and waits until its instances run; hosts without a VM come no further.
