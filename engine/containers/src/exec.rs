@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine_model::id::random_id;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
 use super::container::Container;
 use super::record::Status;
@@ -48,7 +49,7 @@ pub struct Exec {
     pub container: Arc<Container>,
     pub request: ExecRequest,
     directory: PathBuf,
-    state: Mutex<ExecState>,
+    state: watch::Sender<ExecState>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,11 +67,17 @@ impl Exec {
     }
 
     fn state(&self) -> ExecState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.state.borrow()
     }
 
     fn change(&self, change: impl FnOnce(&mut ExecState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.state.send_modify(change);
+    }
+
+    /// Waits until it is known how the process ended.
+    pub async fn finished(&self) {
+        // Cannot fail: the sender lives in this object.
+        let _ = self.state.subscribe().wait_for(|state| state.finished.is_some()).await;
     }
 
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
@@ -126,7 +133,7 @@ impl Containers {
         }
         let id = random_id();
         let directory = container.runtime_directory.join(format!("exec-{}", &id[..16]));
-        let (container, state) = (Arc::clone(container), Mutex::default());
+        let (container, state) = (Arc::clone(container), watch::Sender::default());
         let exec = Arc::new(Exec { id: id.clone(), container, request, directory, state });
         let mut execs = self.execs();
         execs.retain(|_, exec| exec.state().finished.is_none_or(|finished| finished.elapsed() < REMEMBERED));

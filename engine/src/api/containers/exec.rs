@@ -1,5 +1,7 @@
 //! `/containers/{id}/exec` and `/exec/…`
 
+use std::future::ready;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, StatusCode, header};
@@ -8,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine_containers::exec::ExecRequest;
 use engine_model::chain;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -85,7 +88,9 @@ async fn start(
     let Some(takeover) = takeover else {
         app.containers.begin_exec(&exec, connection).await?;
         let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
-        return Ok((headers, Body::from_stream(ReaderStream::new(process))).into_response());
+        // As above, the end of the answer comes after the exit code is known.
+        let recorded = stream::once(async move { exec.finished().await }).filter_map(|()| ready(None));
+        return Ok((headers, Body::from_stream(ReaderStream::new(process).chain(recorded))).into_response());
     };
     let keys = exec.request.detach_keys.as_deref().filter(|keys| !keys.is_empty());
     let keys = hijack::parse_keys(keys).filter(|_| terminal && exec.request.attach_stdin == Some(true));
@@ -97,7 +102,7 @@ async fn start(
             let _ = client.shutdown().await;
             return;
         }
-        hijack::carry(client, process, keys).await;
+        hijack::carry(client, process, keys, exec.finished()).await;
     });
     Ok(Takeover::response(terminal))
 }

@@ -60,12 +60,14 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
     has(header::CONNECTION, "upgrade") && headers.contains_key(header::UPGRADE)
 }
 
-/// Carries bytes both ways until the process's side ends. The client may close its own side before that. With `keys`,
-/// typing them ends it too; then the answer is true.
+/// Carries bytes both ways until the process's side ends. The client may close its own side before that; it is told of
+/// the end when `recorded` is over, since it asks for the exit code as soon as it sees the end. With `keys`, typing them
+/// ends it too; then the answer is true.
 pub async fn carry(
     client: impl AsyncRead + AsyncWrite,
     process: impl AsyncRead + AsyncWrite,
     keys: Option<Vec<u8>>,
+    recorded: impl Future<Output = ()>,
 ) -> bool {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_process, mut to_process) = tokio::io::split(process);
@@ -107,6 +109,7 @@ pub async fn carry(
                 _ => break,
             }
         }
+        recorded.await;
         let _ = to_client.shutdown().await;
     };
     tokio::pin!(output);
@@ -184,13 +187,15 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn both_sides_end_on_their_own() {
         let (client, mut other_client) = tokio::io::duplex(64);
         let (process, mut other_process) = tokio::io::duplex(64);
-        let carrying = tokio::spawn(carry(client, process, None));
+        let carrying = tokio::spawn(carry(client, process, None, std::future::ready(())));
         other_client.write_all(b"question").await.unwrap();
         other_client.shutdown().await.unwrap();
         let mut question = Vec::new();
@@ -202,6 +207,28 @@ mod tests {
         other_client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"answer");
         assert!(!carrying.await.unwrap());
+    }
+
+    /// Who sees the end asks for the exit code.
+    #[tokio::test]
+    async fn the_client_sees_the_end_when_it_is_recorded_and_not_before() {
+        let (client, mut other_client) = tokio::io::duplex(64);
+        let (process, other_process) = tokio::io::duplex(64);
+        let (record, recorded) = tokio::sync::oneshot::channel::<()>();
+        let carrying = carry(client, process, None, async { drop(recorded.await) });
+        drop(other_process);
+        tokio::pin!(carrying);
+        // As far as it comes by itself.
+        assert_eq!(carrying.as_mut().now_or_never(), None);
+        let mut answer = Vec::new();
+        {
+            let ends = other_client.read_to_end(&mut answer);
+            tokio::pin!(ends);
+            assert!(ends.as_mut().now_or_never().is_none());
+        }
+        record.send(()).unwrap();
+        let (_, ended) = tokio::join!(carrying, other_client.read_to_end(&mut answer));
+        assert_eq!(ended.unwrap(), 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Attach, logs and stats: answers that go on for as long as the container does.
 
+use std::future::ready;
 use std::io;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub(super) async fn attach(
         }
         let Some(streams) = streams else { return };
         let Some(process) = streams.wait().await else { return };
-        if hijack::carry(client, process, (terminal && stdin).then_some(keys)).await {
+        if hijack::carry(client, process, (terminal && stdin).then_some(keys), ready(())).await {
             container.publish(&app.events, "detach", &[]);
         }
     });
