@@ -28,8 +28,8 @@ fn a_container_survives_its_daemon() {
     wait_for("more lines", || count(&engine) > seen);
     let lines = engine.docker(["logs", "long"]).ok();
     assert!(lines.lines().enumerate().all(|(number, line)| line == format!("line {number}")), "{lines}");
-    let waiter = engine.docker_command(["wait", "long"]).stdout(Stdio::piped()).spawn().unwrap();
-    wait_for("the wait", || true);
+    let mut waiter = engine.docker_command(["wait", "long"]).stdout(Stdio::piped()).spawn().unwrap();
+    assert!(waiter.try_wait().unwrap().is_none(), "it runs on");
     engine.docker(["stop", "long"]).ok();
     let answer = waiter.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(answer.stdout).unwrap(), "42\n");
