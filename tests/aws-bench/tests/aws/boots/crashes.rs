@@ -18,14 +18,14 @@ fn killed_at_a_write_the_same_command_ends_well() {
     let (create, renew, rm) = (rehearse(&CREATE), rehearse(&RENEW), rehearse(&RM));
     cloud.assert_nothing_left();
     killed::rounds("AWS, with VMs", [&create, &renew, &rm], |[create, renew, rm]: [&Point; 3]| {
-        let when = cloud.kill(create, &watch, &CREATE);
+        let when = cloud.kill_or_finish(create, &watch, &CREATE, true);
         cloud.finish();
         cloud.assert_whole(&when);
-        let when = cloud.kill(renew, &watch, &RENEW);
+        let when = cloud.kill_or_finish(renew, &watch, &RENEW, true);
         cloud.machine(&RENEW);
         cloud.assert_whole(&when);
         assert_eq!(cloud.machine(&["ssh", "mc1", "echo there"]), "there\n");
-        let when = cloud.kill(rm, &watch, &RM);
+        let when = cloud.kill_or_finish(rm, &watch, &RM, true);
         cloud.remove(&when);
     });
 }
