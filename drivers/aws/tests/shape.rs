@@ -10,6 +10,7 @@ use std::{
 
 const LONGEST: usize = 600;
 
+/// Each module's name and source.
 fn modules() -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -56,7 +57,13 @@ fn no_module_uses_one_that_uses_it() {
     let mut uses: BTreeMap<String, BTreeSet<String>> = modules
         .iter()
         .map(|(name, text)| {
-            let mut used = used(text, &names);
+            // A comment may point up at who uses what it is about.
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            let mut used = used(&code, &names);
             used.remove(name);
             (name.clone(), used)
         })
