@@ -14,6 +14,7 @@ mod app;
 mod config;
 mod daemon;
 mod host;
+mod peer;
 mod prune;
 
 fn main() -> ExitCode {

@@ -25,6 +25,8 @@ mod recovery;
 mod streams;
 #[path = "containers/survival.rs"]
 mod survival;
+#[path = "containers/vanished.rs"]
+mod vanished;
 
 use harness::{Engine, wait_for};
 

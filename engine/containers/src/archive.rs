@@ -1,6 +1,7 @@
 //! Copying files into and out of containers, as tar archives.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use engine_kernel::confine::Root;
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
+use engine_model::task::apart;
 use engine_shim::protocol;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::record::MountKind;
-use super::tree::{Limits, pack, pack_level, send, unpack};
+use super::tree::{Archive, Channel, Limits, pack, pack_level, unpack, write_archive};
 use super::{Container, ContainerError, Containers};
 
 /// What an archive call says about the path it was asked for.
@@ -77,11 +79,7 @@ impl Containers {
         path: PathBuf,
         sender: mpsc::Sender<io::Result<Bytes>>,
     ) -> Result<(), ContainerError> {
-        self.in_root(container, move |root| {
-            send(sender, |archive| pack(root, &path, archive));
-            Ok(())
-        })
-        .await
+        self.pack_for(container, sender, move |root, archive| pack(root, &path, archive)).await
     }
 
     /// The whole root file system as a tar archive, without what is mounted in it.
@@ -90,21 +88,52 @@ impl Containers {
         container: &Arc<Container>,
         sender: mpsc::Sender<io::Result<Bytes>>,
     ) -> Result<(), ContainerError> {
-        self.in_root(container, move |root| {
-            send(sender, |archive| {
-                let root = root.get(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
-                let device = rustix::fs::fstat(&root)?.st_dev;
-                pack_level(
-                    root.as_fd(),
-                    Path::new("."),
-                    Path::new(""),
-                    archive,
-                    &Limits { depth: 0, device: Some(device) },
-                )
-            });
-            Ok(())
+        self.pack_for(container, sender, |root, archive| {
+            let root = root.get(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
+            let device = rustix::fs::fstat(&root)?.st_dev;
+            let limits = Limits { depth: 0, device: Some(device) };
+            pack_level(root.as_fd(), Path::new("."), Path::new(""), archive, &limits)
         })
         .await
+    }
+
+    /// Packs for a client that may take its time: by way of a file where nobody may start the container while it is packed.
+    async fn pack_for(
+        &self,
+        container: &Arc<Container>,
+        sender: mpsc::Sender<io::Result<Bytes>>,
+        pack: impl FnOnce(&Root, &mut Archive<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), ContainerError> {
+        let mut output = Channel::new(sender);
+        if container.status().is_alive() {
+            let root = open_root(super::inspect::visible_root(container.state().pid))?;
+            let pass_on = move || {
+                if let Err(error) = write_archive(&mut output, |archive| pack(&root, archive)) {
+                    output.break_off(error);
+                }
+            };
+            return Ok(apart(pass_on).await?);
+        }
+        let mut spool = self.spool()?;
+        let packed = self.in_root(container, move |root| {
+            let write = || {
+                let mut buffered = BufWriter::new(&mut spool);
+                write_archive(&mut buffered, |archive| pack(root, archive))?;
+                drop(buffered);
+                spool.rewind()
+            };
+            let written = write();
+            Ok((spool, written))
+        });
+        let (mut spool, written) = packed.await?;
+        let pass_on = move || {
+            let sent = io::copy(&mut spool, &mut output).and_then(|_| output.flush());
+            // As much as there is, as from a container that runs.
+            if let Err(error) = written.and(sent) {
+                output.break_off(error);
+            }
+        };
+        Ok(apart(pass_on).await?)
     }
 
     /// Unpacks an archive in a directory.
@@ -112,22 +141,39 @@ impl Containers {
         &self,
         container: &Arc<Container>,
         path: PathBuf,
-        archive: impl Read + Send + 'static,
+        mut archive: impl Read + Send + 'static,
         keep_kinds: bool,
     ) -> Result<(), ContainerError> {
         if container.spec()?.confinement.read_only_root {
             return Err(ContainerError::Invalid("container rootfs is marked read-only".to_owned()));
         }
-        self.in_root(container, move |root| {
+        let work = move |root: &Root, archive: &mut dyn Read| {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             root.get(&path, flags).map_err(|error| missing(&path, &error))?;
-            let mut archive = archive;
-            let unpacked = unpack(root, &path, &mut archive, keep_kinds);
+            let unpacked = unpack(root, &path, &mut *archive, keep_kinds);
             // A client that cannot send all it has does not listen to the answer.
-            let _ = io::copy(&mut archive, &mut io::sink());
+            let _ = io::copy(archive, &mut io::sink());
             unpacked.map_err(|source| ContainerError::Write { path: path.clone(), source })
+        };
+        if container.status().is_alive() {
+            let root = super::inspect::visible_root(container.state().pid);
+            return apart(move || work(&open_root(root)?, &mut archive)).await?;
+        }
+        // Nobody waits for the client while the container is kept from being started.
+        let mut spool = self.spool()?;
+        let mut spool = apart(move || {
+            io::copy(&mut archive, &mut spool)?;
+            spool.rewind()?;
+            Ok(spool)
         })
-        .await
+        .await?
+        .map_err(|source| ContainerError::Spool { source })?;
+        self.in_root(container, move |root| work(root, &mut spool)).await
+    }
+
+    /// A file without a name, on the disk that the containers are on.
+    fn spool(&self) -> Result<File, ContainerError> {
+        tempfile::tempfile_in(&self.0.config.data_root).map_err(|source| ContainerError::Spool { source })
     }
 
     /// Works in the container's root file system: that of the running process, or one mounted for this alone.
@@ -143,11 +189,7 @@ impl Containers {
         if container.status().is_alive() {
             drop(operation);
             let path = super::inspect::visible_root(container.state().pid);
-            return tokio::task::spawn_blocking(move || {
-                let root = Root::open(&path).map_err(|source| ContainerError::Read { path, source })?;
-                work(&root)
-            })
-            .await?;
+            return tokio::task::spawn_blocking(move || work(&open_root(path)?)).await?;
         }
         let target = Arc::clone(&container);
         let result = tokio::task::spawn_blocking(move || {
@@ -192,6 +234,10 @@ impl Containers {
         };
         mount().map_err(|source| ContainerError::Read { path: path.clone(), source })
     }
+}
+
+fn open_root(path: PathBuf) -> Result<Root, ContainerError> {
+    Root::open(&path).map_err(|source| ContainerError::Read { path, source })
 }
 
 #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]

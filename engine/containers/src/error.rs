@@ -60,6 +60,10 @@ pub enum ContainerError {
     Cgroup { source: io::Error },
     #[error("The work on the container was cut short")]
     Interrupted(#[from] tokio::task::JoinError),
+    #[error("The transfer did not come to its end")]
+    Transfer(#[from] engine_model::task::ApartError),
+    #[error("Could not keep files for a client for a while")]
+    Spool { source: io::Error },
 }
 
 impl ContainerError {

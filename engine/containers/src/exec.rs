@@ -25,6 +25,12 @@ use crate::oci;
 
 /// How long a finished one can still be asked about.
 const REMEMBERED: Duration = Duration::from_mins(5);
+/// How long one that was made may wait to be started.
+const MOST_PATIENCE: Duration = Duration::from_hours(1);
+/// How many may wait in one container; the oldest makes room.
+const MOST_WAITING: usize = 1000;
+/// What is said of one that never began.
+const NEVER_BEGAN: i32 = 126;
 
 /// The body of `POST /containers/{id}/exec`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -48,6 +54,7 @@ pub struct Exec {
     pub id: String,
     pub container: Arc<Container>,
     pub request: ExecRequest,
+    made: Instant,
     directory: PathBuf,
     state: watch::Sender<ExecState>,
 }
@@ -72,6 +79,23 @@ impl Exec {
 
     fn change(&self, change: impl FnOnce(&mut ExecState)) {
         self.state.send_modify(change);
+    }
+
+    fn end(&self, code: i32) {
+        self.change(|state| {
+            state.running = false;
+            state.exit_code = Some(code);
+            state.finished = Some(Instant::now());
+        });
+    }
+
+    /// Whether anybody may still want something of it.
+    fn is_wanted(&self) -> bool {
+        match self.state() {
+            ExecState { finished: Some(finished), .. } => finished.elapsed() < REMEMBERED,
+            ExecState { started: false, .. } => self.made.elapsed() < MOST_PATIENCE,
+            _ => true,
+        }
     }
 
     /// Waits until it is known how the process ended.
@@ -117,8 +141,28 @@ impl Exec {
 /// An exec whose process waits for the word to begin.
 #[derive(Debug)]
 pub struct Prepared {
-    connection: Connection,
+    waiting: Waiting,
     pub stream: Option<BufReader<UnixStream>>,
+}
+
+/// The word that it waits for. Dropped unsaid, it is the end of the exec.
+#[derive(Debug)]
+pub struct Waiting {
+    exec: Arc<Exec>,
+    /// Until it begins. The supervising process ends when this does.
+    connection: Option<Connection>,
+    /// What is said of it if nothing comes of it; none once it has begun.
+    unsuccessful: Option<i32>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(code) = self.unsuccessful else { return };
+        self.connection = None;
+        self.exec.end(code);
+        // It is not there if it was not even made.
+        let _ = fs::remove_dir_all(&self.exec.directory);
+    }
 }
 
 impl Containers {
@@ -134,9 +178,17 @@ impl Containers {
         let id = random_id();
         let directory = container.runtime_directory.join(format!("exec-{}", &id[..16]));
         let (container, state) = (Arc::clone(container), watch::Sender::default());
-        let exec = Arc::new(Exec { id: id.clone(), container, request, directory, state });
+        let made = Instant::now();
+        let exec = Arc::new(Exec { id: id.clone(), container, request, made, directory, state });
         let mut execs = self.execs();
-        execs.retain(|_, exec| exec.state().finished.is_none_or(|finished| finished.elapsed() < REMEMBERED));
+        execs.retain(|_, exec| exec.is_wanted());
+        let waits = |other: &&Arc<Exec>| other.container.id == exec.container.id && !other.state().started;
+        if execs.values().filter(waits).count() >= MOST_WAITING
+            && let Some(oldest) = execs.values().filter(waits).min_by_key(|exec| exec.made)
+        {
+            let oldest = oldest.id.clone();
+            execs.remove(&oldest);
+        }
         execs.insert(id, Arc::clone(&exec));
         drop(execs);
         let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
@@ -189,10 +241,13 @@ impl Containers {
                 exec.id
             )));
         }
+        // Whatever goes wrong from here on, it does not wait for ever.
+        let mut waiting =
+            Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
         let config = exec_config(exec, console_size, &self.0.config.default_ulimits)?;
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
-        let (connection, _) = client::spawn(&exec.directory, &config).await?;
+        waiting.connection = Some(client::spawn(&exec.directory, &config).await?.0);
         let wanted = |flag: Option<bool>| flag == Some(true);
         let request = &exec.request;
         let stream = if detached {
@@ -202,17 +257,16 @@ impl Containers {
             let stderr = wanted(request.attach_stderr);
             Some(Shim::at(exec.directory.clone()).attach(stdin, stdout || exec.is_terminal(), stderr).await?)
         };
-        Ok(Prepared { connection, stream })
+        Ok(Prepared { waiting, stream })
     }
 
     /// Lets the process begin; the error is worded for the client's eyes.
-    pub async fn begin_exec(
-        &self,
-        exec: &Arc<Exec>,
-        mut connection: Connection,
-    ) -> Result<(), ContainerError> {
+    pub async fn begin_exec(&self, mut waiting: Waiting) -> Result<(), ContainerError> {
+        let exec = Arc::clone(&waiting.exec);
+        let Some(mut connection) = waiting.connection.take() else { return Err(ShimError::Gone.into()) };
         match connection.ask(&Request::Start).await {
             Ok(Reply::Started { pid }) => {
+                waiting.unsuccessful = None;
                 exec.change(|state| {
                     state.running = true;
                     state.pid = pid;
@@ -220,19 +274,14 @@ impl Containers {
                 let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
                 let action = format!("exec_start: {command}");
                 exec.container.publish(&self.0.events, &action, &[("execID", &exec.id)]);
-                self.watch_exec(exec, connection);
+                self.watch_exec(&exec, connection);
                 Ok(())
             }
             Ok(_) => Err(ShimError::Gone.into()),
             Err(ShimError::Refused(message)) => {
                 let missing = message.contains("executable file not found")
                     || message.contains("no such file or directory");
-                exec.change(|state| {
-                    state.exit_code = Some(if missing { 127 } else { 126 });
-                    state.finished = Some(Instant::now());
-                });
-                drop(connection);
-                let _ = fs::remove_dir_all(&exec.directory);
+                waiting.unsuccessful = Some(if missing { 127 } else { NEVER_BEGAN });
                 Err(ContainerError::Invalid(format!(
                     "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown"
                 )))
@@ -255,11 +304,7 @@ impl Containers {
                     .flatten()
                     .map_or(137, |exit| exit.code),
             };
-            exec.change(|state| {
-                state.running = false;
-                state.exit_code = Some(code);
-                state.finished = Some(Instant::now());
-            });
+            exec.end(code);
             let attributes = [("execID", exec.id.as_str()), ("exitCode", &code.to_string())];
             exec.container.publish(&containers.0.events, "exec_die", &attributes);
             let directory = exec.directory.clone();
@@ -333,7 +378,7 @@ fn exec_config(
 
 impl Prepared {
     /// Both parts.
-    pub fn into_parts(self) -> (Connection, Option<BufReader<UnixStream>>) {
-        (self.connection, self.stream)
+    pub fn into_parts(self) -> (Waiting, Option<BufReader<UnixStream>>) {
+        (self.waiting, self.stream)
     }
 }

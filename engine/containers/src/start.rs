@@ -134,7 +134,7 @@ impl Containers {
     ) -> Result<Connection, ContainerError> {
         let shim = container.shim();
         let pending = std::mem::take(&mut *container.pending());
-        for client in pending {
+        for client in pending.into_iter().filter(|client| !client.ready.is_closed()) {
             let stream = shim.attach(client.stdin, client.stdout, client.stderr).await?;
             // Whoever has left meanwhile does not take it.
             let _ = client.ready.send(stream);

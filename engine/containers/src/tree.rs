@@ -26,17 +26,17 @@ pub(super) fn pack(root: &Root, path: &Path, archive: &mut tar::Builder<impl Wri
     pack_one(parent.as_fd(), &name, &shown, archive, &Limits { depth: 0, device: None })
 }
 
-/// Passes what `pack` writes on to whoever reads the answer's body.
-pub(super) fn send(
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    pack: impl FnOnce(&mut tar::Builder<Channel>) -> io::Result<()>,
-) {
-    let mut archive = tar::Builder::new(Channel { sender, buffer: Vec::new() });
-    let packed = pack(&mut archive).and_then(|()| archive.finish()).and_then(|()| archive.get_mut().flush());
-    if let Err(error) = packed {
-        // The header is out; a broken end of the body is how the client learns.
-        let _ = archive.get_mut().sender.blocking_send(Err(error));
-    }
+/// An archive on its way to somewhere.
+pub(super) type Archive<'a> = tar::Builder<&'a mut dyn Write>;
+
+/// Writes a whole archive.
+pub(super) fn write_archive(
+    output: &mut dyn Write,
+    pack: impl FnOnce(&mut Archive<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut archive = tar::Builder::new(output);
+    pack(&mut archive)?;
+    archive.into_inner()?.flush()
 }
 
 /// How far packing goes.
@@ -216,6 +216,17 @@ fn set_time(parent: &OwnedFd, name: &std::ffi::OsStr, header: &tar::Header) -> i
 pub(super) struct Channel {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+}
+
+impl Channel {
+    pub(super) fn new(sender: mpsc::Sender<io::Result<Bytes>>) -> Self {
+        Self { sender, buffer: Vec::new() }
+    }
+
+    /// The header of the answer is out; a broken end of the body is how the client learns.
+    pub(super) fn break_off(&self, error: io::Error) {
+        let _ = self.sender.blocking_send(Err(error));
+    }
 }
 
 impl Write for Channel {

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use engine_containers::container::Life;
 use engine_containers::list::ListRequest;
 use engine_containers::record::Status;
@@ -20,8 +20,8 @@ use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::ApiError;
 use super::filters::Filters;
+use super::{ApiError, Endless};
 use crate::app::App;
 
 mod archive;
@@ -286,5 +286,5 @@ async fn wait(
         Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))
     };
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((headers, Body::from_stream(stream::once(end))).into_response())
+    Ok((Extension(Endless), headers, Body::from_stream(stream::once(end))).into_response())
 }

@@ -1,18 +1,17 @@
 //! The Docker Engine API over HTTP: versions, routes and the shape of errors.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
 use tower_service::Service;
 
 use crate::app::App;
 
+mod browser;
 pub mod containers;
 pub mod error;
 pub mod filters;
@@ -31,6 +30,20 @@ const LARGEST_JSON: usize = 4 << 20;
 const NOT_A_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
                              connect this node to swarm and try again.";
 
+/// Who may send requests on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Whom the socket's mode or a certificate lets in.
+    Known,
+    /// Any program on this machine, browsers with all their pages included.
+    Anybody,
+}
+
+/// Marks an answer that goes on until something happens, which may be never: it ends when the client closes its half of the
+/// connection, as with dockerd.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;
+
 /// All routes, without version prefixes.
 pub fn router(app: App) -> Router {
     Router::new()
@@ -48,15 +61,20 @@ pub fn router(app: App) -> Router {
 pub async fn respond(
     mut router: Router,
     request: Request<hyper::body::Incoming>,
-) -> Result<Response, Infallible> {
+    caller: Caller,
+) -> Response {
     let (mut parts, body) = request.into_parts();
     let (body, rest) = unread::lend(body, &parts.headers);
     tracing::debug!(method = %parts.method, uri = %parts.uri, "Request");
-    let response = match version::strip(&parts.uri) {
+    let checked = match caller {
+        Caller::Known => Ok(()),
+        Caller::Anybody => browser::refuse(&parts),
+    };
+    let response = match checked.and_then(|()| version::strip(&parts.uri)) {
         Ok((uri, version)) => {
             parts.uri = uri;
             parts.extensions.insert(version);
-            guarded(async move { router.call(Request::from_parts(parts, Body::new(body))).await }).await?
+            whole(async move { router.call(Request::from_parts(parts, Body::new(body))).await }).await
         }
         Err(error) => {
             drop(body);
@@ -73,19 +91,16 @@ pub async fn respond(
         header::SERVER,
         HeaderValue::from_static(concat!("Engine/", env!("CARGO_PKG_VERSION"), " (linux)")),
     );
-    Ok(response)
+    response
 }
 
-/// A panic, which some input may bring about, costs the request in which it happens and nothing else.
-async fn guarded(
-    request: impl Future<Output = Result<Response, Infallible>>,
-) -> Result<Response, Infallible> {
-    match AssertUnwindSafe(request).catch_unwind().await {
-        Ok(response) => response,
+/// Once begun, a request is served to its end, whether or not the client is still there: what is half done helps nobody. A
+/// panic, which some input may bring about, costs the request in which it happens and nothing else.
+async fn whole(request: impl Future<Output = Result<Response, Infallible>> + Send + 'static) -> Response {
+    match tokio::spawn(request).await {
+        Ok(Ok(response)) => response,
         // The panic itself has been reported by its hook.
-        Err(_) => {
-            Ok(ApiError::internal("The engine failed at this request; its log says more").into_response())
-        }
+        Err(_) => ApiError::internal("The engine failed at this request; its log says more").into_response(),
     }
 }
 
@@ -125,13 +140,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_one_request() {
-        let broken = guarded(async {
+        let broken = whole(async {
             let no_digits: Option<u32> = "hostile".parse().ok();
             Ok(no_digits.unwrap().to_string().into_response())
         });
-        assert_eq!(broken.await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let fine = guarded(async { Ok(StatusCode::OK.into_response()) });
-        assert_eq!(fine.await.unwrap().status(), StatusCode::OK);
+        assert_eq!(broken.await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let fine = whole(async { Ok(StatusCode::OK.into_response()) });
+        assert_eq!(fine.await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_request_outlives_its_client() {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let client = tokio::spawn(whole(async move {
+            begun.send(()).unwrap();
+            goes_on.await.unwrap();
+            end.send(()).unwrap();
+            Ok(StatusCode::OK.into_response())
+        }));
+        has_begun.await.unwrap();
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+        go_on.send(()).unwrap();
+        ended.await.unwrap();
     }
 
     #[test]

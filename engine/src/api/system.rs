@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use engine_model::event::{Event, EventFilters};
 use engine_model::platform::architecture;
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::filters::{Filters, timestamp};
-use super::{ApiError, images, info, version};
+use super::{ApiError, Endless, images, info, version};
 use crate::app::App;
 use crate::host;
 use crate::prune::{self, Plan, Removal};
@@ -117,7 +117,8 @@ async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Res
         Ok::<_, std::io::Error>(line)
     };
     let events = app.events.subscribe(since, until, EventFilters(filters.into_map())).map(line);
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(events)).into_response())
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    Ok((Extension(Endless), headers, Body::from_stream(events)).into_response())
 }
 
 /// `type=container` may be given several times.

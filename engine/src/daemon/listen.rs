@@ -1,36 +1,37 @@
 //! Sockets of the API: opened before anything else starts, then served until the daemon stops.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use futures_util::StreamExt;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::{Gid, Mode, Uid};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::handshakes::{Handshake, Handshakes};
 use super::linger::{Lingering, TakenOver};
 use super::tls::Acceptor;
-use crate::api;
+use crate::api::{self, Caller};
 use crate::config::{Config, Host};
+use crate::peer::Peer;
 
 /// A client that has not finished its TLS handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// As dockerd. It is also how long an idle connection stays open.
 const HEADERS: Duration = Duration::from_mins(5);
-/// Strangers can make at most so many handshakes at once.
-const MOST_HANDSHAKES: usize = 128;
 const LONGEST_HEADERS: usize = 64 * 1024;
 /// After an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -128,14 +129,14 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
 
 /// Serves one socket until `stop`. Connections are counted by `connections`.
 pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, connections: TaskTracker) {
-    let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+    let handshakes = Handshakes::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accept(&listener, &handshakes) => accepted,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "Could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -144,18 +145,23 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, 
         };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            match stream {
-                Accepted::Unix(stream) => connection(stream, router, stop).await,
-                Accepted::Plain(stream) => connection(stream, router, stop).await,
-                Accepted::Tls(stream, acceptor, permit) => {
-                    let peer = stream.peer_addr();
-                    match tokio::time::timeout(HANDSHAKE, acceptor.current().accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            drop(permit);
-                            connection(stream, router, stop).await;
-                        }
-                        Ok(Err(error)) => tracing::info!(?peer, %error, "A TLS handshake failed"),
-                        Err(_) => tracing::info!(?peer, "A TLS handshake took too long"),
+            match accepted {
+                Accepted::Unix(peer) => {
+                    connection(peer.clone(), peer, Caller::Known, router, stop).await;
+                }
+                Accepted::Plain(peer) => {
+                    connection(peer.clone(), peer, Caller::Anybody, router, stop).await;
+                }
+                Accepted::Tls { peer, address, acceptor, handshake } => {
+                    let secured = tokio::select! {
+                        secured = tokio::time::timeout(HANDSHAKE, acceptor.current().accept(peer.clone())) => secured,
+                        () = handshake.let_go() => return,
+                    };
+                    drop(handshake);
+                    match secured {
+                        Ok(Ok(stream)) => connection(stream, peer, Caller::Known, router, stop).await,
+                        Ok(Err(error)) => tracing::info!(%address, %error, "A TLS handshake failed"),
+                        Err(_) => tracing::info!(%address, "A TLS handshake took too long"),
                     }
                 }
             }
@@ -168,52 +174,57 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken, 
 }
 
 enum Accepted {
-    Unix(tokio::net::UnixStream),
-    Plain(tokio::net::TcpStream),
-    Tls(tokio::net::TcpStream, Acceptor, tokio::sync::OwnedSemaphorePermit),
+    Unix(Peer),
+    Plain(Peer),
+    Tls { peer: Peer, address: SocketAddr, acceptor: Acceptor, handshake: Handshake },
 }
 
-async fn accept(listener: &Listener, handshakes: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept(listener: &Listener, handshakes: &Handshakes) -> io::Result<Accepted> {
     match listener {
-        Listener::Unix { socket, .. } => Ok(Accepted::Unix(socket.accept().await?.0)),
-        Listener::Plain(socket) => Ok(Accepted::Plain(without_delay(socket.accept().await?.0))),
+        Listener::Unix { socket, .. } => Ok(Accepted::Unix(socket.accept().await?.0.into())),
+        Listener::Plain(socket) => Ok(Accepted::Plain(socket.accept().await?.0.into())),
         Listener::Tls(socket, acceptor) => {
-            let permit = Arc::clone(handshakes).acquire_owned().await.map_err(io::Error::other)?;
-            Ok(Accepted::Tls(without_delay(socket.accept().await?.0), acceptor.clone(), permit))
+            let (stream, address) = socket.accept().await?;
+            let handshake = handshakes.begin(address.ip());
+            Ok(Accepted::Tls { peer: stream.into(), address, acceptor: acceptor.clone(), handshake })
         }
     }
 }
 
-/// Interactive sessions send single keys.
-fn without_delay(stream: tokio::net::TcpStream) -> tokio::net::TcpStream {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "Could not set TCP_NODELAY");
-    }
-    stream
-}
-
+/// Serves one connection: `stream` is what it carries, `peer` who is at its other end.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    caller: Caller,
     router: Router,
     stop: CancellationToken,
 ) {
     let taken_over = TakenOver::default();
     let stream = Lingering::new(stream, taken_over.clone());
-    let service = service_fn(move |request| {
-        let (router, taken_over) = (router.clone(), taken_over.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (router, taken_over, peer) = (router.clone(), taken_over.clone(), peer.clone());
         async move {
-            let response = api::respond(router, request).await?;
+            request.extensions_mut().insert(peer.clone());
+            let response = tokio::select! {
+                response = api::respond(router, request, caller) => response,
+                // What the request has begun goes on without the one who wanted it.
+                () = peer.gone() => return Err(Gone),
+            };
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 taken_over.set();
             }
-            Ok::<_, Infallible>(response)
+            if response.extensions().get::<api::Endless>().is_none() {
+                return Ok(response);
+            }
+            let ended = Box::pin(async move { peer.ended().await });
+            Ok(response.map(|body| Body::from_stream(body.into_data_stream().take_until(ended))))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
         .max_buf_size(LONGEST_HEADERS)
-        // A client ends its input by closing its half of the connection.
+        // A client may close its half of the connection when it has said all, and read the answer then.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -229,6 +240,11 @@ async fn connection(
         tracing::debug!(%error, "A connection ended early");
     }
 }
+
+/// The client went before its answer was there.
+#[derive(Debug, thiserror::Error)]
+#[error("The client is gone")]
+struct Gone;
 
 #[cfg(test)]
 mod tests {

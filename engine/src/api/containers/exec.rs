@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use engine_containers::exec::ExecRequest;
 use engine_model::chain;
 use futures_util::{StreamExt as _, stream};
@@ -18,7 +18,7 @@ use tokio_util::io::ReaderStream;
 
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, body, find};
-use crate::api::ApiError;
+use crate::api::{ApiError, Endless};
 use crate::app::App;
 
 /// The body of a start request is a few words.
@@ -79,30 +79,32 @@ async fn start(
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wanted: StartRequest = if bytes.is_empty() { StartRequest::default() } else { body(&bytes)? };
     let terminal = exec.is_terminal();
-    let (connection, stream) =
+    let (waiting, stream) =
         app.containers.prepare_exec(&exec, wanted.detach, wanted.console_size).await?.into_parts();
     let Some(process) = stream else {
-        app.containers.begin_exec(&exec, connection).await?;
+        app.containers.begin_exec(waiting).await?;
         return Ok(StatusCode::OK.into_response());
     };
     let Some(takeover) = takeover else {
-        app.containers.begin_exec(&exec, connection).await?;
+        app.containers.begin_exec(waiting).await?;
         let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
         // As above, the end of the answer comes after the exit code is known.
         let recorded = stream::once(async move { exec.finished().await }).filter_map(|()| ready(None));
-        return Ok((headers, Body::from_stream(ReaderStream::new(process).chain(recorded))).into_response());
+        let body = Body::from_stream(ReaderStream::new(process).chain(recorded));
+        return Ok((Extension(Endless), headers, body).into_response());
     };
     let keys = exec.request.detach_keys.as_deref().filter(|keys| !keys.is_empty());
     let keys = hijack::parse_keys(keys).filter(|_| terminal && exec.request.attach_stdin == Some(true));
+    let peer = takeover.peer.clone();
     tokio::spawn(async move {
         let Ok(mut client) = takeover.stream().await else { return };
-        if let Err(error) = app.containers.begin_exec(&exec, connection).await {
+        if let Err(error) = app.containers.begin_exec(waiting).await {
             // The status has been sent, so this is the only place left to say it.
             let _ = client.write_all(&on_stdout(&chain(&error), terminal)).await;
             let _ = client.shutdown().await;
             return;
         }
-        hijack::carry(client, process, keys, exec.finished()).await;
+        hijack::carry(client, peer.as_ref(), process, keys, exec.finished()).await;
     });
     Ok(Takeover::response(terminal))
 }

@@ -1,6 +1,7 @@
 //! A connection that stops being HTTP and carries the streams of a process instead.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
@@ -9,14 +10,20 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::peer::{self, Peer};
+
 /// What docker's clients detach with.
 const DEFAULT_KEYS: &[u8] = &[16, 17];
 const BUFFER: usize = 32 * 1024;
+/// How long a process may take to read what a client had sent that is gone.
+const LAST_INPUT: Duration = Duration::from_secs(10);
 
 /// The client's wish to take the connection over.
 #[derive(Debug)]
 pub struct Takeover {
     upgrade: OnUpgrade,
+    /// Whose connection it is.
+    pub peer: Option<Peer>,
 }
 
 /// How the output is framed.
@@ -30,7 +37,8 @@ impl Takeover {
         if !wants_upgrade(request.headers()) {
             return None;
         }
-        Some(Self { upgrade: request.extensions_mut().remove::<OnUpgrade>()? })
+        let extensions = request.extensions_mut();
+        Some(Self { upgrade: extensions.remove::<OnUpgrade>()?, peer: extensions.remove::<Peer>() })
     }
 
     /// The answer that makes the connection a stream.
@@ -60,11 +68,12 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
     has(header::CONNECTION, "upgrade") && headers.contains_key(header::UPGRADE)
 }
 
-/// Carries bytes both ways until the process's side ends. The client may close its own side before that; it is told of
-/// the end when `recorded` is over, since it asks for the exit code as soon as it sees the end. With `keys`, typing them
-/// ends it too; then the answer is true.
+/// Carries bytes both ways until the process's side ends, or the client is gone (as far as `peer` tells). The client may
+/// close its own side before that; it is told of the end when `recorded` is over, since it asks for the exit code as soon as
+/// it sees the end. With `keys`, typing them ends it too; then the answer is true.
 pub async fn carry(
     client: impl AsyncRead + AsyncWrite,
+    peer: Option<&Peer>,
     process: impl AsyncRead + AsyncWrite,
     keys: Option<Vec<u8>>,
     recorded: impl Future<Output = ()>,
@@ -112,12 +121,21 @@ pub async fn carry(
         recorded.await;
         let _ = to_client.shutdown().await;
     };
+    let abandoned = async {
+        peer::gone(peer).await;
+        tokio::time::sleep(LAST_INPUT).await;
+    };
     tokio::pin!(output);
     tokio::select! {
         () = &mut output => false,
+        () = abandoned => false,
         detached = input => {
             if !detached {
-                output.await;
+                // Its last words have been passed on; whether it hears the answer is another matter.
+                tokio::select! {
+                    () = output => {}
+                    () = peer::gone(peer) => {}
+                }
             }
             detached
         }
@@ -195,7 +213,7 @@ mod tests {
     async fn both_sides_end_on_their_own() {
         let (client, mut other_client) = tokio::io::duplex(64);
         let (process, mut other_process) = tokio::io::duplex(64);
-        let carrying = tokio::spawn(carry(client, process, None, std::future::ready(())));
+        let carrying = tokio::spawn(carry(client, None, process, None, std::future::ready(())));
         other_client.write_all(b"question").await.unwrap();
         other_client.shutdown().await.unwrap();
         let mut question = Vec::new();
@@ -215,7 +233,7 @@ mod tests {
         let (client, mut other_client) = tokio::io::duplex(64);
         let (process, other_process) = tokio::io::duplex(64);
         let (record, recorded) = tokio::sync::oneshot::channel::<()>();
-        let carrying = carry(client, process, None, async { drop(recorded.await) });
+        let carrying = carry(client, None, process, None, async { drop(recorded.await) });
         drop(other_process);
         tokio::pin!(carrying);
         // As far as it comes by itself.
@@ -229,6 +247,21 @@ mod tests {
         record.send(()).unwrap();
         let (_, ended) = tokio::join!(carrying, other_client.read_to_end(&mut answer));
         assert_eq!(ended.unwrap(), 0);
+    }
+
+    /// Nothing is held open for it, and what it had sent reaches the process.
+    #[tokio::test]
+    async fn a_client_that_is_gone_ends_it_though_the_process_is_silent() {
+        let (mut other_client, client) = tokio::net::UnixStream::pair().unwrap();
+        let (process, mut other_process) = tokio::io::duplex(64);
+        let peer = Peer::from(client);
+        let carrying = carry(peer.clone(), Some(&peer), process, None, std::future::ready(()));
+        other_client.write_all(b"last words").await.unwrap();
+        drop(other_client);
+        assert!(!carrying.await);
+        let mut words = String::new();
+        other_process.read_to_string(&mut words).await.unwrap();
+        assert_eq!(words, "last words");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::future::ready;
 use std::io;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, header};
@@ -19,8 +20,9 @@ use tokio_util::io::ReaderStream;
 
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, find};
-use crate::api::{ApiError, filters};
+use crate::api::{ApiError, Endless, filters};
 use crate::app::App;
+use crate::peer;
 
 /// Where the streams come from: at once, or as soon as the container starts.
 enum Streams {
@@ -61,6 +63,7 @@ pub(super) async fn attach(
     let Some(takeover) = Takeover::of(&mut request) else {
         return Ok(one_way(past, streams, terminal));
     };
+    let peer = takeover.peer.clone();
     tokio::spawn(async move {
         let Ok(mut client) = takeover.stream().await else { return };
         if let Some(mut past) = past {
@@ -71,8 +74,14 @@ pub(super) async fn attach(
             }
         }
         let Some(streams) = streams else { return };
-        let Some(process) = streams.wait().await else { return };
-        if hijack::carry(client, process, (terminal && stdin).then_some(keys), ready(())).await {
+        let process = tokio::select! {
+            process = streams.wait() => process,
+            // The container may be started much later, or never.
+            () = peer::gone(peer.as_ref()) => return,
+        };
+        let Some(process) = process else { return };
+        let keys = (terminal && stdin).then_some(keys);
+        if hijack::carry(client, peer.as_ref(), process, keys, ready(())).await {
             container.publish(&app.events, "detach", &[]);
         }
     });
@@ -92,7 +101,11 @@ async fn streams_of(
         return Ok(Streams::Now(stream));
     }
     let (ready, receiver) = oneshot::channel();
-    container.pending().push(PendingAttach { stdin, stdout, stderr, ready });
+    let mut pending = container.pending();
+    // Whoever has left meanwhile needs none.
+    pending.retain(|client| !client.ready.is_closed());
+    pending.push(PendingAttach { stdin, stdout, stderr, ready });
+    drop(pending);
     Ok(Streams::Later(receiver))
 }
 
@@ -120,7 +133,7 @@ fn one_way(
     })
     .flatten();
     let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
-    (headers, Body::from_stream(past.chain(present))).into_response()
+    (Extension(Endless), headers, Body::from_stream(past.chain(present))).into_response()
 }
 
 pub(super) async fn logs(
@@ -151,12 +164,18 @@ pub(super) async fn logs(
         return Err(ApiError::bad_request("Bad parameters: you must choose at least one stream"));
     }
     let terminal = container.identity().config.tty;
+    let follow = request.follow;
     let receiver = app.containers.logs(&container, request).await?;
     let body = Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
         let item = receiver.recv().await?;
         Some((item, receiver))
     }));
-    Ok(([(header::CONTENT_TYPE, hijack::content_type(terminal))], body).into_response())
+    let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
+    Ok(if follow {
+        (Extension(Endless), headers, body).into_response()
+    } else {
+        (headers, body).into_response()
+    })
 }
 
 pub(super) async fn stats(
@@ -193,5 +212,5 @@ pub(super) async fn stats(
         let item = receiver.recv().await?;
         Some((item, receiver))
     }));
-    Ok((headers, body).into_response())
+    Ok((Extension(Endless), headers, body).into_response())
 }

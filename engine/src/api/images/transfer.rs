@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use engine_images::ImageError;
 use engine_model::chain;
+use engine_model::task::apart;
 use engine_model::{LoadEvent, Loaded};
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
@@ -33,8 +34,8 @@ pub(super) async fn load(State(app): State<App>, Query(query): Query<LoadQuery>,
     let (lines, receiver) = mpsc::channel::<Value>(64);
     let stream = body.into_data_stream().map_err(io::Error::other);
     let reader = StreamReader::new(stream);
-    tokio::task::spawn_blocking(move || {
-        let mut reader = SyncIoBridge::new(reader);
+    let mut reader = SyncIoBridge::new(reader);
+    let loading = apart(move || {
         let mut progress = |event: LoadEvent| {
             if let (false, LoadEvent::Layer { id, current, total }) = (quiet, event) {
                 let line = json!({
@@ -52,6 +53,8 @@ pub(super) async fn load(State(app): State<App>, Query(query): Query<LoadQuery>,
             let _ = lines.blocking_send(line);
         }
     });
+    // What became of it, the lines say.
+    tokio::spawn(loading);
     json_lines(receiver)
 }
 
@@ -106,7 +109,7 @@ pub(super) async fn save(app: &App, names: Vec<String>) -> Result<Response, ApiE
     }
     let (pieces, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(4);
     let images = app.images.clone();
-    tokio::task::spawn_blocking(move || {
+    let saving = apart(move || {
         let mut output = Pieces { channel: pieces, gathered: Vec::with_capacity(PIECE) };
         let result = images.save(&names, &mut output).map_err(|error| chain(&error));
         let result = result.and_then(|()| output.flush().map_err(|error| error.to_string()));
@@ -116,6 +119,7 @@ pub(super) async fn save(app: &App, names: Vec<String>) -> Result<Response, ApiE
             let _ = output.channel.blocking_send(Err(io::Error::other(error)));
         }
     });
+    tokio::spawn(saving);
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let piece = receiver.recv().await?;
         Some((piece, receiver))
