@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_model::Patterns;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -96,7 +97,9 @@ impl Containers {
                 self.0.images.find(name).map_or_else(|_| name.clone(), |image| image.id.as_str().to_owned())
             })
             .collect();
-        Ok(Filter { filters, exited, ancestors, before: moment("before")?, since: moment("since")? })
+        let (ids, names) = (Patterns::new(values("id")), Patterns::new(values("name")));
+        let (before, since) = (moment("before")?, moment("since")?);
+        Ok(Filter { filters, ids, names, exited, ancestors, before, since })
     }
 
     fn summary(&self, container: &Container, size: bool) -> Value {
@@ -136,6 +139,8 @@ impl Containers {
 
 struct Filter<'a> {
     filters: &'a BTreeMap<String, Vec<String>>,
+    ids: Patterns,
+    names: Patterns,
     exited: Vec<i32>,
     ancestors: Vec<String>,
     before: Option<Timestamp>,
@@ -157,8 +162,8 @@ impl Filter<'_> {
             Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
             None => labels.contains_key(wanted),
         };
-        any("id", &|value| container.id.starts_with(value))
-            && any("name", &|value| matches_name(value, &identity.name))
+        self.ids.fit(&container.id)
+            && (self.names.fit(&identity.name) || self.names.fit(&format!("/{}", identity.name)))
             && all("label", &labelled)
             && all("label!", &|value| !labelled(value))
             && any("status", &|value| state.status.word() == value)
@@ -197,19 +202,6 @@ impl Filter<'_> {
             && any("health", &|value| value == "none")
             && any("is-task", &|value| matches!(value, "false" | "0"))
             && any("isolation", &|value| value == "default" || value.is_empty())
-    }
-}
-
-/// A part of the name; `^` and `$` stand for its ends.
-fn matches_name(wanted: &str, name: &str) -> bool {
-    let (start, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
-    let (end, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
-    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
-    match (start, end) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
     }
 }
 
@@ -334,9 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn names_ports_and_commands() {
-        assert!(matches_name("we", "web1") && matches_name("^/web", "web1") && !matches_name("^eb", "web1"));
-        assert!(matches_name("1$", "web1") && !matches_name("^web$", "web1"));
+    fn ports_and_commands() {
         assert!(
             matches_port("80-90/tcp", 85, "tcp")
                 && !matches_port("80", 80, "udp")

@@ -6,6 +6,7 @@ mod failure;
 pub mod id;
 mod image;
 mod network;
+mod pattern;
 pub mod platform;
 mod size;
 pub mod spec;
@@ -17,4 +18,5 @@ pub use image::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
 pub use network::{
     Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort, UnknownProtocol,
 };
+pub use pattern::Patterns;
 pub use size::size;

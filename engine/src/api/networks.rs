@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_model::Patterns;
 use engine_network::{Attachment, NetworkRecord, NewNetwork};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -90,7 +91,18 @@ fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
     })
 }
 
-fn fits(filters: &Filters, network: &NetworkRecord, is_used: bool) -> Result<bool, ApiError> {
+/// Of a list's filters, those that are regular expressions.
+struct NamePatterns {
+    ids: Patterns,
+    names: Patterns,
+}
+
+fn fits(
+    filters: &Filters,
+    patterns: &NamePatterns,
+    network: &NetworkRecord,
+    is_used: bool,
+) -> Result<bool, ApiError> {
     let any = |key: &str, test: &dyn Fn(&str) -> bool| {
         let values = filters.values(key);
         values.is_empty() || values.iter().any(|value| test(value))
@@ -101,8 +113,8 @@ fn fits(filters: &Filters, network: &NetworkRecord, is_used: bool) -> Result<boo
     }
     let kind = if network.is_built_in() { "builtin" } else { "custom" };
     let dangling = filters.boolean("dangling")?;
-    Ok(any("id", &|value| network.id.starts_with(value))
-        && any("name", &|value| network.name.contains(value))
+    Ok(patterns.ids.fit(&network.id)
+        && patterns.names.fit(&network.name)
         && any("driver", &|value| network.driver() == value)
         && any("scope", &|value| value == "local")
         && any("type", &|value| kind == value)
@@ -113,10 +125,14 @@ fn fits(filters: &Filters, network: &NetworkRecord, is_used: bool) -> Result<boo
 async fn list(State(app): State<App>, Query(query): Query<FilterQuery>) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref())?;
     filters.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    let patterns = NamePatterns {
+        ids: Patterns::new(filters.values("id")),
+        names: Patterns::new(filters.values("name")),
+    };
     let mut shown = Vec::new();
     for network in app.network.networks().await {
         let is_used = !app.network.attachments(&network.id).await.is_empty();
-        if fits(&filters, &network, is_used)? {
+        if fits(&filters, &patterns, &network, is_used)? {
             shown.push(describe(&network, &[]));
         }
     }

@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine_containers::volumes::{Volume, VolumeRequest};
+use engine_model::Patterns;
 use serde_json::{Value, json};
 
 use super::{Options, QueryMap, body};
@@ -26,11 +27,12 @@ async fn list(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Val
     let filters = Filters::parse(Options(query).text("filters"))?;
     filters.only(&["dangling", "driver", "label", "label!", "name"])?;
     let dangling = filters.boolean("dangling")?;
+    let names = Patterns::new(filters.values("name"));
     let listed = tokio::task::spawn_blocking(move || {
         let containers = &app.containers;
         let wanted = |volume: &Volume| {
-            let (names, drivers) = (filters.values("name"), filters.values("driver"));
-            (names.is_empty() || names.iter().any(|part| volume.name.contains(part.as_str())))
+            let drivers = filters.values("driver");
+            names.fit(&volume.name)
                 && (drivers.is_empty() || drivers.iter().any(|driver| driver == "local"))
                 && filters.labels_fit(&volume.labels)
                 && dangling
