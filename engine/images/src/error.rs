@@ -59,10 +59,9 @@ impl ImageError {
             | Self::Ambiguous { .. }
             | Self::InvalidArchive { .. } => Kind::Invalid,
             Self::ReferenceInUse { .. } | Self::InUse { .. } => Kind::Conflict,
+            Self::ReadArchive { source } | Self::Unpack { source, .. } => Kind::of_archive(source),
             Self::Unreadable { .. }
-            | Self::ReadArchive { .. }
             | Self::WriteArchive { .. }
-            | Self::Unpack { .. }
             | Self::Store { .. }
             | Self::Damaged { .. }
             | Self::Locked { .. }

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -37,10 +37,12 @@ pub(super) struct Unpacked {
     pub(super) size: u64,
     /// Length of the uncompressed tar stream.
     pub(super) tar_size: u64,
+    /// What the stream held is not all in the files: some were named twice, or have holes. It has to be kept as it is.
+    pub(super) is_lossy: bool,
 }
 
 /// Unpacks a layer, plain or compressed, into the existing empty directory `into`; what is needed to write the same tar
-/// stream again goes to `split`.
+/// stream again goes to `split`, unless the files alone do not tell it.
 pub(super) fn unpack(source: impl Read, into: &Path, split: &Path) -> Result<Unpacked, ImageError> {
     let read = |source| ImageError::ReadArchive { source };
     let mut split = SplitWriter::create(split).map_err(ImageError::store(split))?;
@@ -63,9 +65,9 @@ pub(super) fn unpack(source: impl Read, into: &Path, split: &Path) -> Result<Unp
     }
     layer.finish().map_err(ImageError::store(into))?;
     split.finish().map_err(read)?;
-    let size = layer.size;
+    let (size, is_lossy) = (layer.size, layer.is_lossy);
     let Hasher { digest, length, .. } = hasher;
-    Ok(Unpacked { diff_id: format!("sha256:{:x}", digest.finalize()), size, tar_size: length })
+    Ok(Unpacked { diff_id: format!("sha256:{:x}", digest.finalize()), size, tar_size: length, is_lossy })
 }
 
 /// Passes bytes through and digests them.
@@ -108,13 +110,14 @@ struct Layer {
     /// Times of directories, set at the end because filling a directory changes them.
     directories: Vec<(Vec<u8>, Timestamps)>,
     size: u64,
+    is_lossy: bool,
 }
 
 impl Layer {
     fn open(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty())?;
-        Ok(Self { root, parent: None, directories: Vec::new(), size: 0 })
+        Ok(Self { root, parent: None, directories: Vec::new(), size: 0, is_lossy: false })
     }
 
     /// Makes one entry. The path of a file whose content was read is returned.
@@ -155,6 +158,7 @@ impl Layer {
             return Ok(None);
         }
         self.size += entry.size;
+        self.is_lossy |= entry.holes.is_some();
         Ok((entry.kind == Kind::File).then_some(full_path))
     }
 
@@ -184,7 +188,7 @@ impl Layer {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
-                copy(content, &mut file)?;
+                entry.write(content, &mut file)?;
             }
             Kind::Directory => match mkdirat(parent, name, Mode::RWXU) {
                 Ok(()) => {
@@ -250,7 +254,9 @@ impl Layer {
             }
             _ => unlinkat(parent, name, AtFlags::empty())?,
         }
-        Ok(found_kind == FileType::CharacterDevice && found.st_rdev == 0)
+        let is_whiteout = found_kind == FileType::CharacterDevice && found.st_rdev == 0;
+        self.is_lossy |= !is_whiteout;
+        Ok(is_whiteout)
     }
 
     /// `.wh.NAME` hides NAME of lower layers; `.wh..wh..opq` hides all that is in the same directory of lower layers.
@@ -349,16 +355,6 @@ impl Layer {
             }
         }
         Ok(())
-    }
-}
-
-fn copy(content: &mut impl Read, file: &mut File) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match content.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => file.write_all(&buffer[..read])?,
-        }
     }
 }
 

@@ -19,6 +19,7 @@ mod reference;
 mod remove;
 mod repair;
 mod save;
+mod sparse;
 mod split;
 mod spool;
 mod state;

@@ -11,8 +11,10 @@ use engine_store::{Durability, sync_directory, write_bytes};
 use jiff::Timestamp;
 
 use super::archive::{Planned, plan};
+use super::compression::decompress;
 use super::error::ImageError;
 use super::layer::unpack;
+use super::split::SplitWriter;
 use super::spool::{Counted, Spool};
 use super::state::{ImageRecord, LayerFile, LayerState, State, StoredImage, chain_ids};
 use super::{Inner, state};
@@ -100,6 +102,14 @@ fn fresh_layer(
             "the layer `{part}` has the digest `{}`, the configuration says `{diff_id}`",
             unpacked.diff_id
         )));
+    }
+    if unpacked.is_lossy {
+        let split = directory.join("split.gz");
+        let failed = |source| ImageError::ReadArchive { source };
+        let stream = decompress(spool.open(part)?).map_err(failed)?;
+        fs::remove_file(&split).map_err(ImageError::store(&split))?;
+        let writer = SplitWriter::create(&split).map_err(ImageError::store(&split))?;
+        writer.keep(stream, unpacked.size).map_err(ImageError::store(&split))?;
     }
     // The number of the short name is given when the layer moves into the store.
     Ok(LayerFile { diff_id: unpacked.diff_id, size: unpacked.size, tar_size: unpacked.tar_size, link: 0 })

@@ -1,4 +1,5 @@
-//! All of a layer's tar stream but the files' contents, kept so that the stream can be written again byte for byte.
+//! All of a layer's tar stream but the files' contents, kept so that the stream can be written again byte for byte. Where the
+//! files do not tell what the stream held, all of it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 const RAW: u8 = b'R';
 const FILE: u8 = b'F';
+/// Bytes of files that are among the raw ones.
+const WITHIN: u8 = b'W';
 /// Raw bytes are gathered up to this before they are written as one record.
 const GATHERED: usize = 32 * 1024;
 
@@ -40,6 +43,19 @@ impl SplitWriter {
         self.output.write_all(&size.to_le_bytes())?;
         self.output.write_all(&length(path)?)?;
         self.output.write_all(path)
+    }
+
+    /// Keeps a whole stream as it is, of which `size` bytes are files' contents.
+    pub(super) fn keep(mut self, mut stream: impl Read, size: u64) -> io::Result<()> {
+        self.output.write_all(&[WITHIN])?;
+        self.output.write_all(&size.to_le_bytes())?;
+        let mut buffer = vec![0; GATHERED];
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return self.finish(),
+                read => self.raw(&buffer[..read])?,
+            }
+        }
     }
 
     pub(super) fn finish(mut self) -> io::Result<()> {
@@ -99,6 +115,11 @@ pub(super) fn replay(layer: &Stored, output: &mut dyn Write) -> io::Result<Repla
             RAW => {
                 let bytes = read_counted(&mut records)?;
                 emit(&bytes)?;
+            }
+            WITHIN => {
+                let mut size = [0; 8];
+                records.read_exact(&mut size)?;
+                contents += u64::from_le_bytes(size);
             }
             FILE => {
                 let mut size = [0; 8];

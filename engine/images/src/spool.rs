@@ -50,6 +50,9 @@ impl Spool {
                 Kind::File => {
                     let path = directory.join(parts.len().to_string());
                     let mut file = File::create(&path).map_err(ImageError::store(&path))?;
+                    if entry.holes.is_some() {
+                        entry.write(&mut archive, &mut file).map_err(failed)?;
+                    }
                     while archive.remaining() > 0 {
                         let read = archive.read(&mut buffer).map_err(failed)?;
                         file.write_all(&buffer[..read]).map_err(ImageError::store(&path))?;

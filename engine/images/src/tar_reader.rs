@@ -3,7 +3,10 @@
 //! The bytes that are not file contents (headers, padding, the end) go to a sink, so that a layer can be written out
 //! again exactly as it came.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use super::sparse::{self, Map};
 
 const BLOCK: usize = 512;
 /// Long names and extended headers: generous for real ones, which hold some paths and attributes.
@@ -35,6 +38,30 @@ pub(super) struct Entry {
     pub(super) size: u64,
     pub(super) device: (u32, u32),
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of a file with holes: where its content belongs. Its `size` is that of what the archive holds.
+    pub(super) holes: Option<Map>,
+}
+
+impl Entry {
+    /// Writes the content to a new file, with the holes that it has.
+    pub(super) fn write(&self, content: &mut impl Read, file: &mut File) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut copy = |count: u64, file: &mut File| -> io::Result<()> {
+            let mut part = content.take(count);
+            loop {
+                match part.read(&mut buffer)? {
+                    0 => return Ok(()),
+                    read => file.write_all(&buffer[..read])?,
+                }
+            }
+        };
+        let Some(map) = &self.holes else { return copy(self.size, file) };
+        for chunk in &map.chunks {
+            file.seek(SeekFrom::Start(chunk.offset))?;
+            copy(chunk.length, file)?;
+        }
+        file.set_len(map.size)
+    }
 }
 
 /// What extension headers say about the entry after them.
@@ -47,6 +74,7 @@ struct Extensions {
     gid: Option<u64>,
     modified: Option<(i64, u32)>,
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    holes: sparse::Extension,
 }
 
 /// A tar stream. After `next_entry`, reading gives the content of that entry.
@@ -58,7 +86,7 @@ pub(super) struct TarReader<R, S> {
     ended: bool,
 }
 
-fn invalid(message: impl Into<String>) -> io::Error {
+pub(super) fn invalid(message: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.into())
 }
 
@@ -96,18 +124,20 @@ impl<R: Read, S: FnMut(&[u8]) -> io::Result<()>> TarReader<R, S> {
         self.content
     }
 
-    fn entry(&mut self, header: &tar::Header, kind: u8, extensions: Extensions) -> io::Result<Entry> {
-        let path = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    fn entry(&mut self, header: &tar::Header, kind: u8, mut extensions: Extensions) -> io::Result<Entry> {
+        let is_gnu_sparse = kind == b'S';
+        let Extensions { path, holes, .. } = &mut extensions;
+        let path =
+            holes.name.take().or_else(|| path.take()).unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = match kind {
             b'0' | b'\0' | b'7' if path.ends_with(b"/") => Kind::Directory,
-            b'0' | b'\0' | b'7' => Kind::File,
+            b'0' | b'\0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::SymbolicLink,
             b'3' => Kind::CharacterDevice,
             b'4' => Kind::BlockDevice,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => return Err(invalid("Sparse files in archives are not supported")),
             other => {
                 return Err(invalid(format!("Entries of type `{}` are not known", other.escape_ascii())));
             }
@@ -120,6 +150,20 @@ impl<R: Read, S: FnMut(&[u8]) -> io::Result<()>> TarReader<R, S> {
         let size = if kind == Kind::File { size } else { 0 };
         self.content = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        let holes = match kind {
+            Kind::File if is_gnu_sparse => Some(sparse::after_header(header, || self.block())?),
+            Kind::File => {
+                let mut content = self.content;
+                let map = extensions.holes.map(&mut content, || self.block())?;
+                self.content = content;
+                map
+            }
+            _ => None,
+        };
+        let size = self.content;
+        if let Some(map) = &holes {
+            map.check(size)?;
+        }
         // Some writers leave out what they have nothing to say about.
         let blank = |field: std::ops::Range<usize>| {
             header.as_bytes()[field].iter().all(|byte| matches!(byte, 0 | b' '))
@@ -142,7 +186,16 @@ impl<R: Read, S: FnMut(&[u8]) -> io::Result<()>> TarReader<R, S> {
             size,
             device: (number(header.device_major()), number(header.device_minor())),
             attributes: extensions.attributes,
+            holes,
         })
+    }
+
+    /// One more block, passed on.
+    fn block(&mut self) -> io::Result<[u8; BLOCK]> {
+        let mut block = [0; BLOCK];
+        self.source.read_exact(&mut block)?;
+        (self.sink)(&block)?;
+        Ok(block)
     }
 
     /// Reads one block; `None` at the end of the archive.
@@ -261,11 +314,10 @@ impl Extensions {
                 b"uid" => self.uid = Some(number(value).ok_or_else(malformed)?),
                 b"gid" => self.gid = Some(number(value).ok_or_else(malformed)?),
                 b"mtime" => self.modified = Some(seconds(value).ok_or_else(malformed)?),
-                _ if key.starts_with(b"GNU.sparse.") => {
-                    return Err(invalid("Sparse files in archives are not supported"));
-                }
                 _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
+                        self.holes.read(name, value)?;
+                    } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                         self.attributes.push((name.to_vec(), value.to_vec()));
                     }
                 }
@@ -275,7 +327,7 @@ impl Extensions {
     }
 }
 
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 

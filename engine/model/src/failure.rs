@@ -24,6 +24,32 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// Of an error while an archive was read, or unpacked: whether the archive is to blame for it, or this machine.
+    pub fn of_archive(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        /// Links that lead in a circle; std has no stable word for it.
+        const TOO_MANY_LINKS: i32 = 40;
+        let is_of_archive = match error.raw_os_error() {
+            Some(TOO_MANY_LINKS) => true,
+            Some(_) => matches!(
+                error.kind(),
+                ErrorKind::AlreadyExists
+                    | ErrorKind::DirectoryNotEmpty
+                    | ErrorKind::FileTooLarge
+                    | ErrorKind::InvalidFilename
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::NotFound
+                    | ErrorKind::TooManyLinks
+            ),
+            None => !matches!(error.kind(), ErrorKind::OutOfMemory | ErrorKind::WriteZero),
+        };
+        if is_of_archive { Self::Invalid } else { Self::Internal }
+    }
+}
+
 /// A failure in words that can be shown to whoever asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -63,6 +89,18 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("Could not start")]
     struct Outer(#[source] std::num::ParseIntError);
+
+    #[test]
+    fn an_archive_is_not_to_blame_for_a_full_disk() {
+        use std::io::{Error, ErrorKind};
+        for (code, kind) in
+            [(36, Kind::Invalid), (40, Kind::Invalid), (28, Kind::Internal), (5, Kind::Internal)]
+        {
+            assert_eq!(Kind::of_archive(&Error::from_raw_os_error(code)), kind, "{code}");
+        }
+        assert_eq!(Kind::of_archive(&Error::other("archive header checksum mismatch")), Kind::Invalid);
+        assert_eq!(Kind::of_archive(&ErrorKind::WriteZero.into()), Kind::Internal);
+    }
 
     #[test]
     fn a_failure_tells_the_causes() {
