@@ -1,13 +1,17 @@
 //! Paths inside a container's root file system, followed without ever leaving it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// A directory that symbolic links cannot lead out of.
 #[derive(Debug)]
@@ -73,12 +77,58 @@ impl Root {
         Ok(made)
     }
 
+    /// Where a path leads when every link is followed, also those that lead to nothing: there, something can be made.
+    pub fn end_of_links(&self, path: &Path) -> io::Result<PathBuf> {
+        let parts = |path: &Path| -> Vec<OsString> {
+            let parts = path.components().rev().filter_map(|part| match part {
+                Component::Normal(name) => Some(name.to_owned()),
+                Component::ParentDir => Some("..".into()),
+                _ => None,
+            });
+            parts.collect()
+        };
+        let (mut pending, mut end, mut links) = (parts(path), PathBuf::from("/"), 0);
+        while let Some(part) = pending.pop() {
+            if part == ".." {
+                end.pop();
+                continue;
+            }
+            let next = end.join(&part);
+            match self.get(&next, OFlags::PATH | OFlags::NOFOLLOW) {
+                Ok(found) if is_link(&found)? => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        let message = format!("{}: too many levels of symbolic links", path.display());
+                        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+                    }
+                    let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                    let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                    if target.is_absolute() {
+                        end = PathBuf::from("/");
+                    }
+                    pending.extend(parts(target));
+                }
+                Err(error)
+                    if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    return Err(error);
+                }
+                _ => end = next,
+            }
+        }
+        Ok(end)
+    }
+
     /// The directory that holds the last component of a path, and that component's name.
     pub fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let parent = path.parent().unwrap_or_else(|| Path::new("/"));
         Ok((self.get(parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
     }
+}
+
+fn is_link(file: &OwnedFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Symlink)
 }
 
 /// Without a leading slash, as `openat2` resolves it from the root; `.` for the root itself.
@@ -210,6 +260,28 @@ mod tests {
         assert!(!root.create_directories(Path::new("/inner/a/b")).unwrap());
         assert!(root_path.join("etc/a/b").is_dir());
         assert!(root.create_directories(Path::new("/etc/passwd/x")).is_err());
+    }
+
+    #[test]
+    fn links_are_followed_to_where_nothing_is_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        for (target, link) in
+            [("/usr/share/zone", "etc/localtime"), ("../../../far", "etc/up"), ("loop", "loop"), ("etc", "e")]
+        {
+            symlink(target, folder.path().join(link)).unwrap();
+        }
+        let root = Root::open(folder.path()).unwrap();
+        for (path, end) in [
+            ("/etc/localtime", "/usr/share/zone"),
+            ("/etc/localtime/x/../y", "/usr/share/zone/y"),
+            ("/e/up/in", "/far/in"),
+            ("/etc", "/etc"),
+            ("/new/../../one", "/one"),
+        ] {
+            assert_eq!(root.end_of_links(Path::new(path)).unwrap(), Path::new(end), "{path}");
+        }
+        assert!(root.end_of_links(Path::new("/loop/x")).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod confine;
 pub mod devices;
 pub mod etc;
 pub mod loopback;
+pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod overlay;

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ pub mod client;
 mod executor;
 mod init;
 pub mod log;
+mod mounts;
 mod peer;
 mod prepare;
 pub mod protocol;
@@ -75,6 +76,19 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// The hook that mounts what the runtime must not write in. The arguments are those after `late-mounts`.
+pub fn late_mounts(arguments: &[OsString]) -> ExitCode {
+    let Some(directory) = arguments.first().map(PathBuf::from) else {
+        return ExitCode::FAILURE;
+    };
+    let Err(error) = mounts::mount_late(&directory) else { return ExitCode::SUCCESS };
+    // The supervising process passes on what is written there.
+    if let Ok(mut file) = OpenOptions::new().append(true).open(directory.join(protocol::MESSAGES)) {
+        let _ = writeln!(file, "{error}");
+    }
+    ExitCode::FAILURE
 }
 
 /// Whoever started the daemon may have left files open that are nobody's business here, least of all the container's.

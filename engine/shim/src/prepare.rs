@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use serde_json::{Value, json};
 
+use super::mounts;
 use super::protocol::{self, ContainerTask, ShimConfig, VolumeFill};
 use crate::users::{self, User};
 
@@ -25,6 +26,8 @@ pub(crate) enum PrepareError {
     WorkingDirectory { path: PathBuf, source: io::Error },
     #[error("Could not copy the image's `{}` into the volume", destination.display())]
     Volume { destination: PathBuf, source: io::Error },
+    #[error("Could not prepare the mounts")]
+    Mounts { source: io::Error },
     #[error("Could not use `{}`", path.display())]
     Configuration { path: PathBuf, source: io::Error },
 }
@@ -57,6 +60,10 @@ pub(crate) fn container(
     let working_directory = PathBuf::from(spec["process"]["cwd"].as_str().unwrap_or("/"));
     root.create_directories(&working_directory)
         .map_err(|source| PrepareError::WorkingDirectory { path: working_directory, source })?;
+    if let Some(mounts) = spec["mounts"].as_array_mut() {
+        mounts::complete(&root, mounts).map_err(|source| PrepareError::Mounts { source })?;
+    }
+    mounts::put_off_devices(&mut spec, directory).map_err(|source| PrepareError::Mounts { source })?;
     for volume in &task.volumes {
         fill(&root, volume)
             .map_err(|source| PrepareError::Volume { destination: volume.destination.clone(), source })?;

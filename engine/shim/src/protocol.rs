@@ -20,6 +20,8 @@ pub const LOCK: &str = "shim.lock";
 pub const STATE: &str = "state";
 /// Where the root file system is mounted, in the same directory.
 pub const ROOTFS: &str = "rootfs";
+/// Mounts that come when the runtime has made its devices, in the same directory.
+pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
 pub const LINE_LIMIT: usize = 64 * 1024;
 

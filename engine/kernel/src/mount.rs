@@ -1,0 +1,46 @@
+//! Attributes of a mount that is not in its place yet.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Sets what the words of an OCI configuration say: `ro`, `rro`, `nosuid`, `nodev`, `noexec`, and how mounts and unmounts are
+/// passed on. Words that say nothing about attributes are passed over.
+pub fn set_attributes(tree: impl AsFd, options: &[&str]) -> io::Result<()> {
+    for (word, attribute, propagation, is_recursive) in [
+        ("ro", libc::MOUNT_ATTR_RDONLY, 0, false),
+        ("rro", libc::MOUNT_ATTR_RDONLY, 0, true),
+        ("nosuid", libc::MOUNT_ATTR_NOSUID, 0, false),
+        ("nodev", libc::MOUNT_ATTR_NODEV, 0, false),
+        ("noexec", libc::MOUNT_ATTR_NOEXEC, 0, false),
+        ("private", 0, libc::MS_PRIVATE, false),
+        ("rprivate", 0, libc::MS_PRIVATE, true),
+        ("slave", 0, libc::MS_SLAVE, false),
+        ("rslave", 0, libc::MS_SLAVE, true),
+        ("shared", 0, libc::MS_SHARED, false),
+        ("rshared", 0, libc::MS_SHARED, true),
+    ] {
+        if options.contains(&word) {
+            set(&tree, attribute, propagation, is_recursive)?;
+        }
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "there is no safe form of mount_setattr")]
+fn set(tree: &impl AsFd, attribute: u64, propagation: u64, is_recursive: bool) -> io::Result<()> {
+    let wanted = libc::mount_attr { attr_set: attribute, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if is_recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the descriptor is open, the path is an empty string that ends with a null byte, and the structure lives through
+    // the call, which is told its size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const wanted,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

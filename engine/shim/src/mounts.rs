@@ -1,0 +1,171 @@
+//! Completes a container's mounts with what only its root file system tells, before the OCI runtime makes them.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use engine_kernel::confine::Root;
+use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::{Value, json};
+
+use super::protocol;
+
+/// Completes the `mounts` of an OCI configuration; parents stand before what is mounted in them.
+pub(crate) fn complete(root: &Root, mounts: &mut [Value]) -> io::Result<()> {
+    for at in 0..mounts.len() {
+        let (before, rest) = mounts.split_at_mut(at);
+        let Some(mount) = rest.first_mut() else { continue };
+        let destination = path(mount, "destination");
+        let below = before.iter().rev().find(|other| is_below(&destination, &path(other, "destination")));
+        match kind(mount) {
+            "tmpfs" => as_what_it_covers(root, below, mount)?,
+            // What is not of the image is there when its turn comes, and not yet.
+            "bind" if below.is_none() => follow_to_its_end(root, &destination, &path(mount, "source"))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn path(mount: &Value, key: &str) -> PathBuf {
+    PathBuf::from(mount[key].as_str().unwrap_or_default())
+}
+
+fn kind(mount: &Value) -> &str {
+    mount["type"].as_str().unwrap_or_default()
+}
+
+fn is_below(path: &Path, parent: &Path) -> bool {
+    path != parent && path.starts_with(parent)
+}
+
+/// A tmpfs has the mode and the owner of the directory that it covers, where its options do not say otherwise.
+fn as_what_it_covers(root: &Root, below: Option<&Value>, mount: &mut Value) -> io::Result<()> {
+    let destination = path(mount, "destination");
+    // The engine's own is root's, whatever the image says.
+    if destination == Path::new("/dev") {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let covered = match below {
+        None => root.get(&destination, flags),
+        Some(below) if kind(below) == "bind" => {
+            let (source, base) = (path(below, "source"), path(below, "destination"));
+            let inner = destination.strip_prefix(base).unwrap_or(&destination).to_owned();
+            Root::open(&source).and_then(|root| root.get(&inner, flags))
+        }
+        Some(_) => return Ok(()),
+    };
+    let covered = match covered {
+        Ok(covered) => covered,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let stat = rustix::fs::fstat(&covered)?;
+    let Some(options) = mount["options"].as_array_mut() else { return Ok(()) };
+    for (name, value) in [
+        ("mode", format!("{:o}", stat.st_mode & 0o7777)),
+        ("uid", stat.st_uid.to_string()),
+        ("gid", stat.st_gid.to_string()),
+    ] {
+        let is_named = |option: &Value| {
+            option.as_str().and_then(|option| option.split_once('=')).is_some_and(|(key, _)| key == name)
+        };
+        if !options.iter().any(is_named) {
+            options.push(format!("{name}={value}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Makes what a bind is mounted on where a link of the image leads to nothing: the runtime takes the link for a file in its way.
+fn follow_to_its_end(root: &Root, destination: &Path, source: &Path) -> io::Result<()> {
+    let end = root.end_of_links(destination)?;
+    if end == destination {
+        return Ok(());
+    }
+    match root.get(&end, OFlags::PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other.map(drop),
+    }
+    if source.is_dir() {
+        return root.create_directories(&end).map(drop);
+    }
+    root.create_directories(end.parent().unwrap_or_else(|| Path::new("/")))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    root.create(&end, flags, Mode::from_raw_mode(0o644)).map(drop)
+}
+
+/// Takes a `/dev` of the container's maker, and what comes below it, out of the mounts: the runtime makes devices and links in
+/// whatever lies on `/dev`, and these may be the host's. It gets a `/dev` to do so, over which a hook mounts the one that was
+/// wished for.
+pub(crate) fn put_off_devices(spec: &mut Value, directory: &Path) -> io::Result<()> {
+    let devices = Path::new("/dev");
+    let Some(mounts) = spec["mounts"].as_array_mut() else { return Ok(()) };
+    let wished = |mount: &Value| kind(mount) == "bind" && path(mount, "destination") == devices;
+    let Some(first) = mounts.iter().position(wished) else { return Ok(()) };
+    let (late, early): (Vec<_>, Vec<_>) = mounts
+        .split_off(first)
+        .into_iter()
+        .partition(|mount| path(mount, "destination").starts_with(devices));
+    mounts.extend(early);
+    let list = directory.join(protocol::LATE_MOUNTS);
+    std::fs::write(list, serde_json::to_vec(&late)?)?;
+    // The program of this very process, whatever its name is by now.
+    let hook = json!({ "path": "/proc/self/exe", "args": ["engine", "late-mounts", directory] });
+    spec["hooks"] = json!({ "createContainer": [hook] });
+    Ok(())
+}
+
+/// Mounts what was put off; called in the container's mount namespace, whose root is still the host's.
+pub(crate) fn mount_late(directory: &Path) -> io::Result<()> {
+    let mounts: Vec<Value> = serde_json::from_slice(&std::fs::read(directory.join(protocol::LATE_MOUNTS))?)?;
+    for mount in mounts {
+        // Opened anew each time, to see what was mounted before.
+        let root = Root::open(&directory.join(protocol::ROOTFS))?;
+        place(&root, &mount).map_err(|error| {
+            let destination = path(&mount, "destination");
+            io::Error::new(error.kind(), format!("could not mount on {}: {error}", destination.display()))
+        })?;
+    }
+    Ok(())
+}
+
+fn place(root: &Root, mount: &Value) -> io::Result<()> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+    let options: Vec<&str> =
+        mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (destination, source) = (path(mount, "destination"), path(mount, "source"));
+    let tree = if kind(mount) == "bind" {
+        if source.is_dir() {
+            root.create_directories(&destination)?;
+        } else if let Err(error) = root.get(&destination, OFlags::PATH) {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            root.create_directories(destination.parent().unwrap_or_else(|| Path::new("/")))?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            root.create(&destination, flags, Mode::from_raw_mode(0o644))?;
+        }
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        flags.set(OpenTreeFlags::AT_RECURSIVE, options.contains(&"rbind"));
+        rustix::mount::open_tree(CWD, &source, flags)?
+    } else {
+        root.create_directories(&destination)?;
+        let file_system = rustix::mount::fsopen(kind(mount), FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for option in &options {
+            if let Some((key, value)) = option.split_once('=') {
+                rustix::mount::fsconfig_set_string(file_system.as_fd(), key, value)?;
+            }
+        }
+        rustix::mount::fsconfig_create(file_system.as_fd())?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        rustix::mount::fsmount(file_system.as_fd(), flags, MountAttrFlags::empty())?
+    };
+    engine_kernel::mount::set_attributes(&tree, &options)?;
+    let target = root.get(&destination, OFlags::PATH)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(&tree, "", &target, "", flags)?)
+}
