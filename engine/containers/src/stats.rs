@@ -1,7 +1,6 @@
-//! What containers use: processes, memory, processor, disk.
+//! What containers use: memory, processor, network, disk.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine_kernel::cgroup;
@@ -10,9 +9,6 @@ use libcgroups::stats::Stats;
 use serde_json::{Map, Value, json};
 
 use super::{Container, ContainerError, Containers, list};
-
-/// Longer command lines are cut.
-const LONGEST_COMMAND: usize = 4096;
 
 impl Containers {
     /// The containers' part of the answer to `GET /system/df`.
@@ -42,25 +38,6 @@ impl Containers {
                 processes: processes(&target),
                 networks: network_usage(state.pid),
             })
-        })
-        .await
-    }
-
-    /// The answer to `GET /containers/{id}/top`: like `ps -ef`.
-    pub async fn top(&self, container: &Arc<Container>) -> Result<Value, ContainerError> {
-        let target = Arc::clone(container);
-        self.blocking(move |_| {
-            if !target.status().is_alive() {
-                let message = format!("container {} is not running", target.id);
-                return Err(ContainerError::Conflict(message));
-            }
-            let pids =
-                cgroup::processes(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
-            let rows: Vec<Vec<String>> = pids.into_iter().filter_map(process_row).collect();
-            Ok(json!({
-                "Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"],
-                "Processes": rows,
-            }))
         })
         .await
     }
@@ -165,7 +142,7 @@ fn system_usage() -> u64 {
     ticks.saturating_mul(10_000_000)
 }
 
-fn total_memory() -> u64 {
+pub(crate) fn total_memory() -> u64 {
     let content = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = content
         .lines()
@@ -192,42 +169,4 @@ fn network_usage(pid: i32) -> Value {
         );
     }
     if networks.is_empty() { Value::Null } else { networks.into() }
-}
-
-/// One process in the columns of `ps -ef`; `None` if it has ended meanwhile.
-fn process_row(pid: i32) -> Option<Vec<String>> {
-    let folder = PathBuf::from(format!("/proc/{pid}"));
-    let stat = fs::read_to_string(folder.join("stat")).ok()?;
-    // The name stands in parentheses and may hold anything, parentheses included.
-    let (before, after) = stat.rsplit_once(')')?;
-    let name = before.split_once('(')?.1;
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    let status = fs::read_to_string(folder.join("status")).ok()?;
-    let user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1))?;
-    let mut command = fs::read(folder.join("cmdline")).ok()?;
-    command.truncate(LONGEST_COMMAND);
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
-    let ticks = |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
-    let seconds = (ticks(11) + ticks(12)) / 100;
-    let terminal = ticks(4);
-    Some(vec![
-        if user == "0" { "root".to_owned() } else { user.to_owned() },
-        pid.to_string(),
-        (*fields.get(1)?).to_owned(),
-        "0".to_owned(),
-        start_time(ticks(19)),
-        if terminal == 0 { "?".to_owned() } else { format!("pts/{}", terminal & 0xff) },
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-        if command.is_empty() { format!("[{name}]") } else { command },
-    ])
-}
-
-fn start_time(ticks: u64) -> String {
-    let content = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let boot: Option<i64> = content.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
-    let seconds = i64::try_from(ticks / 100).unwrap_or(0);
-    match boot.and_then(|boot| Timestamp::from_second(boot + seconds).ok()) {
-        Some(time) => time.strftime("%H:%M").to_string(),
-        None => "?".to_owned(),
-    }
 }

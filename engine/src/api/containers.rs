@@ -231,8 +231,14 @@ async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Va
     Ok(Json(json!({ "ContainersDeleted": pruned.containers, "SpaceReclaimed": pruned.bytes })))
 }
 
-async fn top(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(app.containers.top(&find(&app, &id)?).await?))
+async fn top(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): QueryMap,
+) -> Result<Json<Value>, ApiError> {
+    let options = Options(query);
+    let arguments = options.text("ps_args").unwrap_or("-ef");
+    Ok(Json(app.containers.top(&find(&app, &id)?, arguments).await?))
 }
 
 async fn changes(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
