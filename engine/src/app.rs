@@ -127,6 +127,10 @@ impl Networks for NetworksOf {
         Ok(self.0.publish(container, endpoint, ports).await?)
     }
 
+    async fn rename(&self, container: &str, name: &str) -> Result<(), Failure> {
+        Ok(self.0.rename(container, name).await?)
+    }
+
     async fn release(&self, container: &str) -> Result<(), Failure> {
         Ok(self.0.release(container).await?)
     }

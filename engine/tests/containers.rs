@@ -19,6 +19,8 @@ mod harness;
 mod confinement;
 #[path = "containers/files.rs"]
 mod files;
+#[path = "containers/inputs.rs"]
+mod inputs;
 #[path = "containers/recovery.rs"]
 mod recovery;
 #[path = "containers/streams.rs"]

@@ -225,6 +225,32 @@ fn containers_of_a_network_find_each_other_by_name() {
 }
 
 #[test]
+fn a_new_name_holds_at_once() {
+    let mut engine = engine();
+    engine.docker(["network", "create", "inner"]).ok();
+    serve(&engine, "web", &["--network", "inner"]);
+    serve(&engine, "app", &["--network", "inner"]);
+    assert_eq!(ask_from_container(&engine, "app", "web", 80), "hello from web");
+    engine.docker(["rename", "web", "web2"]).ok();
+    let renamed = |engine: &Engine| {
+        assert_eq!(ask_from_container(engine, "app", "web2", 80), "hello from web");
+        let old = engine.docker(["exec", "app", "ping", "-c", "1", "-W", "1", "web"]).failed();
+        assert!(old.contains("bad address"), "{old}");
+        let members = network(engine, "inner")["Containers"].clone();
+        assert!(members.as_object().unwrap().values().any(|member| member["Name"] == "web2"), "{members}");
+    };
+    renamed(&engine);
+    engine.kill();
+    engine.launch();
+    renamed(&engine);
+    // Whoever does not run has the name at the next start.
+    engine.docker(["stop", "--time", "0", "web2"]).ok();
+    engine.docker(["rename", "web2", "web3"]).ok();
+    engine.docker(["start", "web3"]).ok();
+    assert_eq!(ask_from_container(&engine, "app", "web3", 80), "hello from web");
+}
+
+#[test]
 fn networks_of_users_survive_the_daemon() {
     let mut engine = engine();
     engine.docker(["network", "create", "inner"]).ok();

@@ -1,7 +1,7 @@
 //! One container: its record, its state, and those who wait for it to change.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use engine_model::Failure;
@@ -58,6 +58,8 @@ pub struct Container {
     /// A client wants it to end now, so it is not restarted.
     pub stopping: AtomicBool,
     pub removing: AtomicBool,
+    /// How many clients are having it restarted just now.
+    pub restarts: AtomicUsize,
 }
 
 impl Container {
@@ -87,6 +89,7 @@ impl Container {
             restart_now_or_never: Notify::new(),
             stopping: AtomicBool::new(false),
             removing: AtomicBool::new(false),
+            restarts: AtomicUsize::new(0),
         }
     }
 
@@ -103,6 +106,11 @@ impl Container {
     /// Whether it goes when it ends.
     pub fn is_removed_at_its_end(&self) -> bool {
         self.spec().is_ok_and(|spec| spec.auto_remove)
+    }
+
+    /// Whether a client is having it restarted, so that its end is not the last.
+    pub fn is_being_restarted(&self) -> bool {
+        self.restarts.load(Ordering::Acquire) > 0
     }
 
     pub fn state(&self) -> State {

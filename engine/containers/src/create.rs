@@ -82,7 +82,7 @@ impl Containers {
             .into_iter()
             .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
             .collect();
-        let spec = understand::request(&wanted, &host_config, &networks)?;
+        let spec = understand::request(&wanted, &host_config, &networks, false)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
@@ -103,6 +103,7 @@ impl Containers {
             config: wanted,
             host: host_config,
             networks,
+            left_first_network: false,
             mounts,
             log_driver,
             log_options,
@@ -180,7 +181,7 @@ impl Containers {
             if host.log_config.r#type.is_empty() {
                 "json-file".clone_into(&mut host.log_config.r#type);
             }
-            if host.log_config.r#type == "json-file" {
+            if host.log_config.r#type != "none" {
                 for (name, value) in &defaults.config {
                     host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
                 }

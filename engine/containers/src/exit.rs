@@ -93,7 +93,7 @@ impl Containers {
             life.exit_code = exit.code;
             life.alive = false;
         });
-        if container.is_removed_at_its_end() {
+        if container.is_removed_at_its_end() && !container.is_being_restarted() {
             if let Err(error) = self.remove_locked(container, true).await {
                 tracing::error!(container = container.id, "{}", engine_model::chain(&error));
             }

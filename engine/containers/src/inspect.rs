@@ -26,6 +26,8 @@ impl Containers {
         let file = |name: &str| container.directory.join(name).to_string_lossy().into_owned();
         let shared_network =
             identity.host.network_mode.starts_with("container:") || identity.host.network_mode == "host";
+        // Other drivers keep theirs to themselves.
+        let log_path = container.log_path().filter(|_| identity.host.log_config.r#type == "json-file");
         let mut config = json!(identity.config);
         if identity.config.hostname.is_empty() && !shared_network {
             config["Hostname"] = container.default_hostname().into();
@@ -40,7 +42,7 @@ impl Containers {
             "ResolvConfPath": file("resolv.conf"),
             "HostnamePath": file("hostname"),
             "HostsPath": file("hosts"),
-            "LogPath": container.log_path().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            "LogPath": log_path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
             "Name": format!("/{}", identity.name),
             "RestartCount": state.restart_count,
             "Driver": "overlay2",
@@ -159,7 +161,9 @@ pub fn networks(identity: &Identity, state: &State) -> Value {
         );
     }
     if networks.is_empty() {
-        networks.insert(mode.to_owned(), describe_endpoint(&wish(mode), None));
+        if !identity.left_first_network {
+            networks.insert(mode.to_owned(), describe_endpoint(&wish(mode), None));
+        }
         for name in identity.networks.keys().filter(|name| !matches!(name.as_str(), "default")) {
             networks.entry(name.clone()).or_insert_with(|| describe_endpoint(&wish(name), None));
         }

@@ -29,6 +29,7 @@ pub mod signals;
 mod start;
 pub mod stats;
 mod stop;
+mod top;
 mod tree;
 mod understand;
 mod unsupported;

@@ -35,12 +35,17 @@ pub struct LogRequest {
     pub tail: Option<usize>,
 }
 
-/// `max-size` and `max-file`, checked.
-pub fn limits(options: &BTreeMap<String, String>) -> Result<(Option<u64>, u32), String> {
-    let mut limits = (None, 1);
+/// What dockerd's driver `local` keeps unless it is told otherwise: bytes of a file, and files.
+const LOCAL: (Option<u64>, u32) = (Some(20 * 1024 * 1024), 5);
+
+/// `max-size` and `max-file` of the drivers `json-file` and `local`, checked. Both write the same files here; those of `local`
+/// are nobody's to read, so that what `compress` says of them makes no difference to anyone.
+pub fn limits(driver: &str, options: &BTreeMap<String, String>) -> Result<(Option<u64>, u32), String> {
+    let is_local = driver == "local";
+    let mut limits = if is_local { LOCAL } else { (None, 1) };
     for (name, value) in options {
         match name.as_str() {
-            "max-size" if value == "-1" => {}
+            "max-size" if value == "-1" && !is_local => {}
             "max-size" => {
                 limits.0 = Some(
                     size(value)
@@ -52,6 +57,10 @@ pub fn limits(options: &BTreeMap<String, String>) -> Result<(Option<u64>, u32), 
                 let number = value.parse().ok().filter(|&number| (1..=1000).contains(&number));
                 limits.1 = number.ok_or_else(|| format!("invalid value for 'max-file': {value}"))?;
             }
+            "compress" if is_local => {
+                value.parse::<bool>().map_err(|_| format!("invalid value for 'compress': {value}"))?;
+            }
+            _ if is_local => return Err(format!("unknown log opt '{name}' for log driver local")),
             "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "compress" | "mode"
             | "max-buffer-size" => {}
             _ => return Err(format!("unknown log opt '{name}' for json-file log driver")),
@@ -393,7 +402,10 @@ mod tests {
     #[test]
     fn sizes_and_counts() {
         let options = |pairs: &[(&str, &str)]| {
-            limits(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+            limits(
+                "json-file",
+                &pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            )
         };
         assert_eq!(options(&[("max-size", "10m"), ("max-file", "3")]), Ok((Some(10 << 20), 3)));
         assert_eq!(options(&[("max-size", "-1")]), Ok((None, 1)));

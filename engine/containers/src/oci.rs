@@ -350,7 +350,7 @@ mod tests {
         let confined = |options: Value, privileged: bool| {
             let host = json!({ "SecurityOpt": options, "LogConfig": { "Type": "none" } });
             let host = serde_json::from_value(host).unwrap();
-            let spec = crate::understand::request(&Config::default(), &host, &BTreeMap::new()).ok()?;
+            let spec = crate::understand::request(&Config::default(), &host, &BTreeMap::new(), false).ok()?;
             confinement(&spec.confinement, privileged).ok()
         };
         let default = confined(json!([]), false).unwrap();

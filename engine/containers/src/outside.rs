@@ -48,6 +48,9 @@ pub trait Networks: Debug + Send + Sync {
         ports: &[PortRequest],
     ) -> Result<Vec<PublishedPort>, Failure>;
 
+    /// Gives a container that is on networks another name on them.
+    async fn rename(&self, container: &str, name: &str) -> Result<(), Failure>;
+
     /// Takes a container off all its networks and closes its ports. That it is gone already is fine.
     async fn release(&self, container: &str) -> Result<(), Failure>;
 

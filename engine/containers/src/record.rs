@@ -35,8 +35,11 @@ pub struct Identity {
     pub host: HostConfig,
     /// By the network's name as the client wrote it.
     pub networks: BTreeMap<String, EndpointConfig>,
+    /// It was taken off the network of its `network_mode`, and is on the others alone as long as there is one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_first_network: bool,
     pub mounts: Vec<MountPoint>,
-    /// `json-file` or `none`.
+    /// `json-file`, `local` or `none`.
     pub log_driver: String,
     pub log_options: BTreeMap<String, String>,
 }

@@ -188,6 +188,15 @@ impl Containers {
         let unused = if changed.is_ok() { old.as_str() } else { name };
         self.index().names.remove(unused);
         changed?;
+        container.change_state(|state| {
+            for endpoint in &mut state.endpoints {
+                name.clone_into(&mut endpoint.container_name);
+            }
+        });
+        if let Err(error) = self.0.network.rename(&container.id, name).await {
+            let error = engine_model::chain(&error);
+            tracing::error!(container = container.id, error, "Its neighbours do not know its new name");
+        }
         container.publish(&self.0.events, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
     }

@@ -32,6 +32,13 @@ impl Containers {
                         tracing::error!(container = container.id, "{}", engine_model::chain(&error));
                     }
                 }
+                // The daemon before this one was stopped in the middle of a restart.
+                Status::Exited if container.is_removed_at_its_end() => {
+                    let _operation = container.operation.lock().await;
+                    if let Err(error) = self.remove_locked(&container, true).await {
+                        tracing::error!(container = container.id, "{}", engine_model::chain(&error));
+                    }
+                }
                 Status::Created | Status::Restarting | Status::Exited => {}
             }
         }

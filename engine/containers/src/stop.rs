@@ -98,10 +98,11 @@ impl Containers {
                 }
             }
             let own = container.spec().ok().and_then(|spec| spec.stop_signal);
-            if signal == signals::KILL || Some(signal) == own.or(Some(signals::TERM)) {
+            // Other signals say something to the program, and are no wish that it end.
+            if signal == signals::KILL || signal == own.unwrap_or(signals::TERM) {
                 container.stopping.store(true, Ordering::Release);
+                container.change_state(|state| state.manually_stopped = true);
             }
-            container.change_state(|state| state.manually_stopped = true);
             container.life.borrow().exits
         };
         if signal == signals::KILL {
@@ -162,11 +163,15 @@ impl Containers {
         timeout: Option<i64>,
         signal: Option<i32>,
     ) -> Result<(), ContainerError> {
-        match self.stop(container, timeout, signal).await {
-            Ok(()) | Err(ContainerError::NotModified) => {}
-            Err(error) => return Err(error),
-        }
-        match self.start(container).await {
+        // The end in between is not the one at which it may be removed.
+        container.restarts.fetch_add(1, Ordering::AcqRel);
+        let stopped = self.stop(container, timeout, signal).await;
+        let started = match stopped {
+            Ok(()) | Err(ContainerError::NotModified) => self.start(container).await,
+            Err(error) => Err(error),
+        };
+        container.restarts.fetch_sub(1, Ordering::AcqRel);
+        match started {
             Ok(()) | Err(ContainerError::NotModified) => {}
             Err(error) => return Err(error),
         }

@@ -22,14 +22,16 @@ const SHARED_MEMORY: u64 = 64 * 1024 * 1024;
 
 /// What a container is to be, by its record.
 pub(crate) fn record(identity: &Identity) -> Result<ContainerSpec, ContainerError> {
-    request(&identity.config, &identity.host, &identity.networks)
+    request(&identity.config, &identity.host, &identity.networks, identity.left_first_network)
 }
 
-/// What a container is to be, by a request whose gaps are filled.
+/// What a container is to be, by a request whose gaps are filled. A container that has left the network of its mode is on
+/// its other networks alone, if it has any.
 pub(crate) fn request(
     config: &Config,
     host: &HostConfig,
     networks: &BTreeMap<String, EndpointConfig>,
+    left_first_network: bool,
 ) -> Result<ContainerSpec, ContainerError> {
     let stop_signal = config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
     Ok(ContainerSpec {
@@ -44,7 +46,7 @@ pub(crate) fn request(
                 _ => None,
             },
         },
-        network: network(config, host, networks)?,
+        network: network(config, host, networks, left_first_network)?,
         confinement: confinement(host)?,
         limits: limits(host),
         log: log(host)?,
@@ -91,6 +93,7 @@ fn network(
     config: &Config,
     host: &HostConfig,
     networks: &BTreeMap<String, EndpointConfig>,
+    left_first: bool,
 ) -> Result<NetworkSpec, ContainerError> {
     let name = host.network_mode.as_str();
     let mode = match share(name) {
@@ -101,7 +104,9 @@ fn network(
     };
     let mut endpoints = Vec::new();
     if mode == NetworkMode::Joined {
-        endpoints.push(endpoint(config, host, networks, name)?);
+        if !left_first || networks.is_empty() {
+            endpoints.push(endpoint(config, host, networks, name)?);
+        }
         for other in networks.keys().filter(|other| !is_same_network(other, name)) {
             endpoints.push(endpoint(config, host, networks, other)?);
         }
@@ -244,8 +249,8 @@ pub(crate) fn limits(host: &HostConfig) -> LimitSpec {
 fn log(host: &HostConfig) -> Result<LogSpec, ContainerError> {
     match host.log_config.r#type.as_str() {
         "none" => Ok(LogSpec::Nowhere),
-        "json-file" => {
-            let (max_size, max_files) = logs::limits(&host.log_config.config).map_err(invalid)?;
+        driver @ ("json-file" | "local") => {
+            let (max_size, max_files) = logs::limits(driver, &host.log_config.config).map_err(invalid)?;
             Ok(LogSpec::File { max_size, max_files })
         }
         driver => Err(invalid(format!("logger: no log driver named '{driver}' is registered"))),
@@ -292,7 +297,8 @@ mod tests {
                 serde_json::from_value(json!({ "IPAMConfig": { "IPv4Address": "10.0.0.7" } })).unwrap(),
             ),
         ]);
-        request(&serde_json::from_value(config).unwrap(), &serde_json::from_value(host).unwrap(), &networks)
+        let (config, host) = (serde_json::from_value(config).unwrap(), serde_json::from_value(host).unwrap());
+        request(&config, &host, &networks, false)
     }
 
     #[test]

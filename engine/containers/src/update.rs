@@ -73,7 +73,8 @@ impl Containers {
         }
         let identity = container.identity();
         super::create::check(&identity.config, &host)?;
-        let spec = understand::request(&identity.config, &host, &identity.networks)?;
+        let spec =
+            understand::request(&identity.config, &host, &identity.networks, identity.left_first_network)?;
         if container.status().is_alive() {
             let value = limits::resources(&spec.limits, cgroup::is_unified());
             let resources: LinuxResources =

@@ -217,6 +217,24 @@ impl Network {
         Ok(published)
     }
 
+    /// Gives a container another name: who is on its networks finds it by that one from now on.
+    pub async fn rename(&self, container: &str, name: &str) -> Result<(), NetworkError> {
+        let mut running = self.running().await;
+        let mut networks = Vec::new();
+        for attachment in running.state.attachments.iter_mut().filter(|one| one.container == container) {
+            name.clone_into(&mut attachment.endpoint.container_name);
+            networks.push(attachment.endpoint.network_id.clone());
+        }
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let saved = self.save(&running).await;
+        for network in networks {
+            running.renew_names(&network, None).await;
+        }
+        saved
+    }
+
     /// Takes a container off all its networks and closes its ports. That it is gone already is fine.
     pub async fn release(&self, container: &str) -> Result<(), NetworkError> {
         self.take_off(container, None).await

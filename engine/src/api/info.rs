@@ -101,7 +101,7 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": null,
-            "Log": ["json-file", "none"],
+            "Log": ["json-file", "local", "none"],
         },
         "LoggingDriver": live.log_driver,
         "IndexServerAddress": "https://index.docker.io/v1/",

@@ -51,7 +51,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
     pub labels: Vec<String>,
-    /// The log driver of containers that do not name one: `json-file` or `none`.
+    /// The log driver of containers that do not name one: `json-file`, `local` or `none`.
     pub log_driver: String,
     /// `max-size`, `max-file`.
     pub log_options: BTreeMap<String, String>,
@@ -239,7 +239,7 @@ fn live(keys: &mut Keys) -> Result<Live, ConfigError> {
             return Err(ConfigError::value("log-level", reason));
         }
     };
-    let log_driver = one_of(keys, "log-driver", &["json-file", "none"])?;
+    let log_driver = one_of(keys, "log-driver", &["json-file", "local", "none"])?;
     Ok(Live {
         labels,
         log_options: log_options(keys, &log_driver)?,
@@ -260,7 +260,7 @@ fn one_of(keys: &mut Keys, key: &str, known: &[&str]) -> Result<String, ConfigEr
     }
 }
 
-/// Logs are rotated unless one says otherwise: `max-size` 10m, `max-file` 3.
+/// Logs are rotated unless one says otherwise: `max-size` 10m, `max-file` 3; those of the driver `local` by what it has itself.
 fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut given = Keys::new("log-opts.", keys.object("log-opts")?.unwrap_or_default());
     let mut options = BTreeMap::new();
@@ -278,10 +278,15 @@ fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>
     {
         return Err(ConfigError::value("log-opts.max-file", format!("`{text}` is not a number of files")));
     }
-    if driver == "json-file" {
-        options.insert("max-size".to_owned(), max_size.unwrap_or_else(|| "10m".to_owned()));
-        options.insert("max-file".to_owned(), max_file.unwrap_or_else(|| "3".to_owned()));
-    }
+    let (max_size, max_file) = match driver {
+        "json-file" => {
+            (max_size.or_else(|| Some("10m".to_owned())), max_file.or_else(|| Some("3".to_owned())))
+        }
+        "local" => (max_size, max_file),
+        _ => (None, None),
+    };
+    options.extend(max_size.map(|text| ("max-size".to_owned(), text)));
+    options.extend(max_file.map(|text| ("max-file".to_owned(), text)));
     Ok(options)
 }
 

@@ -73,7 +73,7 @@ fn mistakes_are_refused_by_name() {
         (r#"{"mtu": 10}"#, &[], "`mtu`"),
         (r#"{"bip": "172.17.0.1"}"#, &[], "`bip`"),
         (r#"{"storage-driver": "btrfs"}"#, &[], "`btrfs` is none of overlay2"),
-        (r#"{"log-driver": "syslog"}"#, &[], "`syslog` is none of json-file, none"),
+        (r#"{"log-driver": "syslog"}"#, &[], "`syslog` is none of json-file, local, none"),
         (r#"{"log-level": "loud"}"#, &[], "`loud`"),
         (r#"{"data-root": "relative"}"#, &[], "not an absolute path"),
         (r#"{"hosts": ["fd://"]}"#, &[], "systemd"),

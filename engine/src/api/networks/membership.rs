@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use engine_containers::Container;
+use engine_containers::record::Identity;
 use engine_model::wire::EndpointConfig;
 use engine_model::{EndpointRequest, PortRequest, PublishedPort};
 use engine_network::{NetworkKind, NetworkRecord};
@@ -36,6 +37,12 @@ fn forbidden(message: impl Into<String>) -> ApiError {
 
 fn is_this(network: &NetworkRecord, name: &str) -> bool {
     name == network.name || name == network.id || (network.name == "bridge" && matches!(name, "default" | ""))
+}
+
+/// Whether a container will be on a network when it starts.
+fn is_planned(network: &NetworkRecord, identity: &Identity) -> bool {
+    identity.networks.keys().any(|name| is_this(network, name))
+        || (!identity.left_first_network && is_this(network, &identity.host.network_mode))
 }
 
 fn namespace(container: &Container) -> PathBuf {
@@ -102,8 +109,7 @@ pub(super) async fn connect(
     let is_member = if state.status.is_alive() {
         state.endpoints.iter().any(|endpoint| endpoint.network_id == network.id)
     } else {
-        identity.networks.keys().any(|name| is_this(&network, name))
-            || is_this(&network, &identity.host.network_mode)
+        is_planned(&network, &identity)
     };
     if is_member {
         let message =
@@ -116,7 +122,11 @@ pub(super) async fn connect(
         container.change_state(|state| state.endpoints.push(endpoint));
     }
     container.change_identity(|identity| {
-        identity.networks.insert(network.name.clone(), wish);
+        let mode = &identity.host.network_mode;
+        let is_first = is_this(&network, mode);
+        let key = if is_first { mode } else { &network.name };
+        identity.networks.insert(key.clone(), wish);
+        identity.left_first_network &= !is_first;
     })?;
     publish(&app, "connect", &network, &[("container", &container.id)]);
     Ok(StatusCode::OK)
@@ -147,8 +157,7 @@ pub(super) async fn disconnect(
     }
     let state = container.state();
     let endpoint = state.endpoints.iter().find(|endpoint| endpoint.network_id == network.id);
-    let is_planned = identity.networks.keys().any(|name| is_this(&network, name));
-    if endpoint.is_none() && !is_planned {
+    if endpoint.is_none() && !is_planned(&network, &identity) {
         let message = format!("container {} is not connected to network {}", container.id, network.name);
         return Err(forbidden(message));
     }
@@ -171,7 +180,10 @@ pub(super) async fn disconnect(
             current.ports = state.ports;
         });
     }
-    container.change_identity(|identity| identity.networks.retain(|name, _| !is_this(&network, name)))?;
+    container.change_identity(|identity| {
+        identity.networks.retain(|name, _| !is_this(&network, name));
+        identity.left_first_network |= is_this(&network, &identity.host.network_mode);
+    })?;
     publish(&app, "disconnect", &network, &[("container", &container.id)]);
     Ok(StatusCode::OK)
 }
