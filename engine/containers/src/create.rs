@@ -83,7 +83,7 @@ impl Containers {
             .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
             .collect();
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
-        oci::confinement(&spec.confinement, spec.confinement.privileged)?;
+        oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
         let mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;

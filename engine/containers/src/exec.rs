@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine_kernel::seccomp::Filters;
 use engine_model::id::random_id;
 use engine_model::task::vital;
 use engine_model::wire::Ulimit;
@@ -244,7 +245,7 @@ impl Containers {
         // Whatever goes wrong from here on, it does not wait for ever.
         let mut waiting =
             Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
-        let config = exec_config(exec, console_size, &self.0.config.default_ulimits)?;
+        let config = exec_config(exec, console_size, &self.0.config.default_ulimits, &self.0.filters)?;
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
         waiting.connection = Some(client::spawn(&exec.directory, &config).await?.0);
@@ -331,12 +332,13 @@ fn exec_config(
     exec: &Exec,
     console_size: Option<[u32; 2]>,
     default_ulimits: &BTreeMap<String, Ulimit>,
+    filters: &Filters,
 ) -> Result<ShimConfig, ContainerError> {
     let spec = exec.container.spec()?;
     let own = &spec.process;
     let request = &exec.request;
     let privileged = request.privileged == Some(true) || spec.confinement.privileged;
-    let confinement = oci::confinement(&spec.confinement, privileged)?;
+    let confinement = oci::confinement(&spec.confinement, privileged, filters)?;
     let hostname = own.hostname.clone().unwrap_or_else(|| exec.container.default_hostname());
     let mut environment = oci::environment(own, &hostname);
     if exec.is_terminal() && !own.terminal {
@@ -362,7 +364,6 @@ fn exec_config(
             container_directory: exec.container.runtime_directory.clone(),
             init_pid: exec.container.state().pid,
             process,
-            seccomp: confinement.seccomp,
         })),
         terminal: exec.is_terminal(),
         console_size: (rows > 0 && columns > 0).then_some((rows, columns)),
@@ -372,6 +373,7 @@ fn exec_config(
         exit_file: exec.directory.join("exit.json"),
         user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| own.user.clone()),
         groups: own.groups.clone(),
+        seccomp: confinement.seccomp.as_deref().cloned(),
         cgroup: exec.container.cgroup.clone(),
     })
 }

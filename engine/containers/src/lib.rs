@@ -42,6 +42,7 @@ pub use outside::{Images, Networks, Settings};
 pub use remove::Pruned;
 pub use update::UpdateRequest;
 
+use engine_kernel::seccomp::Filters;
 use engine_model::event::EventBus;
 use engine_model::wire::LogConfig;
 use engine_model::{ImageId, ImageUser};
@@ -62,6 +63,8 @@ struct Inner {
     network: Arc<dyn Networks>,
     events: EventBus,
     quarantine: Quarantine,
+    /// Of the system calls that processes may make.
+    filters: Filters,
     /// There are containers whose record cannot be read: what they use is not known.
     unknown: Mutex<BTreeSet<String>>,
     cgroup_parent: PathBuf,
@@ -105,6 +108,7 @@ impl Containers {
             network,
             events,
             quarantine,
+            filters: Filters::default(),
             unknown: Mutex::default(),
             cgroup_parent,
             index: Mutex::default(),

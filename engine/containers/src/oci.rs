@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use engine_kernel::capabilities::{self, CapabilityError};
 use engine_kernel::devices::{self, DeviceError, DeviceRule};
-use engine_kernel::seccomp::{self, SeccompError};
+use engine_kernel::seccomp::{self, Filter, Filters, SeccompError};
 use engine_model::spec::{ConfinementSpec, ContainerSpec, DeviceSpec, ProcessSpec, Seccomp};
 use engine_model::wire::Ulimit;
 use libcontainer::oci_spec::runtime::Capability;
@@ -77,20 +78,22 @@ pub(crate) struct Surroundings {
 #[derive(Clone, Debug)]
 pub(crate) struct Confinement {
     pub capabilities: HashSet<Capability>,
-    pub seccomp: Option<Value>,
+    pub seccomp: Option<Arc<Filter>>,
     pub no_new_privileges: bool,
 }
 
 /// What a process is confined by, the container's first or another one.
-pub(crate) fn confinement(wish: &ConfinementSpec, privileged: bool) -> Result<Confinement, SpecError> {
+pub(crate) fn confinement(
+    wish: &ConfinementSpec,
+    privileged: bool,
+    filters: &Filters,
+) -> Result<Confinement, SpecError> {
     let capabilities = capabilities::resolve(&wish.add_capabilities, &wish.drop_capabilities, privileged)?;
     let seccomp = match &wish.seccomp {
         Seccomp::Unconfined => None,
         Seccomp::Usual if privileged => None,
-        Seccomp::Usual | Seccomp::Builtin => {
-            Some(serde_json::to_value(seccomp::default_profile(&capabilities))?)
-        }
-        Seccomp::Profile(json) => Some(serde_json::to_value(seccomp::parse_profile(json, &capabilities)?)?),
+        Seccomp::Usual | Seccomp::Builtin => Some(filters.get(&seccomp::default_profile(&capabilities))?),
+        Seccomp::Profile(json) => Some(filters.get(&seccomp::parse_profile(json, &capabilities)?)?),
     };
     Ok(Confinement { capabilities, seccomp, no_new_privileges: wish.no_new_privileges })
 }
@@ -134,30 +137,36 @@ pub(crate) fn process(
     let mut names: Vec<&str> =
         confinement.capabilities.iter().map(|&name| capabilities::name(name)).collect();
     names.sort_unstable();
-    let mut process = json!({
+    json!({
         "terminal": terminal,
         "user": { "uid": 0, "gid": 0 },
         "args": arguments,
         "env": environment,
         "cwd": directory,
         "capabilities": { "bounding": names, "effective": names, "permitted": names },
-    });
-    // Its absence, not `false`, makes libcontainer load the filter while it may.
-    if confinement.no_new_privileges {
-        process["noNewPrivileges"] = true.into();
-    }
-    process
+        "noNewPrivileges": confinement.no_new_privileges,
+    })
 }
 
-/// Builds the configuration, and the rules about devices for those who apply them themselves.
+/// What a container is made from.
+pub(crate) struct Bundle {
+    /// The OCI configuration. It names no system calls: [`Bundle::seccomp`] is loaded by ourselves.
+    pub configuration: Value,
+    /// The rules about devices, for those who apply them themselves.
+    pub devices: Value,
+    pub seccomp: Option<Arc<Filter>>,
+}
+
+/// Builds what a container is made from.
 pub(crate) fn build(
     command: &[String],
     points: &[MountPoint],
     spec: &ContainerSpec,
     around: &Surroundings,
-) -> Result<(Value, Value), SpecError> {
+    filters: &Filters,
+) -> Result<Bundle, SpecError> {
     let ContainerSpec { process: wish, confinement: confined, .. } = spec;
-    let confinement = confinement(confined, confined.privileged)?;
+    let confinement = confinement(confined, confined.privileged, filters)?;
     let environment = environment(wish, &around.hostname);
     let directory = wish.directory.to_string_lossy();
     let mut process = process(command, &environment, &directory, wish.terminal, &confinement);
@@ -182,9 +191,6 @@ pub(crate) fn build(
         "readonlyPaths": paths(confined.read_only_paths.as_ref(), &READ_ONLY_PATHS, confined.privileged),
         "devices": nodes,
     });
-    if let Some(filter) = confinement.seccomp {
-        linux["seccomp"] = filter;
-    }
     let sysctls = sysctls(confined, around);
     if !sysctls.is_empty() {
         linux["sysctl"] = sysctls.into();
@@ -202,7 +208,7 @@ pub(crate) fn build(
             configuration["domainname"] = wish.domain_name.clone().into();
         }
     }
-    Ok((configuration, rules))
+    Ok(Bundle { configuration, devices: rules, seccomp: confinement.seccomp })
 }
 
 fn paths(wanted: Option<&Vec<String>>, default: &[&str], privileged: bool) -> Vec<String> {
@@ -347,11 +353,12 @@ mod tests {
 
     #[test]
     fn security_options() {
+        let filters = Filters::default();
         let confined = |options: Value, privileged: bool| {
             let host = json!({ "SecurityOpt": options, "LogConfig": { "Type": "none" } });
             let host = serde_json::from_value(host).unwrap();
             let spec = crate::understand::request(&Config::default(), &host, &BTreeMap::new(), false).ok()?;
-            confinement(&spec.confinement, privileged).ok()
+            confinement(&spec.confinement, privileged, &filters).ok()
         };
         let default = confined(json!([]), false).unwrap();
         assert!(default.seccomp.is_some() && !default.no_new_privileges);
@@ -360,7 +367,7 @@ mod tests {
         let free = confined(json!(["no-new-privileges", "seccomp=unconfined"]), false).unwrap();
         assert!(free.seccomp.is_none() && free.no_new_privileges);
         let own = confined(json!(["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]), false).unwrap();
-        assert_eq!(own.seccomp.unwrap()["defaultAction"], "SCMP_ACT_ALLOW");
+        assert_ne!(own.seccomp, default.seccomp);
         assert!(confined(json!(["seccomp={"]), false).is_none());
         assert!(confined(json!(["nonsense=1"]), false).is_none());
     }

@@ -186,8 +186,9 @@ impl Containers {
         write(container.directory.join("resolv.conf"), resolver(&spec.network).as_bytes())?;
         write(container.directory.join("hosts"), own_hosts(spec, &around.hostname, &[])?.as_bytes())?;
         self.create_sources(&identity.mounts)?;
-        let (configuration, devices) = oci::build(&identity.command, &identity.mounts, spec, around)?;
-        let text = serde_json::to_vec(&configuration).map_err(oci::SpecError::from)?;
+        let filters = &self.0.filters;
+        let bundle = oci::build(&identity.command, &identity.mounts, spec, around, filters)?;
+        let text = serde_json::to_vec(&bundle.configuration).map_err(oci::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
         let lower = self.0.images.lower_dirs(&identity.image_id)?;
         let process = &spec.process;
@@ -206,7 +207,7 @@ impl Containers {
                     work: container.directory.join("work"),
                 },
                 volumes,
-                devices,
+                devices: bundle.devices,
                 shares_pid_namespace: around.pid != Namespace::Own,
                 init: process.init,
             })),
@@ -218,6 +219,7 @@ impl Containers {
             exit_file,
             user: process.user.clone(),
             groups: process.groups.clone(),
+            seccomp: bundle.seccomp.as_deref().cloned(),
             cgroup: container.cgroup.clone(),
         })
     }

@@ -1,8 +1,4 @@
 //! System calls that a container may make: the default profile, and profiles in Docker's JSON format.
-//!
-//! libcontainer 0.7 takes the two values of `SCMP_CMP_MASKED_EQ` the other way round than the OCI specification (and runc) do:
-//! `value` is what is compared with, `valueTwo` is the mask. Taken as they stand, a rule with a mask would always match. So
-//! what leaves this module has them exchanged, and a test loads it into the kernel through libcontainer to see that it holds.
 
 use std::collections::HashSet;
 
@@ -15,8 +11,10 @@ use serde::Deserialize;
 use super::capabilities;
 
 mod default;
+mod filter;
 
 pub use default::default_profile;
+pub use filter::{Filter, Filters};
 
 /// Docker's own profile is 13 KiB; this leaves room for every system call there is, one rule each, commented.
 const LARGEST_PROFILE: usize = 1024 * 1024;
@@ -36,6 +34,10 @@ pub enum SeccompError {
     TooManyRules,
     #[error("Decoding seccomp profile failed: {what}")]
     Invalid { what: String },
+    #[error("Compiling seccomp profile failed")]
+    Compile { source: libseccomp::error::SeccompError },
+    #[error("Compiling seccomp profile failed: no filter came out")]
+    Export { source: std::io::Error },
     #[error("SCMP_ACT_NOTIFY needs an agent on the host, which this engine does not talk to")]
     Notify,
 }
@@ -67,8 +69,8 @@ struct Rule {
     action: LinuxSeccompAction,
     errno_ret: Option<u32>,
     args: Option<Vec<Argument>>,
-    includes: Option<Filter>,
-    excludes: Option<Filter>,
+    includes: Option<Conditions>,
+    excludes: Option<Conditions>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +85,7 @@ struct Argument {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Filter {
+struct Conditions {
     caps: Option<Vec<String>>,
     arches: Option<Vec<String>>,
     min_kernel: Option<String>,
@@ -117,7 +119,7 @@ impl<'a> Host<'a> {
     }
 
     /// Whether every condition is met.
-    fn includes(&self, filter: &Filter) -> Result<bool, SeccompError> {
+    fn includes(&self, filter: &Conditions) -> Result<bool, SeccompError> {
         let capabilities = filter.caps.iter().flatten().all(|name| self.has(name));
         let architecture = filter
             .arches
@@ -136,7 +138,7 @@ impl<'a> Host<'a> {
     }
 
     /// Whether any condition is met.
-    fn excludes(&self, filter: &Filter) -> bool {
+    fn excludes(&self, filter: &Conditions) -> bool {
         filter.caps.iter().flatten().any(|name| self.has(name))
             || filter.arches.iter().flatten().any(|name| name == self.architecture)
     }
@@ -194,7 +196,7 @@ fn resolve(profile: Profile, host: &Host<'_>) -> Result<LinuxSeccomp, SeccompErr
     if let Some(architectures) = architectures {
         builder = builder.architectures(architectures);
     }
-    let nothing = Filter::default();
+    let nothing = Conditions::default();
     let mut calls = Vec::with_capacity(rules.len());
     for rule in rules {
         let named =
@@ -260,14 +262,11 @@ fn call<S: AsRef<str>>(
     builder.build().unwrap_or_default()
 }
 
-/// A condition on an argument, in the order libcontainer understands (see the top of this file).
+/// A condition on an argument. `second` matters where `value` is a mask.
 fn condition(index: usize, operator: LinuxSeccompOperator, value: u64, second: u64) -> LinuxSeccompArg {
-    let builder = LinuxSeccompArgBuilder::default().index(index).op(operator);
-    let builder = if operator == LinuxSeccompOperator::ScmpCmpMaskedEq {
-        builder.value(second).value_two(value)
-    } else {
-        builder.value(value)
-    };
+    let builder = LinuxSeccompArgBuilder::default().index(index).op(operator).value(value);
+    let builder =
+        if operator == LinuxSeccompOperator::ScmpCmpMaskedEq { builder.value_two(second) } else { builder };
     builder.build().unwrap_or_default()
 }
 

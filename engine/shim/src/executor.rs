@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Spec};
+use engine_kernel::seccomp::Filter;
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
 use super::init;
@@ -14,8 +15,8 @@ use super::init;
 /// Runs the program of the OCI configuration, with docker's words for what can go wrong.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Program {
-    /// A filter that libcontainer does not load by itself for a process that joins a container.
-    pub seccomp: Option<LinuxSeccomp>,
+    /// Loaded last, as everything before it may take more than it lets through.
+    pub seccomp: Option<Filter>,
     /// What remains once the filter is loaded; loading it needs more.
     pub capabilities: Option<LinuxCapabilities>,
     /// Whether this process stays, to look after the program.
@@ -69,8 +70,7 @@ const NOT_EXECUTABLE: i32 = 255;
 impl Program {
     fn confine(&self) -> Result<(), String> {
         if let Some(seccomp) = &self.seccomp {
-            libcontainer::seccomp::initialize_seccomp(seccomp)
-                .map_err(|error| format!("{MARK}could not load the seccomp filter: {error}"))?;
+            seccomp.load().map_err(|error| format!("{MARK}could not load the seccomp filter: {error}"))?;
         }
         if let Some(capabilities) = &self.capabilities {
             let syscall = libcontainer::syscall::syscall::create_syscall();

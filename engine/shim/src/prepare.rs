@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::{self, Root};
 use engine_kernel::overlay;
+use libcontainer::oci_spec::runtime::LinuxCapabilities;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use serde_json::{Value, json};
@@ -40,12 +41,13 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// Mounts the root file system in a namespace of this process's own, so that nothing stays mounted whatever happens,
-/// and completes the OCI configuration with what only the root file system tells; answers with the user.
+/// and completes the OCI configuration with what only the root file system tells; answers with the user, and as
+/// [`keep_for_filter`] does.
 pub(crate) fn container(
     directory: &Path,
     config: &ShimConfig,
     task: &ContainerTask,
-) -> Result<User, PrepareError> {
+) -> Result<(User, Option<LinuxCapabilities>), PrepareError> {
     private_mounts().map_err(|source| PrepareError::Namespace { source })?;
     let rootfs = directory.join(protocol::ROOTFS);
     overlay::mount(&task.overlay, &rootfs, directory).map_err(|source| PrepareError::Mount { source })?;
@@ -57,6 +59,7 @@ pub(crate) fn container(
     let mut spec: Value = serde_json::from_slice(&content).map_err(|error| failed(error.into()))?;
     let user = users::resolve(&root, &config.user, &config.groups)?;
     complete_process(&mut spec["process"], &user);
+    let capabilities = keep_for_filter(config, &mut spec["process"]).map_err(|error| failed(error.into()))?;
     let working_directory = PathBuf::from(spec["process"]["cwd"].as_str().unwrap_or("/"));
     root.create_directories(&working_directory)
         .map_err(|source| PrepareError::WorkingDirectory { path: working_directory, source })?;
@@ -70,7 +73,26 @@ pub(crate) fn container(
     }
     let content = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
     std::fs::write(&path, content).map_err(failed)?;
-    Ok(user)
+    Ok((user, capabilities))
+}
+
+/// Loading a filter takes capabilities that the process may not be meant to have. It gets them until then; the answer
+/// is what it has to be brought down to right after.
+pub(crate) fn keep_for_filter(
+    config: &ShimConfig,
+    process: &mut Value,
+) -> serde_json::Result<Option<LinuxCapabilities>> {
+    if config.seccomp.is_none() || process["noNewPrivileges"] == json!(true) {
+        return Ok(None);
+    }
+    let wanted = serde_json::from_value(process["capabilities"].clone())?;
+    for set in ["bounding", "effective", "permitted"] {
+        let names = process["capabilities"][set].as_array().cloned().unwrap_or_default();
+        let more = ["CAP_SYS_ADMIN", "CAP_SETPCAP"].map(Value::from);
+        let missing: Vec<_> = more.into_iter().filter(|name| !names.contains(name)).collect();
+        process["capabilities"][set] = names.into_iter().chain(missing).collect();
+    }
+    Ok(Some(wanted))
 }
 
 /// Completes the OCI `process` of a process that joins the container whose first process is `init_pid`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use engine_kernel::overlay::Overlay;
+use engine_kernel::seccomp::Filter;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,8 @@ pub struct ShimConfig {
     pub user: String,
     /// Names or numbers of supplementary groups.
     pub groups: Vec<String>,
+    /// What decides on the process's system calls.
+    pub seccomp: Option<Filter>,
     /// Cgroup of the container, below the root of each hierarchy.
     pub cgroup: PathBuf,
 }
@@ -78,8 +81,6 @@ pub struct ExecTask {
     pub init_pid: i32,
     /// The OCI `process`; its user is filled in by the supervising process.
     pub process: serde_json::Value,
-    /// The OCI `seccomp` of the container.
-    pub seccomp: Option<serde_json::Value>,
 }
 
 /// A named volume that takes the image's content when it is empty.

@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 use engine_kernel::cgroup;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{CWD, Mode, OFlags, Uid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use serde_json::json;
 
 use super::executor::{MARK, Program};
 use super::prepare;
@@ -69,11 +67,11 @@ pub(crate) fn create(
     config: &ShimConfig,
     task: &ContainerTask,
 ) -> Result<(Container, Running), TaskError> {
-    let user = prepare::container(directory, config, task)?;
+    let (user, capabilities) = prepare::container(directory, config, task)?;
     let console = Console::new(directory, config)?;
     let (streams, given) = streams(config, &user)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .with_executor(Program { init: task.init, ..Program::default() })
+        .with_executor(Program { init: task.init, seccomp: config.seccomp.clone(), capabilities })
         .with_root_path(directory.join(protocol::STATE))
         .map_err(|error| refused(&error, directory))?
         .with_console_socket(console.as_ref().map(|console| console.path.clone()));
@@ -109,23 +107,8 @@ pub(crate) fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Re
     let user = prepare::exec(config, &mut process, task.init_pid)?;
     let (streams, given) = streams(config, &user)?;
     let understood = |source| TaskError::Configuration { source };
-    let mut program = Program::default();
-    if let Some(seccomp) = &task.seccomp {
-        let filter: LinuxSeccomp = serde_json::from_value(seccomp.clone()).map_err(understood)?;
-        program.seccomp = Some(filter);
-        if process["noNewPrivileges"] != json!(true) {
-            // Loading a filter needs these; they are dropped with the rest right after.
-            let wanted = process["capabilities"].clone();
-            let capabilities: LinuxCapabilities = serde_json::from_value(wanted).map_err(understood)?;
-            program.capabilities = Some(capabilities);
-            for set in ["bounding", "effective", "permitted"] {
-                let names = process["capabilities"][set].as_array().cloned().unwrap_or_default();
-                let more = ["CAP_SYS_ADMIN", "CAP_SETPCAP"].map(serde_json::Value::from);
-                let missing: Vec<_> = more.into_iter().filter(|name| !names.contains(name)).collect();
-                process["capabilities"][set] = names.into_iter().chain(missing).collect();
-            }
-        }
-    }
+    let capabilities = prepare::keep_for_filter(config, &mut process).map_err(understood)?;
+    let program = Program { init: false, seccomp: config.seccomp.clone(), capabilities };
     let path = directory.join("process.json");
     let content = serde_json::to_vec(&process).map_err(understood)?;
     std::fs::write(&path, content).map_err(|source| TaskError::Streams { source })?;

@@ -61,7 +61,7 @@ fn probe() {
         if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
     }
     let profile = default_profile(&HashSet::new());
-    libcontainer::seccomp::initialize_seccomp(&profile).unwrap();
+    Filter::compile(&profile).unwrap().load().unwrap();
     let clone_with = |flags: libc::c_long| {
         // SAFETY: without CLONE_VM this is a fork, whose child leaves at once.
         unsafe {
@@ -179,7 +179,7 @@ fn a_profile_is_read_with_its_conditions() {
     assert_eq!(plain.default_errno_ret(), Some(1));
     assert_eq!(plain.architectures(), &Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86]));
     let arguments = plain.syscalls().as_ref().unwrap().last().unwrap().args().clone().unwrap();
-    assert_eq!((arguments[0].value(), arguments[0].value_two()), (0, Some(2_114_060_288)));
+    assert_eq!((arguments[0].value(), arguments[0].value_two()), (2_114_060_288, Some(0)));
     let administrator = parsed(&profile, &[Capability::SysAdmin]).unwrap();
     assert_eq!(names(&administrator), ["read", "write", "ptrace", "mount", "modify_ldt", "clone"]);
 }
@@ -210,4 +210,16 @@ fn what_is_no_profile_is_refused() {
     assert!(matches!(parse_profile(&" ".repeat(LARGEST_PROFILE + 1), &none), Err(SeccompError::TooLarge)));
     assert!(matches!(parse_profile("{}", &none), Err(SeccompError::Json { .. })));
     assert!(matches!(parse_profile(r#"{"defaultAction":"NO"}"#, &none), Err(SeccompError::Json { .. })));
+}
+
+#[test]
+fn a_profile_is_compiled_once() {
+    let filters = Filters::default();
+    let none = filters.get(&default_profile(&HashSet::new())).unwrap();
+    let again = filters.get(&default_profile(&HashSet::new())).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&none, &again));
+    let other = filters.get(&default_profile(&HashSet::from([Capability::SysAdmin]))).unwrap();
+    assert_ne!(none, other);
+    let text = serde_json::to_string(&*none).unwrap();
+    assert_eq!(serde_json::from_str::<Filter>(&text).unwrap(), *none);
 }
