@@ -20,7 +20,11 @@ const BUILT_IN: &[BuiltIn] = &[
     #[cfg(unix)]
     BuiltIn { name: "qemu", aliases: &[], open: || Arc::new(machine_driver_qemu::Qemu::new()) },
     #[cfg(feature = "aws")]
-    BuiltIn { name: "aws", aliases: &["amazonec2"], open: || Arc::new(machine_driver_aws::Aws::new()) },
+    BuiltIn {
+        name: "aws",
+        aliases: &["amazonec2"],
+        open: || Arc::new(machine_driver_aws::Aws::paced(machine_driver_aws::Pace::from_environment())),
+    },
     BuiltIn { name: "generic", aliases: &[], open: || Arc::new(machine_driver_generic::Generic) },
     BuiltIn { name: "none", aliases: &[], open: || Arc::new(machine_driver_none::NoDriver) },
 ];

@@ -10,13 +10,15 @@ const CREATE: [&str; 2] = ["create", "half"];
 const RENEW: [&str; 3] = ["regenerate-certs", "-f", "half"];
 const RM: [&str; 3] = ["rm", "-y", "half"];
 
-/// Kills a command at a point, as if a while ago.
-fn kill(bench: &Bench, watch: &Watch, point: &Point, words: &[&str]) -> String {
+/// Kills a command at a point, as if a while ago, and says whether that came to be: beside a VM, a run may need fewer
+/// writes than the rehearsal did, and then has to end well.
+fn kill(bench: &Bench, watch: &Watch, point: &Point, words: &[&str]) -> (String, bool) {
     let run = killed::at(&mut bench.command(words), watch, point);
-    assert!(run.killed, "{point}: it came to its end: {}\n{}", run.status, run.said);
+    assert!(run.killed || run.status.success(), "{point}: {}\n{}", run.status, run.said);
     Store::at(&bench.store()).age();
-    eprintln!("-- {}: {point}", words[0]);
-    point.to_string()
+    let when = if run.killed { point.to_string() } else { format!("never {point}") };
+    eprintln!("-- {}: {when}", words[0]);
+    (when, run.killed)
 }
 
 fn assert_whole(bench: &Bench, when: &str) {
@@ -45,21 +47,22 @@ fn killed_at_a_write_the_same_command_ends_well() {
     bench.machine(&RM);
     let (create, renew, rm) = (rehearse(&CREATE), rehearse(&RENEW), rehearse(&RM));
     killed::rounds("qemu, with VMs", [&create, &renew, &rm], |[create, renew, rm]: [&Point; 3]| {
-        let when = kill(&bench, &watch, create, &CREATE);
+        let (when, create_killed) = kill(&bench, &watch, create, &CREATE);
         let record = fs::read_to_string(bench.host_folder("half").join("config.json")).unwrap_or_default();
         if !record.contains("\"Ready\"") {
             bench.machine(&CREATE);
         }
         assert_whole(&bench, &when);
-        let when = kill(&bench, &watch, renew, &RENEW);
+        let (when, renew_killed) = kill(&bench, &watch, renew, &RENEW);
         bench.machine(&RENEW);
         assert_whole(&bench, &when);
-        let when = kill(&bench, &watch, rm, &RM);
+        let (when, rm_killed) = kill(&bench, &watch, rm, &RM);
         let there = bench.host_folder("half").exists();
         let output = bench.try_machine(&RM);
         assert_eq!(output.status.success(), there, "{when}: {}", show(&output));
         assert!(!bench.host_folder("half").exists(), "{when}");
         until("the processes end", Duration::from_secs(20), || bench.processes().is_empty().then_some(()));
+        [create_killed, renew_killed, rm_killed]
     });
     assert_eq!(fs::read(bench.host_folder("bystander").join("config.json")).unwrap(), bystander);
     bench.machine(&["rm", "-y", "bystander"]);

@@ -23,17 +23,13 @@ use crate::{
 };
 
 /// Instances of EC2.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Aws {
     regions: Regions,
 }
 
 impl Aws {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One that waits otherwise than AWS needs it: for stand-ins that do everything at once.
+    /// One that asks AWS at this pace.
     pub fn paced(pace: Pace) -> Self {
         Self { regions: Regions::paced(pace) }
     }

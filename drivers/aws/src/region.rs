@@ -25,9 +25,6 @@ use crate::{
 const CONNECT_AT_MOST: Duration = Duration::from_secs(10);
 /// A reply that was lost is asked for again after this.
 const ATTEMPT_AT_MOST: Duration = Duration::from_secs(30);
-/// EC2's own advice is to begin with a fraction of a second; the SDK doubles it and adds jitter.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const ATTEMPTS: u32 = 8;
 
 /// An account in a region.
@@ -52,8 +49,8 @@ impl Region {
         let attempts = if scope.attempts == 0 { ATTEMPTS } else { scope.attempts };
         let retries = RetryConfig::standard()
             .with_max_attempts(attempts)
-            .with_initial_backoff(FIRST_PAUSE)
-            .with_max_backoff(LONGEST_PAUSE);
+            .with_initial_backoff(pace.first_retry)
+            .with_max_backoff(pace.longest_retry);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_AT_MOST)
             .operation_attempt_timeout(ATTEMPT_AT_MOST)

@@ -15,7 +15,7 @@ use crate::{
 
 /// What is the same for several hosts (images, subnets, the caller's address) is asked for once in the life of this
 /// value, and instances that are waited for are asked for together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Regions {
     pace: Pace,
     opened: Arc<Mutex<HashMap<Scope, Arc<Region>>>>,

@@ -8,6 +8,7 @@ use std::{
     io::Read as _,
     net::TcpStream,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,17 @@ const REGION: &str = "eu-west-1";
 const DEBIAN: &str = "ami-0deb12a0000000001";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test";
 const BOOT: Duration = Duration::from_mins(4);
+
+/// The emulator that all benches share; it ends with this process.
+fn emulator() -> &'static str {
+    static EMULATOR: OnceLock<Emulator> = OnceLock::new();
+    EMULATOR.get_or_init(|| Emulator::start(Path::new(env!("CARGO_BIN_EXE_aws-bench"))).unwrap()).address()
+}
+
+/// A bench whose instances have states and addresses only.
+fn start_without_vms() -> Bench {
+    start(&["--no-vms", "--emulator", emulator()])
+}
 
 fn start(arguments: &[&str]) -> Bench {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -186,7 +198,7 @@ fn an_instance_is_a_vm() {
 #[test]
 #[ignore = "takes `MOTO_SERVER`"]
 fn what_goes_wrong_there_goes_wrong_here() {
-    let bench = start(&["--no-vms"]);
+    let bench = start_without_vms();
     let group = group(&bench, "web");
 
     // A lost reply, and the same call again.
@@ -287,9 +299,7 @@ fn what_goes_wrong_there_goes_wrong_here() {
 #[test]
 #[ignore = "takes `MOTO_SERVER`"]
 fn benches_that_share_an_emulator_know_nothing_of_one_another() {
-    let emulator = Emulator::start(Path::new(env!("CARGO_BIN_EXE_aws-bench"))).unwrap();
-    let first = start(&["--no-vms", "--emulator", emulator.address()]);
-    let second = start(&["--no-vms", "--emulator", emulator.address()]);
+    let (first, second) = (start_without_vms(), start_without_vms());
     let key = BASE64_STANDARD.encode(KEY);
     call(&first, "ImportKeyPair", &[("KeyName", "mine"), ("PublicKeyMaterial", &key)]);
     assert!(!call(&second, "DescribeKeyPairs", &[]).contains("mine"));
@@ -302,7 +312,7 @@ fn benches_that_share_an_emulator_know_nothing_of_one_another() {
 #[test]
 #[ignore = "takes `MOTO_SERVER`"]
 fn images_are_found_and_wrong_ones_refused() {
-    let bench = start(&["--no-vms"]);
+    let bench = start_without_vms();
     let scope = format!(
         "AWS4-HMAC-SHA256 Credential=AKIA/20260101/{REGION}/ssm/aws4_request, SignedHeaders=host, Signature=0"
     );

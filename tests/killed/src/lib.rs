@@ -8,7 +8,8 @@
 //! A *write* is a system call that changes a folder so that others see it: something gets a name, another one, or none, or
 //! the content of a file that has its name already changes. A program is killed right before a write is made or right
 //! after; right before only where it has told something to the world outside (a provider, a host, a child process)
-//! since the write before, because otherwise it is the same as right after that one.
+//! since the write before, because otherwise it is the same as right after that one. A write of the rehearsal is found
+//! again by what it is: the how manieth of its kind.
 //!
 //! strace could kill, too, but counts each thread and each kind of call for itself, kills only before a call, and traces
 //! the children with it, which are to live on.
@@ -21,17 +22,20 @@ mod store;
 mod tracer;
 mod write;
 
-pub use each::{each, loops_over, rounds};
+pub use each::{each, each_of_some, loops_over, rounds};
 pub use point::{Point, Side, all, chosen, seed};
 pub use store::Store;
 pub use write::Write;
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
 };
+
+use point::Which;
 
 /// No command takes longer, unless it hangs.
 const LONGEST: Duration = Duration::from_mins(5);
@@ -47,7 +51,6 @@ pub struct Watch {
 enum Count {
     Everything,
     Named,
-    Records,
 }
 
 impl Watch {
@@ -62,16 +65,10 @@ impl Watch {
         Self { folder: folder.to_owned(), count: if all() { Count::Everything } else { Count::Named } }
     }
 
-    /// Only those of the records of hosts, and so of the journals in them. [`all`] makes it every write.
-    pub fn records(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), count: if all() { Count::Everything } else { Count::Records } }
-    }
-
     fn counts(&self, write: &Write) -> bool {
         let wanted = match self.count {
             Count::Everything => true,
             Count::Named => !write.is_temporary(),
-            Count::Records => write.is_of_a_record() && !write.is_temporary(),
         };
         wanted && write.is_below(&self.folder)
     }
@@ -83,19 +80,35 @@ pub struct Run {
     pub status: ExitStatus,
     /// Whether it was killed where it was to be killed. It may have come to its end before.
     pub killed: bool,
-    /// What it changed, in order, each with whether it told anything to the world outside since the one before.
-    pub writes: Vec<(Write, bool)>,
+    /// What it changed, in order.
+    writes: Vec<Made>,
     /// What it printed, on both ways.
     pub said: String,
+}
+
+/// A write that was made.
+#[derive(Debug)]
+struct Made {
+    write: Write,
+    which: Which,
+    /// Whether anything was told to the world outside since the one before.
+    told: bool,
 }
 
 impl Run {
     /// The points at which it is worth being killed.
     pub fn points(&self) -> Vec<Point> {
         let mut points = Vec::new();
-        for (number, (write, told)) in (1..).zip(&self.writes) {
-            let sides = if *told || number == 1 { &[Side::Before, Side::After][..] } else { &[Side::After] };
-            points.extend(sides.iter().map(|side| Point { number, side: *side, what: write.clone() }));
+        for (number, made) in (1..).zip(&self.writes) {
+            let sides =
+                if made.told || number == 1 { &[Side::Before, Side::After][..] } else { &[Side::After] };
+            let point = |side: &Side| Point {
+                number,
+                side: *side,
+                what: made.write.clone(),
+                which: made.which.clone(),
+            };
+            points.extend(sides.iter().map(point));
         }
         points
     }
@@ -118,21 +131,27 @@ fn run(command: &mut Command, watch: &Watch, point: Option<&Point>) -> Run {
     let mut said = tempfile::tempfile().expect("a temporary file can be made");
     let output = || said.try_clone().expect("a descriptor can be copied");
     command.stdin(std::process::Stdio::null()).stdout(output()).stderr(output());
-    let mut writes: Vec<(Write, bool)> = Vec::new();
+    let mut writes: Vec<Made> = Vec::new();
     let mut killed = false;
     let status = {
         let mut recorder = write::Recorder::new(watch);
-        let mut kill = |number: u32, side| {
-            killed = point.is_some_and(|point| point.number == number && point.side == side);
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        let mut kill = |made: &Made, side| {
+            killed = point.is_some_and(|point| point.which == made.which && point.side == side);
             killed
         };
         tracer::run(command, LONGEST, |stop| match recorder.see(stop) {
             write::Seen::Nothing => false,
             write::Seen::Begins(write, told) => {
-                writes.push((write, told));
-                kill(u32::try_from(writes.len()).unwrap_or(u32::MAX), Side::Before)
+                let kind = write.kind(&watch.folder);
+                let nth = counts.entry(kind.clone()).or_default();
+                *nth += 1;
+                let made = Made { write, which: Which { kind, nth: *nth }, told };
+                let is_killed = kill(&made, Side::Before);
+                writes.push(made);
+                is_killed
             }
-            write::Seen::Ended(number) => kill(number, Side::After),
+            write::Seen::Ended(index) => kill(&writes[index], Side::After),
         })
         .unwrap_or_else(|error| panic!("{command:?} could not be traced: {error}"))
     };
@@ -146,6 +165,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use each::SOME;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -191,23 +211,52 @@ mod tests {
         assert_eq!(sides, [(1, Side::Before), (1, Side::After), (2, Side::Before), (2, Side::After)]);
     }
 
+    /// Another folder, other numbers, names by chance, and something that the rehearsal did not make.
     #[test]
-    fn only_records_count_if_only_they_are_watched() {
-        let folder = tempfile::tempdir().unwrap();
-        let script = "mkdir 'machines'; mkdir 'machines/.new-1'; rename 'machines/.new-1', 'machines/mc1'; \
-                      open F, '>machines/mc1/.tmp-1'; close F; rename 'machines/mc1/.tmp-1', 'machines/mc1/config.json'";
-        let mut command = Command::new("perl");
-        command.args(["-e", script]).current_dir(folder.path());
-        let points = rehearse(&mut command, &Watch::records(folder.path()));
-        let sides: Vec<(u32, Side)> = points.iter().map(|point| (point.number, point.side)).collect();
-        assert_eq!(sides, [(1, Side::Before), (1, Side::After), (2, Side::After)]);
+    fn a_write_is_found_again_by_what_it_is() {
+        let make = |names: &[&str]| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = Command::new("mkdir");
+            command.args(names).current_dir(folder.path());
+            (command, Watch::everything(folder.path()), folder)
+        };
+        let (mut command, watch, _folder) = make(&["127.0.0.1", ".tmp-abc", ".tmp-xyz", "id-7f"]);
+        let points = rehearse(&mut command, &watch);
+        let (mut command, watch, folder) =
+            make(&["other", "127.0.0.2", ".tmp-k1", "more", ".tmp-k2", ".tmp-k3", "id-2c"]);
+        let run = at(&mut command, &watch, &points[3]);
+        assert!(run.killed, "{}: {run:?}", points[3]);
+        assert_eq!(names(folder.path()), [".tmp-k1", ".tmp-k2", "127.0.0.2", "more", "other"]);
+        let (mut command, watch, _folder) = make(&["127.0.0.1", ".tmp-abc"]);
+        assert!(!at(&mut command, &watch, &points[3]).killed, "there is no second one");
+    }
+
+    #[test]
+    fn rounds_in_which_nothing_is_killed_are_no_rounds() {
+        let (write, which) =
+            (Write { call: "mkdir", path: "/a".into(), from: None }, Which { kind: String::new(), nth: 1 });
+        let point = |number| Point { number, side: Side::After, what: write.clone(), which: which.clone() };
+        let points: Vec<Point> = (1..=20).map(point).collect();
+        let rounds_with = |missed: usize| {
+            let mut number = 0;
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                rounds("test", [&points], |_| {
+                    number += 1;
+                    [number > missed]
+                });
+            }))
+        };
+        assert!(rounds_with(0).is_ok() && rounds_with(1).is_ok());
+        let panicked = rounds_with(SOME).unwrap_err();
+        assert!(panicked.downcast_ref::<String>().unwrap().contains("came to its end"));
     }
 
     #[test]
     fn a_seed_chooses_the_same_points_again() {
         let write = Write { call: "mkdir", path: "/a".into(), from: None };
-        let points: Vec<Point> =
-            (1..=20).map(|number| Point { number, side: Side::After, what: write.clone() }).collect();
+        let which = Which { kind: String::new(), nth: 1 };
+        let point = |number| Point { number, side: Side::After, what: write.clone(), which: which.clone() };
+        let points: Vec<Point> = (1..=20).map(point).collect();
         let numbers = |seed| chosen(&points, seed, 3).iter().map(|point| point.number).collect::<Vec<_>>();
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));

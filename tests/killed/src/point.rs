@@ -18,14 +18,25 @@ pub enum Side {
     After,
 }
 
+/// Which of a command's writes: the how manieth of its kind. A run that makes more of others, or fewer, or in another
+/// order, has it all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Which {
+    pub(crate) kind: String,
+    /// Counted from 1.
+    pub(crate) nth: u32,
+}
+
 /// A point at which a command is killed.
 #[derive(Debug, Clone)]
 pub struct Point {
-    /// Counted from 1.
+    /// In the rehearsal, counted from 1.
     pub(crate) number: u32,
     pub(crate) side: Side,
     /// What the write was in the rehearsal.
     pub(crate) what: Write,
+    /// By this it is found.
+    pub(crate) which: Which,
 }
 
 impl fmt::Display for Point {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fmt, fs,
     os::unix::{ffi::OsStringExt as _, fs::FileExt as _},
     path::{Component, Path, PathBuf},
@@ -38,6 +39,23 @@ fn has_temporary_name(path: &Path) -> bool {
     })
 }
 
+/// A path in a folder without what differs from one run to the next: numbers, and names by chance.
+fn lasting(path: &Path, folder: &Path) -> String {
+    let path = path.strip_prefix(folder).unwrap_or_else(|_| path.file_name().map_or(path, Path::new));
+    let name = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        if let Some(prefix) = [".tmp-", ".new-"].into_iter().find(|prefix| name.starts_with(prefix)) {
+            return prefix.to_owned();
+        }
+        let words = name.split(|letter: char| !letter.is_alphanumeric());
+        words
+            .map(|word| if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word })
+            .collect::<Vec<_>>()
+            .join("-")
+    };
+    path.iter().map(name).collect::<Vec<_>>().join("/")
+}
+
 /// The last names of a path.
 fn end_of(path: &Path) -> String {
     let mut names: Vec<_> = path.components().rev().take(3).map(Component::as_os_str).collect();
@@ -50,20 +68,16 @@ impl Write {
         [Some(&self.path), self.from.as_ref()].into_iter().flatten().any(|path| path.starts_with(folder))
     }
 
+    /// What is done, in words that are the same in every run of a command that changes this folder.
+    pub(crate) fn kind(&self, folder: &Path) -> String {
+        let from = self.from.as_ref().map(|from| lasting(from, folder)).unwrap_or_default();
+        format!("{} {from} {}", self.call, lasting(&self.path, folder))
+    }
+
     /// It concerns only what nobody looks for, because its name is a temporary one.
     pub(crate) fn is_temporary(&self) -> bool {
         let was_named = self.from.as_ref().is_some_and(|from| !has_temporary_name(from));
         has_temporary_name(&self.path) && !was_named
-    }
-
-    /// A record gets its name, or a host's folder with it; or loses it.
-    pub(crate) fn is_of_a_record(&self) -> bool {
-        let is_record = |path: &Path| {
-            let in_machines = path.parent().and_then(Path::file_name).is_some_and(|name| name == "machines");
-            path.file_name().is_some_and(|name| name == "config.json") || in_machines
-        };
-        self.call == "rename"
-            && [Some(&self.path), self.from.as_ref()].into_iter().flatten().any(|path| is_record(path))
     }
 }
 
@@ -72,16 +86,16 @@ pub(crate) enum Seen {
     Nothing,
     /// A write that counts is about to be made, and whether anything was told to the world outside since the last one.
     Begins(Write, bool),
-    /// This one has been made, counted from 1.
-    Ended(u32),
+    /// This one has been made, counted from 0.
+    Ended(usize),
 }
 
 /// Reads a program's system calls.
 pub(crate) struct Recorder<'a> {
     watch: &'a Watch,
-    count: u32,
+    count: usize,
     /// Threads that are in the middle of a write that counts, and of which.
-    writing: BTreeMap<i32, u32>,
+    writing: BTreeMap<i32, usize>,
     told: bool,
     /// The file whose content was changed by the write before.
     last_file: Option<PathBuf>,
@@ -114,8 +128,8 @@ impl<'a> Recorder<'a> {
             return Seen::Nothing;
         }
         self.last_file = file;
-        self.count += 1;
         self.writing.insert(thread, self.count);
+        self.count += 1;
         Seen::Begins(write, std::mem::take(&mut self.told))
     }
 }

@@ -41,6 +41,8 @@ fn paced(consistency: Duration, absence: Duration) -> Aws {
         poll: moment,
         first_pause: moment,
         longest_pause: Duration::from_millis(50),
+        first_retry: moment,
+        longest_retry: Duration::from_millis(50),
         consistency,
         absence,
     })

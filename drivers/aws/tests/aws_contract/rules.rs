@@ -6,7 +6,7 @@ use machine_driver::{Driver as _, Journal as _, MemoryJournal, Protocol, Rule, S
 use machine_driver_aws::Aws;
 use serde_json::json;
 
-use crate::cloud::{Cloud, driver};
+use crate::cloud::{Cloud, between, driver};
 
 fn open(port: u16, from: Source) -> Rule {
     Rule { protocol: Protocol::Tcp, ports: (port, port), from }
@@ -88,6 +88,59 @@ async fn what_was_taken_back_and_is_still_listed_is_opened_again() {
     assert_eq!(cloud.rules(&group), expected, "what somebody opened was taken from them");
     driver.remove(&host, &mut journal, &Silent).await.unwrap();
     cloud.assert_nothing_left();
+}
+
+/// A run that is killed between the call and the record: the next one is told that the rules are there already. They are
+/// ours all the same, and there once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the emulator; `cargo xtask test` runs it"]
+async fn what_a_run_opened_that_was_killed_is_ours_and_there_once() {
+    let (cloud, folder) = (Cloud::new(), tempfile::tempdir().unwrap());
+    // Whether the list shows the rules by then.
+    for stale in [0, 1] {
+        let mut cut_after_the_call = 0;
+        for writes in 0.. {
+            let case = format!("killed after {writes} writes, {stale} stale answers");
+            cloud.aws.settings(json!({ "caller": "198.51.100.7" })).unwrap();
+            let host = cloud.host(&driver(), folder.path(), &[]).await;
+            let mut journal = MemoryJournal::default();
+            driver().create(&host, &mut journal, &Silent).await.unwrap();
+            let group = journal.state["own_group"].as_str().unwrap().to_owned();
+            cloud.open(&group, 81, "203.0.113.0/24");
+            let expected = |caller: &str| set([("22", caller), ("2376", caller), ("81", "203.0.113.0/24")]);
+            // What a list shows that is older than the call.
+            assert_eq!(cloud.rules(&group).len(), 1, "{case}");
+
+            cloud.aws.clear_calls().unwrap();
+            journal.writes_left = Some(writes);
+            let is_over = later().admit(&host, &base(), &mut journal, &Silent).await.is_ok();
+            journal.writes_left = None;
+            let is_opened =
+                cloud.aws.actions().unwrap().contains(&"AuthorizeSecurityGroupIngress".to_owned());
+            cut_after_the_call += usize::from(is_opened && !is_over);
+            cloud.aws.faults(json!({ "stale_next": { "DescribeSecurityGroups": stale } })).unwrap();
+            later().admit(&host, &base(), &mut journal, &Silent).await.unwrap();
+            cloud.aws.faults(json!({})).unwrap();
+            assert_eq!(cloud.rules(&group), expected("198.51.100.7/32"), "{case}");
+            let listed = cloud.ask(&format!("Action=DescribeSecurityGroups&GroupId.1={group}"));
+            assert_eq!(
+                between(&listed, "<ipPermissions>", "</ipPermissions>").matches("<cidrIp>").count(),
+                3,
+                "{case}"
+            );
+
+            // They are known to be ours: when the caller moves, they go.
+            cloud.aws.settings(json!({ "caller": "198.51.100.8" })).unwrap();
+            later().admit(&host, &base(), &mut journal, &Silent).await.unwrap();
+            assert_eq!(cloud.rules(&group), expected("198.51.100.8/32"), "{case}");
+            driver().remove(&host, &mut journal, &Silent).await.unwrap();
+            cloud.assert_nothing_left();
+            if is_over {
+                break;
+            }
+        }
+        assert!(cut_after_the_call > 0, "no run was killed between the call and the record");
+    }
 }
 
 /// The record of a version that wrote down whom it let in, and not what.

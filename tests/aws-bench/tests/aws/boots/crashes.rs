@@ -3,11 +3,10 @@
 
 use killed::{Point, Watch};
 
-use crate::cloud::Cloud;
-
-const CREATE: [&str; 4] = ["create", "-d", "aws", "mc1"];
-const RENEW: [&str; 3] = ["regenerate-certs", "-f", "mc1"];
-const RM: [&str; 3] = ["rm", "-y", "mc1"];
+use crate::{
+    cloud::Cloud,
+    crashes::{CREATE, RENEW, RM},
+};
 
 #[test]
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
@@ -18,14 +17,15 @@ fn killed_at_a_write_the_same_command_ends_well() {
     let (create, renew, rm) = (rehearse(&CREATE), rehearse(&RENEW), rehearse(&RM));
     cloud.assert_nothing_left();
     killed::rounds("AWS, with VMs", [&create, &renew, &rm], |[create, renew, rm]: [&Point; 3]| {
-        let when = cloud.kill_or_finish(create, &watch, &CREATE, true);
+        let (when, create_killed) = cloud.kill_or_finish(create, &watch, &CREATE);
         cloud.finish();
         cloud.assert_whole(&when);
-        let when = cloud.kill_or_finish(renew, &watch, &RENEW, true);
+        let (when, renew_killed) = cloud.kill_or_finish(renew, &watch, &RENEW);
         cloud.machine(&RENEW);
         cloud.assert_whole(&when);
         assert_eq!(cloud.machine(&["ssh", "mc1", "echo there"]), "there\n");
-        let when = cloud.kill_or_finish(rm, &watch, &RM, true);
+        let (when, rm_killed) = cloud.kill_or_finish(rm, &watch, &RM);
         cloud.remove(&when);
+        [create_killed, renew_killed, rm_killed]
     });
 }
