@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use killed::{Point, Store, Watch, each_of_some, rehearse};
+use serde_json::json;
 
 use crate::{cloud::Cloud, store::show};
 
@@ -94,7 +95,7 @@ fn a_create_that_was_killed_goes_on() {
     each_of_some(
         "`create -d aws`, again",
         &points,
-        60,
+        90,
         || cloud().unwrap(),
         |cloud, point| {
             let when = cloud.kill(point, &CREATE);
@@ -109,16 +110,16 @@ fn a_create_that_was_killed_goes_on() {
 #[ignore = "needs the emulator; `cargo xtask test` runs it"]
 fn a_create_that_was_killed_is_undone() {
     let Some(points) = points(&CREATE, |_| {}) else { return };
-    each_of_some(
-        "`create -d aws`, undone",
-        &points,
-        60,
-        || cloud().unwrap(),
-        |cloud, point| {
-            let when = cloud.kill(point, &CREATE);
-            cloud.remove(&when);
-        },
-    );
+    // What was made a moment ago is in no list yet: only whoever has it on record, or what may have been made, waits for it.
+    let prepare = || {
+        let cloud = cloud().unwrap();
+        cloud.aws.faults(json!({ "not_found": 700 })).unwrap();
+        cloud
+    };
+    each_of_some("`create -d aws`, undone", &points, 90, prepare, |cloud, point| {
+        let when = cloud.kill(point, &CREATE);
+        cloud.remove(&when);
+    });
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn an_rm_that_was_killed_is_finished_by_the_next_one() {
     each_of_some(
         "`rm` of a host on AWS",
         &points,
-        20,
+        28,
         || cloud().unwrap(),
         |cloud, point| {
             cloud.finish();
