@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use engine_model::id::random_id;
 use engine_model::wire::ImageConfig;
-use engine_model::wire::{Config, CreateRequest, HostConfig};
+use engine_model::wire::{Config, CreateRequest, HostConfig, unknown_warning};
 use jiff::Timestamp;
 
 use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::{Container, ContainerError, Containers, unsupported};
-use crate::{limits, oci, understand};
+use crate::{attributes, limits, oci, understand};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Containers {
         request: CreateRequest,
     ) -> Result<Created, ContainerError> {
         unsupported::refuse(&request)?;
-        let CreateRequest { config: mut wanted, mut host_config, networking_config, .. } = request;
+        let CreateRequest { config: mut wanted, mut host_config, networking_config, unknown, .. } = request;
         let id = random_id();
         let name = name.filter(|name| !name.is_empty()).map(|name| name.trim_start_matches('/').to_owned());
         if let Some(name) = name.as_ref().filter(|name| !names::is_valid(name)) {
@@ -69,7 +69,7 @@ impl Containers {
             return Err(ContainerError::Invalid("a command cannot contain a null byte".to_owned()));
         }
         check(&wanted, &host_config)?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = unknown.iter().map(|field| unknown_warning(field)).collect();
         if wanted.healthcheck.as_ref().is_none_or(|check| check["Test"][0] != "NONE")
             && image.config.healthcheck.as_ref().is_some_and(unsupported::probes)
         {
@@ -82,6 +82,9 @@ impl Containers {
             .into_iter()
             .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
             .collect();
+        if host_config.log_config.r#type == "json-file" {
+            attributes::check(&host_config.log_config.config)?;
+        }
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
         let others = self.mounts_of_others(&host_config)?;
@@ -218,8 +221,9 @@ impl Containers {
         for other in host.volumes_from.iter().flatten() {
             let (name, mode) = other.split_once(':').unwrap_or((other, "rw"));
             let identity = self.find(name)?.identity();
+            let read_only = mounts::others_read_only(other, mode)?;
             points.extend(identity.mounts.iter().cloned().map(|mut point| {
-                point.read_only |= mode.split(',').any(|word| word == "ro");
+                point.read_only |= read_only;
                 point.anonymous = false;
                 point
             }));

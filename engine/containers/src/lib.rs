@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use sha2::{Digest, Sha256};
 
 pub mod archive;
+mod attributes;
 mod changes;
 pub mod container;
 mod create;
@@ -40,6 +41,7 @@ pub use container::Container;
 pub use error::ContainerError;
 pub use outside::{Images, Networks, Settings};
 pub use remove::Pruned;
+pub use unsupported::refuse_endpoint;
 pub use update::UpdateRequest;
 
 use engine_kernel::seccomp::Filters;

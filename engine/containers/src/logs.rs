@@ -31,6 +31,8 @@ pub struct LogRequest {
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     pub timestamps: bool,
+    /// What the lines say of the container.
+    pub details: bool,
     /// The last so many lines; all when absent.
     pub tail: Option<usize>,
 }
@@ -262,15 +264,37 @@ impl Reader {
             return false;
         }
         let time = if self.request.timestamps { format!("{:.9} ", entry.time) } else { String::new() };
-        let length = time.len() + entry.log.len();
+        let details = if self.request.details { details(entry.attrs.as_deref()) } else { String::new() };
+        let length = time.len() + details.len() + entry.log.len();
         if !self.terminal {
             let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
             output.extend_from_slice(&[stream as u8, 0, 0, 0, a, b, c, d]);
         }
         output.extend_from_slice(time.as_bytes());
+        output.extend_from_slice(details.as_bytes());
         output.extend_from_slice(entry.log.as_bytes());
         false
     }
+}
+
+/// `name=value,other=value `, with what would confuse a reader escaped as in a URL; a lone space where there is nothing to say.
+fn details(attributes: Option<&BTreeMap<String, String>>) -> String {
+    let escaped = |text: &str| {
+        let escape = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            b' ' => "+".to_owned(),
+            byte => format!("%{byte:02X}"),
+        };
+        text.bytes().map(escape).collect::<String>()
+    };
+    let pairs: Vec<String> = attributes
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+        .collect();
+    format!("{} ", pairs.join(","))
 }
 
 /// Leaves out files before the last `tail` lines and seeks to the first of these. The newest file is the first.
@@ -347,7 +371,8 @@ mod tests {
     fn rotated_files_are_read_in_order_and_followed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let config = LogConfig { path: path.clone(), max_size: Some(400), max_files: 4 };
+        let config =
+            LogConfig { path: path.clone(), max_size: Some(400), max_files: 4, attributes: BTreeMap::new() };
         let mut log = LogFile::open(config).unwrap();
         for number in 0..8 {
             log.write(Stream::Stdout, format!("{number},").as_bytes()).unwrap();
@@ -366,7 +391,8 @@ mod tests {
     fn the_tail_reaches_over_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let config = LogConfig { path: path.clone(), max_size: Some(300), max_files: 5 };
+        let config =
+            LogConfig { path: path.clone(), max_size: Some(300), max_files: 5, attributes: BTreeMap::new() };
         let mut log = LogFile::open(config).unwrap();
         for number in 0..12 {
             log.write(Stream::Stderr, format!("{number}\n").as_bytes()).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::clean;
 use engine_model::id::random_id;
-use engine_model::wire::{HostConfig, Mount};
+use engine_model::wire::{BindOptions, DriverConfig, HostConfig, Mount, TmpfsOptions, VolumeOptions};
 
 use super::names;
 use super::record::{MountKind, MountPoint};
@@ -36,8 +36,29 @@ pub enum MountError {
     NoTarget(String),
     #[error("mount type unknown: \"{0}\"")]
     Kind(String),
-    #[error("invalid mount config for type \"volume\": subpath {0:?} is not supported by this engine yet")]
-    Subpath(String),
+    #[error("invalid mount config for type \"{kind}\": field {field} must not be specified")]
+    ExtraField { kind: String, field: &'static str },
+    #[error("invalid mount config for type \"{kind}\": {message}")]
+    Conflict { kind: &'static str, message: &'static str },
+    #[error("invalid mount config for type \"bind\": invalid propagation mode: {0}")]
+    Propagation(String),
+    #[error(
+        "propagation `{0}` is not supported by this engine: what a container mounts does not reach the host"
+    )]
+    Shared(String),
+    #[error("invalid consistency mode: {0}")]
+    Consistency(String),
+    #[error("invalid tmpfs option \"{0}\"")]
+    TmpfsOption(String),
+    #[error(
+        "`{0}` asks for labels of SELinux, which this engine does not set: use `--security-opt label=disable`"
+    )]
+    Relabel(String),
+}
+
+/// Whether this host labels files.
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// Named volumes lie here.
@@ -62,7 +83,7 @@ pub(crate) fn parse(
     }
     for (path, options) in host.tmpfs.iter().flatten() {
         let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
-        points.push(tmpfs(destination(path, "tmpfs", path)?, options));
+        points.push(tmpfs(destination(path, "tmpfs", path)?, options)?);
     }
     for point in &points {
         if !taken.insert(point.destination.clone()) {
@@ -105,6 +126,7 @@ fn volume(name: String, destination: PathBuf, data_root: &Path) -> MountPoint {
         mode: "z".to_owned(),
         propagation: String::new(),
         recursive: true,
+        writable_below: false,
         copy: true,
         anonymous: false,
         options: Vec::new(),
@@ -122,6 +144,7 @@ fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
         mode: String::new(),
         propagation: "rprivate".to_owned(),
         recursive: true,
+        writable_below: false,
         copy: false,
         anonymous: false,
         options: Vec::new(),
@@ -129,9 +152,82 @@ fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
     }
 }
 
-fn tmpfs(destination: PathBuf, options: Vec<String>) -> MountPoint {
+fn tmpfs(destination: PathBuf, options: Vec<String>) -> Result<MountPoint, MountError> {
+    if let Some(unknown) = options.iter().find(|option| !is_tmpfs_option(option)) {
+        return Err(MountError::TmpfsOption(unknown.clone()));
+    }
     let read_only = options.iter().any(|option| option == "ro");
-    MountPoint { kind: MountKind::Tmpfs, read_only, options, ..bind(PathBuf::new(), destination) }
+    Ok(MountPoint { kind: MountKind::Tmpfs, read_only, options, ..bind(PathBuf::new(), destination) })
+}
+
+/// What `mount(8)` says of every file system, and of this one.
+fn is_tmpfs_option(option: &str) -> bool {
+    match option.split_once('=') {
+        Some((name, value)) => {
+            matches!(name, "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" | "huge")
+                && !value.is_empty()
+        }
+        None => matches!(
+            option,
+            "ro" | "rw"
+                | "exec"
+                | "noexec"
+                | "suid"
+                | "nosuid"
+                | "dev"
+                | "nodev"
+                | "sync"
+                | "async"
+                | "dirsync"
+                | "atime"
+                | "noatime"
+                | "diratime"
+                | "nodiratime"
+                | "relatime"
+                | "norelatime"
+                | "strictatime"
+        ),
+    }
+}
+
+/// Each kind of mount has options of its own.
+fn refuse_foreign_options(mount: &Mount) -> Result<(), MountError> {
+    let kind = mount.r#type.as_str();
+    let bind = mount.bind_options.clone().unwrap_or_default();
+    let mut volume = mount.volume_options.clone().unwrap_or_default();
+    volume.driver_config = volume.driver_config.filter(|driver| *driver != DriverConfig::default());
+    let mut tmpfs = mount.tmpfs_options.clone().unwrap_or_default();
+    tmpfs.options = tmpfs.options.filter(|options| !options.is_empty());
+    let fields = [
+        ("BindOptions", "bind", bind != BindOptions::default()),
+        ("VolumeOptions", "volume", volume != VolumeOptions::default()),
+        ("TmpfsOptions", "tmpfs", tmpfs != TmpfsOptions::default()),
+    ];
+    if let Some((field, ..)) = fields.into_iter().find(|(_, own, is_said)| *is_said && *own != kind) {
+        return Err(MountError::ExtraField { kind: kind.to_owned(), field });
+    }
+    if kind == "tmpfs" && !mount.source.is_empty() {
+        return Err(MountError::ExtraField { kind: kind.to_owned(), field: "Source" });
+    }
+    Ok(())
+}
+
+/// Wishes about what is read-only below a bind mount that contradict each other.
+fn check_read_only(mount: &Mount, options: &BindOptions) -> Result<(), MountError> {
+    let message = if options.read_only_non_recursive && options.read_only_force_recursive {
+        "ReadOnlyNonRecursive conflicts with ReadOnlyForceRecursive"
+    } else if options.read_only_non_recursive && !mount.read_only {
+        "ReadOnlyNonRecursive needs ReadOnly"
+    } else if options.read_only_force_recursive && !mount.read_only {
+        "ReadOnlyForceRecursive needs ReadOnly"
+    } else if options.read_only_force_recursive && options.non_recursive {
+        "ReadOnlyForceRecursive conflicts with NonRecursive"
+    } else if options.read_only_force_recursive && !matches!(options.propagation.as_str(), "" | "rprivate") {
+        "ReadOnlyForceRecursive needs the Propagation rprivate"
+    } else {
+        return Ok(());
+    };
+    Err(MountError::Conflict { kind: "bind", message })
 }
 
 fn from_bind(text: &str, data_root: &Path) -> Result<MountPoint, MountError> {
@@ -159,12 +255,15 @@ fn from_bind(text: &str, data_root: &Path) -> Result<MountPoint, MountError> {
     for word in mode.split(',').filter(|_| !mode.is_empty()) {
         match word {
             "ro" => point.read_only = true,
+            "z" | "Z" if has_selinux() => return Err(MountError::Relabel(text.to_owned())),
+            // Without SELinux there is nothing to label, and here no copy that could be behind.
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" if point.kind == MountKind::Volume => point.copy = false,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate"
-                if point.kind == MountKind::Bind =>
-            {
+            "slave" | "rslave" | "private" | "rprivate" if point.kind == MountKind::Bind => {
                 word.clone_into(&mut point.propagation);
+            }
+            "shared" | "rshared" if point.kind == MountKind::Bind => {
+                return Err(MountError::Shared(word.to_owned()));
             }
             _ => return Err(MountError::Mode(mode.to_owned())),
         }
@@ -172,9 +271,27 @@ fn from_bind(text: &str, data_root: &Path) -> Result<MountPoint, MountError> {
     Ok(point)
 }
 
+/// Whether `--volumes-from NAME:MODE` makes the volumes read-only.
+pub(crate) fn others_read_only(text: &str, mode: &str) -> Result<bool, MountError> {
+    let mut read_only = false;
+    for word in mode.split(',') {
+        match word {
+            "ro" => read_only = true,
+            "z" | "Z" if has_selinux() => return Err(MountError::Relabel(text.to_owned())),
+            "rw" | "z" | "Z" => {}
+            _ => return Err(MountError::Mode(mode.to_owned())),
+        }
+    }
+    Ok(read_only)
+}
+
 fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError> {
     if mount.target.is_empty() {
         return Err(MountError::NoTarget(mount.r#type.clone()));
+    }
+    refuse_foreign_options(mount)?;
+    if !matches!(mount.consistency.as_str(), "" | "default" | "consistent" | "cached" | "delegated") {
+        return Err(MountError::Consistency(mount.consistency.clone()));
     }
     let mut point = match mount.r#type.as_str() {
         "bind" => {
@@ -189,16 +306,17 @@ fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError>
             }
             let mut point = bind(source, destination(&mount.target, "bind", &mount.target)?);
             point.recursive = !options.non_recursive;
-            if !options.propagation.is_empty() {
-                point.propagation = options.propagation;
+            point.writable_below = options.read_only_non_recursive;
+            check_read_only(mount, &options)?;
+            match options.propagation.as_str() {
+                "" => {}
+                "slave" | "rslave" | "private" | "rprivate" => point.propagation = options.propagation,
+                other => return Err(MountError::Propagation(other.to_owned())),
             }
             point
         }
         "volume" => {
             let options = mount.volume_options.clone().unwrap_or_default();
-            if !options.subpath.is_empty() {
-                return Err(MountError::Subpath(options.subpath));
-            }
             let target = destination(&mount.target, "volume", &mount.target)?;
             let mut point = match mount.source.as_str() {
                 "" => anonymous(target, data_root),
@@ -219,7 +337,7 @@ fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError>
                 options.push(format!("mode={:o}", wanted.mode));
             }
             options.extend(wanted.options.iter().flatten().map(|words| words.join("=")));
-            tmpfs(destination(&mount.target, "tmpfs", &mount.target)?, options)
+            tmpfs(destination(&mount.target, "tmpfs", &mount.target)?, options)?
         }
         other => return Err(MountError::Kind(other.to_owned())),
     };

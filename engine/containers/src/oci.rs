@@ -191,6 +191,13 @@ pub(crate) fn build(
         "readonlyPaths": paths(confined.read_only_paths.as_ref(), &READ_ONLY_PATHS, confined.privileged),
         "devices": nodes,
     });
+    // The runtime passes over the propagation of single mounts: they have that of the whole. So what the host mounts later is
+    // seen in all of a container's bind mounts if one of them asks for it, and in none otherwise.
+    let follows_host =
+        |point: &MountPoint| !matches!(point.propagation.as_str(), "" | "private" | "rprivate");
+    if !points.iter().any(follows_host) {
+        linux["rootfsPropagation"] = "private".into();
+    }
     let sysctls = sysctls(confined, around);
     if !sysctls.is_empty() {
         linux["sysctl"] = sysctls.into();
@@ -202,6 +209,9 @@ pub(crate) fn build(
         "mounts": mounts(points, spec, around),
         "linux": linux,
     });
+    if !spec.annotations.is_empty() {
+        configuration["annotations"] = json!(spec.annotations);
+    }
     if !spec.sharing.host_names {
         configuration["hostname"] = around.hostname.clone().into();
         if !wish.domain_name.is_empty() {
@@ -292,7 +302,8 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
     ];
     // On the older hierarchy libcontainer would mount it writable, and a container could lift its own limits.
     if around.unified_cgroups || confined.privileged {
-        mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", read_only]));
+        let access = if confined.writable_cgroups { "rw" } else { read_only };
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", access]));
     }
     mounts.push(match (&around.shared_memory, &around.ipc) {
         (Some(path), _) => mount("/dev/shm", "bind", &path.to_string_lossy(), &["rbind"]),
@@ -327,7 +338,7 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
             let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
             let mut options = vec![bind, access, propagation];
             // What is mounted below is read-only, too.
-            if point.read_only && point.recursive {
+            if point.read_only && point.recursive && !point.writable_below {
                 options.push("rro");
             }
             mount(&destination, "bind", &point.source.to_string_lossy(), &options)

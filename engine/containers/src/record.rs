@@ -62,6 +62,9 @@ pub struct MountPoint {
     pub mode: String,
     pub propagation: String,
     pub recursive: bool,
+    /// Of one that is read-only: whether what is mounted below it stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub writable_below: bool,
     /// Whether an empty volume takes the image's content.
     pub copy: bool,
     /// Whether it goes with the container.

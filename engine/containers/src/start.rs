@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
+use crate::attributes;
 use crate::oci::{self, Namespace, Surroundings};
 
 /// What the network gave.
@@ -215,7 +216,7 @@ impl Containers {
             console_size: process.console_size,
             open_stdin: process.open_stdin,
             stdin_once: process.stdin_once,
-            log: log_config(container, spec.log),
+            log: log_config(container, identity, spec.log),
             exit_file,
             user: process.user.clone(),
             groups: process.groups.clone(),
@@ -395,11 +396,12 @@ fn resolver(network: &NetworkSpec) -> String {
     })
 }
 
-fn log_config(container: &Container, log: LogSpec) -> Option<LogConfig> {
+fn log_config(container: &Container, identity: &Identity, log: LogSpec) -> Option<LogConfig> {
     match log {
         LogSpec::Nowhere => None,
         LogSpec::File { max_size, max_files } => {
-            Some(LogConfig { path: container.log_path()?, max_size, max_files })
+            let attributes = attributes::of(identity);
+            Some(LogConfig { path: container.log_path()?, max_size, max_files, attributes })
         }
     }
 }

@@ -52,6 +52,7 @@ pub(crate) fn request(
         log: log(host)?,
         restart: restart(&host.restart_policy)?,
         auto_remove: host.auto_remove,
+        annotations: host.annotations.clone().unwrap_or_default(),
         stop_signal: stop_signal
             .map(|signal| signals::parse(signal).ok_or_else(|| invalid(format!("invalid signal: {signal}"))))
             .transpose()?,
@@ -192,6 +193,7 @@ fn ports(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>, Contain
 fn confinement(host: &HostConfig) -> Result<ConfinementSpec, ContainerError> {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let (mut seccomp, mut no_new_privileges) = (Seccomp::Usual, false);
+    let (mut all_paths, mut writable_cgroups) = (false, false);
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
         match (key, value) {
@@ -200,8 +202,13 @@ fn confinement(host: &HostConfig) -> Result<ConfinementSpec, ContainerError> {
             ("seccomp", profile) if !profile.is_empty() => seccomp = Seccomp::Profile(profile.to_owned()),
             ("no-new-privileges", "" | "true") => no_new_privileges = true,
             ("no-new-privileges", "false") => no_new_privileges = false,
-            // Neither is there on the hosts that this engine knows.
-            ("apparmor" | "label" | "systempaths" | "writable-cgroups", _) => {}
+            ("systempaths", "unconfined") => all_paths = true,
+            ("writable-cgroups", "" | "true") if engine_kernel::cgroup::is_unified() => {
+                writable_cgroups = true;
+            }
+            ("writable-cgroups", "false") => writable_cgroups = false,
+            // What would have an effect was refused when the container was made.
+            ("apparmor" | "label" | "writable-cgroups" | "disable", _) => {}
             _ => return Err(SpecError::SecurityOption(option.clone()).into()),
         }
     }
@@ -217,8 +224,9 @@ fn confinement(host: &HostConfig) -> Result<ConfinementSpec, ContainerError> {
         seccomp,
         no_new_privileges,
         read_only_root: host.readonly_rootfs,
-        masked_paths: host.masked_paths.clone(),
-        read_only_paths: host.readonly_paths.clone(),
+        masked_paths: if all_paths { Some(Vec::new()) } else { host.masked_paths.clone() },
+        read_only_paths: if all_paths { Some(Vec::new()) } else { host.readonly_paths.clone() },
+        writable_cgroups,
         devices: devices.collect(),
         device_rules: list(&host.device_cgroup_rules),
         sysctls: host.sysctls.clone().unwrap_or_default(),

@@ -1,99 +1,196 @@
 //! Refuses wishes of a new container that this engine would otherwise drop in silence.
 
 use engine_model::platform::architecture;
-use engine_model::wire::{CreateRequest, HostConfig, Mount};
-use serde_json::{Map, Value};
+use engine_model::wire::{Config, CreateRequest, EndpointConfig, HostConfig, Mount};
+use serde_json::Value;
 
 use super::ContainerError;
 
 /// The one runtime, as `docker info` shows it.
 pub(super) const RUNTIME: &str = "engine";
 
-/// Fields of the host configuration that nothing reads, and the options that fill them.
-const UNREAD: [(&str, &str); 8] = [
-    ("StorageOpt", "--storage-opt"),
-    ("BlkioWeightDevice", "--blkio-weight-device"),
-    ("BlkioDeviceReadBps", "--device-read-bps"),
-    ("BlkioDeviceWriteBps", "--device-write-bps"),
-    ("BlkioDeviceReadIOps", "--device-read-iops"),
-    ("BlkioDeviceWriteIOps", "--device-write-iops"),
-    ("CpuRealtimePeriod", "--cpu-rt-period"),
-    ("CpuRealtimeRuntime", "--cpu-rt-runtime"),
-];
-
-/// Names the first option of a request that is not there yet.
+/// Refuses the first wish of a request that this engine would not fulfil, by the name of its field.
 pub(super) fn refuse(request: &CreateRequest) -> Result<(), ContainerError> {
-    match first(request) {
-        Some(option) => Err(ContainerError::Unsupported(option)),
+    let host = &request.host_config;
+    foreign(&request.config, host)?;
+    if let Some((field, option)) = unfulfilled(request)
+        .into_iter()
+        .find_map(|(is_wished, field, option)| is_wished.then_some((field, option)))
+    {
+        return Err(unsupported(field, option));
+    }
+    for (network, endpoint) in &request.networking_config.endpoints_config {
+        if let Some(endpoint) = endpoint {
+            refuse_endpoint(endpoint, &format!("NetworkingConfig.EndpointsConfig.{network}."))?;
+        }
+    }
+    if let Some(option) = host.mounts.iter().flatten().find_map(mount_option) {
+        return Err(ContainerError::Unsupported(format!("`HostConfig.Mounts`: `{option}`")));
+    }
+    if let Some(platform) = request.platform.as_deref().filter(|platform| !is_own_platform(platform)) {
+        return Err(ContainerError::Unsupported(format!("`--platform {platform}`")));
+    }
+    if let Some(option) = host.security_opt.iter().flatten().find(|option| !is_so_anyway(option)) {
+        return Err(ContainerError::Unsupported(format!("`HostConfig.SecurityOpt`: `{option}`")));
+    }
+    match first_value(host) {
+        Some((field, option, value)) => {
+            Err(ContainerError::Unsupported(format!("`HostConfig.{field}`: `{option} {value}`")))
+        }
         None => Ok(()),
     }
 }
 
-fn first(request: &CreateRequest) -> Option<String> {
-    let host = &request.host_config;
-    let mut endpoints = request.networking_config.endpoints_config.values().flatten();
-    let flags = [
-        (!is_empty(host.links.as_ref()), "--link"),
-        (endpoints.any(|endpoint| !is_empty(endpoint.links.as_ref())), "--link"),
-        (!is_empty(host.device_requests.as_ref()), "--gpus"),
-        (request.config.healthcheck.as_ref().is_some_and(probes), "--health-cmd"),
-    ];
-    let flag = flags.iter().find(|(wanted, _)| *wanted).map(|(_, option)| *option);
-    let unread = || {
-        let wanted = |(field, _): &&(&str, &str)| host.others.get(*field).is_some_and(says_something);
-        UNREAD.iter().find(wanted).map(|(_, option)| *option)
-    };
-    if let Some(option) = flag.or_else(unread) {
-        return Some(format!("`{option}`"));
-    }
-    if let Some(option) = host.mounts.iter().flatten().find_map(mount_option) {
-        return Some(format!("`--mount type=…,{option}`"));
-    }
-    if let Some(platform) = request.platform.as_deref().filter(|platform| !is_own_platform(platform)) {
-        return Some(format!("`--platform {platform}`"));
-    }
-    first_value(host).map(|(option, value)| format!("`{option} {value}`"))
+fn unsupported(field: &str, option: &str) -> ContainerError {
+    ContainerError::Unsupported(format!("`{field}` (`{option}`)"))
 }
 
-/// The first option of a mount that is not there yet, as `--mount` spells it.
+/// Refuses what another system has.
+fn foreign(config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
+    let wishes = [
+        (config.args_escaped == Some(true), "ArgsEscaped"),
+        (host.cpu_count != 0, "HostConfig.CpuCount"),
+        (host.cpu_percent != 0, "HostConfig.CpuPercent"),
+        (host.io_maximum_iops != 0, "HostConfig.IOMaximumIOps"),
+        (host.io_maximum_bandwidth != 0, "HostConfig.IOMaximumBandwidth"),
+    ];
+    match wishes.iter().find(|(is_wished, _)| *is_wished) {
+        Some((_, field)) => Err(ContainerError::Invalid(format!(
+            "`{field}` is for containers of Windows; this host has Linux"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Wishes, the fields that have them, and the options that fill these.
+fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str)> {
+    let host = &request.host_config;
+    let some = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let unified = engine_kernel::cgroup::is_unified();
+    let swappiness = host.memory_swappiness.is_some_and(|value| value >= 0);
+    vec![
+        (request.config.healthcheck.as_ref().is_some_and(probes), "Healthcheck", "--health-cmd"),
+        (host.links.as_ref().is_some_and(|links| !links.is_empty()), "HostConfig.Links", "--link"),
+        (some(&host.device_requests), "HostConfig.DeviceRequests", "--gpus"),
+        (
+            host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()),
+            "HostConfig.StorageOpt",
+            "--storage-opt",
+        ),
+        (some(&host.blkio_weight_device), "HostConfig.BlkioWeightDevice", "--blkio-weight-device"),
+        (some(&host.blkio_device_read_bps), "HostConfig.BlkioDeviceReadBps", "--device-read-bps"),
+        (some(&host.blkio_device_write_bps), "HostConfig.BlkioDeviceWriteBps", "--device-write-bps"),
+        (some(&host.blkio_device_read_iops), "HostConfig.BlkioDeviceReadIOps", "--device-read-iops"),
+        (some(&host.blkio_device_write_iops), "HostConfig.BlkioDeviceWriteIOps", "--device-write-iops"),
+        (host.cpu_realtime_period != 0, "HostConfig.CpuRealtimePeriod", "--cpu-rt-period"),
+        (host.cpu_realtime_runtime != 0, "HostConfig.CpuRealtimeRuntime", "--cpu-rt-runtime"),
+        (!matches!(host.kernel_memory, 0 | -1), "HostConfig.KernelMemory", "--kernel-memory"),
+        (!matches!(host.kernel_memory_tcp, 0 | -1), "HostConfig.KernelMemoryTCP", "--kernel-memory-tcp"),
+        (host.oom_kill_disable == Some(true), "HostConfig.OomKillDisable", "--oom-kill-disable"),
+        // The second generation of cgroups has no such setting.
+        (swappiness && unified, "HostConfig.MemorySwappiness", "--memory-swappiness"),
+        (!host.cgroup.is_empty(), "HostConfig.Cgroup", "--cgroup"),
+    ]
+}
+
+/// Refuses wishes for a place on a network that it would not get, by the names of their fields.
+pub fn refuse_endpoint(endpoint: &EndpointConfig, prefix: &str) -> Result<(), ContainerError> {
+    let ipam = endpoint.ipam_config.as_ref();
+    let wishes = [
+        (endpoint.links.as_ref().is_some_and(|links| !links.is_empty()), "Links", "--link"),
+        (
+            endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty()),
+            "DriverOpts",
+            "--driver-opt",
+        ),
+        (endpoint.gw_priority != 0, "GwPriority", "--network …,gw-priority"),
+        (ipam.is_some_and(|ipam| !ipam.ipv6_address.is_empty()), "IPAMConfig.IPv6Address", "--ip6"),
+        (
+            ipam.and_then(|ipam| ipam.link_local_ips.as_ref()).is_some_and(|list| !list.is_empty()),
+            "IPAMConfig.LinkLocalIPs",
+            "--link-local-ip",
+        ),
+    ];
+    match wishes.iter().find(|(is_wished, ..)| *is_wished) {
+        Some((_, field, option)) => Err(unsupported(&format!("{prefix}{field}"), option)),
+        None => Ok(()),
+    }
+}
+
+/// The option of a mount that is not there yet, as `--mount` spells it.
 fn mount_option(mount: &Mount) -> Option<String> {
-    let wanted = |others: &Map<String, Value>, field: &str| others.get(field).is_some_and(says_something);
-    if let Some(driver) = mount.volume_options.as_ref().and_then(|options| options.driver_config.as_ref()) {
-        if !matches!(driver.name.as_str(), "" | "local") {
-            return Some(format!("volume-driver={}", driver.name));
+    let said = |value: &Option<Value>| value.as_ref().is_some_and(says_something);
+    match mount.r#type.as_str() {
+        "image" => return Some("type=image".to_owned()),
+        "npipe" => return Some("type=npipe, which is for containers of Windows,".to_owned()),
+        "cluster" => return Some("type=cluster, which is for services of a swarm,".to_owned()),
+        _ => {}
+    }
+    if said(&mount.image_options) {
+        return Some("ImageOptions".to_owned());
+    }
+    if said(&mount.cluster_options) {
+        return Some("ClusterOptions".to_owned());
+    }
+    if let Some(options) = &mount.volume_options {
+        if !options.subpath.is_empty() {
+            return Some(format!("volume-subpath={}` (`Subpath", options.subpath));
+        }
+        let driver = options.driver_config.as_ref();
+        if let Some(name) =
+            driver.map(|driver| &driver.name).filter(|name| !matches!(name.as_str(), "" | "local"))
+        {
+            return Some(format!("volume-driver={name}` (`DriverConfig.Name"));
         }
         // Without them the data would go to another place than its owner thinks.
-        if let Some((name, value)) = driver.options.first_key_value() {
-            return Some(format!("volume-opt={name}={value}"));
+        if let Some((name, value)) = driver.and_then(|driver| driver.options.first_key_value()) {
+            return Some(format!("volume-opt={name}={value}` (`DriverConfig.Options"));
         }
     }
-    let bind = mount.bind_options.as_ref().map(|options| &options.others);
-    let bind_options = [
-        ("ReadOnlyNonRecursive", "bind-recursive=writable"),
-        ("ReadOnlyForceRecursive", "bind-recursive=readonly"),
-    ];
-    let refused = bind_options.iter().find(|(field, _)| bind.is_some_and(|others| wanted(others, field)));
-    refused.map(|(_, option)| (*option).to_owned())
+    // What a container mounts stays in a mount namespace that gives nothing back.
+    let propagation = mount.bind_options.as_ref().map(|options| options.propagation.as_str());
+    propagation
+        .filter(|propagation| matches!(*propagation, "shared" | "rshared"))
+        .map(|propagation| format!("bind-propagation={propagation}` (`BindOptions.Propagation"))
 }
 
-/// Options of which only some values work.
-fn first_value(host: &HostConfig) -> Option<(&'static str, &str)> {
+/// Whether a security option is one that is followed, or says how every container is here: without a profile of AppArmor and
+/// without labels of SELinux.
+fn is_so_anyway(option: &str) -> bool {
+    let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+    match key {
+        "apparmor" => value == "unconfined",
+        "label" => value == "disable",
+        "writable-cgroups" => value == "false" || engine_kernel::cgroup::is_unified(),
+        _ => true,
+    }
+}
+
+/// Options of which only some values work: the field, the option and the value that does not.
+fn first_value(host: &HostConfig) -> Option<(&'static str, &'static str, &str)> {
     let joins = |value: &str| value == "host" || value.starts_with("container:");
-    let values: [(&str, &str, bool); 7] = [
-        ("--runtime", &host.runtime, host.runtime == RUNTIME),
-        ("--isolation", &host.isolation, host.isolation.eq_ignore_ascii_case("default")),
-        ("--volume-driver", &host.volume_driver, host.volume_driver == "local"),
-        ("--pid", &host.pid_mode, joins(&host.pid_mode)),
+    let values: [(&str, &str, &str, bool); 8] = [
+        ("Runtime", "--runtime", &host.runtime, host.runtime == RUNTIME),
+        ("Isolation", "--isolation", &host.isolation, host.isolation.eq_ignore_ascii_case("default")),
+        ("VolumeDriver", "--volume-driver", &host.volume_driver, host.volume_driver == "local"),
         (
+            "CgroupnsMode",
+            "--cgroupns",
+            &host.cgroupns_mode,
+            matches!(host.cgroupns_mode.as_str(), "private" | "host"),
+        ),
+        ("PidMode", "--pid", &host.pid_mode, joins(&host.pid_mode)),
+        (
+            "IpcMode",
             "--ipc",
             &host.ipc_mode,
             joins(&host.ipc_mode) || matches!(host.ipc_mode.as_str(), "private" | "shareable"),
         ),
-        ("--uts", &host.uts_mode, host.uts_mode == "host"),
-        ("--userns", &host.userns_mode, host.userns_mode == "host"),
+        ("UTSMode", "--uts", &host.uts_mode, host.uts_mode == "host"),
+        ("UsernsMode", "--userns", &host.userns_mode, host.userns_mode == "host"),
     ];
-    let bad = values.into_iter().find(|(_, value, works)| !value.is_empty() && !works);
-    bad.map(|(option, value, _)| (option, value))
+    let bad = values.into_iter().find(|(_, _, value, works)| !value.is_empty() && !works);
+    bad.map(|(field, option, value, _)| (field, option, value))
 }
 
 /// Whether a health check, a client's or an image's, has something to run.
@@ -102,18 +199,15 @@ pub(super) fn probes(check: &Value) -> bool {
     first.is_some_and(|kind| kind.as_str().is_none_or(|kind| !kind.is_empty() && kind != "NONE"))
 }
 
-fn is_empty<T>(list: Option<&Vec<T>>) -> bool {
-    list.is_none_or(Vec::is_empty)
-}
-
-fn says_something(value: &Value) -> bool {
+/// Whether a value of JSON differs from what means nothing.
+pub(crate) fn says_something(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(value) => *value,
         Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
+        Value::Object(map) => map.values().any(says_something),
     }
 }
 
@@ -147,52 +241,40 @@ mod tests {
 
     use super::*;
 
-    fn option(body: Value) -> Option<String> {
-        first(&serde_json::from_value(body).unwrap())
+    fn refusal(body: Value) -> Option<String> {
+        let request = CreateRequest::read(body.to_string().as_bytes()).unwrap();
+        refuse(&request).err().map(|error| error.to_string())
     }
 
     #[test]
     fn what_works_or_says_nothing_passes() {
-        assert_eq!(option(json!({})), None);
+        assert_eq!(refusal(json!({})), None);
         let host = json!({ "Links": null, "DeviceRequests": [], "StorageOpt": {}, "BlkioDeviceReadBps": [],
             "CpuRealtimePeriod": 0, "BlkioWeight": 100, "CgroupParent": "/x", "Runtime": "engine",
             "Isolation": "default", "VolumeDriver": "local", "PidMode": "host", "IpcMode": "shareable",
-            "UTSMode": "host", "UsernsMode": "host", "VolumesFrom": ["other"] });
-        assert_eq!(option(json!({ "HostConfig": host, "Healthcheck": { "Test": ["NONE"] } })), None);
+            "UTSMode": "host", "UsernsMode": "host", "VolumesFrom": ["other"], "KernelMemory": -1 });
+        assert_eq!(refusal(json!({ "HostConfig": host, "Healthcheck": { "Test": ["NONE"] } })), None);
         assert_eq!(
-            option(json!({ "HostConfig": { "PidMode": "container:a", "IpcMode": "container:a" } })),
+            refusal(json!({ "HostConfig": { "PidMode": "container:a", "IpcMode": "container:a" } })),
             None
         );
-    }
-
-    #[test]
-    fn the_rest_is_named() {
-        let named = |host: Value| option(json!({ "HostConfig": host })).unwrap();
-        for (field, name) in UNREAD {
-            assert_eq!(named(json!({ field: [{ "Path": "/dev/x" }] })), format!("`{name}`"));
-        }
-        assert_eq!(named(json!({ "Isolation": "hyperv" })), "`--isolation hyperv`");
-        assert_eq!(named(json!({ "PidMode": "shared" })), "`--pid shared`");
-        assert_eq!(named(json!({ "UTSMode": "container:a" })), "`--uts container:a`");
-        let endpoints = json!({ "EndpointsConfig": { "net": { "Links": ["a:b"] } } });
-        assert_eq!(option(json!({ "NetworkingConfig": endpoints })).unwrap(), "`--link`");
     }
 
     #[test]
     fn options_of_mounts_are_honoured_or_named() {
         let mount = |field: &str, options: Value| {
             let mount = json!({ "Type": "volume", "Source": "data", "Target": "/d", field: options });
-            option(json!({ "HostConfig": { "Mounts": [mount] } }))
+            refusal(json!({ "HostConfig": { "Mounts": [mount] } }))
         };
         let driver = |driver: Value| mount("VolumeOptions", json!({ "DriverConfig": driver }));
         assert_eq!(driver(json!({ "Name": "local", "Options": null })), None);
         assert_eq!(driver(Value::Null), None);
-        assert_eq!(driver(json!({ "Name": "nfs" })).unwrap(), "`--mount type=…,volume-driver=nfs`");
+        assert!(driver(json!({ "Name": "nfs" })).unwrap().contains("`volume-driver=nfs`"));
         let nfs = json!({ "Options": { "type": "nfs" } });
-        assert_eq!(driver(nfs).unwrap(), "`--mount type=…,volume-opt=type=nfs`");
+        assert!(driver(nfs).unwrap().contains("`volume-opt=type=nfs`"));
         assert_eq!(mount("BindOptions", json!({ "ReadOnlyForceRecursive": false })), None);
-        let forced = mount("BindOptions", json!({ "ReadOnlyForceRecursive": true }));
-        assert_eq!(forced.unwrap(), "`--mount type=…,bind-recursive=readonly`");
+        let shared = mount("BindOptions", json!({ "Propagation": "rshared" }));
+        assert!(shared.unwrap().contains("`bind-propagation=rshared`"));
     }
 
     #[test]

@@ -3,12 +3,39 @@
 use std::sync::Arc;
 
 use engine_kernel::cgroup;
-use engine_model::wire::RestartPolicy;
+use engine_model::wire::{RestartPolicy, noting_unknown, unknown_warning};
 use libcontainer::oci_spec::runtime::LinuxResources;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use super::unsupported::says_something;
 use super::{Container, ContainerError, Containers};
 use crate::{limits, understand};
+
+/// What can be wished of a new container only.
+const OF_A_NEW_ONE: [&str; 21] = [
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "CgroupParent",
+    "CpuCount",
+    "CpuPercent",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "IOMaximumBandwidth",
+    "IOMaximumIOps",
+    "Init",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "Ulimits",
+];
 
 /// The body of `POST /containers/{id}/update`; zero and absent mean unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,6 +53,26 @@ pub struct UpdateRequest {
     pub pids_limit: Option<i64>,
     pub blkio_weight: Option<u16>,
     pub restart_policy: Option<RestartPolicy>,
+    /// Fields that this engine does not know.
+    #[serde(skip)]
+    pub unknown: Vec<String>,
+}
+
+impl UpdateRequest {
+    /// Reads a body; refuses what cannot be changed, by name.
+    pub fn read(body: &[u8]) -> Result<Self, ContainerError> {
+        let invalid = |error: serde_json::Error| ContainerError::Invalid(format!("invalid JSON: {error}"));
+        let mut fields: Map<String, Value> = serde_json::from_slice(body).map_err(invalid)?;
+        for field in OF_A_NEW_ONE {
+            let wish = fields.remove(field).unwrap_or_default();
+            if says_something(&wish) && wish != -1 {
+                return Err(ContainerError::Unsupported(format!("A change of `{field}`")));
+            }
+        }
+        let mut unknown = Vec::new();
+        let request: Self = noting_unknown(Value::Object(fields), "", &mut unknown).map_err(invalid)?;
+        Ok(Self { unknown, ..request })
+    }
 }
 
 impl Containers {
@@ -33,7 +80,8 @@ impl Containers {
         &self,
         container: &Arc<Container>,
         request: UpdateRequest,
-    ) -> Result<(), ContainerError> {
+    ) -> Result<Vec<String>, ContainerError> {
+        let warnings = request.unknown.iter().map(|field| unknown_warning(field)).collect();
         let _operation = container.operation.lock().await;
         let mut host = container.identity().host.clone();
         let numbers = [
@@ -86,6 +134,6 @@ impl Containers {
         }
         container.change_identity(|identity| identity.host = host)?;
         container.publish(&self.0.events, "update", &[]);
-        Ok(())
+        Ok(warnings)
     }
 }

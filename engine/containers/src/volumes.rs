@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::list::size_of;
 use super::mounts::volume_directory;
 use super::record::MountKind;
+use super::unsupported::says_something;
 use super::{ContainerError, Containers, names};
 
 const RECORD: &str = "volume.json";
@@ -39,6 +40,8 @@ pub struct VolumeRequest {
     pub driver: Option<String>,
     pub driver_opts: Option<BTreeMap<String, String>>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// Of a swarm's volumes.
+    pub cluster_volume_spec: Option<Value>,
 }
 
 impl Volume {
@@ -56,8 +59,13 @@ impl Containers {
             return Err(ContainerError::NotFound(message));
         }
         if request.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
-            let message = "options of volumes are not supported by this engine yet";
+            let message = "`DriverOpts`: options of volumes are not supported by this engine yet";
             return Err(ContainerError::Invalid(message.to_owned()));
+        }
+        if request.cluster_volume_spec.as_ref().is_some_and(says_something) {
+            return Err(ContainerError::Unsupported(
+                "`ClusterVolumeSpec`, for volumes of a swarm,".to_owned(),
+            ));
         }
         let mut labels = request.labels.unwrap_or_default();
         let name = match request.name.filter(|name| !name.is_empty()) {

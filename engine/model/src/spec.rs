@@ -20,6 +20,8 @@ pub struct ContainerSpec {
     pub restart: Restart,
     /// It goes when it ends.
     pub auto_remove: bool,
+    /// For the runtime and its hooks.
+    pub annotations: BTreeMap<String, String>,
     /// SIGTERM when absent.
     pub stop_signal: Option<i32>,
     /// Seconds to wait after it; negative for ever.
@@ -149,6 +151,8 @@ pub struct ConfinementSpec {
     /// `c 1:3 rwm`.
     pub device_rules: Vec<String>,
     pub sysctls: BTreeMap<String, String>,
+    /// It may change its own cgroups, where there is one hierarchy for all controllers.
+    pub writable_cgroups: bool,
     /// Bytes of `/dev/shm`.
     pub shared_memory: u64,
 }

@@ -42,7 +42,7 @@ use running::{Running, Waiting};
 use state::State;
 
 pub use error::NetworkError;
-pub use networks::NewNetwork;
+pub use networks::{NewNetwork, OPTIONS};
 pub use state::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
 
 /// The default network and its bridge.

@@ -20,6 +20,14 @@ const LONGEST_NAME: usize = 255;
 /// Names of interfaces are cut there by the kernel.
 const LONGEST_INTERFACE: usize = 15;
 
+/// The options of a network that are followed.
+pub const OPTIONS: [&str; 4] = [
+    "com.docker.network.bridge.name",
+    "com.docker.network.driver.mtu",
+    "com.docker.network.bridge.enable_ip_masquerade",
+    "com.docker.network.bridge.enable_icc",
+];
+
 /// A network that is wished for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewNetwork {

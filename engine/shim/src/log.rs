@@ -1,5 +1,6 @@
 //! The `json-file` log: one JSON object a line, rotated by size.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -21,6 +22,9 @@ pub struct LogLine<'a> {
     pub log: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
     pub stream: std::borrow::Cow<'a, str>,
+    /// What the log's options want said of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attrs: Option<std::borrow::Cow<'a, BTreeMap<String, String>>>,
     pub time: Timestamp,
 }
 
@@ -90,7 +94,13 @@ impl LogFile {
 
     fn finish_line(&mut self, stream: Stream, time: Timestamp) -> io::Result<()> {
         let mut line = std::mem::take(&mut self.unfinished[stream as usize - 1]);
-        let entry = LogLine { log: String::from_utf8_lossy(&line), stream: stream.name().into(), time };
+        let attributes = &self.config.attributes;
+        let entry = LogLine {
+            log: String::from_utf8_lossy(&line),
+            stream: stream.name().into(),
+            attrs: (!attributes.is_empty()).then_some(std::borrow::Cow::Borrowed(attributes)),
+            time,
+        };
         serde_json::to_writer(&mut self.batch, &entry)?;
         self.batch.push(b'\n');
         line.clear();
@@ -151,7 +161,7 @@ mod tests {
     use super::*;
 
     fn config(folder: &Path, max_size: Option<u64>, max_files: u32) -> LogConfig {
-        LogConfig { path: folder.join("x.log"), max_size, max_files }
+        LogConfig { path: folder.join("x.log"), max_size, max_files, attributes: BTreeMap::new() }
     }
 
     fn texts(path: &Path) -> Vec<String> {

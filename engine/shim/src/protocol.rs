@@ -1,5 +1,6 @@
 //! What the daemon and a supervising process say to each other: one JSON object a line, over a unix socket.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_kernel::overlay::Overlay;
@@ -96,6 +97,9 @@ pub struct LogConfig {
     pub path: PathBuf,
     pub max_size: Option<u64>,
     pub max_files: u32,
+    /// What each line says of the container.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

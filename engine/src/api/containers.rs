@@ -14,7 +14,7 @@ use engine_containers::list::ListRequest;
 use engine_containers::record::Status;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::task::vital;
-use engine_model::wire::CreateRequest;
+use engine_model::wire::{CreateRequest, noting_unknown, unknown_warning};
 use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -91,8 +91,23 @@ impl Options {
 
 type QueryMap = Query<HashMap<String, String>>;
 
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+/// What the body says, whatever the client calls its type. The answers have no place for a warning, so fields that are not
+/// known are told to the log.
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+    let (body, unknown) = read(bytes)?;
+    for field in unknown {
+        tracing::warn!("{}", unknown_warning(&field));
+    }
+    Ok(body)
+}
+
+/// A body, and the fields in it that are not known.
+pub(super) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<(T, Vec<String>), ApiError> {
+    let invalid = |error| ApiError::bad_request(format!("invalid JSON: {error}"));
+    let mut unknown = Vec::new();
+    let fields = serde_json::from_slice(bytes).map_err(invalid)?;
+    let body = noting_unknown(fields, "", &mut unknown).map_err(invalid)?;
+    Ok((body, unknown))
 }
 
 fn find(app: &App, id: &str) -> Result<Arc<Container>, ApiError> {
@@ -120,7 +135,8 @@ async fn create(
     Query(query): QueryMap,
     bytes: Bytes,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut request: CreateRequest = body(&bytes)?;
+    let mut request = CreateRequest::read(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     let options = Options(query);
     request.platform = options.text("platform").map(str::to_owned);
     let created = app.containers.create(options.text("name").map(str::to_owned), request).await?;
@@ -203,9 +219,8 @@ async fn update(
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let request: UpdateRequest = body(&bytes)?;
-    app.containers.update(&find(&app, &id)?, request).await?;
-    Ok(Json(json!({ "Warnings": null })))
+    let warnings = app.containers.update(&find(&app, &id)?, UpdateRequest::read(&bytes)?).await?;
+    Ok(Json(json!({ "Warnings": Some(warnings).filter(|warnings| !warnings.is_empty()) })))
 }
 
 async fn remove(

@@ -140,7 +140,17 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
 
 fn warnings(app: &App) -> Vec<String> {
     let unread = app.quarantine.report().into_iter().map(|line| format!("WARNING: {line}"));
-    open_ports(&app.config).into_iter().chain(unread).collect()
+    open_ports(&app.config).into_iter().chain(unread).chain(unconfined()).collect()
+}
+
+/// What confines programs on this host, but not containers.
+fn unconfined() -> Option<String> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    (enabled.trim() == "Y").then(|| {
+        "WARNING: This host has AppArmor; containers run without a profile of it, confined by capabilities, seccomp and \
+         namespaces"
+            .to_owned()
+    })
 }
 
 fn open_ports(config: &Config) -> Vec<String> {

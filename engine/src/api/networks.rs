@@ -9,12 +9,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine_model::Patterns;
+use engine_model::wire::unknown_warning;
 use engine_network::{Attachment, NetworkRecord, NewNetwork};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
+use super::containers::{body, read};
 use super::filters::Filters;
 use crate::app::{App, publish_network as publish};
 
@@ -33,11 +34,6 @@ pub fn routes() -> Router<App> {
 #[derive(Deserialize)]
 struct FilterQuery {
     filters: Option<String>,
-}
-
-/// What the body says, whatever the client calls its type.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
 }
 
 /// A network as every answer shows it; containers are shown by `inspect` only.
@@ -160,6 +156,10 @@ struct CreateBody {
     ingress: bool,
     #[serde(default)]
     config_only: bool,
+    config_from: Option<ConfigFrom>,
+    /// Names have always been unique here.
+    #[serde(rename = "CheckDuplicate")]
+    _check_duplicate: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     enable_ipv6: Option<bool>,
     #[serde(rename = "EnableIPv4")]
@@ -171,9 +171,16 @@ struct CreateBody {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigFrom {
+    network: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Ipam {
     driver: Option<String>,
+    options: Option<BTreeMap<String, String>>,
     config: Option<Vec<IpamPool>>,
 }
 
@@ -192,20 +199,35 @@ impl CreateBody {
     fn into_wish(self) -> Result<NewNetwork, ApiError> {
         let ipam = self.ipam.unwrap_or_default();
         let mut pools = ipam.config.unwrap_or_default();
+        let options = self.options.unwrap_or_default();
+        if let Some(unknown) = options.keys().find(|name| !engine_network::OPTIONS.contains(&name.as_str())) {
+            return Err(ApiError::not_implemented(&format!(
+                "`Options`: the option `{unknown:.100}` of a network"
+            )));
+        }
+        let is_said = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let unsupported = [
-            (self.scope.is_some_and(|scope| scope == "swarm"), "A network of scope `swarm`"),
+            (
+                self.scope.is_some_and(|scope| !matches!(scope.as_str(), "" | "local")),
+                "`Scope`: a network of another scope than `local`",
+            ),
             (self.driver.as_deref() == Some("overlay"), "The network driver `overlay`"),
             (
                 matches!(self.driver.as_deref(), Some("macvlan" | "ipvlan")),
                 "The network drivers `macvlan` and `ipvlan`",
             ),
-            (self.ingress, "An ingress network"),
-            (self.config_only, "A network that is configuration only"),
-            (self.enable_ipv6 == Some(true), "IPv6 on networks"),
-            (self.enable_ipv4 == Some(false), "A network without IPv4"),
+            (self.ingress, "`Ingress`, for networks of a swarm,"),
+            (self.config_only, "`ConfigOnly`, a network that is configuration only,"),
+            (
+                self.config_from.is_some_and(|from| is_said(&from.network)),
+                "`ConfigFrom.Network`, a network that takes its configuration from another,",
+            ),
+            (ipam.options.is_some_and(|options| !options.is_empty()), "`IPAM.Options`"),
+            (self.enable_ipv6 == Some(true), "`EnableIPv6`: IPv6 on networks"),
+            (self.enable_ipv4 == Some(false), "`EnableIPv4`: a network without IPv4"),
             (
                 ipam.driver.is_some_and(|driver| !matches!(driver.as_str(), "" | "default")),
-                "Another IPAM driver",
+                "`IPAM.Driver`: another driver than `default`",
             ),
             (pools.len() > 1, "More than one subnet on a network"),
         ];
@@ -220,7 +242,7 @@ impl CreateBody {
             internal: self.internal,
             attachable: self.attachable,
             labels: self.labels.unwrap_or_default(),
-            options: self.options.unwrap_or_default(),
+            options,
             subnet: given(pool.subnet),
             range: given(pool.ip_range),
             gateway: given(pool.gateway),
@@ -230,10 +252,12 @@ impl CreateBody {
 }
 
 async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    let wish = body::<CreateBody>(&bytes)?.into_wish()?;
-    let network = app.network.create(wish).await?;
+    let (wish, unknown) = read::<CreateBody>(&bytes)?;
+    let network = app.network.create(wish.into_wish()?).await?;
     publish(&app, "create", &network, &[]);
-    Ok((StatusCode::CREATED, Json(json!({ "Id": network.id, "Warning": "" }))).into_response())
+    let warnings: Vec<String> = unknown.iter().map(|field| unknown_warning(field)).collect();
+    let warning = warnings.join("; ");
+    Ok((StatusCode::CREATED, Json(json!({ "Id": network.id, "Warning": warning }))).into_response())
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {

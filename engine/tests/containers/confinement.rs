@@ -207,15 +207,15 @@ fn options_that_are_not_there_yet_are_refused() {
         let tail = ["-v", "made:/made", "busybox", "true"];
         let output = engine.docker(["run", "--name", "refused"].into_iter().chain(options).chain(tail));
         assert_eq!(output.code, Some(125), "{output:?}");
-        let message = format!("`{named}` is not supported by this engine yet");
-        assert!(output.stderr.contains(&message), "{output:?}");
+        let (option, unsupported) = (format!("`{named}`"), "is not supported by this engine yet");
+        assert!(output.stderr.contains(&option) && output.stderr.contains(unsupported), "{output:?}");
         assert_eq!(engine.docker(["ps", "-aq"]).ok(), "");
         assert_eq!(engine.docker(["volume", "ls", "-q"]).ok(), "");
     }
     let body = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": { "Isolation": "hyperv" } });
     let answer = engine.http("POST", "/containers/create", body.to_string().as_bytes());
     assert_eq!(answer.status, 501);
-    let message = "`--isolation hyperv` is not supported by this engine yet";
+    let message = "`HostConfig.Isolation`: `--isolation hyperv` is not supported by this engine yet";
     assert_eq!(answer.json(), json!({ "message": message }));
     // What says the same as the default goes through, and an image may have a check that nobody runs.
     let own = engine.docker(["version", "-f", "{{.Server.Arch}}"]).ok();

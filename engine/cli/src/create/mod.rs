@@ -190,7 +190,7 @@ fn health(options: &Options) -> Outcome<Option<Value>> {
 }
 
 /// The networks: the mode is the first one, which also takes the addresses.
-fn networks(options: &Options) -> (String, Map<String, Value>) {
+fn networks(options: &Options) -> Outcome<(String, Map<String, Value>)> {
     let mut endpoints = Map::new();
     let mut mode = "default".to_owned();
     for (index, text) in options.network.iter().enumerate() {
@@ -199,8 +199,13 @@ fn networks(options: &Options) -> (String, Map<String, Value>) {
         if text.contains('=') {
             let mut addresses = Map::new();
             let mut aliases: Vec<&str> = Vec::new();
-            for (key, value) in text.split(',').filter_map(|field| field.split_once('=')) {
-                match key {
+            let mut driver_options = Map::new();
+            let mut link_local: Vec<&str> = Vec::new();
+            for field in text.split(',') {
+                let bad = |message: String| invalid(text, "--network", message);
+                let (key, value) =
+                    field.split_once('=').ok_or_else(|| bad(format!("invalid field {field}")))?;
+                match key.to_lowercase().as_str() {
                     "name" => name = value,
                     "alias" => aliases.push(value),
                     "ip" => {
@@ -212,8 +217,27 @@ fn networks(options: &Options) -> (String, Map<String, Value>) {
                     "mac-address" => {
                         endpoint.insert("MacAddress".to_owned(), Value::from(value));
                     }
-                    _ => {}
+                    "link-local-ip" => link_local.push(value),
+                    "driver-opt" => {
+                        let (name, value) = value.split_once('=').ok_or_else(|| {
+                            bad("invalid key value pair format in driver options".to_owned())
+                        })?;
+                        driver_options.insert(name.to_owned(), Value::from(value));
+                    }
+                    "gw-priority" => {
+                        let priority: i64 = value
+                            .parse()
+                            .map_err(|_| bad(format!("invalid gw-priority: {value:?} is no number")))?;
+                        endpoint.insert("GwPriority".to_owned(), Value::from(priority));
+                    }
+                    _ => return Err(bad(format!("invalid field key {key}"))),
                 }
+            }
+            if !link_local.is_empty() {
+                addresses.insert("LinkLocalIPs".to_owned(), json!(link_local));
+            }
+            if !driver_options.is_empty() {
+                endpoint.insert("DriverOpts".to_owned(), Value::Object(driver_options));
             }
             if !aliases.is_empty() {
                 endpoint.insert("Aliases".to_owned(), json!(aliases));
@@ -246,7 +270,7 @@ fn networks(options: &Options) -> (String, Map<String, Value>) {
             endpoint["Aliases"] = json!(options.network_alias);
         }
     }
-    (mode, endpoints)
+    Ok((mode, endpoints))
 }
 
 /// Capabilities in the form of the kernel's names, sorted; `ALL` stands for all others.
@@ -286,7 +310,7 @@ pub(crate) fn request(options: &Options, attached: Attached) -> Outcome<Value> {
             "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
         )));
     }
-    let (network_mode, endpoints) = networks(options);
+    let (network_mode, endpoints) = networks(options)?;
     let added = capabilities(&options.cap_add);
     let mut dropped = capabilities(&options.cap_drop);
     dropped.retain(|name| !added.contains(name));

@@ -117,6 +117,17 @@ fn mount(text: &str) -> Result<Value, String> {
             "bind-create-src" => {
                 bind.insert("CreateMountpoint".to_owned(), Value::Bool(flag(&key, value)?));
             }
+            "bind-recursive" => match needed()? {
+                "enabled" => {}
+                "disabled" => drop(bind.insert("NonRecursive".to_owned(), Value::Bool(true))),
+                "writable" => drop(bind.insert("ReadOnlyNonRecursive".to_owned(), Value::Bool(true))),
+                "readonly" => drop(bind.insert("ReadOnlyForceRecursive".to_owned(), Value::Bool(true))),
+                other => {
+                    return Err(format!(
+                        "invalid value for {key}: {other} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+                    ));
+                }
+            },
             "type" => kind = needed()?.to_lowercase(),
             "source" | "src" => source = absolute(needed()?)?,
             "target" | "dst" | "destination" => needed()?.clone_into(&mut target),
@@ -221,6 +232,10 @@ mod tests {
             (
                 "src=data,target=/d,volume-opt=o=1,volume-driver=local",
                 r#"{"Type":"volume","Source":"data","Target":"/d","VolumeOptions":{"DriverConfig":{"Name":"local","Options":{"o":"1"}}}}"#,
+            ),
+            (
+                "type=bind,src=/a,dst=/b,ro,bind-recursive=writable",
+                r#"{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"ReadOnlyNonRecursive":true}}"#,
             ),
             (
                 "type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1777",

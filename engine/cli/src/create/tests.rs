@@ -116,6 +116,28 @@ fn networks_and_names() {
 }
 
 #[test]
+fn every_key_of_a_network_is_sent_or_refused() {
+    let network =
+        "name=front,driver-opt=a=b,gw-priority=7,link-local-ip=169.254.1.1,mac-address=02:00:00:00:00:01";
+    let body = made(&Options { network: strings(&[network]), ..options() });
+    assert_eq!(
+        body["NetworkingConfig"]["EndpointsConfig"]["front"],
+        json!({"MacAddress": "02:00:00:00:00:01", "GwPriority": 7, "DriverOpts": {"a": "b"},
+            "IPAMConfig": {"LinkLocalIPs": ["169.254.1.1"]}})
+    );
+    for (network, message) in [
+        ("name=front,colour=red", "invalid field key colour"),
+        ("name=front,colour", "invalid field colour"),
+        ("name=front,gw-priority=high", "invalid gw-priority"),
+    ] {
+        let options = Options { network: strings(&[network]), ..options() };
+        let attached = Attached::new(&options, true).unwrap();
+        let error = request(&options, attached).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn health_checks() {
     let body = made(&Options {
         health_cmd: Some("true".to_owned()),

@@ -22,19 +22,64 @@ fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String
     }))
 }
 
+/// Rows and columns; an empty list says nothing, as `null` does.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u32; 2], D::Error> {
+    let list: Vec<u32> = Option::deserialize(deserializer)?.unwrap_or_default();
+    match list[..] {
+        [] => Ok([0, 0]),
+        [rows, columns] => Ok([rows, columns]),
+        _ => Err(serde::de::Error::custom("a size of a console is rows and columns")),
+    }
+}
+
 /// The body of `POST /containers/create`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default)]
 pub struct CreateRequest {
-    #[serde(flatten)]
     pub config: Config,
-    #[serde(deserialize_with = "null_is_default")]
     pub host_config: HostConfig,
-    #[serde(deserialize_with = "null_is_default")]
     pub networking_config: NetworkingConfig,
     /// Comes in the query, not in the body.
-    #[serde(skip)]
     pub platform: Option<String>,
+    /// Fields that this engine does not know, by their paths.
+    pub unknown: Vec<String>,
+}
+
+/// How a container was on a network when somebody asked: whoever makes another one like it may send this again.
+const REPEATED: [&str; 9] = [
+    "NetworkID",
+    "EndpointID",
+    "Gateway",
+    "IPAddress",
+    "IPPrefixLen",
+    "IPv6Gateway",
+    "GlobalIPv6Address",
+    "GlobalIPv6PrefixLen",
+    "DNSNames",
+];
+
+impl CreateRequest {
+    /// Reads a body. Its own fields lie beside those of the part that goes with the image.
+    pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut fields: Map<String, Value> = serde_json::from_slice(body)?;
+        let mut part = |name: &str| fields.remove(name).unwrap_or(Value::Null);
+        let (host, networking) = (part("HostConfig"), part("NetworkingConfig"));
+        let mut unknown = Vec::new();
+        let config = super::noting_unknown(Value::Object(fields), "", &mut unknown)?;
+        let host_config: Option<_> = super::noting_unknown(host, "HostConfig.", &mut unknown)?;
+        let networking_config: Option<_> =
+            super::noting_unknown(networking, "NetworkingConfig.", &mut unknown)?;
+        unknown.retain(|field| {
+            let name = field.rsplit('.').next().unwrap_or_default();
+            !(field.starts_with("NetworkingConfig.") && REPEATED.contains(&name))
+        });
+        Ok(Self {
+            config,
+            host_config: host_config.unwrap_or_default(),
+            networking_config: networking_config.unwrap_or_default(),
+            platform: None,
+            unknown,
+        })
+    }
 }
 
 /// The part that goes with the image.
@@ -68,6 +113,9 @@ pub struct Config {
     pub cmd: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Value>,
+    /// Of containers of Windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args_escaped: Option<bool>,
     #[serde(deserialize_with = "null_is_default")]
     pub image: String,
     pub volumes: Option<BTreeMap<String, Value>>,
@@ -90,7 +138,7 @@ pub struct Config {
     pub shell: Option<Vec<String>>,
 }
 
-/// The part that goes with the host. Fields that this engine does not know are kept and shown again.
+/// The part that goes with the host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
@@ -111,7 +159,7 @@ pub struct HostConfig {
     #[serde(deserialize_with = "null_is_default")]
     pub volume_driver: String,
     pub volumes_from: Option<Vec<String>>,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "size")]
     pub console_size: [u32; 2],
     pub cap_add: Option<Vec<String>>,
     pub cap_drop: Option<Vec<String>>,
@@ -190,8 +238,42 @@ pub struct HostConfig {
     pub mounts: Option<Vec<Mount>>,
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_opt: Option<BTreeMap<String, String>>,
+    pub blkio_weight_device: Option<Vec<Value>>,
+    pub blkio_device_read_bps: Option<Vec<Value>>,
+    pub blkio_device_write_bps: Option<Vec<Value>>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub blkio_device_read_iops: Option<Vec<Value>>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub blkio_device_write_iops: Option<Vec<Value>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_realtime_period: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_realtime_runtime: i64,
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_zero")]
+    pub kernel_memory: i64,
+    #[serde(
+        rename = "KernelMemoryTCP",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_zero"
+    )]
+    pub kernel_memory_tcp: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_count: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub cpu_percent: i64,
+    #[serde(rename = "IOMaximumIOps", deserialize_with = "null_is_default")]
+    pub io_maximum_iops: i64,
+    #[serde(rename = "IOMaximumBandwidth", deserialize_with = "null_is_default")]
+    pub io_maximum_bandwidth: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &i64) -> bool {
+    *value == 0
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -261,12 +343,17 @@ pub struct Mount {
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_options: Option<Value>,
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub consistency: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "the shape is the API's")]
 pub struct BindOptions {
     #[serde(deserialize_with = "null_is_default")]
     pub propagation: String,
@@ -274,8 +361,10 @@ pub struct BindOptions {
     pub non_recursive: bool,
     #[serde(deserialize_with = "null_is_default")]
     pub create_mountpoint: bool,
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_non_recursive: bool,
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_force_recursive: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -290,8 +379,6 @@ pub struct VolumeOptions {
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver_config: Option<DriverConfig>,
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
 }
 
 /// Who makes a volume for a mount, and how.
@@ -314,8 +401,6 @@ pub struct TmpfsOptions {
     /// `[["noexec"], ["uid", "5"]]`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<Vec<Vec<String>>>,
-    #[serde(flatten)]
-    pub others: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -336,6 +421,8 @@ pub struct EndpointConfig {
     pub mac_address: String,
     pub aliases: Option<Vec<String>>,
     pub driver_opts: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub gw_priority: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -353,4 +440,6 @@ pub struct IpamConfig {
         skip_serializing_if = "String::is_empty"
     )]
     pub ipv6_address: String,
+    #[serde(rename = "LinkLocalIPs", skip_serializing_if = "Option::is_none")]
+    pub link_local_ips: Option<Vec<String>>,
 }

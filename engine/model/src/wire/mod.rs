@@ -4,12 +4,14 @@ mod container;
 mod image;
 
 pub use container::{
-    BindOptions, Config, CreateRequest, DeviceMapping, EndpointConfig, HostConfig, IpamConfig, LogConfig,
-    Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions, Ulimit, VolumeOptions,
+    BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig, IpamConfig,
+    LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions, Ulimit, VolumeOptions,
 };
 pub use image::{HistoryEntry, ImageConfig};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// Go's programs write `null` for lists and maps that are not set.
 pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -18,4 +20,25 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a part of a body and notes the fields that its type does not have: newer clients send more than an older engine
+/// knows, which is no reason to refuse them, but one to say so.
+pub fn noting_unknown<T: DeserializeOwned>(
+    part: Value,
+    prefix: &str,
+    unknown: &mut Vec<String>,
+) -> Result<T, serde_json::Error> {
+    // Where the API has lists and options, paths have `?`, which says nothing to whoever wrote the field.
+    let note = |path: serde_ignored::Path<'_>| {
+        let path = path.to_string();
+        let parts: Vec<&str> = path.split('.').filter(|part| *part != "?").collect();
+        unknown.push(format!("{prefix}{}", parts.join(".")));
+    };
+    serde_ignored::deserialize(part, note)
+}
+
+/// What a client is told of fields that are not known here.
+pub fn unknown_warning(field: &str) -> String {
+    format!("This engine does not know the field `{field}` and has passed it over")
 }

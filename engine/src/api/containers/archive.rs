@@ -96,6 +96,10 @@ async fn put_archive(
 ) -> Result<StatusCode, ApiError> {
     let container = find(&app, &id)?;
     let options = Options(query);
+    if options.is("copyUIDGID") && !container.identity().config.user.is_empty() {
+        // Whoever it is, it is not the owner that the archive names.
+        return Err(ApiError::not_implemented("`copyUIDGID` with a container of another user than root"));
+    }
     let path = path(&options)?;
     let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
     let archive = SyncIoBridge::new(Box::pin(reader));

@@ -36,6 +36,9 @@ pub(super) fn routes() -> Router<App> {
 #[serde(rename_all = "PascalCase", default)]
 struct StartRequest {
     detach: bool,
+    /// It was decided when the exec was made.
+    #[serde(rename = "Tty")]
+    _tty: Option<bool>,
     console_size: Option<[u32; 2]>,
 }
 

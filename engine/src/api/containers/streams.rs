@@ -158,6 +158,7 @@ pub(super) async fn logs(
         since: time("since")?,
         until: time("until")?,
         timestamps: options.is("timestamps"),
+        details: options.is("details"),
         tail,
     };
     if !request.stdout && !request.stderr {

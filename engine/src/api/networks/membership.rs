@@ -100,6 +100,7 @@ pub(super) async fn connect(
 ) -> Result<StatusCode, ApiError> {
     let ConnectBody { container, endpoint_config } = body(&bytes)?;
     let wish = endpoint_config.unwrap_or_default();
+    engine_containers::refuse_endpoint(&wish, "EndpointConfig.")?;
     let network = app.network.find(&id).await?;
     let container = app.containers.find(&container)?;
     let _operation = container.operation.lock().await;
