@@ -153,7 +153,7 @@ impl Containers {
             let unpacked = unpack(root, &path, &mut *archive, keep_kinds);
             // A client that cannot send all it has does not listen to the answer.
             let _ = io::copy(archive, &mut io::sink());
-            unpacked.map_err(|source| ContainerError::Write { path: path.clone(), source })
+            unpacked.map_err(|source| ContainerError::Unpack { path: path.clone(), source })
         };
         if container.status().is_alive() {
             let root = super::inspect::visible_root(container.state().pid);
@@ -254,8 +254,9 @@ fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
     if !metadata.is_dir() {
         return Ok(());
     }
-    root.create_directories(destination)?;
-    let target = root.get(destination, OFlags::PATH | OFlags::DIRECTORY)?;
+    let end = root.end_of_links(destination)?;
+    root.create_directories(&end)?;
+    let target = root.get(&end, OFlags::PATH | OFlags::DIRECTORY)?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = rustix::mount::open_tree(CWD, source, flags)?;

@@ -50,6 +50,8 @@ pub enum ContainerError {
     CreateSource { path: PathBuf, source: io::Error },
     #[error("Could not write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("Could not unpack the archive in `{}`", path.display())]
+    Unpack { path: PathBuf, source: io::Error },
     #[error("Could not read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -80,6 +82,7 @@ impl ContainerError {
             Self::Unsupported(_) => Kind::Unsupported,
             Self::NotModified => Kind::NotModified,
             Self::Outside(failure) => failure.kind,
+            Self::Unpack { source, .. } => Kind::of_archive(source),
             _ => Kind::Internal,
         }
     }

@@ -162,6 +162,23 @@ impl Containers {
         pruned
     }
 
+    /// Lets the networks of a container know its name, if they know another one.
+    pub(super) async fn tell_name(&self, container: &Arc<Container>) {
+        let name = container.identity().name.clone();
+        if container.state().endpoints.iter().all(|endpoint| endpoint.container_name == name) {
+            return;
+        }
+        container.change_state(|state| {
+            for endpoint in &mut state.endpoints {
+                name.clone_into(&mut endpoint.container_name);
+            }
+        });
+        if let Err(error) = self.0.network.rename(&container.id, &name).await {
+            let error = engine_model::chain(&error);
+            tracing::error!(container = container.id, error, "Its neighbours do not know its name");
+        }
+    }
+
     /// Gives a container another name.
     pub async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), ContainerError> {
         let _operation = container.operation.lock().await;
@@ -188,15 +205,7 @@ impl Containers {
         let unused = if changed.is_ok() { old.as_str() } else { name };
         self.index().names.remove(unused);
         changed?;
-        container.change_state(|state| {
-            for endpoint in &mut state.endpoints {
-                name.clone_into(&mut endpoint.container_name);
-            }
-        });
-        if let Err(error) = self.0.network.rename(&container.id, name).await {
-            let error = engine_model::chain(&error);
-            tracing::error!(container = container.id, error, "Its neighbours do not know its new name");
-        }
+        self.tell_name(container).await;
         container.publish(&self.0.events, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
     }

@@ -61,6 +61,7 @@ impl Containers {
             tracing::error!("Could not restore the networks: {}", engine_model::chain(&error));
         }
         for (container, connection) in running {
+            self.tell_name(&container).await;
             tracing::info!(container = container.id, "Found a running container");
             self.watch(&container, connection);
         }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use engine_kernel::confine::Root;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use engine_kernel::confine::{Root, opened, set_attributes};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use tokio::sync::mpsc;
 
 use super::archive::{base_name, locate};
@@ -92,25 +92,27 @@ fn pack_one(
     if limits.depth > DEEPEST {
         return Err(io::Error::other("the directories are too deep"));
     }
-    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    // What is described and what is read is one and the same, whatever comes by its name meanwhile.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&found)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             let mut folder = shown.as_os_str().to_owned();
             folder.push("/");
             archive.append_data(&mut header(&stat, tar::EntryType::Directory), folder, io::empty())?;
             if limits.device.is_none_or(|device| device == stat.st_dev) {
-                pack_level(parent, name, shown, archive, limits)?;
+                pack_level(found.as_fd(), Path::new("."), shown, archive, limits)?;
             }
             Ok(())
         }
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
+            let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
             let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
             archive.append_link(&mut header(&stat, tar::EntryType::Symlink), shown, target)
         }
         FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
+            let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
             let size = file.metadata()?.len();
             let mut header = header(&stat, tar::EntryType::Regular);
             header.set_size(size);
@@ -159,16 +161,18 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
             let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             rustix::fs::unlinkat(&parent, name, flags)?;
         }
-        match kind {
+        let file = match kind {
             tar::EntryType::Directory => {
                 if !is_directory {
                     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
                 }
                 directories.push((target.clone(), header.clone()));
+                opened(&parent, name, FileType::Directory)?
             }
             tar::EntryType::Symlink => {
                 let link = entry.link_name()?.ok_or(io::ErrorKind::InvalidData)?;
                 rustix::fs::symlinkat(link.as_ref(), &parent, name)?;
+                opened(&parent, name, FileType::Symlink)?
             }
             tar::EntryType::Link => {
                 let link = entry.link_name()?.ok_or(io::ErrorKind::InvalidData)?;
@@ -184,32 +188,31 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
                 let mut file =
                     File::from(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))?);
                 io::copy(&mut entry, &mut file)?;
+                file.into()
             }
             _ => continue,
-        }
+        };
         let number =
             |value: io::Result<u64>| value.ok().and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
-        let (owner, group) = (Uid::from_raw(number(header.uid())), Gid::from_raw(number(header.gid())));
-        rustix::fs::chownat(&parent, name, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
-        if kind != tar::EntryType::Symlink {
-            let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-            rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
-        }
-        set_time(&parent, name, &header)?;
+        let owner = (Uid::from_raw(number(header.uid())), Gid::from_raw(number(header.gid())));
+        let mode = match kind {
+            tar::EntryType::Symlink => None,
+            _ => Some(Mode::from_raw_mode(header.mode()? & 0o7777)),
+        };
+        set_attributes(&file, owner, mode, &times(&header))?;
     }
     // What was unpacked into them has changed their times.
     for (target, header) in directories.into_iter().rev() {
         let (parent, name) = root.parent(&target)?;
-        set_time(&parent, name, &header)?;
+        rustix::fs::utimensat(&parent, name, &times(&header), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }
 
-fn set_time(parent: &OwnedFd, name: &std::ffi::OsStr, header: &tar::Header) -> io::Result<()> {
+fn times(header: &tar::Header) -> Timestamps {
     let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
-    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-    Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Writes to where an answer's body is read from.
@@ -251,7 +254,7 @@ impl Write for Channel {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 
@@ -280,6 +283,56 @@ mod tests {
         let _ = unpack(&root, Path::new("/in"), archive.as_slice(), false);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert!(root_path.join("in/outside/climbed").exists());
+    }
+
+    #[test]
+    fn a_link_put_in_the_way_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root_path = folder.path().join("root");
+        fs::create_dir(&root_path).unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "host").unwrap();
+        let before = || {
+            let found = fs::metadata(&victim).unwrap();
+            (found.mode(), found.uid(), found.mtime())
+        };
+        let untouched = before();
+        let mut builder = tar::Builder::new(Vec::new());
+        for number in 0..100 {
+            let mut header = tar::Header::new_gnu();
+            let is_file = number % 2 == 0;
+            header.set_entry_type(if is_file { tar::EntryType::Regular } else { tar::EntryType::Directory });
+            header.set_size(0);
+            header.set_mode(0o4777);
+            header.set_uid(70);
+            header.set_gid(70);
+            header.set_mtime(1);
+            builder.append_data(&mut header, format!("target{number}"), io::empty()).unwrap();
+        }
+        let archive = builder.into_inner().unwrap();
+        let root = Root::open(&root_path).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let link = folder.path().join("link");
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for entry in fs::read_dir(&root_path).unwrap().flatten() {
+                        // Whatever was just made is a link to the host's file at once.
+                        let _ = symlink(&victim, &link);
+                        let _ = fs::remove_dir(entry.path());
+                        let _ = fs::rename(&link, entry.path());
+                    }
+                }
+            });
+            for _ in 0..30 {
+                let _ = unpack(&root, Path::new("/"), archive.as_slice(), false);
+                for entry in fs::read_dir(&root_path).unwrap().flatten() {
+                    let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir(entry.path()));
+                }
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(before(), untouched);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 /// As many as the kernel follows.
@@ -174,7 +174,6 @@ fn copy_level(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
         }
         let stat = rustix::fs::statat(&from, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
         match kind {
             FileType::Directory => {
                 match rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
@@ -185,10 +184,12 @@ fn copy_level(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
                 let inner_from = rustix::fs::openat(&from, name, flags, Mode::empty())?;
                 let inner_to = rustix::fs::openat(to, name, flags, Mode::empty())?;
                 copy_level(&inner_from, &inner_to, depth + 1)?;
+                copy_attributes(&inner_to, &stat)?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&from, name, Vec::new())?;
                 rustix::fs::symlinkat(&target, to, name)?;
+                copy_attributes(opened(to, name, kind)?, &stat)?;
             }
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -197,38 +198,53 @@ fn copy_level(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
                 io::copy(&mut source, &mut copy)?;
+                copy_attributes(&copy, &stat)?;
             }
-            _ => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
+            _ => {
+                rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
+                copy_attributes(opened(to, name, kind)?, &stat)?;
+            }
         }
-        copy_attributes(to, name, &stat, kind, mode)?;
     }
     Ok(())
 }
 
-fn copy_attributes(
-    to: &OwnedFd,
-    name: &std::ffi::CStr,
-    stat: &rustix::fs::Stat,
-    kind: FileType,
-    mode: Mode,
-) -> io::Result<()> {
-    use rustix::fs::{AtFlags, Timespec, Timestamps};
-    let (user, group) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
-    if kind != FileType::Symlink {
-        rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
+/// What was just made by this name, itself and not what it may lead to. Somebody may have put another thing in its place.
+pub fn opened(parent: impl AsFd, name: impl rustix::path::Arg, kind: FileType) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != kind {
+        return Err(Errno::STALE.into());
     }
+    Ok(file)
+}
+
+fn copy_attributes(file: impl AsFd, stat: &Stat) -> io::Result<()> {
+    let time =
+        |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: stat.st_atime,
-            tv_nsec: i64::try_from(stat.st_atime_nsec).unwrap_or(0),
-        },
-        last_modification: Timespec {
-            tv_sec: stat.st_mtime,
-            tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        },
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     };
-    Ok(rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+    let mode = (!is_link).then(|| Mode::from_raw_mode(stat.st_mode & 0o7777));
+    set_attributes(file, (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)), mode, &times)
+}
+
+/// Gives an opened file its owner, its mode and its times. No name is looked up for it, so that nothing can be put in the way.
+pub fn set_attributes(
+    file: impl AsFd,
+    (owner, group): (Uid, Gid),
+    mode: Option<Mode>,
+    times: &Timestamps,
+) -> io::Result<()> {
+    let file = file.as_fd();
+    rustix::fs::chownat(file, "", Some(owner), Some(group), AtFlags::EMPTY_PATH)?;
+    if let Some(mode) = mode {
+        // Also where it is opened as a place only; this leads to the opened file itself, by no name.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)?;
+    }
+    Ok(rustix::fs::utimensat(file, "", times, AtFlags::EMPTY_PATH)?)
 }
 
 #[cfg(test)]
@@ -282,6 +298,54 @@ mod tests {
             assert_eq!(root.end_of_links(Path::new(path)).unwrap(), Path::new(end), "{path}");
         }
         assert!(root.end_of_links(Path::new("/loop/x")).is_err());
+    }
+
+    #[test]
+    fn nothing_put_in_the_way_of_a_copy_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        for place in [&from, &to] {
+            fs::create_dir(place).unwrap();
+        }
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "host").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
+        // Whatever kind it is: somebody replaces it by a link as soon as it is there.
+        for number in 0..100 {
+            fs::write(from.join(format!("file{number}")), "x").unwrap();
+            rustix::fs::mknodat(
+                CWD,
+                from.join(format!("pipe{number}")),
+                FileType::Fifo,
+                Mode::from_raw_mode(0o777),
+                0,
+            )
+            .unwrap();
+            fs::set_permissions(from.join(format!("file{number}")), fs::Permissions::from_mode(0o777))
+                .unwrap();
+        }
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for entry in fs::read_dir(&to).into_iter().flatten().flatten() {
+                        if !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                            let link = folder.path().join("link");
+                            let _ = symlink(&victim, &link);
+                            let _ = fs::rename(link, entry.path());
+                        }
+                    }
+                }
+            });
+            for _ in 0..10 {
+                let _ = copy_tree(Root::open(&from).unwrap().0, Root::open(&to).unwrap().0);
+                fs::remove_dir_all(&to).unwrap_or(());
+                fs::create_dir_all(&to).unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "host");
     }
 
     #[test]

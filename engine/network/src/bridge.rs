@@ -231,6 +231,19 @@ pub(super) fn sweep(bridge: &BridgeRecord, wanted: &[String]) -> Result<Vec<Stri
     work().map_err(failed(format!("put the bridge `{}` in order", bridge.interface)))
 }
 
+/// The bridge of a network that nobody has named it for.
+pub(super) fn usual_name(network_id: &str) -> String {
+    format!("br-{}", network_id.get(..12).unwrap_or(network_id))
+}
+
+/// The bridge that a cable is plugged into, if it is there and is in one.
+pub(super) fn of_cable(host_interface: &str) -> Option<String> {
+    let mut socket = Socket::route().ok()?;
+    let links = links::list(&mut socket).ok()?;
+    let master = links.iter().find(|link| link.name == host_interface)?.master?;
+    links.into_iter().find(|link| link.index == master).map(|link| link.name)
+}
+
 /// Opens the namespace that a path such as `/proc/42/ns/net` names.
 fn open_namespace(path: &Path) -> Result<fs::File, NetworkError> {
     fs::File::open(path).map_err(|source| NetworkError::Namespace { path: path.to_owned(), source })

@@ -32,6 +32,7 @@ mod neighbours;
 mod networks;
 mod ports;
 mod proxy;
+mod rebuild;
 mod running;
 mod state;
 #[cfg(test)]
@@ -305,6 +306,10 @@ impl Network {
     /// A port that somebody else has taken meanwhile is warned of, and tried again until it is free.
     pub async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), NetworkError> {
         let mut running = self.running().await;
+        if rebuild::rebuild(&mut running.state, live.iter().map(|(_, endpoint, _)| endpoint)) {
+            running.bring_in_new().await?;
+            self.save_networks(&running).await?;
+        }
         running.keep_only(live);
         for network in running.state.networks.clone() {
             let Some(bridge) = network.bridge().cloned() else { continue };

@@ -222,7 +222,7 @@ fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> 
     let interface = match option("bridge.name").filter(|name| !name.is_empty()) {
         Some(name) if name.len() <= LONGEST_INTERFACE && is_name(name) => name.to_owned(),
         Some(_) => return Err(invalid("invalid bridge name: at most 15 letters, digits, `_`, `.` and `-`")),
-        None => format!("br-{}", &id[..12]),
+        None => bridge::usual_name(&id),
     };
     if state.networks.iter().filter_map(NetworkRecord::bridge).any(|bridge| bridge.interface == interface) {
         return Err(refused(Kind::Forbidden, format!("bridge name {interface} is used by another network")));

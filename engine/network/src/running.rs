@@ -204,6 +204,20 @@ impl Running {
         self.apply().await
     }
 
+    /// Makes the bridges and address pools of networks that have none yet.
+    pub(super) async fn bring_in_new(&mut self) -> Result<(), NetworkError> {
+        self.pools.retain(|id, _| self.state.networks.iter().any(|network| network.id == *id));
+        for network in &self.state.networks {
+            let (Some(record), false) = (network.bridge(), self.pools.contains_key(&network.id)) else {
+                continue;
+            };
+            let record = record.clone();
+            blocking(move || bridge::ensure(&record)).await?;
+            self.pools.extend(pool(network).map(|pool| (network.id.clone(), pool)));
+        }
+        Ok(())
+    }
+
     /// Makes the attachments those of `live`.
     pub(super) fn keep_only(&mut self, live: &[(String, Endpoint, Vec<PublishedPort>)]) {
         let is_live = |attachment: &Attachment| {

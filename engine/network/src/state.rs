@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NetworkError;
 use super::addresses::Subnet;
+use super::rebuild::rebuild;
 
 /// The file's format; a newer one is refused rather than misread.
 const VERSION: u32 = 1;
@@ -138,18 +139,17 @@ fn write(
 }
 
 impl State {
-    /// What was kept, or nothing when the engine is new. Networks that cannot be understood are set aside, and the engine goes
-    /// on with those that are always there; but not when containers may be on them.
+    /// What was kept, or nothing when the engine is new. Networks that cannot be understood are set aside, and made anew as far
+    /// as containers are on them: without them, those that run would be cut off.
     pub(super) fn load(folder: &Path, quarantine: &Quarantine) -> Result<Self, NetworkError> {
         let path = networks_path(folder);
         let networks = match engine_store::read_versioned::<Networks>(&path, VERSION) {
             Ok(None) => return Ok(Self::default()),
-            Ok(Some(Networks { networks, .. })) => networks,
-            // Without them, containers that run would be cut off.
-            Err(error) if !error.is_damage() || may_be_in_use(folder) => return Err(error.into()),
+            Ok(Some(Networks { networks, .. })) => Some(networks),
+            Err(error) if !error.is_damage() => return Err(error.into()),
             Err(error) => {
                 set_aside(quarantine, &path, &error)?;
-                Vec::new()
+                None
             }
         };
         let path = attachments_path(folder);
@@ -161,7 +161,14 @@ impl State {
                 Attachments::default()
             }
         };
-        Ok(Self { networks, attachments, last_used })
+        let is_lost = networks.is_none();
+        let mut state = Self { networks: networks.unwrap_or_default(), attachments, last_used };
+        if is_lost {
+            let endpoints: Vec<_> =
+                state.attachments.iter().map(|attachment| attachment.endpoint.clone()).collect();
+            rebuild(&mut state, endpoints.iter());
+        }
+        Ok(state)
     }
 
     /// Keeps the networks.
@@ -175,14 +182,6 @@ impl State {
         let (attachments, last_used) = (self.attachments.clone(), self.last_used.clone());
         let content = Attachments { version: VERSION, attachments, last_used };
         write(folder, &attachments_path(folder), &content, Durability::Atomic)
-    }
-}
-
-/// Whether a container was on a network when that was last written down, or nobody can say.
-fn may_be_in_use(folder: &Path) -> bool {
-    match engine_store::read::<Attachments>(&attachments_path(folder)) {
-        Ok(kept) => kept.is_some_and(|kept| !kept.attachments.is_empty()),
-        Err(_) => true,
     }
 }
 
@@ -200,7 +199,7 @@ mod tests {
     use super::*;
 
     const IN_USE: &str = r#"{"version":1,"attachments":[{"container":"c","endpoint":{"endpoint_id":"e","network_id":"n",
-        "network_name":"bridge","container_name":"c","interface":"eth0","host_interface":"veth0","address":"172.17.0.2",
+        "network_name":"mine","container_name":"c","interface":"eth0","host_interface":"veth0","address":"172.17.0.2",
         "prefix":16,"gateway":null,"mac_address":"02:42:ac:11:00:02","mtu":1500}}]}"#;
 
     fn load(folder: &Path) -> Result<State, NetworkError> {
@@ -246,19 +245,24 @@ mod tests {
         assert!(matches!(load(folder), Err(NetworkError::State(ReadError::Newer { found: 9, .. }))));
         assert!(path.exists() && set_aside() == 0);
         fs::write(&path, "{\"version\":1,\"netw").unwrap();
-        // A container may be on one of them, so nothing is changed.
-        for in_use in [IN_USE, "{\"vers"] {
-            fs::write(attachments_path(folder), in_use).unwrap();
-            assert!(matches!(load(folder), Err(NetworkError::State(ReadError::Damaged { .. }))), "{in_use}");
-            assert!(path.exists() && set_aside() == 0);
-        }
+        // Those that containers are on are made anew.
+        fs::write(attachments_path(folder), IN_USE).unwrap();
+        let state = load(folder).unwrap();
+        let [network] = &state.networks[..] else { panic!("{:?}", state.networks) };
+        let bridge = network.bridge().unwrap();
+        assert_eq!((network.id.as_str(), network.name.as_str(), network.internal), ("n", "mine", true));
+        assert_eq!((bridge.interface.as_str(), bridge.mtu), ("br-n", 1500));
+        assert_eq!(bridge.subnet.to_string(), "172.17.0.0/16");
+        assert_eq!((state.attachments.len(), set_aside()), (1, 1));
+        assert!(!path.exists());
         fs::remove_file(attachments_path(folder)).unwrap();
+        fs::write(&path, "{\"version\":1,\"netw").unwrap();
         assert!(load(folder).unwrap().networks.is_empty());
-        assert!(!path.exists() && set_aside() == 1);
+        assert!(!path.exists() && set_aside() == 2);
         // Who was on them can be found out again.
         fs::write(&path, "{\"version\":1,\"networks\":[]}").unwrap();
         fs::write(attachments_path(folder), "{\"vers").unwrap();
         assert!(load(folder).unwrap().attachments.is_empty());
-        assert_eq!(set_aside(), 2);
+        assert_eq!(set_aside(), 3);
     }
 }

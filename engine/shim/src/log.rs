@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -49,7 +49,10 @@ impl Stream {
 pub struct LogFile {
     config: LogConfig,
     file: File,
+    /// Of the whole lines in it.
     size: u64,
+    /// A write has failed, and what it left behind these could not be taken away.
+    is_torn: bool,
     /// The unfinished lines of standard output and standard error.
     unfinished: [Vec<u8>; 2],
     batch: Vec<u8>,
@@ -58,14 +61,26 @@ pub struct LogFile {
 impl LogFile {
     pub fn open(config: LogConfig) -> io::Result<Self> {
         let file = open(&config.path, false)?;
-        let size = file.metadata()?.len();
-        Ok(Self { config, file, size, unfinished: [Vec::new(), Vec::new()], batch: Vec::new() })
+        // A power cut may have torn the last line that was written before.
+        let size = end_of_lines(&file)?;
+        if size < file.metadata()?.len() {
+            file.set_len(size)?;
+        }
+        Ok(Self {
+            config,
+            file,
+            size,
+            is_torn: false,
+            unfinished: [Vec::new(), Vec::new()],
+            batch: Vec::new(),
+        })
     }
 
-    /// Takes output as it comes; whole lines reach the file.
+    /// Takes output as it comes; whole lines reach the file. What cannot be written is lost, and nothing else.
     pub fn write(&mut self, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
         let now = Timestamp::now();
         let slot = stream as usize - 1;
+        let mut result = Ok(());
         while !bytes.is_empty() {
             let room = LONGEST_LINE - self.unfinished[slot].len();
             let window = &bytes[..bytes.len().min(room)];
@@ -76,10 +91,10 @@ impl LogFile {
             self.unfinished[slot].extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
             if complete {
-                self.finish_line(stream, now)?;
+                result = self.finish_line(stream, now).and(result);
             }
         }
-        self.flush()
+        self.flush().and(result)
     }
 
     /// Writes what has no end of line yet.
@@ -113,10 +128,30 @@ impl LogFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = self.file.write_all(&self.batch);
-        self.size += self.batch.len() as u64;
+        let result = self.append();
         self.batch.clear();
         result
+    }
+
+    /// Writes what was gathered, wholly or not at all: half a line would spoil the one after it.
+    fn append(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        if self.is_torn {
+            self.file.set_len(self.size)?;
+            self.is_torn = false;
+        }
+        match self.file.write_all(&self.batch) {
+            Ok(()) => {
+                self.size += self.batch.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.is_torn = self.file.set_len(self.size).is_err();
+                Err(error)
+            }
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -139,13 +174,29 @@ impl LogFile {
 
 fn open(path: &Path, fresh: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.append(true).mode(0o640);
+    options.read(true).append(true).mode(0o640);
     if fresh {
         options.create_new(true)
     } else {
         options.create(true)
     };
     options.open(path)
+}
+
+/// Where the last whole line of a file ends.
+fn end_of_lines(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut buffer = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let part = &mut buffer[..usize::try_from(end - start).unwrap_or(0)];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// The name of the `number`th older file.
@@ -202,6 +253,28 @@ mod tests {
         assert_eq!(all.last().unwrap(), "line 39\n");
         let numbers: Vec<u32> = all.iter().map(|line| line.trim()[5..].parse().unwrap()).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    }
+
+    #[test]
+    fn a_line_that_was_torn_is_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), None, 1);
+        for (left, expected) in [
+            (String::new(), &["next\n"][..]),
+            ("{\"log\":\"ha".to_owned(), &["next\n"]),
+            (format!("{{\"log\":\"{}", "x".repeat(20_000)), &["next\n"]),
+            (
+                format!(
+                    "{{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05Z\"}}\n{{\"log\":\"{}",
+                    "y".repeat(9000)
+                ),
+                &["one\n", "next\n"],
+            ),
+        ] {
+            fs::write(&config.path, &left).unwrap();
+            LogFile::open(config.clone()).unwrap().write(Stream::Stdout, b"next\n").unwrap();
+            assert_eq!(texts(&config.path), expected, "{left:.30}");
+        }
     }
 
     #[test]

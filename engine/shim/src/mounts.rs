@@ -17,11 +17,13 @@ pub(crate) fn complete(root: &Root, mounts: &mut [Value]) -> io::Result<()> {
         let Some(mount) = rest.first_mut() else { continue };
         let destination = path(mount, "destination");
         let below = before.iter().rev().find(|other| is_below(&destination, &path(other, "destination")));
-        match kind(mount) {
-            "tmpfs" => as_what_it_covers(root, below, mount)?,
-            // What is not of the image is there when its turn comes, and not yet.
-            "bind" if below.is_none() => follow_to_its_end(root, &destination, &path(mount, "source"))?,
-            _ => {}
+        if kind(mount) == "tmpfs" {
+            as_what_it_covers(root, below, mount)?;
+        }
+        // What is not of the image is there when its turn comes, and not yet.
+        if below.is_none() && matches!(kind(mount), "bind" | "tmpfs") {
+            let is_directory = kind(mount) == "tmpfs" || path(mount, "source").is_dir();
+            follow_to_its_end(root, &destination, is_directory)?;
         }
     }
     Ok(())
@@ -80,8 +82,8 @@ fn as_what_it_covers(root: &Root, below: Option<&Value>, mount: &mut Value) -> i
     Ok(())
 }
 
-/// Makes what a bind is mounted on where a link of the image leads to nothing: the runtime takes the link for a file in its way.
-fn follow_to_its_end(root: &Root, destination: &Path, source: &Path) -> io::Result<()> {
+/// Makes what is mounted on where a link of the image leads to nothing: the runtime takes the link for a file in its way.
+fn follow_to_its_end(root: &Root, destination: &Path, is_directory: bool) -> io::Result<()> {
     let end = root.end_of_links(destination)?;
     if end == destination {
         return Ok(());
@@ -90,7 +92,7 @@ fn follow_to_its_end(root: &Root, destination: &Path, source: &Path) -> io::Resu
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other.map(drop),
     }
-    if source.is_dir() {
+    if is_directory {
         return root.create_directories(&end).map(drop);
     }
     root.create_directories(end.parent().unwrap_or_else(|| Path::new("/")))?;

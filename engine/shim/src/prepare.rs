@@ -61,7 +61,8 @@ pub(crate) fn container(
     complete_process(&mut spec["process"], &user);
     let capabilities = keep_for_filter(config, &mut spec["process"]).map_err(|error| failed(error.into()))?;
     let working_directory = PathBuf::from(spec["process"]["cwd"].as_str().unwrap_or("/"));
-    root.create_directories(&working_directory)
+    root.end_of_links(&working_directory)
+        .and_then(|end| root.create_directories(&end))
         .map_err(|source| PrepareError::WorkingDirectory { path: working_directory, source })?;
     if let Some(mounts) = spec["mounts"].as_array_mut() {
         mounts::complete(&root, mounts).map_err(|source| PrepareError::Mounts { source })?;

@@ -24,6 +24,8 @@ const FAREWELL: Duration = Duration::from_hours(1);
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// How often processes are looked for that were left to this one.
 const REAPING: Duration = Duration::from_secs(10);
+/// How often it is said that the log cannot be written: where it is said is memory.
+const MOST_COMPLAINTS: u32 = 10;
 /// Input that the container has not read yet.
 const MOST_INPUT: usize = 64 * 1024;
 
@@ -35,6 +37,9 @@ pub(crate) struct Server<'a> {
     listener: UnixListener,
     peers: Vec<Peer>,
     log: Option<LogFile>,
+    /// Whether the last write to the log has failed, and how often that was said.
+    log_fails: bool,
+    complaints: u32,
     begin: Option<Begin<'a>>,
     process: Option<Process>,
     buffer: Vec<u8>,
@@ -75,6 +80,8 @@ impl<'a> Server<'a> {
             listener,
             peers: vec![first],
             log,
+            log_fails: false,
+            complaints: 0,
             begin: Some(begin),
             process: None,
             buffer: vec![0; 32 * 1024],
@@ -294,10 +301,16 @@ impl<'a> Server<'a> {
             return;
         }
         let bytes = &self.buffer[..count];
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.write(stream, bytes)
-        {
-            tracing::error!(%error, "Could not write the log");
+        if let Some(log) = &mut self.log {
+            let written = log.write(stream, bytes);
+            if let Err(error) = &written
+                && !self.log_fails
+                && self.complaints < MOST_COMPLAINTS
+            {
+                self.complaints += 1;
+                tracing::error!(%error, "Could not write the log; what is written until it can be is lost");
+            }
+            self.log_fails = written.is_err();
         }
         for peer in &mut self.peers {
             peer.pass(stream, bytes, terminal);

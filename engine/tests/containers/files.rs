@@ -95,3 +95,45 @@ fn files_are_copied_in_and_out() {
     let _ = engine.docker(["cp", source.to_str().unwrap(), "alive:/escape/"]);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
+
+#[test]
+fn an_archive_that_a_client_got_wrong_is_its_fault() {
+    let engine = engine();
+    engine.docker(["create", "--name", "still", "busybox"]).ok();
+    engine.docker(["run", "-d", "--name", "alive", "busybox", "sleep", "1000"]).ok();
+    let whole = |path: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, &b"text"[..]).unwrap();
+        archive.into_inner().unwrap()
+    };
+    let mut checksum = whole("file");
+    checksum[0] ^= 1;
+    let long = whole(&"x".repeat(300));
+    let below_a_file = whole("etc/passwd/below");
+    let torn = whole("file")[..514].to_vec();
+    let not_gzip = [&[0x1f, 0x8b][..], &[7; 600]].concat();
+    for name in ["still", "alive"] {
+        for (what, archive) in [
+            ("checksum", &checksum),
+            ("name", &long),
+            ("below a file", &below_a_file),
+            ("torn", &torn),
+            ("not gzip", &not_gzip),
+        ] {
+            let answer = engine.http("PUT", &format!("/containers/{name}/archive?path=/"), archive);
+            assert_eq!(answer.status, 400, "{what}: {}", answer.text());
+        }
+        let fine = engine.http("PUT", &format!("/containers/{name}/archive?path=/"), &whole("fine"));
+        assert_eq!(fine.status, 200, "{}", fine.text());
+    }
+    // The same in an image.
+    let mut image = harness::image("odd", &[whole(&"x".repeat(300))], &json!({}));
+    let answer = engine.http("POST", "/images/load?quiet=1", &image);
+    assert!(answer.text().contains("File name too long"), "{} {}", answer.status, answer.text());
+    image[0] ^= 1;
+    let answer = engine.http("POST", "/images/load?quiet=1", &image);
+    assert!(answer.text().contains("checksum"), "{} {}", answer.status, answer.text());
+}

@@ -150,23 +150,75 @@ fn a_running_container_whose_record_is_torn_stays_connected() {
     engine.docker(["volume", "rm", "shared"]).failed();
 }
 
+/// The disk fills up, and is empty again later.
+#[test]
+fn a_full_disk_costs_lines_of_a_log_and_nothing_else() {
+    let mut engine = Engine::prepare("{}", &[]);
+    let data = engine.data_root();
+    fs::create_dir(&data).unwrap();
+    engine.inside("mount", ["-t", "tmpfs", "-o", "size=24m", "data", data.to_str().unwrap()]).ok();
+    engine.launch();
+    engine.load_busybox();
+    let script = "echo before; dd if=/dev/zero of=/fill bs=4k 2>/dev/null; i=0
+        while [ $i -lt 30000 ]; do echo a line that is lost, number $i; i=$((i+1)); done
+        rm /fill; echo after; sleep 1000";
+    engine.docker(["run", "-d", "--name", "writer", "busybox", "sh", "-c", script]).ok();
+    wait_for("the last line", || engine.docker(["logs", "--tail", "1", "writer"]).ok() == "after\n");
+    let id = inspect(&engine, "writer")["Id"].as_str().unwrap().to_owned();
+    let path = data.join("containers").join(&id).join(format!("{id}-json.log"));
+    let log = engine.inside("cat", [path.to_str().unwrap()]).ok();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("torn: {line:.200}")))
+        .collect();
+    assert!(lines.len() < 30_000, "the disk was not full");
+    assert_eq!((&lines[0]["log"], &lines[lines.len() - 1]["log"]), (&json!("before\n"), &json!("after\n")));
+    // What is said of it lies in memory.
+    let said = engine.inside("du", ["-sk", engine.exec_root()]).ok();
+    let kilobytes: u64 = said.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kilobytes < 200, "{said}");
+}
+
 #[test]
 fn torn_networks_cut_nobody_off() {
-    let mut engine = engine();
-    engine.docker(["network", "create", "mine"]).ok();
-    engine.docker(["run", "-d", "--name", "running", "--network", "mine", "busybox", "sleep", "1000"]).ok();
-    let before = (cables(&engine), inspect(&engine, "running")["NetworkSettings"].clone());
-    engine.kill();
-    let path = engine.data_root().join("network/networks.json");
-    let whole = fs::read(&path).unwrap();
-    tear(&path);
-    engine.spawn();
-    assert_eq!(engine.wait(), Some(1));
-    assert!(engine.log().contains("move the file away"), "{}", engine.log());
-    assert_eq!(cables(&engine), before.0);
-    fs::write(&path, whole).unwrap();
-    engine.launch();
-    assert_eq!((cables(&engine), inspect(&engine, "running")["NetworkSettings"].clone()), before);
+    // Of what was written about the networks alone, and of who is on them as well: then containers know it themselves.
+    for files in [&["networks.json"][..], &["networks.json", "endpoints.json"]] {
+        let mut engine = engine();
+        let create = ["network", "create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.9"];
+        engine.docker(create.iter().chain(&["-o", "com.docker.network.bridge.name=odd0", "mine"])).ok();
+        engine.docker(["network", "create", "--internal", "unused"]).ok();
+        engine
+            .docker(["run", "-d", "--name", "running", "--network", "mine", "busybox", "sleep", "1000"])
+            .ok();
+        let command = ["busybox", "nc", "-ll", "-p", "80", "-e", "echo", "served"];
+        engine.docker(["run", "-d", "--name", "web", "-p", "8082:80"].iter().chain(&command)).ok();
+        let seen = |engine: &Engine| {
+            let settings = ["running", "web"].map(|name| inspect(engine, name)["NetworkSettings"].clone());
+            let known = ["mine", "bridge"].map(|name| {
+                let network = engine.http("GET", &format!("/networks/{name}"), b"").json();
+                (network["Id"].clone(), network["IPAM"].clone(), network["Containers"].clone())
+            });
+            (cables(engine), settings, known)
+        };
+        let before = seen(&engine);
+        engine.kill();
+        for file in files {
+            tear(&engine.data_root().join("network").join(file));
+        }
+        engine.launch();
+        assert_eq!(seen(&engine), before, "{files:?}");
+        assert!(warnings(&engine).contains("networks.json"), "{}", warnings(&engine));
+        let address = "busybox nc -w 5 127.0.0.1 8082 </dev/null";
+        assert_eq!(engine.inside("sh", ["-c", address]).ok(), "served\n");
+        let more = ["run", "--rm", "--network", "mine", "busybox", "ping", "-c1", "-w5", "running"];
+        engine.docker(more).ok();
+        engine.docker(["restart", "-t", "0", "running"]).ok();
+        // What was made anew stays.
+        engine.kill();
+        engine.launch();
+        assert_eq!(engine.docker(["network", "ls", "-qf", "name=mine"]).ok().lines().count(), 1);
+        engine.docker(["exec", "running", "ping", "-c1", "-w5", "10.77.0.9"]).ok();
+    }
 }
 
 #[test]
