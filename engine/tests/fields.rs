@@ -17,6 +17,8 @@ mod harness;
 
 #[path = "fields/effects.rs"]
 mod effects;
+#[path = "fields/parameters.rs"]
+mod parameters;
 #[path = "fields/table.rs"]
 mod table;
 #[path = "fields/walk.rs"]
@@ -70,6 +72,43 @@ fn every_field_has_a_fate() {
     compare(&walk::fields::<VolumeCreateRequest>(), table::VOLUME, &[]);
 }
 
+#[test]
+fn every_parameter_has_a_fate() {
+    let published = parameters::published();
+    let names = |(call, names): (&str, Vec<&str>)| {
+        names.into_iter().map(|name| (format!("{call}.{name}"), Value::Null)).collect::<Vec<_>>()
+    };
+    let published: BTreeMap<String, Value> = published.into_iter().flat_map(names).collect();
+    assert!(published.len() > 60, "the walk has found too little: {published:#?}");
+    compare(&published, parameters::PARAMETERS, &[]);
+}
+
+#[test]
+fn parameters_that_are_not_followed_are_refused_by_name() {
+    let engine = engine();
+    let body = json!({ "Image": "busybox", "User": "nobody" });
+    assert_eq!(post(&engine, "/containers/create?name=user", &body).status, 201);
+    for (parameter, fate) in parameters::PARAMETERS {
+        let Fate::Refused(request) = fate else { continue };
+        let (method, path) = request.split_once(' ').unwrap();
+        let answer = engine.http(method, path, body.to_string().as_bytes());
+        let name = parameter.rsplit('.').next().unwrap();
+        assert!(matches!(answer.status, 400 | 501), "{parameter}: {} {}", answer.status, answer.text());
+        assert!(answer.text().contains(name), "{parameter} is not named: {}", answer.text());
+    }
+    assert_eq!(engine.docker(["images", "-q"]).ok().lines().count(), 1);
+    assert_eq!(engine.docker(["ps", "-aq"]).ok().lines().count(), 1);
+    let own = engine.docker(["version", "-f", "{{.Server.Arch}}"]).ok();
+    let own = format!("%7B%22os%22:%22linux%22,%22architecture%22:%22{}%22%7D", own.trim());
+    assert_eq!(engine.http("GET", &format!("/images/busybox/json?platform={own}"), b"").status, 200);
+    assert_eq!(engine.http("GET", "/containers/json?all=1&newer=2", b"").status, 200);
+    assert!(
+        engine.log().contains("the parameter `newer`") && !engine.log().contains("`all`"),
+        "{}",
+        engine.log()
+    );
+}
+
 /// The names of all tests of the engine.
 fn tests() -> BTreeSet<String> {
     fn visit(folder: &Path, found: &mut BTreeSet<String>) {
@@ -99,7 +138,7 @@ fn tests() -> BTreeSet<String> {
 #[test]
 fn every_effect_has_a_test() {
     let tests = tests();
-    for (field, fate) in table::ALL.into_iter().flatten() {
+    for (field, fate) in table::ALL.into_iter().flatten().chain(parameters::PARAMETERS) {
         match fate {
             Fate::Effect(name) | Fate::Partly(name, _) => {
                 assert!(tests.contains(*name), "`{field}`: there is no test `{name}`");

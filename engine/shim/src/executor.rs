@@ -21,6 +21,8 @@ pub(crate) struct Program {
     pub capabilities: Option<LinuxCapabilities>,
     /// Whether this process stays, to look after the program.
     pub init: bool,
+    /// Rows and columns of its terminal, known before the program first looks.
+    pub console_size: Option<(u16, u16)>,
 }
 
 /// The prefix of every message from here, by which the caller finds it within libcontainer's own.
@@ -49,6 +51,12 @@ impl Executor for Program {
         let arguments = process.args().as_deref().unwrap_or_default();
         let name = arguments.first().map(String::as_str).unwrap_or_default();
         let path = find(name, search_path(spec)).map_err(ExecutorError::Other)?;
+        if let Some((rows, columns)) = self.console_size {
+            let sized = super::task::resize(rustix::stdio::stdin(), rows, columns);
+            sized.map_err(|error| {
+                ExecutorError::Other(format!("{MARK}could not size the terminal: {error}"))
+            })?;
+        }
         self.confine().map_err(ExecutorError::Other)?;
         listen_again();
         let environment = process.env().as_deref().unwrap_or_default();

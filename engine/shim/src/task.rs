@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,12 @@ pub(crate) fn create(
     let console = Console::new(directory, config)?;
     let (streams, given) = streams(config, &user)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .with_executor(Program { init: task.init, seccomp: config.seccomp.clone(), capabilities })
+        .with_executor(Program {
+            init: task.init,
+            seccomp: config.seccomp.clone(),
+            capabilities,
+            console_size: console_size(config),
+        })
         .with_root_path(directory.join(protocol::STATE))
         .map_err(|error| refused(&error, directory))?
         .with_console_socket(console.as_ref().map(|console| console.path.clone()));
@@ -90,7 +95,7 @@ pub(crate) fn create(
     };
     let finished = cgroup::apply_devices(&config.cgroup, &task.devices)
         .map_err(|source| TaskError::Devices { source })
-        .and_then(|()| with_console(streams, console, config, &user));
+        .and_then(|()| with_console(streams, console, &user));
     match finished {
         Ok(streams) => Ok((container, Running { pid, streams })),
         Err(error) => {
@@ -108,7 +113,12 @@ pub(crate) fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Re
     let (streams, given) = streams(config, &user)?;
     let understood = |source| TaskError::Configuration { source };
     let capabilities = prepare::keep_for_filter(config, &mut process).map_err(understood)?;
-    let program = Program { init: false, seccomp: config.seccomp.clone(), capabilities };
+    let program = Program {
+        init: false,
+        seccomp: config.seccomp.clone(),
+        capabilities,
+        console_size: console_size(config),
+    };
     let path = directory.join("process.json");
     let content = serde_json::to_vec(&process).map_err(understood)?;
     std::fs::write(&path, content).map_err(|source| TaskError::Streams { source })?;
@@ -127,7 +137,7 @@ pub(crate) fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Re
         .build()
         .map_err(|error| refused(&error, directory))?
         .as_raw();
-    let streams = with_console(streams, console, config, &user)?;
+    let streams = with_console(streams, console, &user)?;
     Ok(Running { pid, streams })
 }
 
@@ -184,12 +194,7 @@ fn streams(config: &ShimConfig, user: &User) -> Result<(Streams, Option<Given>),
     Ok((Streams { stdin, terminal: None, stdout: Some(stdout), stderr: Some(stderr) }, Some(given)))
 }
 
-fn with_console(
-    mut streams: Streams,
-    console: Option<Console>,
-    config: &ShimConfig,
-    user: &User,
-) -> Result<Streams, TaskError> {
+fn with_console(mut streams: Streams, console: Option<Console>, user: &User) -> Result<Streams, TaskError> {
     if let Some(console) = console {
         let terminal = console.receive().map_err(|source| TaskError::Terminal { source })?;
         rustix::io::ioctl_fionbio(&terminal, true)
@@ -198,15 +203,17 @@ fn with_console(
         let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
         let inner = rustix::pty::ioctl_tiocgptpeer(&terminal, flags | rustix::pty::OpenptFlags::CLOEXEC);
         rustix::fs::fchown(inner.map_err(failed)?, Some(Uid::from_raw(user.uid)), None).map_err(failed)?;
-        if let Some((rows, columns)) = config.console_size {
-            resize(&terminal, rows, columns).map_err(|source| TaskError::Terminal { source })?;
-        }
         streams.terminal = Some(terminal);
     }
     Ok(streams)
 }
 
-pub(crate) fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> io::Result<()> {
+/// The size that the terminal has from the beginning, where there is a terminal.
+fn console_size(config: &ShimConfig) -> Option<(u16, u16)> {
+    config.console_size.filter(|_| config.terminal)
+}
+
+pub(crate) fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

@@ -9,6 +9,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use engine_images::{ImageError, Reference};
 use engine_model::Image;
+use engine_model::platform::architecture;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,6 +47,7 @@ async fn one(
         }
         _ => (path.as_str(), ""),
     };
+    only_own_platform(&query)?;
     match (request.method(), what) {
         (&Method::GET, "json") => inspect(&app, name).await,
         (&Method::GET, "history") => history(&app, name).await,
@@ -54,6 +56,29 @@ async fn one(
         (&Method::POST, "push") => Err(ApiError::not_implemented("Pushing images to a registry")),
         (&Method::DELETE, "") => remove(&app, name, &query).await,
         _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// Refuses wishes for an image of another platform: images are of one here, this host's.
+pub(super) fn only_own_platform(query: &str) -> Result<(), ApiError> {
+    let uri = format!("/?{query}").parse().unwrap_or_default();
+    let pairs =
+        Query::<Vec<(String, String)>>::try_from_uri(&uri).map(|Query(pairs)| pairs).unwrap_or_default();
+    let own = |text: &str| {
+        let platforms: Value = serde_json::from_str(text).unwrap_or_default();
+        let platforms = platforms.as_array().cloned().unwrap_or_else(|| vec![platforms]);
+        platforms
+            .iter()
+            .all(|platform| platform["os"] == "linux" && platform["architecture"] == architecture())
+    };
+    let is_other = |(name, text): &&(String, String)| {
+        matches!(name.as_str(), "platform" | "platforms") && !text.is_empty() && !own(text)
+    };
+    match pairs.iter().find(is_other) {
+        Some((name, _)) => Err(ApiError::not_implemented(&format!(
+            "`{name}`: an image of another platform than this host's"
+        ))),
+        None => Ok(()),
     }
 }
 

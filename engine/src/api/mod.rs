@@ -18,6 +18,7 @@ pub mod filters;
 pub mod images;
 mod info;
 pub mod networks;
+mod parameters;
 pub mod system;
 mod unread;
 pub mod version;
@@ -73,6 +74,9 @@ pub async fn respond(
     let response = match checked.and_then(|()| version::strip(&parts.uri)) {
         Ok((uri, version)) => {
             parts.uri = uri;
+            if let Some(query) = parts.uri.query() {
+                parameters::note_unknown(&parts.method, parts.uri.path(), query);
+            }
             parts.extensions.insert(version);
             whole(async move { router.call(Request::from_parts(parts, Body::new(body))).await }).await
         }

@@ -407,3 +407,66 @@ fn a_network_is_as_asked() {
     assert_eq!(gone(false).status, 404);
     assert_eq!(gone(true).status, 200);
 }
+
+#[test]
+fn parameters_are_followed() {
+    let engine = engine();
+    let script = "trap 'echo usr; exit 4' USR1; trap 'echo hup' HUP; echo up; echo wrong >&2; while true; do sleep 0.1; done";
+    let body = json!({ "Image": "busybox", "Cmd": ["sh", "-c", script], "Labels": { "kind": "a" } });
+    let id = started(&engine, &body);
+    let logs = |streams: &str| engine.http("GET", &format!("/containers/{id}/logs?{streams}"), b"").text();
+    let call = |path: &str| engine.http("POST", &format!("/containers/{id}/{path}"), b"").status;
+    let says = |text: &str| harness::wait_for(text, || logs("stdout=1").contains(text));
+    says("up");
+    harness::wait_for("the other stream", || logs("stderr=1").contains("wrong"));
+    assert!(!logs("stderr=1").contains("up") && !logs("stdout=1").contains("wrong"));
+    assert_eq!(call("kill?signal=HUP"), 204);
+    says("hup");
+    let sized = |query: &str| {
+        engine.http("GET", &format!("/containers/{id}/json?{query}"), b"").json()["SizeRw"].is_u64()
+    };
+    assert!(sized("size=1") && !sized("size=0"));
+    let once = |query: &str| engine.http("GET", &format!("/containers/{id}/stats?{query}"), b"").json();
+    assert_eq!(once("stream=0&one-shot=1")["precpu_stats"]["system_cpu_usage"].as_u64().unwrap_or(0), 0);
+    assert_ne!(once("stream=0")["precpu_stats"]["system_cpu_usage"].as_u64().unwrap_or(0), 0);
+    let code = || engine.docker(["inspect", "-f", "{{.State.ExitCode}}", &id]).ok();
+    assert_eq!(call("restart?signal=USR1&t=30"), 204);
+    says("usr");
+    assert_eq!(call("stop?signal=HUP&t=0"), 204);
+    assert_eq!(code(), "137\n", "it goes on after a HUP, and is given no time");
+    let prune = |path: &str| engine.http("POST", &format!("/{path}"), b"").json();
+    assert_eq!(
+        prune("containers/prune?filters={%22label%22:[%22kind=b%22]}")["ContainersDeleted"],
+        json!([])
+    );
+    assert_eq!(
+        prune("images/prune?filters={%22dangling%22:[%22false%22],%22label%22:[%22none%22]}")["ImagesDeleted"],
+        Value::Null
+    );
+    let shared = |query: &str| {
+        engine.http("GET", &format!("/images/json?{query}"), b"").json()[0]["SharedSize"].as_i64()
+    };
+    assert_eq!((shared("shared-size=1"), shared("")), (Some(0), Some(-1)));
+    let usage = engine.http("GET", "/system/df?type=image", b"").json();
+    assert!(usage["Images"].is_array() && usage["Containers"].is_null(), "{usage}");
+    let remove = |query: &str| engine.http("DELETE", &format!("/volumes/nothing{query}"), b"").status;
+    assert_eq!((remove(""), remove("?force=1")), (404, 204));
+    assert_eq!(
+        prune("containers/prune?filters={%22label%22:[%22kind=a%22]}")["ContainersDeleted"],
+        json!([id])
+    );
+
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "var", std::io::empty()).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let still = post(&engine, "/containers/create?name=still", &json!({ "Image": "busybox" }));
+    assert_eq!(still.status, 201);
+    let put = |query: &str| engine.http("PUT", &format!("/containers/still/archive?path=/{query}"), &archive);
+    let refused = put("&noOverwriteDirNonDir=1");
+    assert_ne!(refused.status, 200, "a file does not take a directory's place");
+    let taken = put("");
+    assert_eq!(taken.status, 200, "it does unless it is told not to: {}", taken.text());
+}

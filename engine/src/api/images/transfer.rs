@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use engine_images::ImageError;
 use engine_model::chain;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::{find, is_true};
+use super::{find, is_true, only_own_platform};
 use crate::api::ApiError;
 use crate::app::App;
 
@@ -29,7 +29,13 @@ pub(super) struct LoadQuery {
 }
 
 /// The body is an archive of any size; the answer is a stream of JSON lines that starts before the body has ended.
-pub(super) async fn load(State(app): State<App>, Query(query): Query<LoadQuery>, body: Body) -> Response {
+pub(super) async fn load(
+    State(app): State<App>,
+    Query(query): Query<LoadQuery>,
+    uri: Uri,
+    body: Body,
+) -> Result<Response, ApiError> {
+    only_own_platform(uri.query().unwrap_or_default())?;
     let quiet = is_true(query.quiet.as_deref());
     let (lines, receiver) = mpsc::channel::<Value>(64);
     let stream = body.into_data_stream().map_err(io::Error::other);
@@ -55,7 +61,7 @@ pub(super) async fn load(State(app): State<App>, Query(query): Query<LoadQuery>,
     });
     // What became of it, the lines say.
     tokio::spawn(loading);
-    json_lines(receiver)
+    Ok(json_lines(receiver))
 }
 
 fn load_result(app: &App, result: Result<Vec<Loaded>, ImageError>) -> Vec<Value> {
@@ -98,7 +104,9 @@ fn json_lines(receiver: mpsc::Receiver<Value>) -> Response {
 pub(super) async fn save_several(
     State(app): State<App>,
     Query(query): Query<Vec<(String, String)>>,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
+    only_own_platform(uri.query().unwrap_or_default())?;
     let names = query.into_iter().filter(|(key, _)| key == "names").map(|(_, name)| name).collect();
     save(&app, names).await
 }
