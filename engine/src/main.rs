@@ -13,6 +13,8 @@ mod api;
 mod app;
 mod config;
 mod daemon;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod peer;
 mod prune;

@@ -46,7 +46,7 @@ pub fn images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> 
             continue;
         }
         // Forced only in that all its names go.
-        match app.images.remove(image.id.as_str(), !dangling_only, &users) {
+        match app.images.remove(image.id.as_str(), !dangling_only, &|id| app.containers.image_users(id)) {
             Ok(steps) => {
                 publish_removal(app, &image.id, &steps);
                 let is_gone = |step: &Removed| *step == Removed::Deleted(image.id.to_string());

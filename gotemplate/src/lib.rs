@@ -12,6 +12,8 @@
 
 mod builtins;
 mod evaluate;
+#[cfg(test)]
+mod fuzz;
 mod lexer;
 mod literal;
 mod parser;

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod deny;
+mod fuzz;
 mod image;
 mod kills;
 mod python;
@@ -46,6 +47,17 @@ enum Chore {
         /// Only on one of them
         which: Option<kills::Which>,
     },
+    /// Give hostile inputs to every parser, or to one of them: `references`, `tar`, `daemon_json`, …
+    Fuzz {
+        /// A part of the target's name
+        target: Option<String>,
+        /// How many inputs each target gets
+        #[arg(long, default_value_t = 1_000_000)]
+        inputs: u64,
+        /// What the inputs are made from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Check the licences, sources, bans and advisories of all dependencies
     Deny,
     /// Print the figures of the budget
@@ -72,6 +84,7 @@ fn main() -> ExitCode {
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
         Chore::Kills { which } => kills::run(which),
+        Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: false } => bench::run(),
         Chore::Bench { aws: true } => aws::figures(),

@@ -134,7 +134,8 @@ pub(crate) const MAKE: Make = Make::Quick;
 const ALL: [&str; 1] = ["--workspace"];
 
 /// Everything but the driver whose SDK takes minutes and gigabytes to compile.
-const LIGHT: [&str; 4] = ["--workspace", "--exclude", "machine-driver-aws", "--no-default-features"];
+pub(crate) const LIGHT: [&str; 4] =
+    ["--workspace", "--exclude", "machine-driver-aws", "--no-default-features"];
 
 /// Rust's name for Windows with the tools of GNU, which Debian has.
 pub(crate) const WINDOWS_TARGET: &str = "x86_64-pc-windows-gnu";

@@ -12,6 +12,8 @@ mod endpoint;
 mod failure;
 mod filters;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod output;
 mod parser;
 mod session;

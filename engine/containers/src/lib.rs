@@ -15,6 +15,8 @@ mod create;
 mod error;
 pub mod exec;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 pub mod inspect;
 mod limits;
 pub mod list;

@@ -13,6 +13,8 @@ use jiff::Timestamp;
 mod archive;
 mod compression;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod layer;
 mod load;
 mod reference;
@@ -120,12 +122,13 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Removes a name, or an image with all its names, in docker's way: `users` are the containers that need the image.
+    /// Removes a name, or an image with all its names, in docker's way: `users` names the containers that need the image. It
+    /// is asked while nothing changes here: whoever is its user and finds the image here afterwards, keeps it.
     pub fn remove(
         &self,
         reference: &str,
         force: bool,
-        users: &[ImageUser],
+        users: &dyn Fn(&ImageId) -> Vec<ImageUser>,
     ) -> Result<Vec<Removed>, ImageError> {
         remove::remove(&self.inner, reference, force, users)
     }

@@ -15,17 +15,18 @@ pub(super) fn remove(
     store: &Inner,
     text: &str,
     force: bool,
-    users: &[ImageUser],
+    users: &dyn Fn(&ImageId) -> Vec<ImageUser>,
 ) -> Result<Vec<Removed>, ImageError> {
     let mut current = store.lock();
     if let Some(id) = unreadable(&current, text) {
-        if let Some(user) = users.first() {
+        if let Some(user) = users(&id).first() {
             let reason = format!("image is being used by container {}", short(&user.container));
             return Err(in_use(&id, false, reason));
         }
         return give_up(store, &mut current, &id);
     }
     let id = resolve(&current, text)?;
+    let users = &users(&id);
     let mut changed = current.clone();
     let mut removed = Vec::new();
     let by_id = id.as_str().starts_with(text) || id.hex().starts_with(text);

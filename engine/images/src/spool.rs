@@ -84,6 +84,12 @@ impl Spool {
         Ok(Self { parts })
     }
 
+    #[cfg(test)]
+    pub(super) fn of(parts: &[(&str, &Path)]) -> Self {
+        let part = |(name, path): &(&str, &Path)| ((*name).to_owned(), Spooled::File(path.to_path_buf()));
+        Self { parts: parts.iter().map(part).collect() }
+    }
+
     pub(super) fn contains(&self, name: &str) -> bool {
         self.find(name).is_some()
     }

@@ -285,16 +285,38 @@ fn layers_are_shared_and_go_with_their_last_image() {
     assert_eq!(fixture.names_in("layers").len(), 2);
     assert_eq!(fixture.store.shared_size(&one), fixture.store.find("one").unwrap().size);
 
-    let removed = fixture.store.remove("one", false, &[]).unwrap();
+    let removed = fixture.store.remove("one", false, &nobody).unwrap();
     assert_eq!(removed, [Removed::Untagged("one:latest".to_owned()), Removed::Deleted(one.to_string())]);
     assert_eq!(fixture.names_in("layers").len(), 2);
 
     let fixture = fixture.reopened();
     let two = fixture.store.find("two").unwrap();
     assert!(fixture.store.lower_dirs(&two.id).unwrap()[1].join("bin/tool").exists());
-    let removed = fixture.store.remove("two", false, &[]).unwrap();
+    let removed = fixture.store.remove("two", false, &nobody).unwrap();
     assert_eq!(removed.len(), 4, "a name, an image, two layers: {removed:?}");
     fixture.assert_empty();
+}
+
+/// No container needs it.
+fn nobody(_: &ImageId) -> Vec<ImageUser> {
+    Vec::new()
+}
+
+/// A container that is made at the same time either is a user before the image goes, or finds that it is gone.
+#[test]
+fn nothing_changes_while_users_are_asked_for() {
+    let fixture = Fixture::new();
+    let id = fixture.load(&docker_archive(&["a:1"], &[base_layer()])).unwrap()[0].id.clone();
+    let asked = std::cell::Cell::new(0);
+    let removed = fixture.store.remove("a:1", false, &|image| {
+        asked.set(asked.get() + 1);
+        assert_eq!(*image, id);
+        assert!(fixture.store.inner.state.try_lock().is_err());
+        Vec::new()
+    });
+    assert!(removed.unwrap().contains(&Removed::Deleted(id.to_string())));
+    assert_eq!(asked.get(), 1);
+    assert!(fixture.store.lower_dirs(&id).is_err());
 }
 
 #[test]
@@ -305,7 +327,7 @@ fn removal_follows_dockers_rules() {
     let stopped = [ImageUser { container: container.clone(), running: false }];
     let running = [ImageUser { container, running: true }];
     let remove = |text: &str, force, users: &[ImageUser]| {
-        fixture.store.remove(text, force, users).map_err(|error| error.to_string())
+        fixture.store.remove(text, force, &|_| users.to_vec()).map_err(|error| error.to_string())
     };
 
     let error = remove(id.short(), false, &[]).unwrap_err();
@@ -566,6 +588,6 @@ fn loads_at_the_same_time_share_their_layers() {
     assert_eq!(fixture.store.list().len(), 1);
     assert_eq!(fixture.names_in("layers").len(), 2);
     let id = fixture.store.list()[0].id.clone();
-    fixture.store.remove(id.as_str(), true, &[]).unwrap();
+    fixture.store.remove(id.as_str(), true, &nobody).unwrap();
     fixture.assert_empty();
 }

@@ -6,6 +6,8 @@ pub mod cgroup;
 pub mod confine;
 pub mod devices;
 pub mod etc;
+#[cfg(test)]
+mod fuzz;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;

@@ -21,6 +21,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub mod client;
 mod executor;
+#[cfg(test)]
+mod fuzz;
 mod init;
 pub mod log;
 mod mounts;
@@ -163,6 +165,9 @@ fn container(
             }
         };
         let code = server.run(&kill_rest);
+        if task::may_leave_processes(config) {
+            server.collect();
+        }
         io::Result::Ok((server, code))
     })();
     match outcome {
@@ -194,7 +199,10 @@ fn exec(
     let mut server = Server::new(config, listener, control, Box::new(begin))
         .map_err(|source| ShimError::Watch { source })?;
     match server.run(&|| {}) {
-        Some(code) => finish(config, &mut server, &serve::exit_record(code, false), None),
+        Some(code) => {
+            server.collect();
+            finish(config, &mut server, &serve::exit_record(code, false), None)
+        }
         None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! The loop of the supervising process: streams in and out, requests, and the end of the process.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -422,8 +422,9 @@ impl<'a> Server<'a> {
         let Some(process) = &self.process else {
             return Reply::Failed { message: "It is not running".to_owned() };
         };
-        // SAFETY: a call without pointers. The process is a child that has not been waited for, so the number is its.
-        if unsafe { libc::kill(process.pid, signal) } == 0 {
+        let (handle, nothing) = (process.handle.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is open, and without a pointer the kernel fills in what kill(2) would.
+        if unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, nothing, 0) } == 0 {
             Reply::Done
         } else {
             Reply::Failed { message: io::Error::last_os_error().to_string() }
@@ -440,17 +441,46 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Collects children that have ended; the exit code if the process is among them.
+    /// Collects children that have ended; the exit code if the process is among them. That one is not collected: until
+    /// everybody knows that it has ended, its number must not become another's.
     fn reap(&mut self) -> Option<i32> {
-        let mut code = None;
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        while let Some((pid, code)) = ended_child() {
             if self.process.as_ref().is_some_and(|process| process.pid == pid.as_raw_nonzero().get()) {
-                let signal = status.terminating_signal();
-                code = status.exit_status().or_else(|| signal.map(|signal| 128 + signal));
+                return Some(code);
+            }
+            if rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).is_err() {
+                break;
             }
         }
-        code
+        None
     }
+
+    /// Gives the number of the process back. Others in its process namespace may wait for that: the first one there does not
+    /// end before.
+    pub(crate) fn collect(&self) {
+        let pid = self.process.as_ref().and_then(|process| Pid::from_raw(process.pid));
+        if let Some(pid) = pid
+            && let Err(error) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)
+        {
+            tracing::error!(%error, "Could not collect the process");
+        }
+    }
+}
+
+/// A child that has ended, which stays to be collected, and its exit code.
+#[expect(unsafe_code, reason = "rustix does not say whose status it is")]
+fn ended_child() -> Option<(Pid, i32)> {
+    let mut told = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is valid for the call; zeros are a valid value, and what it stays if no child has ended.
+    let (pid, code, status) = unsafe {
+        if libc::waitid(libc::P_ALL, 0, told.as_mut_ptr(), flags) != 0 {
+            return None;
+        }
+        let told = told.assume_init();
+        (told.si_pid(), told.si_code, told.si_status())
+    };
+    Some((Pid::from_raw(pid)?, if code == libc::CLD_EXITED { status } else { 128 + status }))
 }
 
 /// The record of an exit that happened now.
@@ -461,5 +491,55 @@ pub(crate) fn exit_record(code: i32, out_of_memory: bool) -> ExitRecord {
 impl std::fmt::Debug for Server<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Server").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// A number may be another's by the time that a signal is sent.
+    #[test]
+    fn a_signal_reaches_the_process_and_never_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let config: ShimConfig = serde_json::from_value(serde_json::json!({
+            "id": "x", "task": { "Exec": { "container_directory": "/", "init_pid": 0, "process": {}, "seccomp": null } },
+            "terminal": false, "console_size": null, "open_stdin": false, "stdin_once": false, "log": null,
+            "exit_file": "/", "user": "", "groups": [], "cgroup": "/",
+        }))
+        .unwrap();
+        let sleeper = || Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let (mut gone, mut other) = (sleeper(), sleeper());
+        let number = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
+        let handle = rustix::process::pidfd_open(
+            Pid::from_raw(number(&gone)).unwrap(),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .unwrap();
+        gone.kill().unwrap();
+        gone.wait().unwrap();
+        let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut server = Server::new(
+            &config,
+            UnixListener::bind(folder.path().join("socket")).unwrap(),
+            Peer::new(theirs).unwrap(),
+            Box::new(|| Ok(None)),
+        )
+        .unwrap();
+        // As if the number had been given to another process since.
+        server.process = Some(Process {
+            pid: number(&other),
+            handle,
+            streams: Streams { stdin: None, terminal: None, stdout: None, stderr: None },
+            input: Vec::new(),
+            input_ends: false,
+            started: true,
+        });
+        assert!(matches!(server.kill(libc::SIGKILL), Reply::Failed { .. }));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

@@ -33,7 +33,12 @@ pub(crate) fn resolve(root: &Root, user: &str, extra_groups: &[String]) -> Resul
     resolve_in(&read("/etc/passwd"), &read("/etc/group"), user, extra_groups)
 }
 
-fn resolve_in(passwd: &str, group: &str, text: &str, extra_groups: &[String]) -> Result<User, UserError> {
+pub(crate) fn resolve_in(
+    passwd: &str,
+    group: &str,
+    text: &str,
+    extra_groups: &[String],
+) -> Result<User, UserError> {
     let (user, primary) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
     let number = user.parse::<u32>().ok().filter(|&number| i32::try_from(number).is_ok());

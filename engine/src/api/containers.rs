@@ -11,7 +11,6 @@ use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use engine_containers::container::Life;
 use engine_containers::list::ListRequest;
-use engine_containers::record::Status;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::task::vital;
 use engine_model::wire::{CreateRequest, noting_unknown, unknown_warning};
@@ -29,6 +28,9 @@ mod exec;
 mod hijack;
 mod streams;
 mod volumes;
+
+#[cfg(test)]
+pub use hijack::parse_keys;
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -283,16 +285,12 @@ async fn wait(
     let container = find(&app, &id)?;
     let options = Options(query);
     let mut life = container.life.subscribe();
-    let exits = life.borrow().exits;
+    let stops = life.borrow().stops;
+    // As with dockerd, an end after which it is started again by itself is none.
     let over: Box<dyn Fn(&Life) -> bool + Send + Sync> =
         match options.text("condition").unwrap_or("not-running") {
-            "not-running" => {
-                let waiting_for_restart = container.status() == Status::Restarting;
-                Box::new(move |life| {
-                    life.removed || (!life.alive && (!waiting_for_restart || life.exits > exits))
-                })
-            }
-            "next-exit" => Box::new(move |life| life.removed || life.exits > exits),
+            "not-running" => Box::new(|life| life.removed || !life.alive),
+            "next-exit" => Box::new(move |life| life.removed || life.stops > stops),
             "removed" => Box::new(|life| life.removed),
             other => return Err(ApiError::bad_request(format!("invalid condition: \"{other}\""))),
         };

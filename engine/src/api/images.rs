@@ -362,8 +362,7 @@ async fn remove(app: &App, name: &str, query: &str) -> Result<Response, ApiError
     app.containers.check_all_known()?;
     let (id, removed) = blocking(app, move |app| {
         let id = app.images.id(&name)?;
-        let users = app.containers.image_users(&id);
-        let removed = app.images.remove(&name, force, &users)?;
+        let removed = app.images.remove(&name, force, &|id| app.containers.image_users(id))?;
         Ok((id, removed))
     })
     .await?;

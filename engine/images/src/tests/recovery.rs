@@ -58,8 +58,8 @@ fn layers_of_an_image_that_cannot_be_read_stay() {
     // Several starts, and removals of images that share its layers.
     let fixture = fixture.reopened().reopened();
     assert!(matches!(fixture.store.find("top:1"), Err(ImageError::Unreadable { .. })));
-    fixture.store.remove("base:1", false, &[]).unwrap();
-    fixture.store.remove("other:1", false, &[]).unwrap();
+    fixture.store.remove("base:1", false, &nobody).unwrap();
+    fixture.store.remove("other:1", false, &nobody).unwrap();
     let fixture = fixture.reopened();
     assert_eq!(fixture.names_in("layers").len(), layers);
     assert!(used.iter().all(|directory| directory.is_dir()), "a container goes on with them");
@@ -81,7 +81,9 @@ fn an_image_that_cannot_be_read_can_be_removed() {
     let id = fixture.store.find("top:1").unwrap().id;
     fs::remove_file(fixture.root().join("configs").join(format!("{}.json", id.hex()))).unwrap();
     let fixture = fixture.reopened();
-    assert!(fixture.store.remove("top:1", false, &[]).unwrap().contains(&Removed::Deleted(id.to_string())));
+    assert!(
+        fixture.store.remove("top:1", false, &nobody).unwrap().contains(&Removed::Deleted(id.to_string()))
+    );
     assert!(matches!(fixture.store.find("top:1"), Err(ImageError::NotFound { .. })));
     let fixture = fixture.reopened();
     assert_eq!(fixture.names_in("layers").len(), 2);
