@@ -29,6 +29,8 @@ mod streams;
 mod survival;
 #[path = "containers/vanished.rs"]
 mod vanished;
+#[path = "containers/waiting.rs"]
+mod waiting;
 
 use harness::{Engine, wait_for};
 

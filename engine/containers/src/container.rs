@@ -22,8 +22,11 @@ use super::understand;
 pub struct Life {
     /// How often it has ended.
     pub exits: u64,
+    /// How often it has ended without being started again by its restart policy.
+    pub stops: u64,
     pub exit_code: i32,
     pub error: String,
+    /// It runs, or is about to be started again.
     pub alive: bool,
     pub removed: bool,
 }
@@ -74,7 +77,8 @@ impl Container {
             "" => cgroup_parent.to_owned(),
             parent => engine_kernel::confine::clean(Path::new(parent)),
         };
-        let life = Life { alive: state.status.is_alive(), exit_code: state.exit_code, ..Life::default() };
+        let alive = state.status.is_alive() || state.status == Status::Restarting;
+        let life = Life { alive, exit_code: state.exit_code, ..Life::default() };
         Self {
             directory: data_root.join("containers").join(&identity.id),
             runtime_directory: exec_root.join("containers").join(&identity.id),
@@ -202,6 +206,14 @@ impl Container {
             // Cannot be: the sender lives in this object.
             Err(_) => Life::default(),
         }
+    }
+
+    /// It has ended, and is not started again by itself.
+    pub fn has_stopped(&self) {
+        self.life.send_modify(|life| {
+            life.alive = false;
+            life.stops += 1;
+        });
     }
 
     /// Docker's `hostname` without one being asked for.

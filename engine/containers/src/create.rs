@@ -124,7 +124,13 @@ impl Containers {
             return Err(error);
         }
         let container = Arc::new(container);
-        self.index().containers.insert(id, Arc::clone(&container));
+        self.index().containers.insert(id.clone(), Arc::clone(&container));
+        // Whoever removes the image sees its user from here on. If somebody has done so before, there is nothing to be made.
+        if let Err(error) = self.0.images.lower_dirs(&image.id) {
+            self.index().containers.remove(&id);
+            let _ = fs::remove_dir_all(&container.directory);
+            return Err(error.into());
+        }
         reservation.kept = true;
         container.publish(&self.0.events, "create", &[]);
         Ok(Created { container, warnings })
@@ -336,9 +342,19 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use async_trait::async_trait;
+    use engine_model::event::EventBus;
+    use engine_model::{
+        Endpoint, EndpointRequest, Failure, Image, ImageId, Kind, PortRequest, PublishedPort,
+    };
+    use engine_store::Quarantine;
     use serde_json::json;
 
     use super::*;
+    use crate::{Images, Networks, Settings};
 
     #[test]
     fn the_image_fills_gaps() {
@@ -372,5 +388,86 @@ mod tests {
         assert!(!refused(
             json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })
         ));
+    }
+
+    /// Has an image that is gone when one comes back to it.
+    #[derive(Debug)]
+    struct Vanishing;
+
+    impl Images for Vanishing {
+        fn find(&self, _: &str) -> Result<Image, Failure> {
+            Ok(Image {
+                id: ImageId::parse(&format!("sha256:{}", "0".repeat(64))).unwrap(),
+                repo_tags: Vec::new(),
+                repo_digests: Vec::new(),
+                created: None,
+                size: 0,
+                architecture: String::new(),
+                variant: String::new(),
+                os: String::new(),
+                author: String::new(),
+                comment: String::new(),
+                config: serde_json::from_value(json!({ "Cmd": ["sh"] })).unwrap(),
+                diff_ids: Vec::new(),
+                layer_sizes: Vec::new(),
+                history: Vec::new(),
+                last_tagged: None,
+                added: None,
+                recovered: false,
+            })
+        }
+
+        fn lower_dirs(&self, _: &ImageId) -> Result<Vec<PathBuf>, Failure> {
+            Err(Failure::new(Kind::NotFound, "No such image: sha256:00"))
+        }
+    }
+
+    #[async_trait]
+    impl Networks for Vanishing {
+        async fn attach(&self, _: &str, _: &Path, _: &EndpointRequest) -> Result<Endpoint, Failure> {
+            unreachable!("nothing is started")
+        }
+
+        async fn publish(
+            &self,
+            _: &str,
+            _: &Endpoint,
+            _: &[PortRequest],
+        ) -> Result<Vec<PublishedPort>, Failure> {
+            unreachable!("nothing is started")
+        }
+
+        async fn release(&self, _: &str) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn restore(&self, _: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn places(&self, _: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_goes_meanwhile_leaves_no_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            data_root: folder.path().join("data"),
+            exec_root: folder.path().join("run"),
+            default_ulimits: BTreeMap::new(),
+        };
+        let quarantine = Quarantine::of(&settings.data_root);
+        let (images, networks) = (Arc::new(Vanishing), Arc::new(Vanishing));
+        let containers =
+            Containers::open(settings.clone(), images, networks, EventBus::new(), quarantine).await.unwrap();
+        for _ in 0..2 {
+            let request = serde_json::from_value(json!({ "Image": "x" })).unwrap();
+            let error = containers.create(Some("name".to_owned()), request).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::NotFound, "{error}");
+        }
+        assert!(containers.all().is_empty());
+        assert_eq!(fs::read_dir(settings.data_root.join("containers")).unwrap().count(), 0);
     }
 }

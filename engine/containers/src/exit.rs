@@ -91,7 +91,8 @@ impl Containers {
         container.life.send_modify(|life| {
             life.exits += 1;
             life.exit_code = exit.code;
-            life.alive = false;
+            life.alive = restart;
+            life.stops += u64::from(!restart);
         });
         if container.is_removed_at_its_end() && !container.is_being_restarted() {
             if let Err(error) = self.remove_locked(container, true).await {
@@ -132,6 +133,8 @@ impl Containers {
         if should_restart(container, &state, state.exit_code) && !container.is_removing() {
             container.change_state(|state| state.status = Status::Restarting);
             self.restart_later(container, growing_pause(state.restart_count));
+        } else {
+            container.has_stopped();
         }
     }
 }

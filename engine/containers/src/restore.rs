@@ -77,6 +77,7 @@ impl Containers {
                     && should_restart(&container, &state, state.exit_code))
             {
                 container.change_state(|state| state.status = Status::Restarting);
+                container.life.send_modify(|life| life.alive = true);
                 self.restart_later(&container, Duration::ZERO);
             }
         }

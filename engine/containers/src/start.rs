@@ -54,6 +54,9 @@ impl Containers {
             state.manually_stopped = false;
         });
         let result = self.start_locked(container).await;
+        if result.is_err() {
+            container.has_stopped();
+        }
         if result.is_err() && container.is_removed_at_its_end() {
             self.remove_locked(container, true).await?;
         }
@@ -85,7 +88,6 @@ impl Containers {
                     state.ports.clear();
                 });
                 container.life.send_modify(|life| {
-                    life.alive = false;
                     life.exit_code = code;
                     life.error = text;
                 });

@@ -45,6 +45,7 @@ impl Containers {
                         state.manually_stopped = true;
                     });
                     container.restart_now_or_never.notify_waiters();
+                    container.has_stopped();
                     return Ok(());
                 }
                 _ => return Err(ContainerError::NotModified),
@@ -89,6 +90,7 @@ impl Containers {
                         state.manually_stopped = true;
                     });
                     container.restart_now_or_never.notify_waiters();
+                    container.has_stopped();
                     return Ok(());
                 }
                 _ => {

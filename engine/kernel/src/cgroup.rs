@@ -91,12 +91,28 @@ pub fn kill_all(cgroup: &Path) {
         }
         // A frozen process of the older hierarchy does not die.
         let _ = freeze(cgroup, false);
-        for pid in pids {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+        // All at once, where the kernel can do that.
+        if !is_unified() || std::fs::write(directory("", cgroup).join("cgroup.kill"), "1").is_err() {
+            kill_each(cgroup, &pids);
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Kills those of these processes that are in the cgroup. The number of one that has ended may be another's already, and is
+/// believed only if, with the process in hand, it is in there still.
+fn kill_each(cgroup: &Path, pids: &[i32]) {
+    let in_hand: Vec<_> = pids
+        .iter()
+        .filter_map(|&pid| {
+            let flags = rustix::process::PidfdFlags::empty();
+            Some((pid, rustix::process::pidfd_open(rustix::process::Pid::from_raw(pid)?, flags).ok()?))
+        })
+        .collect();
+    let Ok(inside) = processes(cgroup) else { return };
+    for (_, handle) in in_hand.iter().filter(|(pid, _)| inside.contains(pid)) {
+        // It may have ended meanwhile.
+        let _ = rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL);
     }
 }
 

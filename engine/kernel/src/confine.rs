@@ -44,11 +44,9 @@ impl Root {
 
     /// Reads a regular file of at most `limit` bytes.
     pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-        // Without O_NONBLOCK, opening a pipe would wait for its other end.
-        let file = File::from(self.get(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file of a sensible size"));
+        let file = regular(&self.get(path, OFlags::PATH)?)?;
+        if file.metadata()?.len() > limit {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of a sensible size"));
         }
         let mut content = Vec::new();
         file.take(limit).read_to_end(&mut content)?;
@@ -131,6 +129,22 @@ fn is_link(file: &OwnedFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Symlink)
 }
 
+/// Opens a regular file of a directory for reading. Anything else is not opened: no device rules hold for us as they do for
+/// the container, and some devices act when they are opened; a pipe would wait for its other end.
+pub fn open_regular(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    regular(&rustix::fs::openat(directory, name, flags, Mode::empty())?)
+}
+
+/// Opens what has been found, if it is a regular file: that very file, whatever its name leads to by now.
+fn regular(found: &OwnedFd) -> io::Result<File> {
+    if FileType::from_raw_mode(rustix::fs::fstat(found)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok(File::from(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}
+
 /// Without a leading slash, as `openat2` resolves it from the root; `.` for the root itself.
 fn relative(path: &Path) -> PathBuf {
     let relative: PathBuf = path.components().filter(|part| !matches!(part, Component::RootDir)).collect();
@@ -192,8 +206,7 @@ fn copy_level(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
                 copy_attributes(opened(to, name, kind)?, &stat)?;
             }
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut source = File::from(rustix::fs::openat(&from, name, flags, Mode::empty())?);
+                let mut source = open_regular(&from, name)?;
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?);
@@ -276,6 +289,24 @@ mod tests {
         assert!(!root.create_directories(Path::new("/inner/a/b")).unwrap());
         assert!(root_path.join("etc/a/b").is_dir());
         assert!(root.create_directories(Path::new("/etc/passwd/x")).is_err());
+    }
+
+    /// A number that no driver has: whoever opens the node is told so, and here nobody is.
+    #[test]
+    fn devices_and_pipes_are_not_even_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Root::open(folder.path()).unwrap();
+        let mode = Mode::from_raw_mode(0o644);
+        let device = rustix::fs::makedev(240, 77);
+        rustix::fs::mknodat(&directory.0, "device", FileType::CharacterDevice, mode, device).unwrap();
+        rustix::fs::mknodat(&directory.0, "pipe", FileType::Fifo, mode, 0).unwrap();
+        for name in ["device", "pipe"] {
+            let kinds = [
+                directory.read(Path::new(name), 100).unwrap_err().kind(),
+                open_regular(&directory.0, name).unwrap_err().kind(),
+            ];
+            assert_eq!(kinds, [io::ErrorKind::InvalidData; 2], "{name}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing::debug;
 use super::addresses::Subnet;
 use super::links::{self, Cable, HardwareAddress};
 use super::state::BridgeRecord;
-use super::{Endpoint, NetworkError};
+use super::{Endpoint, NetworkError, filter};
 
 /// Every interface of ours on the host begins so; what is on a bridge of ours and does, belongs to a container.
 const CABLE: &str = "veth";
@@ -31,9 +31,17 @@ fn set_variable(path: &str, value: &str) -> io::Result<()> {
     fs::write(path, value)
 }
 
-/// Lets the host pass packets on between its interfaces.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Lets the host pass packets on between its interfaces. If it did not so far, nobody expects it to pass on any but those of
+/// containers: all others are dropped, as with dockerd.
 pub(super) fn enable_forwarding() -> Result<(), NetworkError> {
-    set_variable("/proc/sys/net/ipv4/ip_forward", "1").map_err(failed("enable IP forwarding"))
+    if fs::read_to_string(FORWARDING).is_ok_and(|current| current.trim() == "1") {
+        return Ok(());
+    }
+    filter::drop_forwarded()
+        .map_err(failed("have forwarded packets dropped before IP forwarding is enabled"))?;
+    fs::write(FORWARDING, "1").map_err(failed("enable IP forwarding"))
 }
 
 pub(super) fn host_interface(endpoint_id: &str) -> String {

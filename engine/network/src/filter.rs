@@ -21,7 +21,7 @@ use super::addresses::Subnet;
 
 mod others;
 
-pub(super) use others::let_through;
+pub(super) use others::{drop_forwarded, let_through};
 
 const TABLE: &str = "engine";
 const BY_ADDRESS: &str = "published_on_address";

@@ -99,8 +99,45 @@ fn probe() {
             ("vsock", outcome(libc::syscall(libc::SYS_socket, 40, libc::SOCK_STREAM, 0))),
         ]
     };
+    let mut answers = answers.to_vec();
+    answers.extend(probe_32());
     let text: Vec<String> = answers.iter().map(|(name, errno)| format!("{name}={errno}")).collect();
     std::fs::write(std::env::var_os(PROBE).unwrap(), text.join("\n")).unwrap();
+}
+
+/// A system call as 32-bit programs make it.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "there is no other way to it")]
+fn call_32(number: u32, arguments: [u32; 3]) -> i32 {
+    let answer: i32;
+    // SAFETY: the calls get numbers and null pointers only; rbx, which the compiler keeps to itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {first}", "int 0x80", "xchg rbx, {first}",
+            first = inout(reg) u64::from(arguments[0]) => _,
+            inlateout("eax") number => answer,
+            in("ecx") arguments[1], in("edx") arguments[2],
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+        );
+    }
+    answer.min(0).abs()
+}
+
+/// The same for 32-bit programs, where the kernel runs them.
+fn probe_32() -> Vec<(&'static str, i32)> {
+    #[cfg(target_arch = "x86_64")]
+    if std::path::Path::new("/proc/sys/abi/vsyscall32").exists() {
+        let (stream, seqpacket) = (1, 5);
+        return vec![
+            ("getpid-32", call_32(20, [0; 3])),
+            ("unix-32", call_32(359, [1, stream, 0])),
+            ("alg-32", call_32(359, [38, seqpacket, 0])),
+            ("vsock-32", call_32(359, [40, stream, 0])),
+            // Without arguments it fails if it is reached.
+            ("socketcall", call_32(102, [1, 0, 0])),
+        ];
+    }
+    vec![("getpid-32", 0), ("unix-32", 0), ("alg-32", 1), ("vsock-32", 1), ("socketcall", 1)]
 }
 
 /// In a process of its own, since a filter stays for ever.
@@ -136,6 +173,11 @@ fn the_kernel_applies_the_default_profile() {
         ("netlink", 0),
         ("alg", libc::EPERM),
         ("vsock", libc::EPERM),
+        ("getpid-32", 0),
+        ("unix-32", 0),
+        ("alg-32", libc::EPERM),
+        ("vsock-32", libc::EPERM),
+        ("socketcall", libc::EPERM),
     ];
     let expected: Vec<String> = expected.iter().map(|(name, errno)| format!("{name}={errno}")).collect();
     assert_eq!(answers.lines().collect::<Vec<_>>(), expected);

@@ -10,8 +10,8 @@ use std::io;
 use engine_kernel::netlink::{FLAG_CREATE, FLAG_DUMP, Socket, attribute, text};
 
 use super::{
-    ACCEPT, BATCH_BEGIN, BATCH_END, INCOMING_INTERFACE, Message, NEW_RULE, OUTGOING_INTERFACE, Rule, batch,
-    message,
+    ACCEPT, BATCH_BEGIN, BATCH_END, DROP, FORWARD, INCOMING_INTERFACE, Message, NEW_CHAIN, NEW_RULE,
+    NEW_TABLE, OUTGOING_INTERFACE, Rule, batch, message,
 };
 
 const TABLE: &str = "filter";
@@ -26,6 +26,8 @@ const DELETE_RULE: u16 = 8;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_KIND: u16 = 7;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -101,6 +103,22 @@ fn acceptance(key: u32, interface: &str) -> Message {
         })
         .bytes(RULE_USER_DATA, &user_data);
     message
+}
+
+/// Has packets dropped that the chain lets run to its end; makes the chain, as iptables would, if it is not there.
+pub(in super::super) fn drop_forwarded() -> io::Result<()> {
+    let mut table = message(NEW_TABLE, FLAG_CREATE);
+    table.text(1, TABLE);
+    let mut chain = message(NEW_CHAIN, FLAG_CREATE);
+    chain
+        .text(CHAIN_TABLE, TABLE)
+        .text(CHAIN_NAME, CHAIN)
+        .nest(CHAIN_HOOK, |inside| {
+            inside.network_number(1, FORWARD).network_number(2, 0);
+        })
+        .network_number(CHAIN_POLICY, DROP.cast_unsigned())
+        .text(CHAIN_KIND, "filter");
+    Socket::netfilter()?.transaction(batch(BATCH_BEGIN), vec![table, chain], batch(BATCH_END))
 }
 
 /// Lets packets from and to these bridges pass the chain, if it is there, and takes back what is for bridges of before.

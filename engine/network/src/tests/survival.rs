@@ -124,6 +124,29 @@ fn rules_of_others_are_left_alone() {
 }
 
 #[test]
+fn a_host_that_forwarded_nothing_forwards_for_containers_alone() {
+    Host::run(|host| {
+        command("echo 0 > /proc/sys/net/ipv4/ip_forward");
+        let network = host.network();
+        assert_eq!(command("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+        let chain = command("nft list chain ip filter FORWARD");
+        assert!(chain.contains("type filter hook forward priority filter; policy drop;"), "{chain}");
+        let (web, endpoint) = host.attach(&network, "web");
+        web.serve(80);
+        host.outside.serve(7000);
+        assert_eq!(web.ask("203.0.113.2:7000").unwrap(), HOST);
+        host.publish(&network, "web", &endpoint, &[port(Protocol::Tcp, 8080)]);
+        assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
+    });
+    // Who did so before goes on as it was.
+    Host::run(|host| {
+        command("echo 1 > /proc/sys/net/ipv4/ip_forward");
+        let _network = host.network();
+        assert_eq!(command("nft list tables | grep -c 'ip filter$' || true").trim(), "0");
+    });
+}
+
+#[test]
 fn a_firewall_that_drops_what_it_does_not_know_is_passed() {
     Host::run(|host| {
         command(

@@ -1,0 +1,64 @@
+//! `wait`, with restart policies.
+
+use super::*;
+
+/// Begins to wait; the header of the answer says that it has begun.
+fn begin(engine: &Engine, name: &str, condition: &str) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(engine.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let head = format!("POST /containers/{name}/wait?condition={condition} HTTP/1.1\r\nHost: e\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    reader
+}
+
+/// The code that the wait ends with.
+fn end(mut reader: BufReader<UnixStream>) -> i64 {
+    loop {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0);
+        if let Some(start) = line.find("{\"") {
+            return serde_json::from_str::<Value>(&line[start..]).unwrap()["StatusCode"].as_i64().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_wait_lasts_until_no_restart_follows() {
+    let engine = engine();
+    let body = |policy: &str, most: u32| {
+        json!({ "Image": "busybox", "Cmd": ["sh", "-c", "exit 3"],
+                "HostConfig": { "RestartPolicy": { "Name": policy, "MaximumRetryCount": most } } })
+    };
+    create(&engine, "thrice", &body("on-failure", 2));
+    let next = begin(&engine, "thrice", "next-exit");
+    assert_eq!(post(&engine, "/containers/thrice/start"), 204);
+    let not_running = begin(&engine, "thrice", "not-running");
+    for (condition, reader) in [("not-running", not_running), ("next-exit", next)] {
+        assert_eq!(end(reader), 3, "{condition}");
+        let now = inspect(&engine, "thrice");
+        assert_eq!(
+            (&now["RestartCount"], status(&engine, "thrice").as_str()),
+            (&json!(2), "exited"),
+            "{condition}"
+        );
+    }
+    // It does not run, so this is over at once.
+    assert_eq!(end(begin(&engine, "thrice", "not-running")), 3);
+
+    create(&engine, "ever", &body("always", 0));
+    assert_eq!(post(&engine, "/containers/ever/start"), 204);
+    let waits: Vec<_> =
+        ["not-running", "next-exit"].map(|condition| begin(&engine, "ever", condition)).into();
+    wait_for("some restarts", || inspect(&engine, "ever")["RestartCount"].as_u64().unwrap() > 2);
+    let removed = begin(&engine, "ever", "removed");
+    assert!([204, 304].contains(&post(&engine, "/containers/ever/stop")));
+    for reader in waits {
+        end(reader);
+    }
+    assert_eq!(engine.http("DELETE", "/containers/ever", b"").status, 204);
+    end(removed);
+}
