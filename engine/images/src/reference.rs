@@ -96,7 +96,11 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.repository();
         }
-        self.path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/')).unwrap_or(&self.path).to_owned()
+        let short = self.path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/')).unwrap_or(&self.path);
+        // Without the domain, it must not be read as another name.
+        let ambiguous = short.split_once('/').is_some_and(|(first, _)| is_domain_by_looks(first))
+            || (short.len() == 64 && is_hexadecimal(short));
+        if ambiguous { self.repository() } else { short.to_owned() }
     }
 
     /// The whole as people write it.

@@ -60,14 +60,15 @@ pub fn run_with(
         let watcher = scope.spawn(|| watch(target, seed, &current, &at, &over));
         let mut failed = None;
         for index in 0..inputs {
-            let input = match corpus.get(usize::try_from(index).unwrap_or(usize::MAX)) {
-                Some(whole) => whole.to_vec(),
-                None => {
+            let whole = corpus.get(usize::try_from(index).unwrap_or(usize::MAX));
+            let input = whole.map_or_else(
+                || {
                     let mut input = mutator.input();
                     mend(&mut mutator, &mut input);
                     input
-                }
-            };
+                },
+                |whole| whole.to_vec(),
+            );
             current.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&input);
             at.store(index, Ordering::Release);
             if catch_unwind(AssertUnwindSafe(|| parse(&input))).is_err() {
