@@ -445,6 +445,10 @@ mod tests {
             Ok(())
         }
 
+        async fn rename(&self, _: &str, _: &str) -> Result<(), Failure> {
+            Ok(())
+        }
+
         async fn places(&self, _: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
             Vec::new()
         }

@@ -30,7 +30,7 @@ fn create_requests() {
             .collect();
         let _ = super::unsupported::refuse(&request);
         let _ = super::create::check(&request.config, &request.host_config);
-        let _ = super::understand::request(&request.config, &request.host_config, &networks);
+        let _ = super::understand::request(&request.config, &request.host_config, &networks, false);
         let volumes = request.config.volumes.iter().flatten().map(|(path, _)| path);
         let _ = super::mounts::parse(&request.host_config, volumes, Vec::new(), Path::new("/nowhere"));
     });
