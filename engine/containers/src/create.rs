@@ -467,7 +467,7 @@ mod tests {
         let containers =
             Containers::open(settings.clone(), images, networks, EventBus::new(), quarantine).await.unwrap();
         for _ in 0..2 {
-            let request = serde_json::from_value(json!({ "Image": "x" })).unwrap();
+            let request = CreateRequest::read(br#"{"Image":"x"}"#).unwrap();
             let error = containers.create(Some("name".to_owned()), request).await.unwrap_err();
             assert_eq!(error.kind(), Kind::NotFound, "{error}");
         }

@@ -20,7 +20,7 @@ fn create_requests() {
 "NetworkingConfig":{"EndpointsConfig":{"n":{"IPAMConfig":{"IPv4Address":"10.0.0.1"},"Aliases":["a"]}}}}"#,
     ];
     fuzz::run("create_requests", &corpus, |input| {
-        let Ok(request) = serde_json::from_slice::<CreateRequest>(input) else { return };
+        let Ok(request) = CreateRequest::read(input) else { return };
         let networks = request
             .networking_config
             .endpoints_config
