@@ -218,6 +218,18 @@ fn rm_asks_and_takes_no_answer_for_no() {
 }
 
 #[test]
+fn what_is_to_be_typed_next_names_the_store() {
+    let home = Home::new();
+    let store = home.store().with_file_name("a store");
+    let create = ["-s", store.to_str().unwrap(), "create", "-d", "none", "--url", "tcp://h:1", "mc1"];
+    let output = home.machine(&create);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let command = text.trim_end().rsplit_once("run: ").unwrap().1;
+    let typed = Command::new("sh").args(["-c", command]).env_remove("MACHINE_STORAGE_PATH").output().unwrap();
+    assert!(typed.status.success(), "{command}: {}", String::from_utf8_lossy(&typed.stderr));
+}
+
+#[test]
 fn a_taken_name_is_refused() {
     let home = Home::with(&["mc1"]);
     let before = fs::read(home.config("mc1")).unwrap();

@@ -122,7 +122,9 @@ pub(super) fn run(
     })?;
     match status {
         0 => {
-            let program = program_word(settings);
+            let shell = Shell::find(None, &settings.environment).unwrap_or(Shell::Posix);
+            let program: Vec<String> = settings.program().iter().map(|word| shell.quoted(word)).collect();
+            let program = program.join(" ");
             for name in &names {
                 ui.say(&format!(
                     "To see how to connect your Docker Client to the Docker Engine running on this virtual machine, run: {program} env {name}"
@@ -146,13 +148,6 @@ fn refuse_taken(context: &Context, name: &HostName) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-/// The program as it was called, to be typed again.
-fn program_word(settings: &Settings) -> String {
-    let shell = Shell::find(None, &settings.environment).unwrap_or(Shell::Posix);
-    let word = settings.words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    shell.quoted(&word)
 }
 
 /// Removes what a failed creation made. What cannot be removed stays recorded, and is said beside the first failure.

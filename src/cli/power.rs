@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, ui: &Ui, named: &Named, what: Power) -> Res
     };
     if status == 0 {
         ui.say(&format!(
-            "{started} machines may have new IP addresses. You may need to re-run the `docker-machine env` command."
+            "{started} machines may have new IP addresses. You may need to re-run the `machine env` command."
         ));
     }
     Ok(Report::status(status))

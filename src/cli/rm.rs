@@ -8,7 +8,7 @@ use super::hosts;
 use crate::{
     lifecycle::{self, Context, RemoveError},
     store::StoreError,
-    ui::{Failure, Report, Style, Ui},
+    ui::{Failure, Report, Ui},
 };
 
 #[derive(Debug, Args)]
@@ -43,12 +43,12 @@ pub(super) fn run(context: &Context, ui: &Ui, arguments: &Arguments) -> Result<R
         ));
         match ui.confirm("Are you sure? (y/n): ") {
             Some(true) => {}
-            // A program that reads events is told; docker-machine took silence for "no" without a word.
-            None if ui.style() == Style::Json => {
+            Some(false) => return Ok(Report::default()),
+            // A script that goes on would believe that the host is gone.
+            None => {
                 return Err(Failure::text("Nobody answered whether to remove; nothing was removed")
                     .with_hint("Say yes beforehand with `-y`"));
             }
-            Some(false) | None => return Ok(Report::default()),
         }
     }
     let work = async |name: HostName| {

@@ -74,6 +74,8 @@ pub(crate) struct Environment {
     /// `NO_PROXY` and `no_proxy`, in the order in which Go programs read them.
     pub(crate) no_proxy: [(&'static str, OsString); 2],
     home: Option<PathBuf>,
+    /// `MACHINE_STORAGE_PATH`: the folder that the next command will have, too.
+    storage_path: Option<PathBuf>,
 }
 
 impl Environment {
@@ -86,6 +88,7 @@ impl Environment {
             driver: Some(lossy("MACHINE_DRIVER")).filter(|name| !name.is_empty()),
             no_proxy: ["NO_PROXY", "no_proxy"].map(|name| (name, text(name))),
             home: std::env::home_dir(),
+            storage_path: std::env::var_os("MACHINE_STORAGE_PATH").map(PathBuf::from),
         }
     }
 }
@@ -136,6 +139,18 @@ impl Settings {
             ],
             engine_bundle: global.engine_bundle,
         }
+    }
+
+    /// The program as it was called, with the store if one was named: what comes before a command that is to be typed next.
+    pub(super) fn program(&self) -> Vec<String> {
+        let mut words: Vec<String> =
+            self.words.first().map(|word| word.to_string_lossy().into_owned()).into_iter().collect();
+        if let Some(path) =
+            self.storage_path.as_ref().filter(|path| Some(*path) != self.environment.storage_path.as_ref())
+        {
+            words.extend(["-s".to_owned(), path.to_string_lossy().into_owned()]);
+        }
+        words
     }
 
     /// The store, whether it is there already or not.

@@ -180,15 +180,15 @@ fn known(state: State) -> String {
     if state == State::None { "never".to_owned() } else { state.to_string() }
 }
 
-/// A word about a host whose creation or removal was interrupted, or which is gone.
+/// A word about a host whose creation or removal has not finished, or which is gone.
 fn unfinished(record: &Record, state: State, has_power: bool) -> String {
     match record.phase {
         Phase::Ready if state == State::None && has_power => {
             "The provider does not have it any more".to_owned()
         }
         Phase::Ready => String::new(),
-        Phase::Removing => "Removal was interrupted".to_owned(),
-        phase => format!("Creation was interrupted ({phase:?})"),
+        Phase::Removing => "Removal has not finished".to_owned(),
+        phase => format!("Creation has not finished ({phase:?})"),
     }
 }
 

@@ -126,7 +126,9 @@ impl PhaseError {
         match self.phase {
             Phase::Removing => format!("Finish that with `machine rm {name}`"),
             Phase::Ready => format!("Remove it first with `machine rm {name}`"),
-            _ => format!("Run the same `machine create` again to go on, or `machine rm {name}` to undo"),
+            _ => format!(
+                "Unless a `machine create` is at work on it, run the same one again to go on, or `machine rm {name}` to undo"
+            ),
         }
     }
 }

@@ -93,10 +93,6 @@ impl Ui {
         Self { style, talk, questions: Questions::new(bars.clone()), bars, output_error: Mutex::new(None) }
     }
 
-    pub fn style(&self) -> Style {
-        self.style
-    }
-
     /// Prints what a command answers.
     pub fn print(&self, report: &Report) {
         match self.style {
