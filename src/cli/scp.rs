@@ -176,7 +176,9 @@ async fn open(context: &Context, ui: &Ui, side: &Side) -> Result<Option<Session>
 
 fn place<'a>(side: &Side, session: Option<&'a Session>) -> Place<'a> {
     match (side, session) {
-        (Side::There { path, .. }, Some(session)) => Place::Remote(session, path.clone()),
+        (Side::There { record, path }, Some(session)) => {
+            Place::Remote { session, name: record.name.to_string(), path: path.clone() }
+        }
         (Side::There { path, .. }, None) => Place::Local(path.into()),
         (Side::Here(path), _) => Place::Local(path.clone()),
     }

@@ -67,11 +67,16 @@ pub enum EngineError {
     #[error("The answer of {address} is longer than {limit} bytes")]
     TooLong { address: String, limit: usize },
     /// The engine answered, with an error.
-    #[error("The engine on {address} answered with status {status}: {message}")]
+    #[error("The engine on {address} answered with status {status}{}", after_colon(message))]
     Status { address: String, status: u16, message: String },
     /// The answer is not what it should be.
     #[error("The answer of {address} is not that of an engine")]
     Answer { address: String, source: serde_json::Error },
+}
+
+/// Some answers have no text.
+fn after_colon(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
 fn presented(names: &[String]) -> String {

@@ -74,10 +74,9 @@ impl CreateError {
             Self::OtherOptions { name } => Some(format!(
                 "Give the options that it was begun with to go on, or undo it with `machine rm {name}`"
             )),
-            Self::NoEngine(BundleError::Missing { .. }) => Some(
-                "Install another engine with `--engine-install-url https://get.docker.com`, or choose a host of another architecture"
-                    .to_owned(),
-            ),
+            Self::NoEngine(error @ BundleError::Missing { .. }) => error.hint().map(|hint| {
+                format!("{hint}; `--engine-install-url https://get.docker.com` installs another engine")
+            }),
             Self::NoEngine(error) => error.hint(),
             Self::OtherAuthority { name, .. } => Some(format!(
                 "Name that one to go on, or undo it with `machine rm {name}`; a host that is finished is moved with \

@@ -19,14 +19,15 @@ impl<'a> Source<'a> {
     pub(super) async fn open(place: &Place<'a>) -> Result<(Self, PathBuf), CopyError> {
         match place {
             Place::Local(path) => Ok((Self::Local, path.clone())),
-            Place::Remote(session, path) => {
-                let remote = Remote::open(session).await?;
+            Place::Remote { session, name, path } => {
+                let remote = Remote::open(session, name).await?;
                 let path = remote.expand(path).await?;
                 Ok((Self::Remote(remote), path))
             }
         }
     }
 
+    /// Where it is, whatever it is called.
     pub(super) fn host(&self) -> Option<&str> {
         match self {
             Self::Local => None,
@@ -34,8 +35,15 @@ impl<'a> Source<'a> {
         }
     }
 
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Local => None,
+            Self::Remote(remote) => Some(&remote.name),
+        }
+    }
+
     pub(super) fn label(&self, path: &Path) -> String {
-        label(self.host(), path)
+        label(self.name(), path)
     }
 
     /// An entry of a directory that was read.
@@ -157,6 +165,7 @@ impl<'a> Destination<'a> {
         }
     }
 
+    /// Where it is, whatever it is called.
     pub(super) fn host(&self) -> Option<&str> {
         match self {
             Self::Local => None,
@@ -164,8 +173,15 @@ impl<'a> Destination<'a> {
         }
     }
 
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Local => None,
+            Self::Remote(remote) => Some(&remote.name),
+        }
+    }
+
     pub(super) fn label(&self, path: &Path) -> String {
-        label(self.host(), path)
+        label(self.name(), path)
     }
 
     /// Something of this name in a directory.

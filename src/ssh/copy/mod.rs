@@ -26,7 +26,12 @@ pub enum Place<'a> {
     /// A path on this machine.
     Local(PathBuf),
     /// A path on a host; relative ones and the empty one start at the home of the user.
-    Remote(&'a Session, String),
+    Remote {
+        session: &'a Session,
+        /// What errors call the host.
+        name: String,
+        path: String,
+    },
 }
 
 /// How much is taken from a host at most, in one copy. What lies here is not bounded: it is the user's own.

@@ -35,6 +35,7 @@ const TYPE_MASK: u32 = 0o170_000;
 /// An SFTP conversation with a host.
 pub(super) struct Remote<'a> {
     pub(super) session: &'a Session,
+    pub(super) name: String,
     sftp: Arc<RawSftpSession>,
     ended: Arc<Notify>,
     chunk: u32,
@@ -44,12 +45,12 @@ pub(super) struct Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    pub(super) async fn open(session: &'a Session) -> Result<Self, CopyError> {
+    pub(super) async fn open(session: &'a Session, name: &str) -> Result<Self, CopyError> {
         const WHAT: &str = "the transfer of files";
         let mut channel = session.open_channel(WHAT).await?;
         channel.request_subsystem(true, "sftp").await.map_err(|error| session.channel_error(WHAT, error))?;
         let none = |reason: &str| CopyError::NoSftp {
-            host: session.host().to_owned(),
+            host: name.to_owned(),
             source: io::Error::other(reason.to_owned()),
         };
         loop {
@@ -82,6 +83,7 @@ impl<'a> Remote<'a> {
         sftp.set_timeout(REQUEST_SECONDS);
         Ok(Self {
             session,
+            name: name.to_owned(),
             sftp: Arc::new(sftp),
             ended,
             chunk,
@@ -93,7 +95,7 @@ impl<'a> Remote<'a> {
 
     /// The path that the user means: without one it is their home there, and `~` too.
     pub(super) async fn expand(&self, path: &str) -> Result<PathBuf, CopyError> {
-        let place = |path: &str| super::label(Some(self.session.host()), Path::new(path));
+        let place = |path: &str| super::label(Some(&self.name), Path::new(path));
         if path.contains('\0') {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it contains a null byte");
             return Err(CopyError::Read { place: place(path), source });
