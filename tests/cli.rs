@@ -230,6 +230,51 @@ fn what_is_to_be_typed_next_names_the_store() {
 }
 
 #[test]
+fn a_folder_without_a_record_leads_on() {
+    let home = Home::new();
+    fs::create_dir_all(home.store().join("machines/empty")).unwrap();
+    for command in [vec!["status", "empty"], vec!["rm", "-y", "empty"]] {
+        let output = home.machine(&command);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && text.contains("hint: Put it back, or move"),
+            "{command:?}: {text}"
+        );
+    }
+    assert!(home.machine(&["rm", "-f", "empty"]).status.success());
+}
+
+#[test]
+fn a_creation_that_is_ended_before_anything_is_made_says_so() {
+    let home = Home::new();
+    // Whoever is asked says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let options = ["--json", "create", "-d", "generic", "--generic-ip-address", "127.0.0.1"];
+    let mut command = home.command(&options);
+    command.args(["--generic-ssh-port", &port, "mc1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let asked = silent.accept().unwrap();
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(asked);
+    assert_eq!(output.status.code(), Some(130), "{}", show(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("Interrupted; nothing was made"),
+        "{}",
+        show(&output)
+    );
+    let last = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&last).unwrap()["event"],
+        "error",
+        "{}",
+        show(&output)
+    );
+    assert!(!home.store().join("machines/mc1").exists());
+}
+
+#[test]
 fn a_taken_name_is_refused() {
     let home = Home::with(&["mc1"]);
     let before = fs::read(home.config("mc1")).unwrap();

@@ -82,10 +82,10 @@ pub(super) fn run(
         names.push(name);
     }
     let requests = requests(&*driver, arguments, matches, &names)?;
-    let Some(requests) = requests else { return Ok(Report::status(super::INTERRUPTED)) };
+    let Some(requests) = requests else { return Err(interrupted()) };
     announce_certificates(context, ui)?;
     let prepared = prepare_all(context, ui, &requests)?;
-    let Some(prepared) = prepared else { return Ok(Report::status(super::INTERRUPTED)) };
+    let Some(prepared) = prepared else { return Err(interrupted()) };
     // The locks that `prepare` took are handed over one by one.
     let provisioned = driver.info().features.provisioned;
     let undo = arguments.on_failure == OnFailure::Undo;
@@ -137,6 +137,10 @@ pub(super) fn run(
         _ => {}
     }
     Ok(Report::status(status))
+}
+
+fn interrupted() -> Failure {
+    Failure::text("Interrupted; nothing was made").with_status(super::INTERRUPTED)
 }
 
 /// A name that is taken is told before anything else, in docker-machine's words, which scripts look for in the first

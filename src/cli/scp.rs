@@ -184,6 +184,9 @@ fn place<'a>(side: &Side, session: Option<&'a Session>) -> Place<'a> {
     }
 }
 
+/// What rsync passes on of a shell that does not find rsync.
+const NO_SUCH_COMMAND: u8 = 127;
+
 fn delta(
     context: &Context,
     ui: &Ui,
@@ -211,5 +214,13 @@ fn delta(
         command.arg("-r");
     }
     command.arg("--").arg(text(source)).arg(text(destination));
-    system_ssh::run(command, "rsync", "use the --delta option")
+    match system_ssh::run(command, "rsync", "use the --delta option")? {
+        NO_SUCH_COMMAND => Err(Failure::text(format!(
+            "There is no rsync on `{}`, and `--delta` needs one at both ends",
+            remote.name
+        ))
+        .with_hint("Leave `--delta` out: everything is copied then")
+        .with_status(NO_SUCH_COMMAND)),
+        status => Ok(status),
+    }
 }

@@ -83,6 +83,15 @@ impl StoreError {
             {
                 Some("Check who owns it, or use another store with `--storage-path`".into())
             }
+            Self::Read { path, source }
+                if source.kind() == io::ErrorKind::NotFound && path.ends_with("config.json") =>
+            {
+                let folder = path.parent().unwrap_or(path);
+                Some(format!(
+                    "Put it back, or move `{}` away; `machine rm -f` takes it for a host of which nothing is known",
+                    folder.display()
+                ))
+            }
             Self::HalfPair { present, .. } => {
                 Some(format!("Put the missing file back, or move `{}` away", present.display()))
             }

@@ -208,11 +208,11 @@ impl Container {
         }
     }
 
-    /// It has ended, and is not started again by itself.
+    /// It is not started, or not again, by itself. Whoever waits for its end is told if it ran before.
     pub fn has_stopped(&self) {
         self.life.send_modify(|life| {
+            life.stops += u64::from(life.alive);
             life.alive = false;
-            life.stops += 1;
         });
     }
 

@@ -48,6 +48,8 @@ pub struct ExecRequest {
     pub env: Option<Vec<String>>,
     pub working_dir: Option<String>,
     pub cmd: Option<Vec<String>>,
+    /// The stock client says it here as well; what counts is what the start says.
+    pub detach: Option<bool>,
 }
 
 #[derive(Debug)]

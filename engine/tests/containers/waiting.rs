@@ -15,15 +15,32 @@ fn begin(engine: &Engine, name: &str, condition: &str) -> BufReader<UnixStream> 
     reader
 }
 
-/// The code that the wait ends with.
-fn end(mut reader: BufReader<UnixStream>) -> i64 {
+/// What the wait ends with.
+fn answer(mut reader: BufReader<UnixStream>) -> Value {
     loop {
         let mut line = String::new();
         assert!(reader.read_line(&mut line).unwrap() > 0);
         if let Some(start) = line.find("{\"") {
-            return serde_json::from_str::<Value>(&line[start..]).unwrap()["StatusCode"].as_i64().unwrap();
+            return serde_json::from_str(&line[start..]).unwrap();
         }
     }
+}
+
+/// The code that the wait ends with.
+fn end(reader: BufReader<UnixStream>) -> i64 {
+    answer(reader)["StatusCode"].as_i64().unwrap()
+}
+
+/// The start says why, and nobody else: docker's `run` would print it twice.
+#[test]
+fn a_start_that_fails_is_no_end() {
+    let engine = engine();
+    create(&engine, "never", &json!({ "Image": "busybox", "Cmd": ["nope"] }));
+    let next = begin(&engine, "never", "next-exit");
+    assert_eq!(post(&engine, "/containers/never/start"), 400);
+    assert_eq!(engine.http("DELETE", "/containers/never", b"").status, 204);
+    let answer = answer(next);
+    assert!(answer["Error"].is_null(), "{answer}");
 }
 
 #[test]
