@@ -1,6 +1,9 @@
 //! Bounded waiting for what AWS does in its own time.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+
+const MOST_FASTER: u32 = 100;
 
 /// The variable that says how many times faster than AWS the cloud is that plays it: [`Pace::from_environment`].
 const FASTER_VARIABLE: &str = "MACHINE_AWS_FASTER";
@@ -39,16 +42,22 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// As AWS needs it; faster by what `MACHINE_AWS_FASTER` says, a whole number. It is for tests, whose cloud does at
-    /// once what takes AWS seconds.
+    /// As AWS needs it; faster by what `MACHINE_AWS_FASTER` says, a whole number up to 100. It is for tests, whose cloud is
+    /// on this machine and does at once what takes AWS seconds. For every other cloud it says nothing: what is looked for
+    /// too briefly there is taken for gone.
     pub fn from_environment() -> Self {
-        let said = std::env::var(FASTER_VARIABLE).ok().and_then(|text| text.parse().ok());
-        Self::default().faster(said.unwrap_or(1))
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        Self::for_cloud(&variable("AWS_ENDPOINT_URL"), &variable(FASTER_VARIABLE))
+    }
+
+    fn for_cloud(endpoint: &str, faster: &str) -> Self {
+        let times = if is_here(endpoint) { faster.parse().unwrap_or(1) } else { 1 };
+        Self::default().faster(times)
     }
 
     /// The same in a fraction of the time.
     fn faster(self, times: u32) -> Self {
-        let faster = |time: Duration| time / times.max(1);
+        let faster = |time: Duration| time / times.clamp(1, MOST_FASTER);
         Self {
             poll: faster(self.poll),
             first_pause: faster(self.first_pause),
@@ -74,6 +83,15 @@ impl Pace {
     pub(crate) fn for_absence(self) -> Backoff {
         self.up_to(self.absence)
     }
+}
+
+/// Whether a URL leads to an address of this machine's own.
+fn is_here(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', ':'])
+        .next()
+        .and_then(|host| host.parse().ok())
+        .is_some_and(|host: Ipv4Addr| host.is_loopback())
 }
 
 /// Pauses that grow, up to a deadline.
@@ -108,5 +126,30 @@ impl Backoff {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(self.longest);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cloud_on_this_machine_is_hurried() {
+        let usual = Pace::default();
+        for endpoint in ["http://127.0.0.1:5000", "http://127.3.2.1"] {
+            assert_eq!(Pace::for_cloud(endpoint, "20").absence, usual.absence / 20);
+        }
+        for endpoint in [
+            "",
+            "https://ec2.example.org",
+            "http://10.0.0.1:5000",
+            "http://127.0.0.1.example.org",
+            "127.0.0.1",
+        ] {
+            assert_eq!(Pace::for_cloud(endpoint, "20").absence, usual.absence, "{endpoint}");
+        }
+        for (said, times) in [("", 1), ("fast", 1), ("0", 1), ("-3", 1), ("4000000000", 100)] {
+            assert_eq!(Pace::for_cloud("http://127.0.0.1:1", said).absence, usual.absence / times, "{said}");
+        }
     }
 }

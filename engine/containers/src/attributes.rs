@@ -33,8 +33,8 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), ContainerE
                 }
             }
             ("tag", template) => {
-                if let Err(message) = tag(template, &json!({})) {
-                    return invalid(format!("invalid value for 'tag': {message}"));
+                if let Err(error) = gotemplate::parse(template) {
+                    return invalid(format!("invalid value for 'tag': {error}"));
                 }
             }
             _ => {}
@@ -90,6 +90,14 @@ fn information(identity: &Identity) -> Value {
         "ImageName": identity.config.image,
         "Command": identity.command.join(" "),
         "DaemonName": "docker",
+        "ContainerID": identity.id,
+        "ContainerName": format!("/{}", identity.name),
+        "ContainerImageID": image,
+        "ContainerImageName": identity.config.image,
+        "ContainerLabels": identity.config.labels,
+        "ContainerEnv": identity.config.env,
+        "ContainerEntrypoint": identity.command.first(),
+        "ContainerArgs": identity.command.get(1..),
     })
 }
 

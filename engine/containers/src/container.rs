@@ -20,10 +20,8 @@ use super::understand;
 /// What waiters watch.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
-    /// How often it has ended.
+    /// How often it has ended; a restart that was to come and is given up is an end as well.
     pub exits: u64,
-    /// How often it has ended without being started again by its restart policy.
-    pub stops: u64,
     pub exit_code: i32,
     pub error: String,
     /// It runs, or is about to be started again.
@@ -211,7 +209,7 @@ impl Container {
     /// It is not started, or not again, by itself. Whoever waits for its end is told if it ran before.
     pub fn has_stopped(&self) {
         self.life.send_modify(|life| {
-            life.stops += u64::from(life.alive);
+            life.exits += u64::from(life.alive);
             life.alive = false;
         });
     }

@@ -50,6 +50,8 @@ pub struct ExecRequest {
     pub cmd: Option<Vec<String>>,
     /// The stock client says it here as well; what counts is what the start says.
     pub detach: Option<bool>,
+    /// Docker's library for Python says once more what the path says.
+    pub container: Option<String>,
 }
 
 #[derive(Debug)]

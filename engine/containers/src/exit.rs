@@ -92,7 +92,6 @@ impl Containers {
             life.exits += 1;
             life.exit_code = exit.code;
             life.alive = restart;
-            life.stops += u64::from(!restart);
         });
         if container.is_removed_at_its_end() && !container.is_being_restarted() {
             if let Err(error) = self.remove_locked(container, true).await {

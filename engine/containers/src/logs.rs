@@ -60,8 +60,15 @@ pub fn limits(driver: &str, options: &BTreeMap<String, String>) -> Result<(Optio
                 limits.1 = number.ok_or_else(|| format!("invalid value for 'max-file': {value}"))?;
             }
             "compress" if is_local => {
-                value.parse::<bool>().map_err(|_| format!("invalid value for 'compress': {value}"))?;
+                // As Go reads it.
+                if !matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "" | "0" | "1" | "f" | "t" | "false" | "true"
+                ) {
+                    return Err(format!("invalid value for 'compress': {value}"));
+                }
             }
+            "mode" if is_local && matches!(value.as_str(), "" | "blocking") => {}
             _ if is_local => return Err(format!("unknown log opt '{name}' for log driver local")),
             "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "compress" | "mode"
             | "max-buffer-size" => {}

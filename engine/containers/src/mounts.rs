@@ -50,9 +50,7 @@ pub enum MountError {
     Consistency(String),
     #[error("invalid tmpfs option \"{0}\"")]
     TmpfsOption(String),
-    #[error(
-        "`{0}` asks for labels of SELinux, which this engine does not set: use `--security-opt label=disable`"
-    )]
+    #[error("`{0}` asks for labels of SELinux, which this engine does not set: leave the `z` out")]
     Relabel(String),
 }
 
@@ -152,12 +150,20 @@ fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
     }
 }
 
-fn tmpfs(destination: PathBuf, options: Vec<String>) -> Result<MountPoint, MountError> {
+fn tmpfs(destination: PathBuf, mut options: Vec<String>) -> Result<MountPoint, MountError> {
+    options.retain(|option| !says_nothing(option));
     if let Some(unknown) = options.iter().find(|option| !is_tmpfs_option(option)) {
         return Err(MountError::TmpfsOption(unknown.clone()));
     }
     let read_only = options.iter().any(|option| option == "ro");
     Ok(MountPoint { kind: MountKind::Tmpfs, read_only, options, ..bind(PathBuf::new(), destination) })
+}
+
+/// Options that dockerd takes and that change nothing about a tmpfs which only one container sees.
+fn says_nothing(option: &str) -> bool {
+    let of_others = option.strip_prefix('r').unwrap_or(option);
+    matches!(option, "defaults" | "mand" | "nomand" | "nostrictatime")
+        || matches!(of_others, "private" | "shared" | "slave" | "unbindable")
 }
 
 /// What `mount(8)` says of every file system, and of this one.
@@ -384,10 +390,12 @@ mod tests {
 
     #[test]
     fn a_tmpfs_keeps_its_options() {
-        let points = parsed(json!({ "Tmpfs": { "/run": "size=1m,ro" }, "Mounts": [
+        let points = parsed(json!({ "Tmpfs": { "/run": "defaults,size=1m,ro,rprivate" }, "Mounts": [
             { "Type": "tmpfs", "Target": "/t", "TmpfsOptions": { "SizeBytes": 5, "Mode": 0o700 } } ] }))
         .unwrap();
         assert_eq!(points[0].options, ["size=5", "mode=700"]);
         assert!(points[1].read_only && points[1].kind == MountKind::Tmpfs);
+        assert_eq!(points[1].options, ["size=1m", "ro"]);
+        assert!(parsed(json!({ "Tmpfs": { "/run": "sized=1m" } })).is_err());
     }
 }

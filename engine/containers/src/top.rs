@@ -167,6 +167,11 @@ fn columns(arguments: &str) -> Result<Vec<Shown>, String> {
 fn add(shown: &mut Vec<Shown>, list: &str) -> Result<(), String> {
     for wish in list.split(',').filter(|wish| !wish.is_empty()) {
         let (name, title) = wish.split_once('=').map_or((wish, None), |(name, title)| (name, Some(title)));
+        // Columns are as wide as what is in them, whatever width is asked for.
+        let name = name
+            .split_once(':')
+            .filter(|(_, width)| width.parse::<u16>().is_ok())
+            .map_or(name, |(name, _)| name);
         let Some((_, usual, show)) = COLUMNS.iter().find(|(known, ..)| *known == name) else {
             return Err(format!("unknown user-defined format specifier {name:?}"));
         };
@@ -331,7 +336,7 @@ mod tests {
         assert_eq!(titles("-ef"), ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
         assert_eq!(titles("-eo pid,comm"), ["PID", "COMMAND"]);
         assert_eq!(titles("-opid -o ppid=UP --format=args"), ["PID", "UP", "COMMAND"]);
-        assert_eq!(titles("axo pid"), ["PID"]);
+        assert_eq!(titles("axo pid,user:20"), ["PID", "USER"]);
         assert_eq!(titles("-e"), ["PID", "TTY", "TIME", "CMD"]);
         assert_eq!(titles("ax"), ["PID", "TTY", "STAT", "TIME", "COMMAND"]);
         for wrong in ["-o", "-o odd", "-p 1", "--sort=pid", "1", "-C sh", "--format"] {

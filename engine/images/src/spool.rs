@@ -17,6 +17,9 @@ use super::tar_reader::{Kind, TarReader};
 const MOST_ENTRIES: usize = 65_536;
 /// Links to links; a real archive has one step.
 const MOST_LINKS: usize = 8;
+/// A file of the archive may be this many times as large as what the archive holds of it, and as many bytes larger.
+const MOST_EXPANSION: u64 = 16;
+const MOST_HOLES: u64 = 1 << 30;
 const PROGRESS_STEP: u64 = 4 << 20;
 
 enum Spooled {
@@ -50,7 +53,14 @@ impl Spool {
                 Kind::File => {
                     let path = directory.join(parts.len().to_string());
                     let mut file = File::create(&path).map_err(ImageError::store(&path))?;
-                    if entry.holes.is_some() {
+                    if let Some(map) = &entry.holes {
+                        // Whoever reads it reads every hole: a few bytes must not become a day's work.
+                        if map.size > entry.size.saturating_mul(MOST_EXPANSION).saturating_add(MOST_HOLES) {
+                            return Err(ImageError::invalid(format!(
+                                "`{name}` is to have {} bytes, nearly all of them holes",
+                                map.size
+                            )));
+                        }
                         entry.write(&mut archive, &mut file).map_err(failed)?;
                     }
                     while archive.remaining() > 0 {

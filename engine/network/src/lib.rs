@@ -43,7 +43,7 @@ use running::{Running, Waiting};
 use state::State;
 
 pub use error::NetworkError;
-pub use networks::{NewNetwork, OPTIONS};
+pub use networks::{NewNetwork, OPTIONS, SO_ANYWAY};
 pub use state::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
 
 /// The default network and its bridge.

@@ -28,6 +28,15 @@ pub const OPTIONS: [&str; 4] = [
     "com.docker.network.bridge.enable_icc",
 ];
 
+/// Options of a network that are not followed, with the value that says what is so anyway.
+pub const SO_ANYWAY: [(&str, &str); 5] = [
+    ("com.docker.network.bridge.default_bridge", "false"),
+    ("com.docker.network.bridge.gateway_mode_ipv4", "nat"),
+    ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+    ("com.docker.network.bridge.inhibit_ipv4", "false"),
+    ("com.docker.network.container_iface_prefix", "eth"),
+];
+
 /// A network that is wished for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewNetwork {

@@ -138,10 +138,13 @@ impl LogFile {
         if self.batch.is_empty() {
             return Ok(());
         }
+        // Whoever had no room may have emptied the file: it is never made longer than it is.
+        let before = self.file.metadata()?.len();
         if self.is_torn {
-            self.file.set_len(self.size)?;
+            self.file.set_len(self.size.min(before))?;
             self.is_torn = false;
         }
+        self.size = self.size.min(before);
         match self.file.write_all(&self.batch) {
             Ok(()) => {
                 self.size += self.batch.len() as u64;
@@ -275,6 +278,19 @@ mod tests {
             LogFile::open(config.clone()).unwrap().write(Stream::Stdout, b"next\n").unwrap();
             assert_eq!(texts(&config.path), expected, "{left:.30}");
         }
+    }
+
+    #[test]
+    fn a_file_that_somebody_emptied_stays_a_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), None, 1);
+        let mut log = LogFile::open(config.clone()).unwrap();
+        log.write(Stream::Stdout, b"before\n").unwrap();
+        fs::File::options().write(true).open(&config.path).unwrap().set_len(0).unwrap();
+        // As after a write for which there was no room.
+        log.is_torn = true;
+        log.write(Stream::Stdout, b"after\n").unwrap();
+        assert_eq!(texts(&config.path), ["after\n"]);
     }
 
     #[test]

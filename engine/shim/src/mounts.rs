@@ -103,9 +103,16 @@ fn follow_to_its_end(root: &Root, destination: &Path, is_directory: bool) -> io:
 /// Takes a `/dev` of the container's maker, and what comes below it, out of the mounts: the runtime makes devices and links in
 /// whatever lies on `/dev`, and these may be the host's. It gets a `/dev` to do so, over which a hook mounts the one that was
 /// wished for.
-pub(crate) fn put_off_devices(spec: &mut Value, directory: &Path) -> io::Result<()> {
+pub(crate) fn put_off_devices(root: &Root, spec: &mut Value, directory: &Path) -> io::Result<()> {
     let devices = Path::new("/dev");
     let Some(mounts) = spec["mounts"].as_array_mut() else { return Ok(()) };
+    // Links of the image lead there as well.
+    for mount in mounts.iter_mut() {
+        let end = root.end_of_links(&path(mount, "destination"))?;
+        if end.starts_with(devices) {
+            mount["destination"] = end.to_string_lossy().into();
+        }
+    }
     let wished = |mount: &Value| kind(mount) == "bind" && path(mount, "destination") == devices;
     let Some(first) = mounts.iter().position(wished) else { return Ok(()) };
     let (late, early): (Vec<_>, Vec<_>) = mounts

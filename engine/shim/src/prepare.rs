@@ -67,7 +67,7 @@ pub(crate) fn container(
     if let Some(mounts) = spec["mounts"].as_array_mut() {
         mounts::complete(&root, mounts).map_err(|source| PrepareError::Mounts { source })?;
     }
-    mounts::put_off_devices(&mut spec, directory).map_err(|source| PrepareError::Mounts { source })?;
+    mounts::put_off_devices(&root, &mut spec, directory).map_err(|source| PrepareError::Mounts { source })?;
     for volume in &task.volumes {
         fill(&root, volume)
             .map_err(|source| PrepareError::Volume { destination: volume.destination.clone(), source })?;

@@ -13,7 +13,7 @@ use engine_containers::container::Life;
 use engine_containers::list::ListRequest;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::task::vital;
-use engine_model::wire::{CreateRequest, noting_unknown, unknown_warning};
+use engine_model::wire::{CreateRequest, is_repeated, noting_unknown, unknown_warning};
 use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -97,8 +97,8 @@ type QueryMap = Query<HashMap<String, String>>;
 /// known are told to the log.
 pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     let (body, unknown) = read(bytes)?;
-    for field in unknown {
-        tracing::warn!("{}", unknown_warning(&field));
+    for field in unknown.iter().filter(|field| !is_repeated(field)) {
+        tracing::warn!("{}", unknown_warning(field));
     }
     Ok(body)
 }
@@ -285,12 +285,12 @@ async fn wait(
     let container = find(&app, &id)?;
     let options = Options(query);
     let mut life = container.life.subscribe();
-    let stops = life.borrow().stops;
-    // As with dockerd, an end after which it is started again by itself is none.
+    // Every end counts, also one after which it is started again at once: whoever looks at what is now may miss it.
+    let (exits, ran) = (life.borrow().exits, life.borrow().alive);
     let over: Box<dyn Fn(&Life) -> bool + Send + Sync> =
         match options.text("condition").unwrap_or("not-running") {
-            "not-running" => Box::new(|life| life.removed || !life.alive),
-            "next-exit" => Box::new(move |life| life.removed || life.stops > stops),
+            "not-running" => Box::new(move |life| life.removed || !ran || life.exits > exits),
+            "next-exit" => Box::new(move |life| life.removed || life.exits > exits),
             "removed" => Box::new(|life| life.removed),
             other => return Err(ApiError::bad_request(format!("invalid condition: \"{other}\""))),
         };
@@ -305,5 +305,5 @@ async fn wait(
         Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))
     };
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((Extension(Endless), headers, Body::from_stream(stream::once(end))).into_response())
+    Ok((Extension(Endless::HalfClosed), headers, Body::from_stream(stream::once(end))).into_response())
 }

@@ -40,10 +40,14 @@ pub enum Caller {
     Anybody,
 }
 
-/// Marks an answer that goes on until something happens, which may be never: it ends when the client closes its half of the
-/// connection, as with dockerd.
+/// Marks an answer that goes on until something happens, which may be never: it ends with its client, as with dockerd.
 #[derive(Clone, Copy, Debug)]
-pub struct Endless;
+pub enum Endless {
+    /// When the client closes its half of the connection.
+    HalfClosed,
+    /// When the client is gone. One that has closed its half has said all, and reads on.
+    Gone,
+}
 
 /// All routes, without version prefixes.
 pub fn router(app: App) -> Router {

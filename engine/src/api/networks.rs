@@ -200,7 +200,10 @@ impl CreateBody {
         let ipam = self.ipam.unwrap_or_default();
         let mut pools = ipam.config.unwrap_or_default();
         let options = self.options.unwrap_or_default();
-        if let Some(unknown) = options.keys().find(|name| !engine_network::OPTIONS.contains(&name.as_str())) {
+        let is_followed = |name: &str, value: &str| {
+            engine_network::OPTIONS.contains(&name) || engine_network::SO_ANYWAY.contains(&(name, value))
+        };
+        if let Some((unknown, _)) = options.iter().find(|(name, value)| !is_followed(name, value)) {
             return Err(ApiError::not_implemented(&format!(
                 "`Options`: the option `{unknown:.100}` of a network"
             )));

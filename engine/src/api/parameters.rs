@@ -13,12 +13,12 @@ pub(super) fn note_unknown(method: &Method, path: &str, query: &str) {
     }
 }
 
-/// What a call reads; nothing is known of calls that are not served.
+/// What a call reads, and what Docker's library for Python always sends though dockerd reads it no more; nothing is known of calls that are not served.
 fn known(method: &Method, path: &str) -> Option<&'static [&'static str]> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (first, last) = (*parts.first()?, *parts.last()?);
     Some(match (method.as_str(), first, parts.len(), last) {
-        ("GET", "containers", 2, "json") => &["all", "limit", "size", "filters"],
+        ("GET", "containers", 2, "json") => &["all", "limit", "size", "filters", "trunc_cmd"],
         ("GET", "containers", 3, "json") => &["size"],
         ("GET", "containers", 3, "logs") => {
             &["follow", "stdout", "stderr", "since", "until", "timestamps", "tail", "details"]
@@ -36,7 +36,9 @@ fn known(method: &Method, path: &str) -> Option<&'static [&'static str]> {
         ("POST", "containers" | "exec", 3, "resize") => &["h", "w"],
         ("POST", "containers", 3, "wait") => &["condition"],
         ("DELETE", "containers", 2, _) => &["v", "force", "link"],
-        ("GET", "images", 2, "json") => &["all", "filters", "shared-size", "digests", "manifests"],
+        ("GET", "images", 2, "json") => {
+            &["all", "filters", "shared-size", "digests", "manifests", "only_ids"]
+        }
         ("GET", "images", 2, "get") => &["names", "platform"],
         ("GET", "images", _, "json") => &["manifests", "platform"],
         ("GET", "images", _, "history" | "get") => &["platform"],

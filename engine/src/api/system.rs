@@ -118,7 +118,7 @@ async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Res
     };
     let events = app.events.subscribe(since, until, EventFilters(filters.into_map())).map(line);
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((Extension(Endless), headers, Body::from_stream(events)).into_response())
+    Ok((Extension(Endless::HalfClosed), headers, Body::from_stream(events)).into_response())
 }
 
 /// `type=container` may be given several times.

@@ -213,10 +213,13 @@ async fn connection(
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 taken_over.set();
             }
-            if response.extensions().get::<api::Endless>().is_none() {
-                return Ok(response);
-            }
-            let ended = Box::pin(async move { peer.ended().await });
+            let Some(&endless) = response.extensions().get::<api::Endless>() else { return Ok(response) };
+            let ended = Box::pin(async move {
+                match endless {
+                    api::Endless::HalfClosed => peer.ended().await,
+                    api::Endless::Gone => peer.gone().await,
+                }
+            });
             Ok(response.map(|body| Body::from_stream(body.into_data_stream().take_until(ended))))
         }
     });

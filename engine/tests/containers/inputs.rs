@@ -165,6 +165,15 @@ fn devices_of_the_host_are_seen_and_left_alone() {
         assert!(!shown.lines().any(|line| matches!(line, "zero" | "stdin" | "core")), "{shown}");
         assert_eq!(look(), before);
     }
+    // A link of the image's leads there as well.
+    let bind = format!("{path}:/host/dev");
+    engine.docker(["create", "--name", "linked", "-v", &bind, "busybox", "ls", "/dev"]).ok();
+    let id = inspect(&engine, "linked")["Id"].as_str().unwrap().to_owned();
+    let upper = engine.data_root().join("containers").join(id).join("upper");
+    symlink("/", upper.join("host")).unwrap();
+    let shown = engine.docker(["start", "-a", "linked"]).ok();
+    assert!(shown.lines().any(|line| line == "odd"), "{shown}");
+    assert_eq!(look(), before);
 }
 
 #[test]

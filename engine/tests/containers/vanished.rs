@@ -115,6 +115,7 @@ fn transfers_that_stall_keep_nobody_from_anything() {
             "/images/busybox/get",
         ] {
             let mut stream = UnixStream::connect(engine.socket()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
             stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: engine\r\n\r\n").as_bytes()).unwrap();
             // The answer has begun, and is larger than what lies between.
             stream.read_exact(&mut [0; 1000]).unwrap();
@@ -133,7 +134,9 @@ fn transfers_that_stall_keep_nobody_from_anything() {
     let mut count = 0;
     let mut buffer = vec![0; 1 << 16];
     while count < 500_000 {
-        count += last.read(&mut buffer).unwrap();
+        let read = last.read(&mut buffer).unwrap();
+        assert!(read > 0, "the download ended after {count} bytes");
+        count += read;
     }
 }
 

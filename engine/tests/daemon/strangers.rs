@@ -1,7 +1,7 @@
 //! Whoever can reach a port without being let in: they hold nothing up, and make nobody else act for them.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use super::{Authority, docker_over_tls, engine_with_tls};
@@ -23,9 +23,8 @@ fn silent_connections_lock_nobody_out() {
     let mut said = BufReader::new(silent.stdout.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "open");
     docker_over_tls(&engine, &client, &["version"]).ok();
-    // Nobody had to be let go for it.
-    silent.stdin.as_mut().unwrap().write_all(b"count\n").unwrap();
-    assert_eq!(said.next().unwrap().unwrap(), "closed 0");
+    // Nobody had to be let go for it, whatever their time ended meanwhile.
+    assert!(!engine.log().contains("Too many TLS handshakes"), "{}", engine.log());
     drop(silent.stdin.take());
     silent.wait().unwrap();
 }

@@ -262,7 +262,7 @@ fn annotations_reach_the_runtime() {
 fn lines_of_the_log_have_attributes() {
     let engine = engine();
     let log = json!({ "Type": "json-file", "Config": { "labels": "site", "labels-regex": "^of", "env": "A",
-        "env-regex": "^C", "tag": "{{.Name}} of {{.ImageName}}" } });
+        "env-regex": "^C", "tag": "{{slice .ID 0 0}}{{.Name}} of {{.ImageName}}{{index .ContainerLabels \"of.it\"}}" } });
     let body = json!({ "Image": "busybox", "Cmd": ["echo", "said"], "Env": ["A=one two", "B=no", "C1=3"],
         "Labels": { "site": "s", "of.it": "o", "other": "no" }, "HostConfig": { "LogConfig": log } });
     let answer = engine.http("POST", "/containers/create?name=told", body.to_string().as_bytes());
@@ -270,10 +270,10 @@ fn lines_of_the_log_have_attributes() {
     engine.docker(["start", "-a", "told"]).ok();
     let path = engine.docker(["inspect", "-f", "{{.LogPath}}", "told"]).ok();
     let line: Value = serde_json::from_str(fs::read_to_string(path.trim()).unwrap().trim()).unwrap();
-    let expected = json!({ "A": "one two", "C1": "3", "of.it": "o", "site": "s", "tag": "told of busybox" });
+    let expected = json!({ "A": "one two", "C1": "3", "of.it": "o", "site": "s", "tag": "told of busyboxo" });
     assert_eq!(line["attrs"], expected);
     let details = engine.docker(["logs", "--details", "told"]).ok();
-    assert_eq!(details, "A=one+two,C1=3,of.it=o,site=s,tag=told+of+busybox said\n");
+    assert_eq!(details, "A=one+two,C1=3,of.it=o,site=s,tag=told+of+busyboxo said\n");
     assert_eq!(engine.docker(["logs", "told"]).ok(), "said\n");
     for (option, value, status) in [
         ("mode", "non-blocking", 501),

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod mutate;
 
@@ -89,11 +89,14 @@ pub fn run_with(
 
 /// Ends the process when one input takes for ever.
 fn watch(target: &str, seed: u64, current: &Mutex<Vec<u8>>, at: &AtomicU64, over: &AtomicBool) {
-    let mut before = None;
+    let mut before = (at.load(Ordering::Acquire), Instant::now());
     while !over.load(Ordering::Acquire) {
+        // It may wake early.
         std::thread::park_timeout(PATIENCE);
         let now = at.load(Ordering::Acquire);
-        if before == Some(now) && !over.load(Ordering::Acquire) {
+        if before.0 != now {
+            before = (now, Instant::now());
+        } else if before.1.elapsed() >= PATIENCE && !over.load(Ordering::Acquire) {
             let input = current.lock().unwrap_or_else(PoisonError::into_inner);
             let path = keep(target, seed, now, &input);
             tell(&format!(
@@ -102,7 +105,6 @@ fn watch(target: &str, seed: u64, current: &Mutex<Vec<u8>>, at: &AtomicU64, over
             ));
             std::process::abort();
         }
-        before = Some(now);
     }
 }
 

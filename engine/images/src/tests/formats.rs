@@ -148,6 +148,24 @@ fn maps_that_do_not_fit_are_refused() {
     }
 }
 
+/// Of the outer archive, all that is in a file is read and hashed.
+#[test]
+fn an_archive_that_is_nothing_but_holes_is_refused() {
+    let fixture = Fixture::new();
+    let archive = Tar::default()
+        .pax("GNU.sparse.map", "0,2")
+        .pax("GNU.sparse.size", "16000000000000")
+        .file("layer.tar", b"ab")
+        .end();
+    let error = fixture.load(&archive).unwrap_err();
+    let text = engine_model::chain(&error);
+    assert!(
+        error.kind() == engine_model::Kind::Invalid && text.contains("nearly all of them holes"),
+        "{text}"
+    );
+    fixture.assert_empty();
+}
+
 #[test]
 fn a_layer_that_names_a_path_twice_is_saved_as_it_came() {
     for layer in [

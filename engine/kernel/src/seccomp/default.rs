@@ -112,8 +112,10 @@ const UNLOCKED: &[(Capability, &str)] = &[
     (Capability::Perfmon, "perf_event_open"),
 ];
 
-/// What no capability opens: the way for 32-bit programs to make any socket, past the families below (their arguments are in
-/// memory, where no filter can see them; since Linux 4.3 they have the calls themselves), keyrings (not separated by namespaces), new kernels, swap, and things long out of use.
+/// What no capability opens: keyrings (not separated by namespaces), new kernels, swap, things long out of use, and
+/// `socketcall`, by which 32-bit programs would make sockets of the families below: its arguments are in memory, where no filter
+/// sees them. musl takes `socket` itself since Linux 4.3; the 32-bit glibc of most distributions does not, and its programs
+/// need a profile of their own (`--security-opt seccomp=FILE`) to reach a network.
 const NEVER: &str = "
     _sysctl add_key create_module get_kernel_syms io_uring_enter io_uring_register io_uring_setup
     kexec_file_load kexec_load keyctl nfsservctl pivot_root query_module request_key socketcall swapoff swapon

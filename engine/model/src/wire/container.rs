@@ -44,19 +44,6 @@ pub struct CreateRequest {
     pub unknown: Vec<String>,
 }
 
-/// How a container was on a network when somebody asked: whoever makes another one like it may send this again.
-const REPEATED: [&str; 9] = [
-    "NetworkID",
-    "EndpointID",
-    "Gateway",
-    "IPAddress",
-    "IPPrefixLen",
-    "IPv6Gateway",
-    "GlobalIPv6Address",
-    "GlobalIPv6PrefixLen",
-    "DNSNames",
-];
-
 impl CreateRequest {
     /// Reads a body. Its own fields lie beside those of the part that goes with the image.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
@@ -68,10 +55,7 @@ impl CreateRequest {
         let host_config: Option<_> = super::noting_unknown(host, "HostConfig.", &mut unknown)?;
         let networking_config: Option<_> =
             super::noting_unknown(networking, "NetworkingConfig.", &mut unknown)?;
-        unknown.retain(|field| {
-            let name = field.rsplit('.').next().unwrap_or_default();
-            !(field.starts_with("NetworkingConfig.") && REPEATED.contains(&name))
-        });
+        unknown.retain(|field| !super::is_repeated(field));
         Ok(Self {
             config,
             host_config: host_config.unwrap_or_default(),

@@ -33,9 +33,36 @@ pub fn noting_unknown<T: DeserializeOwned>(
     let note = |path: serde_ignored::Path<'_>| {
         let path = path.to_string();
         let parts: Vec<&str> = path.split('.').filter(|part| *part != "?").collect();
-        unknown.push(format!("{prefix}{}", parts.join(".")));
+        // A field that is null says nothing, whatever it is.
+        let value = parts.iter().try_fold(&part, |value, part| match value {
+            Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+            value => value.get(part),
+        });
+        if value != Some(&Value::Null) {
+            unknown.push(format!("{prefix}{}", parts.join(".")));
+        }
     };
-    serde_ignored::deserialize(part, note)
+    serde_ignored::deserialize(&part, note)
+}
+
+/// How a container was on a network when somebody asked: whoever puts one on a network may send this again.
+const REPEATED: [&str; 9] = [
+    "NetworkID",
+    "EndpointID",
+    "Gateway",
+    "IPAddress",
+    "IPPrefixLen",
+    "IPv6Gateway",
+    "GlobalIPv6Address",
+    "GlobalIPv6PrefixLen",
+    "DNSNames",
+];
+
+/// Whether a field is an answer of the API that clients send back with a wish for an endpoint.
+pub fn is_repeated(field: &str) -> bool {
+    let name = field.rsplit('.').next().unwrap_or_default();
+    ["NetworkingConfig.", "EndpointConfig."].iter().any(|part| field.starts_with(part))
+        && REPEATED.contains(&name)
 }
 
 /// What a client is told of fields that are not known here.

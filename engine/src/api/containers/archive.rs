@@ -88,6 +88,11 @@ async fn export(State(app): State<App>, Path(id): Path<String>) -> Result<Respon
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream_of(receiver)).into_response())
 }
 
+/// Whether this names root, whatever the container's own files say of users.
+fn is_root(user: &str) -> bool {
+    user.split(':').all(|part| matches!(part, "" | "0" | "root"))
+}
+
 async fn put_archive(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -96,7 +101,7 @@ async fn put_archive(
 ) -> Result<StatusCode, ApiError> {
     let container = find(&app, &id)?;
     let options = Options(query);
-    if options.is("copyUIDGID") && !container.identity().config.user.is_empty() {
+    if options.is("copyUIDGID") && !is_root(&container.identity().config.user) {
         // Whoever it is, it is not the owner that the archive names.
         return Err(ApiError::not_implemented("`copyUIDGID` with a container of another user than root"));
     }

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use engine_containers::exec::ExecRequest;
 use engine_model::chain;
+use engine_model::task::vital;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -85,16 +86,17 @@ async fn start(
     let (waiting, stream) =
         app.containers.prepare_exec(&exec, wanted.detach, wanted.console_size).await?.into_parts();
     let Some(process) = stream else {
-        app.containers.begin_exec(waiting).await?;
+        // A client that leaves meanwhile does not leave a process without anybody who watches it.
+        vital(async move { app.containers.begin_exec(waiting).await }).await??;
         return Ok(StatusCode::OK.into_response());
     };
     let Some(takeover) = takeover else {
-        app.containers.begin_exec(waiting).await?;
+        vital(async move { app.containers.begin_exec(waiting).await }).await??;
         let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
         // As above, the end of the answer comes after the exit code is known.
         let recorded = stream::once(async move { exec.finished().await }).filter_map(|()| ready(None));
         let body = Body::from_stream(ReaderStream::new(process).chain(recorded));
-        return Ok((Extension(Endless), headers, body).into_response());
+        return Ok((Extension(Endless::Gone), headers, body).into_response());
     };
     let keys = exec.request.detach_keys.as_deref().filter(|keys| !keys.is_empty());
     let keys = hijack::parse_keys(keys).filter(|_| terminal && exec.request.attach_stdin == Some(true));

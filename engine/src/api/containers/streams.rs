@@ -133,7 +133,7 @@ fn one_way(
     })
     .flatten();
     let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
-    (Extension(Endless), headers, Body::from_stream(past.chain(present))).into_response()
+    (Extension(Endless::Gone), headers, Body::from_stream(past.chain(present))).into_response()
 }
 
 pub(super) async fn logs(
@@ -173,7 +173,7 @@ pub(super) async fn logs(
     }));
     let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
     Ok(if follow {
-        (Extension(Endless), headers, body).into_response()
+        (Extension(Endless::HalfClosed), headers, body).into_response()
     } else {
         (headers, body).into_response()
     })
@@ -213,5 +213,5 @@ pub(super) async fn stats(
         let item = receiver.recv().await?;
         Some((item, receiver))
     }));
-    Ok((Extension(Endless), headers, body).into_response())
+    Ok((Extension(Endless::HalfClosed), headers, body).into_response())
 }
