@@ -229,6 +229,13 @@ mod tests {
         assert_eq!(names(folder.path()), [".tmp-k1", ".tmp-k2", "127.0.0.2", "more", "other"]);
         let (mut command, watch, _folder) = make(&["127.0.0.1", ".tmp-abc"]);
         assert!(!at(&mut command, &watch, &points[3]).killed, "there is no second one");
+        // A part of an identifier may have no number in it.
+        let (mut command, watch, _folder) = make(&["cb3ec900-1869-4359-bbca-6f65cfaa300b"]);
+        let points = rehearse(&mut command, &watch);
+        for point in &points {
+            let (mut command, watch, _folder) = make(&["deadbeef-0000-4aaa-8aaa-6f65cfaa300b"]);
+            assert!(at(&mut command, &watch, point).killed, "{point}");
+        }
     }
 
     #[test]

@@ -48,12 +48,15 @@ fn lasting(path: &Path, folder: &Path) -> String {
             return prefix.to_owned();
         }
         let words = name.split(|letter: char| !letter.is_alphanumeric());
-        words
-            .map(|word| if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word })
-            .collect::<Vec<_>>()
-            .join("-")
+        words.map(|word| if is_by_chance(word) { "#" } else { word }).collect::<Vec<_>>().join("-")
     };
     path.iter().map(name).collect::<Vec<_>>().join("/")
+}
+
+/// A number, or a part of an identifier, which may be four hexadecimal digits without a number among them.
+fn is_by_chance(word: &str) -> bool {
+    let is_part = matches!(word.len(), 4 | 8 | 12) && word.chars().all(|c| c.is_ascii_hexdigit());
+    is_part || word.contains(|c: char| c.is_ascii_digit())
 }
 
 /// The last names of a path.
