@@ -49,9 +49,22 @@ impl Home {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_machine"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_machine"));
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A line that someone types into a POSIX shell.
+    fn typed(&self, line: &str) -> Command {
+        let mut command = self.program("sh");
+        command.args(["-c", line]);
+        command
+    }
+
+    /// A program in an environment that is the same wherever the tests run.
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("HOME", self.folder.path())
             .env("PATH", "/usr/bin:/bin")
@@ -225,7 +238,7 @@ fn what_is_to_be_typed_next_names_the_store() {
     let output = home.machine(&create);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let command = text.trim_end().rsplit_once("run: ").unwrap().1;
-    let typed = Command::new("sh").args(["-c", command]).env_remove("MACHINE_STORAGE_PATH").output().unwrap();
+    let typed = home.typed(command).env_remove("MACHINE_STORAGE_PATH").output().unwrap();
     assert!(typed.status.success(), "{command}: {}", String::from_utf8_lossy(&typed.stderr));
 }
 

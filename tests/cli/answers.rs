@@ -98,9 +98,7 @@ fn a_question_stays_out_of_the_stream_of_events() {
     objects(&stdout(&unanswered));
     assert!(home.config("mc1").exists());
     let script = format!("echo y | {} --json rm mc1", env!("CARGO_BIN_EXE_machine"));
-    let mut command = Command::new("sh");
-    command.args(["-c", &script]).env("MACHINE_STORAGE_PATH", home.store());
-    let answered = command.output().unwrap();
+    let answered = home.typed(&script).output().unwrap();
     assert!(answered.status.success(), "{}", show(&answered));
     objects(&stdout(&answered));
     assert!(!home.config("mc1").exists());
@@ -130,8 +128,7 @@ fn the_first_word_about_a_taken_name_is_that_it_is_taken() {
     fs::remove_dir_all(home.store().join("certs")).unwrap();
     let script =
         format!("{} create -d none --url tcp://h:1 mc1 2>&1 | head -n 1", env!("CARGO_BIN_EXE_machine"));
-    let output =
-        Command::new("sh").args(["-c", &script]).env("MACHINE_STORAGE_PATH", home.store()).output().unwrap();
+    let output = home.typed(&script).output().unwrap();
     assert_eq!(stdout(&output), "Docker machine \"mc1\" already exists\n");
     assert!(!home.store().join("certs").exists(), "an authority was made for nothing");
 }

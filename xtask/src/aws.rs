@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     build::{self, Make},
     demo, python,
-    run::{cargo, check, root, say},
+    run::{cargo, cargo_test, check, root, say},
     setup,
 };
 
@@ -61,8 +61,8 @@ pub(crate) fn kills(path: &OsStr, variables: &[(&str, &str)]) -> Result<()> {
 fn tests(path: &OsStr, moto: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     check(
-        cargo()
-            .args(["test", "--workspace", "--test", "aws", "--test", "aws_contract", "--test", "self"])
+        cargo_test()
+            .args(["--workspace", "--test", "aws", "--test", "aws_contract", "--test", "self"])
             .args(["--", "--ignored"])
             .args(arguments)
             .envs(variables.iter().copied())

@@ -55,6 +55,22 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Cargo's tests, without what is set for the person who runs them: they see the same here as in CI.
+pub(crate) fn cargo_test() -> Command {
+    let mut command = cargo();
+    command.arg("test");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_personal(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether a variable says how somebody likes `machine`, `docker`, a cloud or a shell to be.
+fn is_personal(name: &str) -> bool {
+    ["AWS_", "AZURE_", "DOCKER_", "MACHINE_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["SHELL", "SSH_AUTH_SOCK"].contains(&name)
+}
+
 /// Where tests write what they could not try.
 pub(crate) fn skipped_file() -> PathBuf {
     root().join("target/skipped")

@@ -13,7 +13,7 @@ use crate::{
     build::{self, Make},
     demo, deny,
     report::Report,
-    run::{cargo, check, root, say},
+    run::{cargo, cargo_test, check, root, say},
     setup,
 };
 
@@ -67,8 +67,8 @@ fn windows() -> Result<()> {
 }
 
 fn unit_tests(packages: &[&str], path: &OsStr) -> Result<()> {
-    let mut command = cargo();
-    command.arg("test").args(packages).arg("--no-fail-fast").env("PATH", path);
+    let mut command = cargo_test();
+    command.args(packages).arg("--no-fail-fast").env("PATH", path);
     if !setup::is_root() {
         // The engine's tests make namespaces of their own.
         say("The tests of the engine need root: running test programs through sudo");
@@ -100,7 +100,7 @@ fn on_machines(report: &mut Report, path: &OsStr) {
 
 /// The contract with VMs that boot, killed at a few points; with VMs that do not, at every point, it is a unit test.
 fn qemu_driver() -> Result<()> {
-    check(cargo().arg("test").args(ALL).args(["--test", "machineos", "--"]).args([
+    check(cargo_test().args(ALL).args(["--test", "machineos", "--"]).args([
         "--ignored",
         "--exact",
         "keeps_the_contract_with_real_vms",
@@ -112,8 +112,7 @@ fn qemu_driver() -> Result<()> {
 pub(crate) fn end_to_end(path: &OsStr, variables: &[(&str, &str)], words: &[&str]) -> Result<()> {
     let image = demo::busybox_image(&root().join("target/demo-image"))?;
     check(
-        cargo()
-            .arg("test")
+        cargo_test()
             .args(ALL)
             .args(["--test", "end_to_end", "--"])
             .args(["--ignored", "--test-threads", "1", "--nocapture"])
