@@ -12,6 +12,7 @@ use engine_kernel::confine::Root;
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
 use engine_model::task::apart;
+use engine_shim::client::{self, Claim};
 use engine_shim::protocol;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
@@ -196,7 +197,7 @@ impl Containers {
             // A thread of its own, for the sake of its mount namespace.
             std::thread::scope(|scope| {
                 let worker = scope.spawn(|| {
-                    let root = containers.mounted_root(&target)?;
+                    let (root, _claim) = containers.mounted_root(&target)?;
                     work(&root)
                 });
                 worker.join().unwrap_or_else(|_| {
@@ -209,11 +210,12 @@ impl Containers {
         result
     }
 
-    /// Mounts a stopped container's layers and volumes in a new mount namespace of this thread.
-    fn mounted_root(&self, container: &Container) -> Result<Root, ContainerError> {
+    /// Mounts a stopped container's layers and volumes in a new mount namespace of this thread. Nobody runs the container
+    /// as long as the claim is held.
+    fn mounted_root(&self, container: &Container) -> Result<(Root, Claim), ContainerError> {
         let lower = self.0.images.lower_dirs(&container.identity().image_id)?;
-        engine_shim::client::wait_for_end(&container.directory)?;
-        engine_shim::client::prepare(&container.runtime_directory)?;
+        let claim = client::claim(&container.directory)?;
+        client::prepare(&container.runtime_directory)?;
         let path = container.runtime_directory.join(protocol::ROOTFS);
         let overlay = Overlay {
             lower,
@@ -232,7 +234,8 @@ impl Containers {
             // Opened anew, so that what was just mounted is seen.
             Root::open(&path)
         };
-        mount().map_err(|source| ContainerError::Read { path: path.clone(), source })
+        let root = mount().map_err(|source| ContainerError::Read { path: path.clone(), source })?;
+        Ok((root, claim))
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
+use super::remove::erase_directory;
 use super::{Container, ContainerError, Containers, unsupported};
 use crate::{attributes, limits, oci, understand};
 
@@ -120,7 +121,7 @@ impl Containers {
             &self.0.cgroup_parent,
         );
         if let Err(error) = lay_out(&container, &identity) {
-            let _ = fs::remove_dir_all(&container.directory);
+            let _ = erase_directory(&container.directory);
             return Err(error);
         }
         let container = Arc::new(container);
@@ -128,7 +129,7 @@ impl Containers {
         // Whoever removes the image sees its user from here on. If somebody has done so before, there is nothing to be made.
         if let Err(error) = self.0.images.lower_dirs(&image.id) {
             self.index().containers.remove(&id);
-            let _ = fs::remove_dir_all(&container.directory);
+            let _ = erase_directory(&container.directory);
             return Err(error.into());
         }
         reservation.kept = true;
@@ -342,19 +343,14 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-    use std::path::{Path, PathBuf};
-
-    use async_trait::async_trait;
+    use engine_model::Kind;
     use engine_model::event::EventBus;
-    use engine_model::{
-        Endpoint, EndpointRequest, Failure, Image, ImageId, Kind, PortRequest, PublishedPort,
-    };
     use engine_store::Quarantine;
     use serde_json::json;
 
     use super::*;
-    use crate::{Images, Networks, Settings};
+    use crate::Settings;
+    use crate::fakes::{NoNetworks, OneImage};
 
     #[test]
     fn the_image_fills_gaps() {
@@ -390,80 +386,12 @@ mod tests {
         ));
     }
 
-    /// Has an image that is gone when one comes back to it.
-    #[derive(Debug)]
-    struct Vanishing;
-
-    impl Images for Vanishing {
-        fn find(&self, _: &str) -> Result<Image, Failure> {
-            Ok(Image {
-                id: ImageId::parse(&format!("sha256:{}", "0".repeat(64))).unwrap(),
-                repo_tags: Vec::new(),
-                repo_digests: Vec::new(),
-                created: None,
-                size: 0,
-                architecture: String::new(),
-                variant: String::new(),
-                os: String::new(),
-                author: String::new(),
-                comment: String::new(),
-                config: serde_json::from_value(json!({ "Cmd": ["sh"] })).unwrap(),
-                diff_ids: Vec::new(),
-                layer_sizes: Vec::new(),
-                history: Vec::new(),
-                last_tagged: None,
-                added: None,
-                recovered: false,
-            })
-        }
-
-        fn lower_dirs(&self, _: &ImageId) -> Result<Vec<PathBuf>, Failure> {
-            Err(Failure::new(Kind::NotFound, "No such image: sha256:00"))
-        }
-    }
-
-    #[async_trait]
-    impl Networks for Vanishing {
-        async fn attach(&self, _: &str, _: &Path, _: &EndpointRequest) -> Result<Endpoint, Failure> {
-            unreachable!("nothing is started")
-        }
-
-        async fn publish(
-            &self,
-            _: &str,
-            _: &Endpoint,
-            _: &[PortRequest],
-        ) -> Result<Vec<PublishedPort>, Failure> {
-            unreachable!("nothing is started")
-        }
-
-        async fn release(&self, _: &str) -> Result<(), Failure> {
-            Ok(())
-        }
-
-        async fn restore(&self, _: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure> {
-            Ok(())
-        }
-
-        async fn rename(&self, _: &str, _: &str) -> Result<(), Failure> {
-            Ok(())
-        }
-
-        async fn places(&self, _: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
-            Vec::new()
-        }
-    }
-
     #[tokio::test]
     async fn an_image_that_goes_meanwhile_leaves_no_container() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            data_root: folder.path().join("data"),
-            exec_root: folder.path().join("run"),
-            default_ulimits: BTreeMap::new(),
-        };
+        let settings = Settings::of(folder.path());
         let quarantine = Quarantine::of(&settings.data_root);
-        let (images, networks) = (Arc::new(Vanishing), Arc::new(Vanishing));
+        let (images, networks) = (Arc::new(OneImage { vanishes: true }), Arc::new(NoNetworks));
         let containers =
             Containers::open(settings.clone(), images, networks, EventBus::new(), quarantine).await.unwrap();
         for _ in 0..2 {

@@ -252,7 +252,7 @@ impl Containers {
         let config = exec_config(exec, console_size, &self.0.config.default_ulimits, &self.0.filters)?;
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
-        waiting.connection = Some(client::spawn(&exec.directory, &config).await?.0);
+        waiting.connection = Some(client::spawn(&exec.directory, &config, None).await?.0);
         let wanted = |flag: Option<bool>| flag == Some(true);
         let request = &exec.request;
         let stream = if detached {

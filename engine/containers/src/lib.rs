@@ -16,6 +16,8 @@ mod error;
 pub mod exec;
 mod exit;
 #[cfg(test)]
+mod fakes;
+#[cfg(test)]
 mod fuzz;
 pub mod inspect;
 mod limits;

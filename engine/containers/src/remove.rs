@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine_kernel::cgroup;
 use jiff::Timestamp;
 
-use super::record::{MountKind, Status};
+use super::record::{CONFIG_FILE, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 
 /// What a prune did.
@@ -107,11 +107,8 @@ impl Containers {
     }
 
     fn erase(&self, container: &Container, volumes: bool) -> Result<(), ContainerError> {
-        let remove = |path: PathBuf| {
-            gone_is_fine(fs::remove_dir_all(&path)).map_err(|source| ContainerError::Remove { path, source })
-        };
-        engine_shim::client::wait_for_end(&container.directory)?;
-        remove(container.runtime_directory.clone())?;
+        let _claim = engine_shim::client::claim_last(&container.directory)?;
+        remove(&container.runtime_directory)?;
         // A container that is not known may use them.
         if volumes && !self.are_some_unknown() {
             let used: BTreeSet<PathBuf> = self
@@ -125,15 +122,11 @@ impl Containers {
                 let ours =
                     point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
                 if let Some(folder) = point.source.parent().filter(|_| ours) {
-                    remove(folder.to_owned())?;
+                    remove(folder)?;
                 }
             }
         }
-        // The record goes last: whoever is interrupted here finds the container again and can remove it.
-        for part in ["upper", "work"] {
-            remove(container.directory.join(part))?;
-        }
-        remove(container.directory.clone())
+        erase_directory(&container.directory)
     }
 
     /// Removes stopped containers that `wanted` accepts and that were made before `older_than`, but none of their
@@ -208,5 +201,86 @@ impl Containers {
         self.tell_name(container).await;
         container.publish(&self.0.events, "rename", &[("oldName", &format!("/{old}"))]);
         Ok(())
+    }
+}
+
+/// Removes a container's own directory. What the container is goes last, and before how it is: whoever is interrupted
+/// finds a container that is being removed, or a directory that is none.
+pub(super) fn erase_directory(directory: &Path) -> Result<(), ContainerError> {
+    for part in parts(directory) {
+        remove(&part)?;
+    }
+    Ok(())
+}
+
+/// In the order in which they go.
+fn parts(directory: &Path) -> [PathBuf; 4] {
+    [directory.join("upper"), directory.join("work"), directory.join(CONFIG_FILE), directory.to_owned()]
+}
+
+/// Removes a file, or a directory with everything in it.
+fn remove(path: &Path) -> Result<(), ContainerError> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    gone_is_fine(result).map_err(|source| ContainerError::Remove { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use engine_model::event::EventBus;
+    use engine_model::wire::CreateRequest;
+    use engine_store::Quarantine;
+
+    use super::*;
+    use crate::Settings;
+    use crate::fakes::{NoNetworks, OneImage};
+
+    /// The removal is broken off after some of its steps, and in the middle of the last one after any of its files.
+    #[tokio::test]
+    async fn a_removal_broken_off_anywhere_is_completed() {
+        let open = async |settings: &Settings| {
+            let quarantine = Quarantine::of(&settings.data_root);
+            let (images, networks) = (Arc::new(OneImage::default()), Arc::new(NoNetworks));
+            Containers::open(settings.clone(), images, networks, EventBus::new(), quarantine).await.unwrap()
+        };
+        let mut broken_off = 0;
+        for steps in 0..4 {
+            // In an order that nobody chooses.
+            for number in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let settings = Settings::of(folder.path());
+                let containers = open(&settings).await;
+                let request = CreateRequest::read(br#"{"Image":"x"}"#).unwrap();
+                let container = containers.create(None, request).await.unwrap().container;
+                for file in ["hosts", "exit.json", "shim.lock"] {
+                    fs::write(container.directory.join(file), "").unwrap();
+                }
+                container.change_state(|state| state.status = Status::Removing);
+                for part in parts(&container.directory).iter().take(steps) {
+                    remove(part).unwrap();
+                }
+                if steps == 3 {
+                    let mut files: Vec<_> = fs::read_dir(&container.directory)
+                        .unwrap()
+                        .map(|file| file.unwrap().path())
+                        .collect();
+                    files.sort();
+                    let Some(file) = files.get(number) else { break };
+                    remove(file).unwrap();
+                } else if number > 0 {
+                    break;
+                }
+                broken_off += 1;
+                let again = open(&settings).await;
+                let found: Vec<_> = again.all().iter().map(|container| container.status()).collect();
+                assert_eq!(found, [], "after {steps} steps");
+                assert!(!container.directory.exists(), "after {steps} steps");
+            }
+        }
+        assert!(broken_off > 6, "{broken_off}");
     }
 }

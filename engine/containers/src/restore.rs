@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::exit::should_restart;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
-use super::{Container, ContainerError, Containers};
+use super::{Container, ContainerError, Containers, gone_is_fine};
 
 impl Containers {
     pub(super) async fn restore(&self) -> Result<(), ContainerError> {
@@ -92,6 +92,10 @@ impl Containers {
 
     fn load(&self) -> Result<(), ContainerError> {
         let config = &self.0.config;
+        let volumes = config.data_root.join("volumes");
+        if let Err(error) = gone_is_fine(engine_store::tidy(&volumes)) {
+            tracing::error!(%error, folder = %volumes.display(), "Could not remove what is left of removed volumes");
+        }
         let folder = config.data_root.join("containers");
         let failed = |source| ContainerError::Read { path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {

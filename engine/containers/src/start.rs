@@ -11,7 +11,7 @@ use engine_kernel::overlay::Overlay;
 use engine_kernel::{cgroup, loopback};
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
-use engine_shim::client::{self, Connection};
+use engine_shim::client::{self, Claim, Connection};
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
@@ -99,14 +99,14 @@ impl Containers {
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
         let (identity, spec) = (container.identity(), container.spec()?);
         let around = self.surroundings(container, &spec)?;
-        let config = {
+        let (config, claim) = {
             let (container, identity, spec) =
                 (Arc::clone(container), Arc::clone(&identity), Arc::clone(&spec));
             let write =
                 move |containers: &Self| containers.write_bundle(&container, &identity, &spec, &around);
             self.blocking(write).await?
         };
-        let (connection, pid) = client::spawn(&container.runtime_directory, &config).await?;
+        let (connection, pid) = client::spawn(&container.runtime_directory, &config, Some(claim)).await?;
         let connected = match self.connect(container, &identity.name, &spec, pid).await {
             Ok(connected) => connected,
             Err(error) => {
@@ -169,16 +169,16 @@ impl Containers {
         Ok(connection)
     }
 
-    /// Writes everything that the supervising process reads.
+    /// Claims the container and writes everything that the supervising process reads.
     fn write_bundle(
         &self,
         container: &Container,
         identity: &Identity,
         spec: &ContainerSpec,
         around: &Surroundings,
-    ) -> Result<ShimConfig, ContainerError> {
-        engine_shim::client::wait_for_end(&container.directory)?;
-        engine_shim::client::prepare(&container.runtime_directory)?;
+    ) -> Result<(ShimConfig, Claim), ContainerError> {
+        let claim = client::claim(&container.directory)?;
+        client::prepare(&container.runtime_directory)?;
         let exit_file = container.directory.join(EXIT_FILE);
         gone_is_fine(fs::remove_file(&exit_file))
             .map_err(|source| ContainerError::Remove { path: exit_file.clone(), source })?;
@@ -201,7 +201,7 @@ impl Containers {
             .filter(|point| point.kind == MountKind::Volume && point.copy)
             .map(|point| VolumeFill { source: point.source.clone(), destination: point.destination.clone() })
             .collect();
-        Ok(ShimConfig {
+        let config = ShimConfig {
             id: container.id.clone(),
             task: Task::Container(Box::new(ContainerTask {
                 overlay: Overlay {
@@ -224,7 +224,8 @@ impl Containers {
             groups: process.groups.clone(),
             seccomp: bundle.seccomp.as_deref().cloned(),
             cgroup: container.cgroup.clone(),
-        })
+        };
+        Ok((config, claim))
     }
 
     fn surroundings(

@@ -195,7 +195,7 @@ impl Containers {
             return Err(ContainerError::Conflict(message));
         }
         let folder = self.volume_folder(name);
-        super::gone_is_fine(fs::remove_dir_all(&folder))
+        engine_store::remove_directory(&folder)
             .map_err(|source| ContainerError::Remove { path: folder, source })?;
         self.0.events.publish("volume", "destroy", name, &[("driver", "local")]);
         Ok(())

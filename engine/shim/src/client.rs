@@ -1,6 +1,6 @@
 //! The daemon's side of a supervising process: to begin one, to find it again, to ask it for things.
 
-use std::fs::{self, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -131,18 +131,35 @@ impl Shim {
     }
 }
 
-/// Waits until nothing is left of an earlier run of a container: a daemon that was killed may have left a supervising
-/// process behind that is just clearing up.
-pub fn wait_for_end(container: &Path) -> Result<(), ShimError> {
+/// The right to be the one run of a container. The supervising process inherits it, so it is free again when nothing is
+/// left of that process, and never before: not even if the daemon dies while the process is just coming up.
+#[derive(Debug)]
+pub struct Claim(File);
+
+/// Waits until nothing is left of an earlier run of a container, and claims the next one: a daemon that was killed may
+/// have left a supervising process behind that is just coming up or clearing up. `container` is its directory.
+pub fn claim(container: &Path) -> Result<Claim, ShimError> {
+    let mut options = OpenOptions::new();
+    let file =
+        options.create(true).truncate(false).write(true).mode(0o600).open(container.join(protocol::LOCK));
+    claim_file(container, file)
+}
+
+/// As [`claim`], for a container that is to go; answers `None` if it has never been claimed. Writes nothing.
+pub fn claim_last(container: &Path) -> Result<Option<Claim>, ShimError> {
+    match OpenOptions::new().write(true).open(container.join(protocol::LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => claim_file(container, file).map(Some),
+    }
+}
+
+fn claim_file(container: &Path, file: io::Result<File>) -> Result<Claim, ShimError> {
     let failed = |source| ShimError::Prepare { path: container.to_owned(), source };
-    let file = match OpenOptions::new().write(true).open(container.join(protocol::LOCK)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed)?,
-    };
+    let file = file.map_err(failed)?;
     let end = Instant::now() + ANSWER;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Claim(file)),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Err(TryLockError::WouldBlock) if Instant::now() > end => return Err(ShimError::Busy),
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
@@ -176,9 +193,13 @@ pub fn prepare(directory: &Path) -> Result<(), ShimError> {
 }
 
 /// Begins a supervising process and waits until what it supervises is made. The process ends by itself if the
-/// connection is dropped before it was told to start.
-pub async fn spawn(directory: &Path, config: &ShimConfig) -> Result<(Connection, i32), ShimError> {
-    let (ours, child) = begin(directory, config)?;
+/// connection is dropped before it was told to start. One for a container's first process takes a claim.
+pub async fn spawn(
+    directory: &Path,
+    config: &ShimConfig,
+    claim: Option<Claim>,
+) -> Result<(Connection, i32), ShimError> {
+    let (ours, child) = begin(directory, config, claim)?;
     tokio::spawn(reap(child));
     let mut connection = Connection::new(ours);
     let reply = tokio::time::timeout(CREATION, connection.reply()).await.map_err(|_| ShimError::Silent)??;
@@ -238,7 +259,11 @@ fn read_only_view() -> io::Result<OwnedFd> {
     if result == 0 { Ok(view) } else { Err(io::Error::last_os_error()) }
 }
 
-fn begin(directory: &Path, config: &ShimConfig) -> Result<(UnixStream, tokio::process::Child), ShimError> {
+fn begin(
+    directory: &Path,
+    config: &ShimConfig,
+    claim: Option<Claim>,
+) -> Result<(UnixStream, tokio::process::Child), ShimError> {
     let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
     let content = serde_json::to_vec(config).map_err(|error| failed(error.into()))?;
     fs::write(directory.join(protocol::CONFIGURATION), content).map_err(failed)?;
@@ -253,7 +278,7 @@ fn begin(directory: &Path, config: &ShimConfig) -> Result<(UnixStream, tokio::pr
         .arg(directory)
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
+        .stdout(claim.map_or_else(Stdio::null, |claim| Stdio::from(claim.0)))
         .stderr(Stdio::from(messages))
         .spawn()
         .map_err(spawning)?;

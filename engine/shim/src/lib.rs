@@ -3,12 +3,13 @@
 //!
 //! It is this program again, started by the daemon with the name of a directory that holds its configuration. It has
 //! one thread, because libcontainer makes processes without `exec`. The connection that it was born with is its
-//! standard input.
+//! standard input; the claim to the container (see [`client::Claim`]) is its standard output.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -48,8 +49,6 @@ enum ShimError {
     Detach { source: io::Error },
     #[error("Could not offer the socket")]
     Listen { source: io::Error },
-    #[error("Could not lock the container")]
-    Lock { source: io::Error },
     #[error("Could not watch the process")]
     Watch { source: io::Error },
     #[error("Could not record the exit in `{}`", path.display())]
@@ -118,7 +117,7 @@ fn fail(error: &ShimError) -> ExitCode {
 }
 
 fn run(directory: &Path) -> Result<(), ShimError> {
-    let control = detach().map_err(|source| ShimError::Detach { source })?;
+    let (control, claim) = detach().map_err(|source| ShimError::Detach { source })?;
     let config = configuration(directory)?;
     // The path of a socket must be short, so it is bound by its name alone.
     let bind = || {
@@ -128,7 +127,7 @@ fn run(directory: &Path) -> Result<(), ShimError> {
     let listener = bind().map_err(|source| ShimError::Listen { source })?;
     let control = Peer::new(control).map_err(|source| ShimError::Listen { source })?;
     match &config.task {
-        Task::Container(task) => container(directory, &config, task, listener, control),
+        Task::Container(task) => container(directory, &config, task, listener, control, claim),
         Task::Exec(task) => exec(directory, &config, task, listener, control),
     }
 }
@@ -139,9 +138,8 @@ fn container(
     task: &protocol::ContainerTask,
     listener: UnixListener,
     mut control: Peer,
+    claim: OwnedFd,
 ) -> Result<(), ShimError> {
-    // Of a process before this one that is still clearing up, the daemon has waited for the end.
-    let lock = lock(config).map_err(|source| ShimError::Lock { source })?;
     let (container, running) = match task::create(directory, config, task) {
         Ok(created) => created,
         Err(error) => {
@@ -174,7 +172,7 @@ fn container(
         Ok((mut server, code)) => {
             let out_of_memory = task::clean_up(&mut container.borrow_mut(), config);
             let Some(code) = code else { return Ok(()) };
-            finish(config, &mut server, &serve::exit_record(code, out_of_memory), Some(lock))
+            finish(config, &mut server, &serve::exit_record(code, out_of_memory), Some(claim))
         }
         Err(source) => {
             task::clean_up(&mut container.borrow_mut(), config);
@@ -211,35 +209,30 @@ fn finish(
     config: &ShimConfig,
     server: &mut Server,
     exit: &ExitRecord,
-    lock: Option<File>,
+    claim: Option<OwnedFd>,
 ) -> Result<(), ShimError> {
     // Known nowhere else, so not even a power cut may take it.
     let recorded = engine_store::write(&config.exit_file, exit, Durability::Durable);
     // The container may be started again while clients read what is left of this run.
-    drop(lock);
+    drop(claim);
     server.farewell(exit);
     recorded.map_err(|source| ShimError::Record { path: config.exit_file.clone(), source })
 }
 
-fn lock(config: &ShimConfig) -> io::Result<File> {
-    let path = config.exit_file.with_file_name(protocol::LOCK);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    file.lock()?;
-    Ok(file)
-}
-
-/// Takes the connection from standard input and leaves the daemon's session.
-fn detach() -> io::Result<UnixStream> {
+/// Takes the connection from standard input and the claim from standard output, and leaves the daemon's session.
+fn detach() -> io::Result<(UnixStream, OwnedFd)> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let claim = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::setsid()?;
     // What the process leaves behind comes here, not to the daemon.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     rustix::thread::set_name(c"engine-shim")?;
     outlive_shutdown();
-    Ok(UnixStream::from(control))
+    Ok((UnixStream::from(control), claim))
 }
 
 /// When a host shuts down it asks every process to end. The container has to do so first, and this one records it;

@@ -16,7 +16,8 @@ pub const CONFIGURATION: &str = "shim.json";
 pub const BUNDLE: &str = "config.json";
 /// What it could not say to anyone.
 pub const MESSAGES: &str = "shim.log";
-/// Locked by a container's supervising process until all that it made is gone again; beside the record of the exit.
+/// Locked from before a container's supervising process begins until all that it made is gone again; in the container's
+/// directory.
 pub const LOCK: &str = "shim.lock";
 /// Where libcontainer keeps its state, in the directory of the container's supervising process.
 pub const STATE: &str = "state";

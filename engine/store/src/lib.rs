@@ -7,8 +7,10 @@
 
 mod quarantine;
 mod read;
+mod remove;
 mod write;
 
 pub use quarantine::Quarantine;
 pub use read::{ReadError, read, read_versioned};
-pub use write::{Durability, sync, sync_directory, tidy, write, write_bytes};
+pub use remove::{remove_directory, tidy};
+pub use write::{Durability, sync, sync_directory, write, write_bytes};

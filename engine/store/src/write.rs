@@ -1,13 +1,13 @@
 //! Replacing files as a whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 /// How the names of files begin that are being written.
-const PREFIX: &str = ".new-";
+pub(crate) const PREFIX: &str = ".new-";
 
 /// What a power cut may do to a file that was written before.
 ///
@@ -58,19 +58,9 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Removes what writers that were killed have left in a directory; nobody may be writing there.
-pub fn tidy(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -87,16 +77,5 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(write_bytes(&folder.path().join("missing/state.json"), b"", Durability::Atomic).is_err());
-    }
-
-    #[test]
-    fn what_a_killed_writer_left_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".new-abc"), "half").unwrap();
-        fs::write(folder.path().join("kept"), "whole").unwrap();
-        tidy(folder.path()).unwrap();
-        let names: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["kept"]);
     }
 }

@@ -62,17 +62,18 @@ fn an_interrupted_create_and_a_lost_supervisor_are_cleared_up() {
     assert_eq!(inspect(&engine, &id)["State"]["ExitCode"], 137);
 }
 
-/// All processes that run as supervisors for this engine.
+/// The ids of all processes that run as supervisors for this engine, the youngest last.
 fn supervisors(engine: &Engine) -> Vec<String> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         if command.starts_with("engine shim") && command.contains(engine.exec_root()) {
-            found.push(command);
+            found.extend(process.file_name().to_str().and_then(|id| id.parse::<u32>().ok()));
         }
     }
-    found
+    found.sort_unstable();
+    found.iter().map(u32::to_string).collect()
 }
 
 #[test]
@@ -133,6 +134,63 @@ fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
     assert_eq!(left, "");
     let links = engine.inside("ip", ["-o", "link"]).ok();
     assert!(!links.contains("veth"), "{links}");
+}
+
+/// However far a supervisor has come when its daemon is killed: the next daemon waits for it before it begins another, or
+/// finds what it supervises.
+#[test]
+fn a_supervisor_that_outlives_its_daemon_while_it_comes_up_is_waited_for() {
+    let mut engine = engine();
+    for round in 0..12 {
+        let name = format!("late{round}");
+        engine.docker(["create", "--name", &name, "busybox", "sleep", "1000"]).ok();
+        let before = processes();
+        let mut client = engine.docker_command(["start", &name]).stderr(Stdio::null()).spawn().unwrap();
+        let late = next_supervisor(engine.pid(), before);
+        // It is stopped at once, or when it has done some of its work.
+        std::thread::sleep(Duration::from_millis(2 * (round % 6)));
+        let signal = |name: &str| harness::run(Command::new("kill").args([name, &late.to_string()]), b"");
+        let _ = signal("-STOP");
+        engine.kill();
+        let _ = client.wait();
+        engine.launch();
+        let client = engine.docker_command(["start", &name]).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = signal("-CONT");
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(engine.docker(["exec", &name, "echo", "alive"]).ok(), "alive\n", "round {round}");
+        let expected = usize::try_from(round).unwrap() + 1;
+        wait_for("one supervisor each", || supervisors(&engine).len() == expected);
+    }
+}
+
+fn processes() -> BTreeSet<u32> {
+    let names = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+}
+
+/// A supervisor that `daemon` begins, as early as can be seen from outside. Before it is a program of its own it holds what
+/// the daemon has open, its locks included.
+fn next_supervisor(daemon: u32, mut known: BTreeSet<u32>) -> u32 {
+    let begun = Instant::now();
+    let mut children = Vec::new();
+    while begun.elapsed() < Duration::from_secs(30) {
+        for id in processes().into_iter().filter(|id| known.insert(*id)) {
+            // `ID (NAME) STATE PARENT …`
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+            children.extend((parent == Some(daemon)).then_some(id));
+        }
+        for id in &children {
+            if fs::read(format!("/proc/{id}/cmdline"))
+                .is_ok_and(|command| command.starts_with(b"engine\0shim\0"))
+            {
+                return *id;
+            }
+        }
+    }
+    panic!("no supervisor came");
 }
 
 #[test]
