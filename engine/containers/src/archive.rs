@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::place::{base_name, locate, missing};
 use super::record::MountKind;
 use super::tree::{Archive, Channel, Limits, pack, pack_level, unpack, write_archive};
 use super::{Container, ContainerError, Containers};
@@ -267,27 +268,6 @@ fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
     Ok(rustix::mount::move_mount(&tree, "", &target, "", flags)?)
 }
 
-fn missing(path: &Path, error: &io::Error) -> ContainerError {
-    match error.kind() {
-        io::ErrorKind::NotFound => ContainerError::NoSuchFile(path.to_owned()),
-        io::ErrorKind::NotADirectory => ContainerError::Invalid("not a directory".to_owned()),
-        _ => ContainerError::Refused(format!("{}: {error}", path.display())),
-    }
-}
-
-/// The directory that holds a path, and its name there; a path that ends with a slash or dot is the directory itself.
-pub(super) fn locate(root: &Root, path: &Path) -> Result<(OwnedFd, PathBuf), ContainerError> {
-    let found = |error: io::Error| missing(path, &error);
-    let whole = path.as_os_str().as_bytes();
-    let itself = whole.ends_with(b"/") || whole.ends_with(b"/.") || path.file_name().is_none();
-    if itself {
-        let directory = root.get(path, OFlags::PATH | OFlags::DIRECTORY).map_err(found)?;
-        return Ok((directory, PathBuf::from(".")));
-    }
-    let (parent, name) = root.parent(path).map_err(found)?;
-    Ok((parent, PathBuf::from(name)))
-}
-
 fn stat(root: &Root, path: &Path) -> Result<PathStat, ContainerError> {
     let (parent, name) = locate(root, path)?;
     let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)
@@ -308,13 +288,6 @@ fn stat(root: &Root, path: &Path) -> Result<PathStat, ContainerError> {
         mode: stat.st_mode,
         modified: Timestamp::from_second(stat.st_mtime).unwrap_or_default(),
         link_target,
-    })
-}
-
-pub(super) fn base_name(path: &Path) -> String {
-    path.components().next_back().map_or_else(String::new, |last| match last {
-        Component::Normal(name) => name.to_string_lossy().into_owned(),
-        _ => "/".to_owned(),
     })
 }
 

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::record::{Identity, MountKind, MountPoint, State, Status};
-use super::{Container, Containers, list};
+use super::usage::size_of;
+use super::{Container, Containers};
 
 /// What Go writes where no time is set.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -58,7 +59,7 @@ impl Containers {
             "NetworkSettings": network_settings(container, &identity, &state),
         });
         if size {
-            let writable = list::size_of(&container.directory.join("upper"));
+            let writable = size_of(&container.directory.join("upper"));
             view["SizeRw"] = writable.into();
             view["SizeRootFs"] = (writable + self.image_size(&identity)).into();
         }

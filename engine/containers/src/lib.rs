@@ -27,6 +27,7 @@ mod mounts;
 mod names;
 mod oci;
 mod outside;
+mod place;
 pub mod record;
 mod remove;
 mod restore;
@@ -39,6 +40,7 @@ mod tree;
 mod understand;
 mod unsupported;
 mod update;
+mod usage;
 pub mod volumes;
 
 pub use container::Container;

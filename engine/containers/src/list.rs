@@ -1,8 +1,6 @@
 //! Containers as `docker ps` shows them, and which of them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::inspect::{describe_mount, networks};
 use super::record::{Identity, State, Status};
+use super::usage::size_of;
 use super::{Container, ContainerError, Containers};
 
 /// What a client wants to see.
@@ -291,19 +290,6 @@ fn human_duration(duration: Duration) -> String {
         (_, _, 1440..17520) => format!("{} months", hours / 24 / 30),
         _ => format!("{} years", hours / 24 / 365),
     }
-}
-
-/// Bytes of all files below a directory.
-pub fn size_of(directory: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-            Ok(metadata) if metadata.nlink() > 0 => metadata.len(),
-            _ => 0,
-        })
-        .sum()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use engine_kernel::confine::{Root, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use tokio::sync::mpsc;
 
-use super::archive::{base_name, locate};
+use super::place::{base_name, locate};
 
 /// Deeper trees are refused: each level holds an open directory.
 const DEEPEST: usize = 200;

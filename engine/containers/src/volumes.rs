@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::list::size_of;
 use super::mounts::volume_directory;
 use super::record::MountKind;
 use super::unsupported::says_something;
+use super::usage::size_of;
 use super::{ContainerError, Containers, names};
 
 const RECORD: &str = "volume.json";

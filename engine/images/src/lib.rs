@@ -13,9 +13,11 @@ use jiff::Timestamp;
 mod archive;
 mod compression;
 mod error;
+mod fields;
 #[cfg(test)]
 mod fuzz;
 mod layer;
+mod layout;
 mod load;
 mod reference;
 mod remove;
@@ -29,8 +31,9 @@ mod tar_reader;
 #[cfg(test)]
 mod tests;
 pub use error::ImageError;
+use layout::Paths;
 pub use reference::Reference;
-use state::{Paths, State};
+use state::State;
 
 /// All images of this engine. Cheap to clone; every call blocks.
 #[derive(Clone, Debug)]

@@ -10,14 +10,15 @@ use engine_model::{LoadEvent, Loaded};
 use engine_store::{Durability, sync_directory, write_bytes};
 use jiff::Timestamp;
 
+use super::Inner;
 use super::archive::{Planned, plan};
 use super::compression::decompress;
 use super::error::ImageError;
 use super::layer::unpack;
+use super::layout::{self, LayerFile};
 use super::split::SplitWriter;
 use super::spool::{Counted, Spool};
-use super::state::{ImageRecord, LayerFile, LayerState, State, StoredImage, chain_ids};
-use super::{Inner, state};
+use super::state::{ImageRecord, LayerState, State, StoredImage, chain_ids};
 
 /// Layers of a load: those that were there are held, those that were not are unpacked beside.
 struct Work<'a> {
@@ -125,7 +126,7 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
         if changed.layers.contains_key(&chain) {
             continue;
         }
-        let number = state::free_link(paths)?;
+        let number = layout::free_link(paths)?;
         let file = LayerFile { link: number, ..layer };
         let place = paths.layer(&chain);
         if place.exists() {
@@ -142,7 +143,7 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
             .map_err(|source| ImageError::Damaged { path: description.clone(), source })?;
         write_bytes(&description, &bytes, Durability::Durable).map_err(ImageError::store(&description))?;
         fs::rename(&directory, &place).map_err(ImageError::store(&place))?;
-        state::link(paths, &chain, number)?;
+        layout::link(paths, &chain, number)?;
         changed.layers.insert(chain, LayerState { file, users: 0 });
     }
     let layers = paths.layers();

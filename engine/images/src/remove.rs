@@ -7,8 +7,9 @@ use std::path::Path;
 use engine_model::{ImageId, ImageUser, Removed};
 
 use super::error::ImageError;
+use super::layout::LayerFile;
 use super::reference::Reference;
-use super::state::{self, LayerFile, State};
+use super::state::{self, State};
 use super::{Inner, not_found, resolve, unreadable};
 
 pub(super) fn remove(

@@ -10,8 +10,8 @@ use engine_model::chain;
 use engine_store::{Durability, Quarantine, ReadError};
 
 use crate::error::ImageError;
+use crate::layout::{LayerFile, Paths, free_link, link_target};
 use crate::split::{Stored, replay};
-use crate::state::{LayerFile, Paths, free_link};
 
 /// What is written about a layer. If it cannot be read it is set aside and made again.
 pub(crate) fn layer(
@@ -55,7 +55,7 @@ fn anew(paths: &Paths, chain_id: &str, diff_id: &str) -> Result<LayerFile, Image
 
 /// The number of the short name that leads to a layer.
 fn own_link(paths: &Paths, chain_id: &str) -> Option<u64> {
-    let wanted = crate::state::link_target(chain_id);
+    let wanted = link_target(chain_id);
     fs::read_dir(paths.links()).ok()?.flatten().find_map(|entry| {
         let leads_there = fs::read_link(entry.path()).is_ok_and(|target| target == wanted);
         leads_there.then(|| entry.file_name().to_str()?.parse().ok())?

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::tar_reader::{invalid, number};
+use super::fields::{invalid, number};
 
 const BLOCK: usize = 512;
 /// A file in as many pieces is nobody's honest file.

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use super::fields::{invalid, number};
 use super::sparse::{self, Map};
 
 const BLOCK: usize = 512;
@@ -84,10 +85,6 @@ pub(super) struct TarReader<R, S> {
     content: u64,
     padding: u64,
     ended: bool,
-}
-
-pub(super) fn invalid(message: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message.into())
 }
 
 impl<R: Read, S: FnMut(&[u8]) -> io::Result<()>> TarReader<R, S> {
@@ -325,10 +322,6 @@ impl Extensions {
         }
         Ok(())
     }
-}
-
-pub(super) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// `1700000000.25`, perhaps negative.

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::addresses::Subnet;
 use super::links::{self, Cable, HardwareAddress};
-use super::state::BridgeRecord;
+use super::record::BridgeRecord;
 use super::{Endpoint, NetworkError, filter};
 
 /// Every interface of ours on the host begins so; what is on a bridge of ours and does, belongs to a container.

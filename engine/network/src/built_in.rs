@@ -7,7 +7,7 @@ use engine_model::id::random_id;
 use jiff::Timestamp;
 
 use super::addresses::Subnet;
-use super::state::State;
+use super::record::State;
 use super::{
     BridgeRecord, DEFAULT_BRIDGE, DEFAULT_NETWORK, NetworkError, NetworkKind, NetworkRecord, networks,
 };

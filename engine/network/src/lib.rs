@@ -33,18 +33,19 @@ mod networks;
 mod ports;
 mod proxy;
 mod rebuild;
+mod record;
 mod running;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use ports::Publication;
+use record::State;
 use running::{Running, Waiting};
-use state::State;
 
 pub use error::NetworkError;
 pub use networks::{NewNetwork, OPTIONS, SO_ANYWAY};
-pub use state::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
+pub use record::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
 
 /// The default network and its bridge.
 const DEFAULT_NETWORK: &str = "bridge";

@@ -8,7 +8,7 @@ use engine_model::{Endpoint, Kind, PublishedPort};
 use jiff::Timestamp;
 
 use super::addresses::Subnet;
-use super::state::State;
+use super::record::State;
 use super::{
     Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
     NetworkRecord, Running, blocking, bridge, running::pool,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::addresses::Subnet;
-use super::state::State;
+use super::record::State;
 use super::{BridgeRecord, DEFAULT_BRIDGE, DEFAULT_NETWORK, NetworkKind, NetworkRecord, bridge};
 
 /// Adds the networks of these endpoints that are not known; says whether there were any. What nobody can tell any more, such as

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::addresses::{NoAddress, Pool};
 use super::ports::{Ephemeral, Publication};
-use super::state::State;
+use super::record::State;
 use super::{
     Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort,
     blocking, bridge, filter,

@@ -52,7 +52,7 @@ impl Executor for Program {
         let name = arguments.first().map(String::as_str).unwrap_or_default();
         let path = find(name, search_path(spec)).map_err(ExecutorError::Other)?;
         if let Some((rows, columns)) = self.console_size {
-            let sized = super::task::resize(rustix::stdio::stdin(), rows, columns);
+            let sized = super::terminal::resize(rustix::stdio::stdin(), rows, columns);
             sized.map_err(|error| {
                 ExecutorError::Other(format!("{MARK}could not size the terminal: {error}"))
             })?;

@@ -32,6 +32,7 @@ mod prepare;
 pub mod protocol;
 mod serve;
 mod task;
+mod terminal;
 mod users;
 
 use peer::Peer;

@@ -13,7 +13,8 @@ use rustix::process::{Pid, WaitOptions};
 use super::log::{LogFile, Stream};
 use super::peer::{Mode, PATIENCE, Peer};
 use super::protocol::{ExitRecord, Reply, Request, ShimConfig};
-use super::task::{Running, Streams, resize};
+use super::task::{Running, Streams};
+use super::terminal::resize;
 
 /// How long output may still come after the process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -211,11 +211,6 @@ fn with_console(mut streams: Streams, console: Option<Console>, user: &User) -> 
 /// The size that the terminal has from the beginning, where there is a terminal.
 fn console_size(config: &ShimConfig) -> Option<(u16, u16)> {
     config.console_size.filter(|_| config.terminal)
-}
-
-pub(crate) fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
 /// The socket on which libcontainer gives the terminal's master side.
