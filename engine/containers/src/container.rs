@@ -14,20 +14,9 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::ContainerError;
+use super::life::{Change, Life};
 use super::record::{self, Identity, State, Status};
 use super::understand;
-
-/// What waiters watch.
-#[derive(Clone, Debug, Default)]
-pub struct Life {
-    /// How often it has ended; a restart that was to come and is given up is an end as well.
-    pub exits: u64,
-    pub exit_code: i32,
-    pub error: String,
-    /// It runs, or is about to be started again.
-    pub alive: bool,
-    pub removed: bool,
-}
 
 /// Somebody who wants the streams of a container that does not run yet.
 #[derive(Debug)]
@@ -52,7 +41,7 @@ pub struct Container {
     state: RwLock<State>,
     /// Held while the container is started, ended, changed or removed.
     pub operation: tokio::sync::Mutex<()>,
-    pub life: watch::Sender<Life>,
+    life: watch::Sender<Life>,
     pub pending: Mutex<Vec<PendingAttach>>,
     /// Ends the pause before a restart.
     pub restart_now_or_never: Notify,
@@ -185,7 +174,7 @@ impl Container {
         }
     }
 
-    /// Tells the world what happened, with the attributes that docker gives.
+    /// Publishes an event about the container, with the attributes that docker gives.
     pub fn publish(&self, events: &EventBus, action: &str, more: &[(&str, &str)]) {
         let identity = self.identity();
         let mut attributes: Vec<(&str, &str)> =
@@ -196,22 +185,29 @@ impl Container {
         events.publish("container", action, &self.id, &attributes);
     }
 
+    /// Tells the world what happened: those who wait and those who read events, in the same order.
+    pub(super) fn tell(&self, events: &EventBus, change: &Change) {
+        self.life.send_modify(|life| {
+            change.apply(life);
+            if let Some((action, more)) = change.action() {
+                let more = more.as_ref().map(|(name, value)| (*name, value.as_str()));
+                self.publish(events, action, more.as_slice());
+            }
+        });
+    }
+
+    /// What waiters watch.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
     /// Waits until a condition on the container's life holds.
     pub async fn wait_until(&self, condition: impl FnMut(&Life) -> bool) -> Life {
-        let mut receiver = self.life.subscribe();
-        match receiver.wait_for(condition).await {
+        match self.life().wait_for(condition).await {
             Ok(life) => life.clone(),
             // Cannot be: the sender lives in this object.
             Err(_) => Life::default(),
         }
-    }
-
-    /// It is not started, or not again, by itself. Whoever waits for its end is told if it ran before.
-    pub fn has_stopped(&self) {
-        self.life.send_modify(|life| {
-            life.exits += u64::from(life.alive);
-            life.alive = false;
-        });
     }
 
     /// Docker's `hostname` without one being asked for.

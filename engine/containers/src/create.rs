@@ -9,6 +9,7 @@ use engine_model::wire::ImageConfig;
 use engine_model::wire::{Config, CreateRequest, HostConfig, unknown_warning};
 use jiff::Timestamp;
 
+use super::life::Change;
 use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
@@ -125,6 +126,8 @@ impl Containers {
             return Err(error);
         }
         let container = Arc::new(container);
+        // Whatever others do with it is told after this.
+        let operation = container.operation.blocking_lock();
         self.index().containers.insert(id.clone(), Arc::clone(&container));
         // Whoever removes the image sees its user from here on. If somebody has done so before, there is nothing to be made.
         if let Err(error) = self.0.images.lower_dirs(&image.id) {
@@ -133,7 +136,8 @@ impl Containers {
             return Err(error.into());
         }
         reservation.kept = true;
-        container.publish(&self.0.events, "create", &[]);
+        container.tell(&self.0.events, &Change::Created);
+        drop(operation);
         Ok(Created { container, warnings })
     }
 

@@ -13,6 +13,7 @@ use engine_shim::client::Connection;
 use engine_shim::protocol::{ExitRecord, Reply, Request};
 use jiff::Timestamp;
 
+use super::life::Change;
 use super::record::{EXIT_FILE, State, Status};
 use super::{Container, ContainerError, Containers};
 
@@ -84,15 +85,9 @@ impl Containers {
         let directory = container.runtime_directory.clone();
         let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
         if exit.out_of_memory {
-            container.publish(&self.0.events, "oom", &[]);
+            container.tell(&self.0.events, &Change::OutOfMemory);
         }
-        let code = exit.code.to_string();
-        container.publish(&self.0.events, "die", &[("exitCode", &code)]);
-        container.life.send_modify(|life| {
-            life.exits += 1;
-            life.exit_code = exit.code;
-            life.alive = restart;
-        });
+        container.tell(&self.0.events, &Change::Ended { code: exit.code, starts_again: restart });
         if container.is_removed_at_its_end() && !container.is_being_restarted() {
             if let Err(error) = self.remove_locked(container, true).await {
                 tracing::error!(container = container.id, "{}", engine_model::chain(&error));
@@ -133,7 +128,7 @@ impl Containers {
             container.change_state(|state| state.status = Status::Restarting);
             self.restart_later(container, growing_pause(state.restart_count));
         } else {
-            container.has_stopped();
+            container.tell(&self.0.events, &Change::GivenUp);
         }
     }
 }

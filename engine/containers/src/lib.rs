@@ -20,6 +20,7 @@ mod fakes;
 #[cfg(test)]
 mod fuzz;
 pub mod inspect;
+pub mod life;
 mod limits;
 pub mod list;
 pub mod logs;

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use engine_kernel::cgroup;
 use jiff::Timestamp;
 
+use super::life::Change;
 use super::record::{CONFIG_FILE, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 
@@ -62,10 +63,10 @@ impl Containers {
                 }
                 Status::Running | Status::Paused => {
                     container.stopping.store(true, Ordering::Release);
-                    let exits = container.life.borrow().exits;
+                    let exits = container.life().borrow().exits;
                     drop(operation);
                     self.make_end(container, exits).await?;
-                    if container.life.borrow().removed {
+                    if container.life().borrow().removed {
                         return Ok(());
                     }
                 }
@@ -98,8 +99,7 @@ impl Containers {
             index.names.remove(&identity.name);
         }
         container.pending().clear();
-        container.publish(&self.0.events, "destroy", &[]);
-        container.life.send_modify(|life| life.removed = true);
+        container.tell(&self.0.events, &Change::Removed);
         if self.all().iter().all(|other| !other.status().is_alive()) {
             cgroup::remove_parent(&self.0.cgroup_parent);
         }
@@ -199,7 +199,7 @@ impl Containers {
         self.index().names.remove(unused);
         changed?;
         self.tell_name(container).await;
-        container.publish(&self.0.events, "rename", &[("oldName", &format!("/{old}"))]);
+        container.tell(&self.0.events, &Change::Renamed { old });
         Ok(())
     }
 }

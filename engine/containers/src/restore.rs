@@ -12,6 +12,7 @@ use engine_shim::client::{self, Connection};
 use jiff::Timestamp;
 
 use super::exit::should_restart;
+use super::life::Change;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 
@@ -77,7 +78,7 @@ impl Containers {
                     && should_restart(&container, &state, state.exit_code))
             {
                 container.change_state(|state| state.status = Status::Restarting);
-                container.life.send_modify(|life| life.alive = true);
+                container.tell(&self.0.events, &Change::Waits);
                 self.restart_later(&container, Duration::ZERO);
             }
         }

@@ -15,6 +15,7 @@ use engine_shim::client::{self, Claim, Connection};
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
+use super::life::Change;
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 use crate::attributes;
@@ -55,7 +56,7 @@ impl Containers {
         });
         let result = self.start_locked(container).await;
         if result.is_err() {
-            container.has_stopped();
+            container.tell(&self.0.events, &Change::GivenUp);
         }
         if result.is_err() && container.is_removed_at_its_end() {
             self.remove_locked(container, true).await?;
@@ -87,10 +88,7 @@ impl Containers {
                     state.endpoints.clear();
                     state.ports.clear();
                 });
-                container.life.send_modify(|life| {
-                    life.exit_code = code;
-                    life.error = text;
-                });
+                container.tell(&self.0.events, &Change::NotStarted { code, error: text });
                 Err(error)
             }
         }
@@ -161,11 +159,7 @@ impl Containers {
             Reply::Started { .. } => {}
             _ => return Err(client::ShimError::Gone.into()),
         }
-        container.life.send_modify(|life| {
-            life.alive = true;
-            life.error.clear();
-        });
-        container.publish(&self.0.events, "start", &[]);
+        container.tell(&self.0.events, &Change::Started);
         Ok(connection)
     }
 

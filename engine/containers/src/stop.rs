@@ -8,6 +8,7 @@ use engine_kernel::cgroup;
 use engine_shim::client::ShimError;
 use engine_shim::protocol::Request;
 
+use super::life::Change;
 use super::record::Status;
 use super::{Container, ContainerError, Containers, signals};
 
@@ -45,14 +46,14 @@ impl Containers {
                         state.manually_stopped = true;
                     });
                     container.restart_now_or_never.notify_waiters();
-                    container.has_stopped();
+                    container.tell(&self.0.events, &Change::GivenUp);
                     return Ok(());
                 }
                 _ => return Err(ContainerError::NotModified),
             }
             container.stopping.store(true, Ordering::Release);
             container.change_state(|state| state.manually_stopped = true);
-            container.life.borrow().exits
+            container.life().borrow().exits
         };
         // Whatever it is, it can be stopped.
         let (own_signal, own_timeout) =
@@ -64,17 +65,17 @@ impl Containers {
             let ended = container.wait_until(|life| life.exits > exits || life.removed);
             if timeout < 0 {
                 ended.await;
-                container.publish(&self.0.events, "stop", &[]);
+                container.tell(&self.0.events, &Change::Stopped);
                 return Ok(());
             }
             let patience = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
             if tokio::time::timeout(patience, ended).await.is_ok() {
-                container.publish(&self.0.events, "stop", &[]);
+                container.tell(&self.0.events, &Change::Stopped);
                 return Ok(());
             }
         }
         self.make_end(container, exits).await?;
-        container.publish(&self.0.events, "stop", &[]);
+        container.tell(&self.0.events, &Change::Stopped);
         Ok(())
     }
 
@@ -90,7 +91,7 @@ impl Containers {
                         state.manually_stopped = true;
                     });
                     container.restart_now_or_never.notify_waiters();
-                    container.has_stopped();
+                    container.tell(&self.0.events, &Change::GivenUp);
                     return Ok(());
                 }
                 _ => {
@@ -105,7 +106,7 @@ impl Containers {
                 container.stopping.store(true, Ordering::Release);
                 container.change_state(|state| state.manually_stopped = true);
             }
-            container.life.borrow().exits
+            container.life().borrow().exits
         };
         if signal == signals::KILL {
             self.make_end(container, exits).await?;
@@ -138,10 +139,12 @@ impl Containers {
         }
     }
 
+    /// Sends a signal. What it leads to is told after it.
     async fn signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
+        let _operation = container.operation.lock().await;
         match container.shim().ask(&Request::Kill { signal }).await {
             Ok(_) => {
-                container.publish(&self.0.events, "kill", &[("signal", &signal.to_string())]);
+                container.tell(&self.0.events, &Change::Signalled { signal });
                 Ok(())
             }
             Err(ShimError::Refused(message)) => {
@@ -177,7 +180,7 @@ impl Containers {
             Ok(()) | Err(ContainerError::NotModified) => {}
             Err(error) => return Err(error),
         }
-        container.publish(&self.0.events, "restart", &[]);
+        container.tell(&self.0.events, &Change::Restarted);
         Ok(())
     }
 
@@ -205,7 +208,7 @@ impl Containers {
             .await?
             .map_err(|source| ContainerError::Cgroup { source })?;
         container.change_state(|state| state.status = if frozen { Status::Paused } else { Status::Running });
-        container.publish(&self.0.events, if frozen { "pause" } else { "unpause" }, &[]);
+        container.tell(&self.0.events, if frozen { &Change::Paused } else { &Change::Unpaused });
         Ok(())
     }
 }

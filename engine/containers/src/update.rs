@@ -8,6 +8,7 @@ use libcontainer::oci_spec::runtime::LinuxResources;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::life::Change;
 use super::unsupported::says_something;
 use super::{Container, ContainerError, Containers};
 use crate::{limits, understand};
@@ -133,7 +134,7 @@ impl Containers {
                 .map_err(|source| ContainerError::Cgroup { source })?;
         }
         container.change_identity(|identity| identity.host = host)?;
-        container.publish(&self.0.events, "update", &[]);
+        container.tell(&self.0.events, &Change::Updated);
         Ok(warnings)
     }
 }

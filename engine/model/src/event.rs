@@ -108,10 +108,15 @@ impl EventBus {
 
     /// Tells that `action` happened to the `kind` of object with this `id`.
     pub fn publish(&self, kind: &'static str, action: &str, id: &str, attributes: &[(&str, &str)]) {
-        let now = Timestamp::now();
         let old_style = kind == "container" || kind == "image";
         let attributes: BTreeMap<String, String> =
             attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        // The lock is held while sending, so that a subscriber gets each event exactly once, and all in one order.
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each has a time of its own: who comes back asks for what was since the last one.
+        let now = Timestamp::now();
+        let earliest = history.back().map_or(0, |last| last.time_nano.saturating_add(1));
+        let time_nano = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX).max(earliest);
         let event = Arc::new(Event {
             status: old_style.then(|| action.to_owned()),
             id: old_style.then(|| id.to_owned()),
@@ -120,11 +125,9 @@ impl EventBus {
             action: action.to_owned(),
             actor: Actor { id: id.to_owned(), attributes },
             scope: "local",
-            time: now.as_second(),
-            time_nano: i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
+            time: time_nano / 1_000_000_000,
+            time_nano,
         });
-        // The lock is held while sending, so that a subscriber gets each event exactly once.
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if history.len() == HISTORY {
             history.pop_front();
         }
@@ -186,5 +189,39 @@ async fn next(
             }
             Err(broadcast::error::RecvError::Closed) => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_have_one_order_and_a_time_each() {
+        let bus = EventBus::new();
+        let live = bus.subscribe(None, None, EventFilters::default());
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let bus = &bus;
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        bus.publish("container", "start", &format!("{worker}-{number}"), &[]);
+                    }
+                });
+            }
+        });
+        let seen: Vec<_> = live.take(200).collect().await;
+        assert!(seen.windows(2).all(|pair| pair[0].time_nano < pair[1].time_nano));
+        assert!(seen.iter().all(|event| event.time == event.time_nano / 1_000_000_000));
+        // Whoever comes back with the time of the last one gets that one and all after it, each once.
+        let since = Timestamp::from_nanosecond(seen[120].time_nano.into()).unwrap();
+        let again: Vec<_> =
+            bus.subscribe(Some(since), None, EventFilters::default()).take(80).collect().await;
+        let ids =
+            |events: &[Arc<Event>]| events.iter().map(|event| event.actor.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&again), ids(&seen[120..]));
     }
 }

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
-use engine_containers::container::Life;
+use engine_containers::life::Life;
 use engine_containers::list::ListRequest;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::task::vital;
@@ -284,7 +284,7 @@ async fn wait(
 ) -> Result<Response, ApiError> {
     let container = find(&app, &id)?;
     let options = Options(query);
-    let mut life = container.life.subscribe();
+    let mut life = container.life();
     // Every end counts, also one after which it is started again at once: whoever looks at what is now may miss it.
     let (exits, ran) = (life.borrow().exits, life.borrow().alive);
     let over: Box<dyn Fn(&Life) -> bool + Send + Sync> =

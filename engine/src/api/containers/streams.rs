@@ -199,7 +199,8 @@ pub(super) async fn stats(
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
     tokio::spawn(async move {
         let mut view = before.describe(&container, None);
-        while sender.send(Ok(format!("{view}\n").into())).await.is_ok() && !container.life.borrow().removed {
+        while sender.send(Ok(format!("{view}\n").into())).await.is_ok() && !container.life().borrow().removed
+        {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = sender.closed() => return,
