@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use engine_containers::{ContainerError, Containers, Images, Networks, Settings};
 use engine_images::{ImageError, ImageStore};
 use engine_model::event::EventBus;
+use engine_model::executor::Executor;
 use engine_model::wire::LogConfig;
 use engine_model::{
     Endpoint, EndpointRequest, Failure, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
@@ -24,6 +25,8 @@ pub struct App {
     pub images: ImageStore,
     pub network: Network,
     pub containers: Containers,
+    /// The same, for what it takes to run one.
+    pub executor: Arc<dyn Executor>,
     /// What could not be read.
     pub quarantine: Quarantine,
 }
@@ -75,7 +78,8 @@ impl App {
             quarantine.clone(),
         )
         .await?;
-        let app = Self { config, events, images, network, containers, quarantine };
+        let executor = Arc::new(containers.clone());
+        let app = Self { config, events, images, network, containers, executor, quarantine };
         app.apply(&app.config.live());
         Ok(app)
     }

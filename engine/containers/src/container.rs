@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use engine_model::Failure;
 use engine_model::event::EventBus;
+use engine_model::life::{Change, Life};
 use engine_model::spec::{ContainerSpec, LogSpec};
 use engine_shim::client::Shim;
 use engine_store::Durability;
@@ -14,7 +15,6 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::ContainerError;
-use super::life::{Change, Life};
 use super::record::{self, Identity, State, Status};
 use super::understand;
 

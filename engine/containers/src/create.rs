@@ -5,11 +5,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use engine_model::id::random_id;
+use engine_model::life::Change;
 use engine_model::wire::ImageConfig;
 use engine_model::wire::{Config, CreateRequest, HostConfig, unknown_warning};
 use jiff::Timestamp;
 
-use super::life::Change;
 use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};

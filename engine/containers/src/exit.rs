@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use engine_kernel::cgroup;
 use engine_model::chain;
+use engine_model::life::Change;
 use engine_model::spec::Restart;
 use engine_model::task::vital;
 use engine_shim::client::Connection;
 use engine_shim::protocol::{ExitRecord, Reply, Request};
 use jiff::Timestamp;
 
-use super::life::Change;
 use super::record::{EXIT_FILE, State, Status};
 use super::{Container, ContainerError, Containers};
 

@@ -14,13 +14,13 @@ pub mod container;
 mod create;
 mod error;
 pub mod exec;
+mod executor;
 mod exit;
 #[cfg(test)]
 mod fakes;
 #[cfg(test)]
 mod fuzz;
 pub mod inspect;
-pub mod life;
 mod limits;
 pub mod list;
 pub mod logs;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use engine_model::executor::{LogRequest, LogStream};
 use engine_model::size;
 use engine_shim::log::{LogLine, Stream, numbered};
-use jiff::Timestamp;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
@@ -20,22 +20,6 @@ use super::{Container, ContainerError, Containers};
 const PORTION: usize = 128 * 1024;
 /// A line of the file that is longer was not written by this engine.
 const LONGEST_LINE: u64 = 1024 * 1024;
-
-/// What a client wants to read.
-#[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
-pub struct LogRequest {
-    pub follow: bool,
-    pub stdout: bool,
-    pub stderr: bool,
-    pub since: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-    pub timestamps: bool,
-    /// What the lines say of the container.
-    pub details: bool,
-    /// The last so many lines; all when absent.
-    pub tail: Option<usize>,
-}
 
 /// What dockerd's driver `local` keeps unless it is told otherwise: bytes of a file, and files.
 const LOCAL: (Option<u64>, u32) = (Some(20 * 1024 * 1024), 5);
@@ -87,7 +71,7 @@ impl Containers {
         &self,
         container: &Arc<Container>,
         request: LogRequest,
-    ) -> Result<mpsc::Receiver<io::Result<Bytes>>, ContainerError> {
+    ) -> Result<LogStream, ContainerError> {
         let Some(path) = container.log_path() else {
             let message = "configured logging driver does not support reading";
             return Err(ContainerError::Refused(message.to_owned()));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine_kernel::cgroup;
+use engine_model::life::Change;
 use jiff::Timestamp;
 
-use super::life::Change;
 use super::record::{CONFIG_FILE, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use engine_kernel::cgroup;
 use engine_model::chain;
+use engine_model::life::Change;
 use engine_shim::client::{self, Connection};
 use jiff::Timestamp;
 
 use super::exit::should_restart;
-use super::life::Change;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 

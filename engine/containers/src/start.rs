@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
 use engine_kernel::{cgroup, loopback};
+use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
 use engine_shim::client::{self, Claim, Connection};
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
-use super::life::Change;
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine};
 use crate::attributes;

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine_kernel::cgroup;
+use engine_model::life::Change;
 use engine_shim::client::ShimError;
 use engine_shim::protocol::Request;
 
-use super::life::Change;
 use super::record::Status;
 use super::{Container, ContainerError, Containers, signals};
 

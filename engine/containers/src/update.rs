@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use engine_kernel::cgroup;
+use engine_model::life::Change;
 use engine_model::wire::{RestartPolicy, noting_unknown, unknown_warning};
 use libcontainer::oci_spec::runtime::LinuxResources;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::life::Change;
 use super::unsupported::says_something;
 use super::{Container, ContainerError, Containers};
 use crate::{limits, understand};

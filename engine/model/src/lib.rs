@@ -2,9 +2,11 @@
 //! events, failures, and the bodies of the API. It does nothing by itself and knows no part of the engine.
 
 pub mod event;
+pub mod executor;
 mod failure;
 pub mod id;
 mod image;
+pub mod life;
 mod network;
 mod pattern;
 pub mod platform;

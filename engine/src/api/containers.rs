@@ -9,9 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
-use engine_containers::life::Life;
 use engine_containers::list::ListRequest;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
+use engine_model::life::Life;
 use engine_model::task::vital;
 use engine_model::wire::{CreateRequest, is_repeated, noting_unknown, unknown_warning};
 use engine_shim::protocol::Request as ShimRequest;
@@ -141,8 +141,8 @@ async fn create(
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     let options = Options(query);
     request.platform = options.text("platform").map(str::to_owned);
-    let created = app.containers.create(options.text("name").map(str::to_owned), request).await?;
-    let answer = json!({ "Id": created.container.id, "Warnings": created.warnings });
+    let made = app.executor.prepare(options.text("name").map(str::to_owned), request).await?;
+    let answer = json!({ "Id": made.id, "Warnings": made.warnings });
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -157,9 +157,8 @@ async fn inspect(
 }
 
 async fn start(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    let container = find(&app, &id)?;
     // Goes on when the client leaves: half a start would be nothing that anyone wants.
-    vital(async move { app.containers.start(&container).await }).await??;
+    vital(async move { app.executor.start(&id).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -168,9 +167,9 @@ async fn stop(
     Path(id): Path<String>,
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
-    let (container, options) = (find(&app, &id)?, Options(query));
+    let options = Options(query);
     let (timeout, signal) = (options.number("t")?, options.signal("signal")?);
-    vital(async move { app.containers.stop(&container, timeout, signal).await }).await??;
+    vital(async move { app.executor.stop(&id, timeout, signal).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -230,12 +229,12 @@ async fn remove(
     Path(id): Path<String>,
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
-    let (container, options) = (find(&app, &id)?, Options(query));
+    let options = Options(query);
     if options.is("link") {
         return Err(ApiError::not_implemented("Removing a link"));
     }
     let (force, volumes) = (options.is("force"), options.is("v"));
-    vital(async move { app.containers.remove(&container, force, volumes).await }).await??;
+    vital(async move { app.executor.remove(&id, force, volumes).await }).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -282,9 +281,8 @@ async fn wait(
     Path(id): Path<String>,
     Query(query): QueryMap,
 ) -> Result<Response, ApiError> {
-    let container = find(&app, &id)?;
     let options = Options(query);
-    let mut life = container.life();
+    let mut life = app.executor.wait(&id).await?;
     // Every end counts, also one after which it is started again at once: whoever looks at what is now may miss it.
     let (exits, ran) = (life.borrow().exits, life.borrow().alive);
     let over: Box<dyn Fn(&Life) -> bool + Send + Sync> =
@@ -296,7 +294,6 @@ async fn wait(
         };
     let end = async move {
         let life = life.wait_for(|life| over(life)).await.map(|life| life.clone()).unwrap_or_default();
-        drop(container);
         let mut answer = json!({ "StatusCode": life.exit_code });
         // Of a container that is gone, the code says it all.
         if !life.error.is_empty() && !life.removed {

@@ -10,8 +10,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{Request, header};
 use axum::response::{IntoResponse, Response};
 use engine_containers::container::PendingAttach;
-use engine_containers::logs::LogRequest;
 use engine_containers::{Container, ContainerError};
+use engine_model::executor::{LogRequest, Logs};
 use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -141,7 +141,7 @@ pub(super) async fn logs(
     Path(id): Path<String>,
     Query(query): QueryMap,
 ) -> Result<Response, ApiError> {
-    let (container, options) = (find(&app, &id)?, Options(query));
+    let options = Options(query);
     let time = |key: &str| {
         // Clients write 0 where no time is meant.
         options.text(key).filter(|text| *text != "0").map(filters::timestamp).transpose()
@@ -164,9 +164,8 @@ pub(super) async fn logs(
     if !request.stdout && !request.stderr {
         return Err(ApiError::bad_request("Bad parameters: you must choose at least one stream"));
     }
-    let terminal = container.identity().config.tty;
     let follow = request.follow;
-    let receiver = app.containers.logs(&container, request).await?;
+    let Logs { terminal, stream: receiver } = app.executor.logs(&id, request).await?;
     let body = Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
         let item = receiver.recv().await?;
         Some((item, receiver))

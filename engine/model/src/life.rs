@@ -50,7 +50,8 @@ pub enum Change {
 }
 
 impl Change {
-    pub(super) fn apply(&self, life: &mut Life) {
+    /// What it makes of a life.
+    pub fn apply(&self, life: &mut Life) {
         life.sequence += 1;
         match self {
             Self::Started => {
@@ -85,7 +86,7 @@ impl Change {
     }
 
     /// The action that docker knows, and its attributes besides those of the container.
-    pub(super) fn action(&self) -> Option<(&'static str, Option<(&'static str, String)>)> {
+    pub fn action(&self) -> Option<(&'static str, Option<(&'static str, String)>)> {
         Some(match self {
             Self::Created => ("create", None),
             Self::Started => ("start", None),
