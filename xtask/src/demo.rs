@@ -117,6 +117,12 @@ pub(crate) fn busybox_image(folder: &Path) -> Result<PathBuf> {
     )?;
     fs::write(layer.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
     fs::write(layer.join("www/index.html"), "hello from a container's web server\n")?;
+    image_of(&layer, folder, "busybox")?;
+    Ok(archive)
+}
+
+/// Packs what is in `layer` as the image `name`: the docker archive `NAME.tar` in `folder`, which is for that alone.
+pub(crate) fn image_of(layer: &Path, folder: &Path, name: &str) -> Result<()> {
     let pack = |folder: &Path, file: &Path, what: &[&str]| {
         check(
             Command::new("tar")
@@ -128,17 +134,18 @@ pub(crate) fn busybox_image(folder: &Path) -> Result<PathBuf> {
         )
     };
     let layer_tar = folder.join("layer.tar");
-    pack(&layer, &layer_tar, &["."])?;
+    pack(layer, &layer_tar, &["."])?;
     let digest = output(Command::new("sha256sum").arg(&layer_tar))?;
     let digest = digest.split_whitespace().next().context("sha256sum printed nothing")?;
     let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","created":"1970-01-01T00:00:00Z","config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}},"history":[{{"created":"1970-01-01T00:00:00Z","created_by":"Debian's busybox-static"}}]}}"#
+        r#"{{"architecture":"amd64","os":"linux","created":"1970-01-01T00:00:00Z","config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}},"history":[{{"created":"1970-01-01T00:00:00Z","created_by":"cargo xtask"}}]}}"#
     );
     fs::write(folder.join("config.json"), config)?;
     fs::write(
         folder.join("manifest.json"),
-        r#"[{"Config":"config.json","RepoTags":["busybox:latest"],"Layers":["layer.tar"]}]"#,
+        format!(r#"[{{"Config":"config.json","RepoTags":["{name}:latest"],"Layers":["layer.tar"]}}]"#),
     )?;
+    let archive = folder.join(name).with_extension("tar");
     pack(folder, &archive, &["manifest.json", "config.json", "layer.tar"])?;
-    Ok(archive)
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod deny;
 mod fuzz;
 mod image;
 mod kills;
+mod peers;
 mod python;
 mod report;
 mod run;
@@ -60,11 +61,14 @@ enum Chore {
     },
     /// Check the licences, sources, bans and advisories of all dependencies
     Deny,
-    /// Print the figures of the budget
+    /// Print the figures of the budget, and those of the engine beside dockerd
     Bench {
         /// Those of the driver for AWS
         #[arg(long)]
         aws: bool,
+        /// Only the engine beside dockerd
+        #[arg(long, conflicts_with = "aws")]
+        engine: bool,
     },
     /// Play AWS on loopback, with a VM for each instance, until Ctrl-C
     Aws,
@@ -86,8 +90,9 @@ fn main() -> ExitCode {
         Chore::Kills { which } => kills::run(which),
         Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
-        Chore::Bench { aws: false } => bench::run(),
-        Chore::Bench { aws: true } => aws::figures(),
+        Chore::Bench { aws: true, .. } => aws::figures(),
+        Chore::Bench { engine: true, .. } => peers::run(),
+        Chore::Bench { .. } => bench::run().and_then(|()| peers::run()),
         Chore::Aws => aws::play(),
         Chore::Image { which: Image::Machineos } => build::machineos(build::Make::Release),
         Chore::Image { which: Image::Debian } => build::debian(),

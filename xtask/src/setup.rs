@@ -20,6 +20,9 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 /// For the image of a stock Debian.
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
+/// For namespaces, and for a Debian with dockerd in it.
+const PEERS: [&str; 5] = ["mmdebstrap", "busybox-static", "iproute2", "nftables", "util-linux"];
+
 /// For the tests beyond that.
 const TEST: [&str; 15] = [
     "openssh-server",
@@ -66,6 +69,11 @@ pub(crate) fn for_debian_image() -> Result<()> {
 /// Everything that the tests take.
 pub(crate) fn for_tests() -> Result<()> {
     packages(&[BUILD.as_slice(), VM.as_slice(), TEST.as_slice(), PYTHON.as_slice()].concat())
+}
+
+/// Everything that running the engine beside dockerd takes.
+pub(crate) fn for_peers() -> Result<()> {
+    packages(&[BUILD.as_slice(), PEERS.as_slice()].concat())
 }
 
 /// Everything that the check of dependencies takes.
