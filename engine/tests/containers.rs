@@ -18,6 +18,8 @@ mod harness;
 
 #[path = "containers/confinement.rs"]
 mod confinement;
+#[path = "containers/dialects.rs"]
+mod dialects;
 #[path = "containers/files.rs"]
 mod files;
 #[path = "containers/inputs.rs"]

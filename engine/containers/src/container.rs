@@ -9,6 +9,7 @@ use engine_model::event::EventBus;
 use engine_model::life::{Change, Life};
 use engine_model::spec::{ContainerSpec, LogSpec};
 use engine_shim::client::Shim;
+use engine_shim::dialect::Dialect;
 use engine_store::Durability;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
@@ -35,6 +36,8 @@ pub struct Container {
     /// Of the supervising process.
     pub runtime_directory: PathBuf,
     pub cgroup: PathBuf,
+    /// What its supervising process speaks.
+    dialect: RwLock<Arc<Dialect>>,
     identity: RwLock<Arc<Identity>>,
     /// What the identity means; a failure if an older engine has let something pass that makes no sense.
     spec: RwLock<Result<Arc<ContainerSpec>, Failure>>,
@@ -71,6 +74,7 @@ impl Container {
             runtime_directory: exec_root.join("containers").join(&identity.id),
             cgroup: parent.join(&identity.id),
             id: identity.id.clone(),
+            dialect: RwLock::new(Arc::new(Dialect::own())),
             spec: RwLock::new(understand::record(&identity).map(Arc::new).map_err(Failure::from)),
             identity: RwLock::new(Arc::new(identity)),
             state: RwLock::new(state),
@@ -117,7 +121,13 @@ impl Container {
     }
 
     pub fn shim(&self) -> Shim {
-        Shim::at(self.runtime_directory.clone())
+        let dialect = Arc::clone(&self.dialect.read().unwrap_or_else(PoisonError::into_inner));
+        Shim::at(self.runtime_directory.clone(), dialect)
+    }
+
+    /// Notes what its supervising process speaks from now on.
+    pub fn speaks(&self, dialect: Dialect) {
+        *self.dialect.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(dialect);
     }
 
     pub fn short_id(&self) -> &str {

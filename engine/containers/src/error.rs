@@ -79,7 +79,7 @@ impl ContainerError {
                 Kind::Invalid
             }
             Self::NameTaken { .. } | Self::Conflict(_) => Kind::Conflict,
-            Self::Unsupported(_) => Kind::Unsupported,
+            Self::Unsupported(_) | Self::Shim(ShimError::Unknown { .. }) => Kind::Unsupported,
             Self::NotModified => Kind::NotModified,
             Self::Outside(failure) => failure.kind,
             Self::Unpack { source, .. } => Kind::of_archive(source),

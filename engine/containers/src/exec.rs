@@ -11,6 +11,7 @@ use engine_model::id::random_id;
 use engine_model::task::vital;
 use engine_model::wire::Ulimit;
 use engine_shim::client::{self, Connection, Shim, ShimError};
+use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{ExecTask, ExitRecord, Reply, Request, ShimConfig, Task};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -109,11 +110,16 @@ impl Exec {
         let _ = self.state.subscribe().wait_for(|state| state.finished.is_some()).await;
     }
 
+    /// Its supervising process, which this daemon has started.
+    fn shim(&self) -> Shim {
+        Shim::at(self.directory.clone(), Arc::new(Dialect::own()))
+    }
+
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
         if !self.state().running {
             return Err(ContainerError::Conflict(format!("exec process {} is not running", self.id)));
         }
-        Shim::at(self.directory.clone()).ask(&Request::Resize { rows, columns }).await?;
+        self.shim().ask(&Request::Resize { rows, columns }).await?;
         Ok(())
     }
 
@@ -260,7 +266,7 @@ impl Containers {
         } else {
             let (stdin, stdout) = (wanted(request.attach_stdin), wanted(request.attach_stdout));
             let stderr = wanted(request.attach_stderr);
-            Some(Shim::at(exec.directory.clone()).attach(stdin, stdout || exec.is_terminal(), stderr).await?)
+            Some(exec.shim().attach(stdin, stdout || exec.is_terminal(), stderr).await?)
         };
         Ok(Prepared { waiting, stream })
     }

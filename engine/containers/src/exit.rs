@@ -10,7 +10,7 @@ use engine_model::chain;
 use engine_model::life::Change;
 use engine_model::spec::Restart;
 use engine_model::task::vital;
-use engine_shim::client::Connection;
+use engine_shim::client::{Connection, ShimError};
 use engine_shim::protocol::{ExitRecord, Reply, Request};
 use jiff::Timestamp;
 
@@ -30,13 +30,13 @@ impl Containers {
     pub(super) fn watch(&self, container: &Arc<Container>, mut connection: Connection) {
         let (containers, container) = (self.clone(), Arc::clone(container));
         vital(async move {
-            let told = async {
-                connection.send(&Request::Wait).await?;
-                connection.reply().await
+            let told = match connection.send(&Request::Wait).await {
+                Ok(()) => last_word(&mut connection, &container.id).await,
+                Err(_) => None,
             };
-            let exit = match told.await {
-                Ok(Reply::Exited(exit)) => exit,
-                _ => containers.find_exit(&container).await,
+            let exit = match told {
+                Some(exit) => exit,
+                None => containers.find_exit(&container).await,
             };
             containers.ended(&container, exit).await;
         });
@@ -129,6 +129,21 @@ impl Containers {
             self.restart_later(container, growing_pause(state.restart_count));
         } else {
             container.tell(&self.0.events, &Change::GivenUp);
+        }
+    }
+}
+
+/// Waits until a supervising process says how the container has ended, or is gone. What it says that is not understood, or
+/// that it does not understand, is no end.
+async fn last_word(connection: &mut Connection, container: &str) -> Option<ExitRecord> {
+    loop {
+        match connection.reply().await {
+            Ok(Reply::Exited(exit)) => return Some(exit),
+            Ok(other) => tracing::warn!(container, ?other, "The supervising process says something else"),
+            Err(error @ ShimError::Strange { .. }) => {
+                tracing::warn!(container, %error, "Waiting for the end");
+            }
+            Err(_) => return None,
         }
     }
 }

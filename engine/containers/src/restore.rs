@@ -10,7 +10,10 @@ use engine_kernel::cgroup;
 use engine_model::chain;
 use engine_model::life::Change;
 use engine_shim::client::{self, Connection};
+use engine_shim::dialect::Dialect;
+use engine_shim::protocol;
 use jiff::Timestamp;
+use tokio::task::JoinSet;
 
 use super::exit::should_restart;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
@@ -43,6 +46,7 @@ impl Containers {
                 Status::Created | Status::Restarting | Status::Exited => {}
             }
         }
+        greet(&running).await;
         let mut live = Vec::new();
         for (container, _) in &running {
             self.complete_state(container).await;
@@ -190,6 +194,31 @@ impl Containers {
             state.endpoints = places.into_iter().map(|(endpoint, _)| endpoint).collect();
         });
     }
+}
+
+/// Learns what the supervising processes speak that were found, all at once: an engine of another version may have started
+/// them. What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
+async fn greet(running: &[(Arc<Container>, Connection)]) {
+    let mut greetings = JoinSet::new();
+    for (container, _) in running {
+        let container = Arc::clone(container);
+        greetings.spawn(async move {
+            let dialect = container.shim().hello().await.unwrap_or_else(|error| {
+                let error = chain(&error);
+                tracing::warn!(container = container.id, error, "The supervising process says no hello");
+                Dialect::first()
+            });
+            if dialect.version() > protocol::VERSION {
+                tracing::warn!(
+                    container = container.id,
+                    version = dialect.version(),
+                    "A newer engine has started the supervising process; what it does not know is refused"
+                );
+            }
+            container.speaks(dialect);
+        });
+    }
+    greetings.join_all().await;
 }
 
 /// What must be assumed of a container whose state is not known: if it has ever been started, it may run, and what it was

@@ -13,6 +13,7 @@ use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
 use engine_shim::client::{self, Claim, Connection};
+use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
@@ -104,6 +105,7 @@ impl Containers {
                 move |containers: &Self| containers.write_bundle(&container, &identity, &spec, &around);
             self.blocking(write).await?
         };
+        container.speaks(Dialect::own());
         let (connection, pid) = client::spawn(&container.runtime_directory, &config, Some(claim)).await?;
         let connected = match self.connect(container, &identity.name, &spec, pid).await {
             Ok(connected) => connected,

@@ -60,7 +60,14 @@ impl Containers {
             container.spec().map_or((None, None), |spec| (spec.stop_signal, spec.stop_timeout));
         let signal = signal.or(own_signal).unwrap_or(signals::TERM);
         let timeout = timeout.or(own_timeout).unwrap_or(DEFAULT_TIMEOUT);
-        if self.signal(container, signal).await.is_ok() {
+        let told = self.signal(container, signal).await;
+        if let Err(ContainerError::Shim(error @ ShimError::Unknown { .. })) = told {
+            // It is there and well; who wants it to end all the same kills it.
+            container.stopping.store(false, Ordering::Release);
+            container.change_state(|state| state.manually_stopped = false);
+            return Err(error.into());
+        }
+        if told.is_ok() {
             self.thaw(container).await;
             let ended = container.wait_until(|life| life.exits > exits || life.removed);
             if timeout < 0 {

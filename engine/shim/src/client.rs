@@ -7,19 +7,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use crate::dialect::Dialect;
 use crate::protocol::{self, LINE_LIMIT, Reply, Request, ShimConfig};
 
 /// Making a container takes a fraction of a second; copying an image's content into a volume takes longer.
 const CREATION: Duration = Duration::from_mins(10);
 /// Everything else is answered at once.
 const ANSWER: Duration = Duration::from_secs(30);
+/// A new daemon does not wait longer for one that is stuck.
+const GREETING: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
@@ -35,6 +38,10 @@ pub enum ShimError {
     Gone,
     #[error("The supervising process does not answer")]
     Silent,
+    #[error("The supervising process (protocol {version}) does not know the request `{request}`")]
+    Unknown { request: &'static str, version: u32 },
+    #[error("The supervising process has answered something that this engine does not understand: `{reply}`")]
+    Strange { reply: String },
     #[error("{0}")]
     Refused(String),
 }
@@ -63,7 +70,9 @@ impl Connection {
         if count == 0 {
             return Err(ShimError::Gone);
         }
-        serde_json::from_slice(&line).map_err(|error| ShimError::Connect { source: error.into() })
+        serde_json::from_slice(&line).map_err(|_| ShimError::Strange {
+            reply: protocol::name(&line).unwrap_or_else(|| "a line that is no reply".to_owned()),
+        })
     }
 
     pub async fn ask(&mut self, request: &Request) -> Result<Reply, ShimError> {
@@ -86,15 +95,34 @@ impl Connection {
     }
 }
 
-/// Where a supervising process is.
+/// Where a supervising process is, and what it speaks.
 #[derive(Clone, Debug)]
 pub struct Shim {
     directory: PathBuf,
+    dialect: Arc<Dialect>,
 }
 
 impl Shim {
-    pub fn at(directory: PathBuf) -> Self {
-        Self { directory }
+    pub fn at(directory: PathBuf, dialect: Arc<Dialect>) -> Self {
+        Self { directory, dialect }
+    }
+
+    /// Asks what it speaks. One that knows no hello closes the connection, and is still there.
+    pub async fn hello(&self) -> Result<Dialect, ShimError> {
+        let mut connection = self.connect().await?;
+        let greeting = Request::Hello { version: protocol::VERSION };
+        let answer = match connection.send(&greeting).await {
+            Ok(()) => {
+                tokio::time::timeout(GREETING, connection.reply()).await.unwrap_or(Err(ShimError::Silent))
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(Reply::Hello { version, requests }) => Ok(Dialect::of(version, requests)),
+            Err(ShimError::Gone) => self.connect().await.map(|_| Dialect::first()),
+            Err(error) => Err(error),
+            Ok(_) => Err(ShimError::Strange { reply: "no hello".to_owned() }),
+        }
     }
 
     pub async fn connect(&self) -> Result<Connection, ShimError> {
@@ -107,8 +135,19 @@ impl Shim {
         Ok(Connection::new(UnixStream::connect(path).await.map_err(failed)?))
     }
 
+    /// Asks it, unless it would not know what is meant.
+    async fn say(&self, request: &Request) -> Result<(Connection, Reply), ShimError> {
+        if !self.dialect.knows(request) {
+            let (request, version) = (request.name(), self.dialect.version());
+            return Err(ShimError::Unknown { request, version });
+        }
+        let mut connection = self.connect().await?;
+        let reply = connection.ask(request).await?;
+        Ok((connection, reply))
+    }
+
     pub async fn ask(&self, request: &Request) -> Result<Reply, ShimError> {
-        self.connect().await?.ask(request).await
+        Ok(self.say(request).await?.1)
     }
 
     /// A stream of the process's output, and for its input.
@@ -118,15 +157,13 @@ impl Shim {
         stdout: bool,
         stderr: bool,
     ) -> Result<BufReader<UnixStream>, ShimError> {
-        let mut connection = self.connect().await?;
-        connection.ask(&Request::Attach { stdin, stdout, stderr }).await?;
+        let (connection, _) = self.say(&Request::Attach { stdin, stdout, stderr }).await?;
         Ok(connection.into_stream())
     }
 
     /// A stream of one byte each time the log has grown.
     pub async fn follow(&self) -> Result<BufReader<UnixStream>, ShimError> {
-        let mut connection = self.connect().await?;
-        connection.ask(&Request::Follow).await?;
+        let (connection, _) = self.say(&Request::Follow).await?;
         Ok(connection.into_stream())
     }
 }

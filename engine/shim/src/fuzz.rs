@@ -8,7 +8,8 @@ use super::protocol::{LINE_LIMIT, Reply, ShimConfig};
 
 #[test]
 fn shim_requests() {
-    let corpus: [&[u8]; 4] = [
+    let corpus: [&[u8]; 5] = [
+        b"{\"Hello\":{\"version\":2}}\n{\"Later\":{}}\n",
         b"\"Start\"\n\"Wait\"\n{\"Kill\":{\"signal\":9}}\n",
         b"{\"Resize\":{\"rows\":24,\"columns\":80}}\n",
         b"{\"Attach\":{\"stdin\":true,\"stdout\":true,\"stderr\":false}}\nmore",
@@ -31,7 +32,8 @@ fn shim_requests() {
 
 #[test]
 fn shim_replies() {
-    let corpus: [&[u8]; 5] = [
+    let corpus: [&[u8]; 6] = [
+        b"{\"Hello\":{\"version\":2,\"requests\":[\"Hello\",\"Wait\"]}}",
         b"{\"Created\":{\"pid\":42}}",
         b"{\"Exited\":{\"code\":137,\"out_of_memory\":true,\"finished_at\":\"2026-01-02T03:04:05Z\"}}",
         b"{\"Failed\":{\"message\":\"exec: no such file\"}}",

@@ -21,6 +21,7 @@ use engine_store::Durability;
 use rustix::fs::{CWD, Mode, OFlags};
 
 pub mod client;
+pub mod dialect;
 mod executor;
 #[cfg(test)]
 mod fuzz;

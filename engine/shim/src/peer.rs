@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde::Serialize;
 
 use super::log::Stream;
-use super::protocol::{LINE_LIMIT, Reply, Request};
+use super::protocol::{self, LINE_LIMIT, Reply, Request};
 
 /// What the connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,16 +76,19 @@ impl Peer {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next whole request; a line that is none kills the connection.
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
+    /// The next whole request, or the name of one that is not understood; a line that is none kills the connection.
+    pub(crate) fn next_request(&mut self) -> Option<Result<Request, String>> {
         let Some(end) = self.input.iter().position(|&byte| byte == b'\n') else {
             self.dead |= self.input.len() > LINE_LIMIT;
             return None;
         };
         let line: Vec<u8> = self.input.drain(..=end).collect();
-        let request = serde_json::from_slice(&line);
-        self.dead |= request.is_err();
-        request.ok()
+        let request = match serde_json::from_slice(&line) {
+            Ok(request) => Some(Ok(request)),
+            Err(_) => protocol::name(&line).map(Err),
+        };
+        self.dead |= request.is_none();
+        request
     }
 
     /// What came behind the last request, on a connection that has become a stream.

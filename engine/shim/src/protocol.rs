@@ -27,6 +27,15 @@ pub const ROOTFS: &str = "rootfs";
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
 pub const LINE_LIMIT: usize = 64 * 1024;
+/// What this program speaks. It goes up with each request or reply that comes, goes or changes its meaning.
+///
+/// 1 was spoken before there was a hello: whoever is asked something there that it does not know closes the connection.
+/// From 2 on that is answered with [`Reply::Failed`], and the connection goes on.
+pub const VERSION: u32 = 2;
+/// The requests of version 1, by their names.
+pub const FIRST_REQUESTS: [&str; 6] = ["Start", "Wait", "Kill", "Resize", "Attach", "Follow"];
+/// Those of this version.
+pub const REQUESTS: [&str; 7] = ["Hello", "Start", "Wait", "Kill", "Resize", "Attach", "Follow"];
 
 /// Everything that one supervising process needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -105,6 +114,10 @@ pub struct LogConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// What the daemon speaks.
+    Hello {
+        version: u32,
+    },
     /// Lets the process begin.
     Start,
     /// Answered when the process has ended.
@@ -126,8 +139,28 @@ pub enum Request {
     Follow,
 }
 
+impl Request {
+    /// Its name, as in [`REQUESTS`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "Hello",
+            Self::Start => "Start",
+            Self::Wait => "Wait",
+            Self::Kill { .. } => "Kill",
+            Self::Resize { .. } => "Resize",
+            Self::Attach { .. } => "Attach",
+            Self::Follow => "Follow",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// To a hello: what the supervising process speaks, and the requests that it knows. Later versions may say more.
+    Hello {
+        version: u32,
+        requests: Vec<String>,
+    },
     /// Said once, on the connection that the process was born with.
     Created {
         pid: i32,
@@ -140,6 +173,17 @@ pub enum Reply {
     Failed {
         message: String,
     },
+}
+
+/// What a line is called that is not understood, if it has the shape of a request or reply.
+pub fn name(line: &[u8]) -> Option<String> {
+    let name = match serde_json::from_slice(line).ok()? {
+        serde_json::Value::String(name) => name,
+        serde_json::Value::Object(object) if object.len() == 1 => object.into_iter().next()?.0,
+        _ => return None,
+    };
+    let is_name = |name: &str| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Some(name).filter(|name| is_name(name))
 }
 
 /// How the process ended.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, WaitOptions};
 
 use super::log::{LogFile, Stream};
 use super::peer::{Mode, PATIENCE, Peer};
-use super::protocol::{ExitRecord, Reply, Request, ShimConfig};
+use super::protocol::{self, ExitRecord, Reply, Request, ShimConfig};
 use super::task::{Running, Streams};
 use super::terminal::resize;
 
@@ -374,28 +374,45 @@ impl<'a> Server<'a> {
         while self.peers[index].mode == Mode::Commands {
             let Some(request) = self.peers[index].next_request() else { return };
             let reply = match request {
-                Request::Start => self.start(),
-                Request::Wait => {
-                    self.peers[index].waiting = true;
-                    continue;
-                }
-                Request::Kill { signal } => self.kill(signal),
-                Request::Resize { rows, columns } => self.resize(rows, columns),
-                Request::Attach { stdin, stdout, stderr } => {
-                    self.peers[index].mode = Mode::Attached { stdin, stdout, stderr };
-                    Reply::Done
-                }
-                Request::Follow => {
-                    self.peers[index].mode = Mode::Following;
-                    Reply::Done
+                Ok(request) => self.answer(index, &request),
+                Err(name) => {
+                    Some(Reply::Failed { message: format!("The request `{name}` is not understood") })
                 }
             };
-            self.peers[index].reply(&reply);
+            if let Some(reply) = reply {
+                self.peers[index].reply(&reply);
+            }
         }
         let leftover = self.peers[index].leftover();
         if !leftover.is_empty() && self.peers[index].gives_stdin() {
             self.give_input(&leftover);
         }
+    }
+
+    /// The answer, if there is one at once.
+    fn answer(&mut self, index: usize, request: &Request) -> Option<Reply> {
+        let reply = match *request {
+            Request::Hello { .. } => Reply::Hello {
+                version: protocol::VERSION,
+                requests: protocol::REQUESTS.map(str::to_owned).to_vec(),
+            },
+            Request::Start => self.start(),
+            Request::Wait => {
+                self.peers[index].waiting = true;
+                return None;
+            }
+            Request::Kill { signal } => self.kill(signal),
+            Request::Resize { rows, columns } => self.resize(rows, columns),
+            Request::Attach { stdin, stdout, stderr } => {
+                self.peers[index].mode = Mode::Attached { stdin, stdout, stderr };
+                Reply::Done
+            }
+            Request::Follow => {
+                self.peers[index].mode = Mode::Following;
+                Reply::Done
+            }
+        };
+        Some(reply)
     }
 
     fn start(&mut self) -> Reply {

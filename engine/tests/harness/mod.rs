@@ -235,6 +235,12 @@ impl Engine {
         &self.exec_root
     }
 
+    /// A path inside the namespaces, as it is reached from outside of them.
+    pub fn within(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref().strip_prefix("/").unwrap();
+        Path::new(&format!("/proc/{}/root", self.holder.id())).join(path)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.path("engine.sock")
     }
