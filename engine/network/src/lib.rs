@@ -8,7 +8,8 @@
 //!               └── listening sockets ───┘   the proxy, for what the packet filter leaves alone
 //! ```
 //!
-//! The packet filter's table is written anew from what is wanted, after every change. What is wanted is kept in one file.
+//! The packet filter's table is written as a whole when the daemon starts, and from then on changed by what comes and goes. What
+//! is wanted is kept in files.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -34,6 +35,7 @@ mod ports;
 mod proxy;
 mod rebuild;
 mod record;
+mod rules;
 mod running;
 mod state;
 #[cfg(test)]
@@ -41,7 +43,7 @@ mod tests;
 
 use ports::Publication;
 use record::State;
-use running::{Running, Waiting};
+use running::{Running, Waiting, redirection};
 
 pub use error::NetworkError;
 pub use networks::{NewNetwork, OPTIONS, SO_ANYWAY};
@@ -183,7 +185,11 @@ impl Network {
                 container: container.to_owned(),
                 network: endpoint.network_name.clone(),
             })?;
-        let before = running.withdraw(container).await;
+        let (before, gone) = running.withdraw(container).await;
+        // They may have been published by another of its networks.
+        for other in running.state.attachments.iter_mut().filter(|one| one.container == container) {
+            other.ports.clear();
+        }
         if ports.is_empty() && before.is_empty() {
             return Ok(Vec::new());
         }
@@ -201,15 +207,15 @@ impl Network {
         }
         if let Some(error) = failure {
             drop(held);
-            running.state.attachments[at].ports.clear();
-            running.apply().await?;
+            running.rules.redirect(gone, Vec::new()).await?;
             return Err(error);
         }
         let published: Vec<PublishedPort> = held.iter().map(|held| held.port).collect();
         let publications = held.into_iter().map(|held| Publication::start(held, endpoint.address)).collect();
         running.publications.insert(container.to_owned(), publications);
         running.state.attachments[at].ports.clone_from(&published);
-        if let Err(error) = running.apply().await {
+        let new = published.iter().filter_map(|port| redirection(*port, endpoint.address)).collect();
+        if let Err(error) = running.rules.redirect(gone, new).await {
             running.withdraw(container).await;
             running.state.attachments[at].ports.clear();
             return Err(error);
@@ -273,13 +279,16 @@ impl Network {
             return Ok(());
         }
         let has_ports = leaving.iter().any(|attachment| !attachment.ports.is_empty());
-        let ports =
-            if has_ports || network.is_none() { running.withdraw(container).await } else { Vec::new() };
+        let (ports, gone) = if has_ports || network.is_none() {
+            running.withdraw(container).await
+        } else {
+            <(Vec<_>, Vec<_>)>::default()
+        };
         for attachment in &leaving {
             running.give_back(&attachment.endpoint);
             running.state.last_used.insert(attachment.endpoint.network_id.clone(), Timestamp::now());
         }
-        let filtered = if ports.is_empty() { Ok(()) } else { running.apply().await };
+        let filtered = running.rules.redirect(gone, Vec::new()).await;
         forget_datagrams(ports.into_iter()).await;
         let saved = self.save(&running).await;
         let interfaces: Vec<String> =
@@ -380,7 +389,7 @@ async fn guard(inner: Weak<Inner>) {
         tokio::time::sleep(BETWEEN_LOOKS).await;
         let Some(inner) = inner.upgrade() else { return };
         let running = inner.running.lock().await;
-        if let Err(error) = running.heal().await {
+        if let Err(error) = running.rules.heal().await {
             warn!(error = engine_model::chain(&error), "The engine's packet filter rules are gone");
         }
     }
@@ -392,20 +401,19 @@ async fn try_again(inner: Weak<Inner>) {
         tokio::time::sleep(BETWEEN_TRIES).await;
         let Some(inner) = inner.upgrade() else { return };
         let mut running = inner.running.lock().await;
-        let before = running.waiting.len();
+        let mut new = Vec::new();
         for Waiting { container, endpoint, port } in std::mem::take(&mut running.waiting) {
             match ports::hold_again(&endpoint.container_name, port) {
                 Ok(held) => {
                     info!(%container, port = port.host_port, "A published port could be opened again");
+                    new.extend(redirection(port, endpoint.address));
                     let publication = Publication::start(held, endpoint.address);
                     running.publications.entry(container).or_default().push(publication);
                 }
                 Err(_) => running.waiting.push(Waiting { container, endpoint, port }),
             }
         }
-        if running.waiting.len() < before
-            && let Err(error) = running.apply().await
-        {
+        if let Err(error) = running.rules.redirect(Vec::new(), new).await {
             warn!(error = engine_model::chain(&error), "A published port is reachable by the proxy only");
         }
         if running.waiting.is_empty() {

@@ -11,7 +11,8 @@ use super::addresses::Subnet;
 use super::record::State;
 use super::{
     Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
-    NetworkRecord, Running, blocking, bridge, running::pool,
+    NetworkRecord, Running, blocking, bridge,
+    running::{as_filtered, pool},
 };
 
 /// Every bridge is an interface of the host and some rules; nobody needs more.
@@ -139,7 +140,9 @@ impl Network {
         .await?;
         running.state.networks.push(record.clone());
         running.pools.extend(pool(&record).map(|pool| (record.id.clone(), pool)));
-        if let Err(error) = running.apply().await {
+        if let Some(bridge) = as_filtered(&record)
+            && let Err(error) = running.rules.add(bridge).await
+        {
             running.forget(&record).await?;
             return Err(error);
         }
@@ -161,7 +164,9 @@ impl Network {
             return Err(refused(Kind::Forbidden, message));
         }
         running.forget(&record).await?;
-        running.apply().await?;
+        if let Some(bridge) = record.bridge() {
+            running.rules.remove(bridge.interface.clone()).await?;
+        }
         self.save_networks(&running).await?;
         Ok(record)
     }

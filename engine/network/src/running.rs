@@ -1,14 +1,15 @@
-//! What the networks are at the moment, and the changes to it that only touch memory and the packet filter.
+//! What the networks are at the moment, and the changes to it that only touch memory.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use engine_model::id::random_id;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::addresses::{NoAddress, Pool};
 use super::ports::{Ephemeral, Publication};
 use super::record::State;
+use super::rules::Rules;
 use super::{
     Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort,
     blocking, bridge, filter,
@@ -24,6 +25,7 @@ pub(super) struct Running {
     pub(super) publications: HashMap<String, Vec<Publication>>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) ephemeral: Ephemeral,
+    pub(super) rules: Rules,
 }
 
 /// A published port that somebody else holds.
@@ -45,6 +47,7 @@ impl Running {
             publications: HashMap::new(),
             waiting: Vec::new(),
             ephemeral: Ephemeral::default(),
+            rules: Rules::default(),
         };
         let Self { state, pools, .. } = &mut running;
         state.attachments.retain(|attachment| {
@@ -65,7 +68,7 @@ impl Running {
         let redirections = attachments
             .flat_map(|one| one.ports.iter().filter_map(|port| redirection(*port, one.endpoint.address)))
             .collect();
-        self.filter(redirections).await
+        self.rules.replace(self.bridges(), redirections).await
     }
 
     pub(super) fn position(&self, container: &str, network_id: &str) -> Option<usize> {
@@ -133,75 +136,34 @@ impl Running {
         }
     }
 
-    /// Closes a container's ports; the caller renews the packet filter.
-    pub(super) async fn withdraw(&mut self, container: &str) -> Vec<PublishedPort> {
+    /// Closes a container's ports; the caller takes the redirections to them out of the packet filter.
+    pub(super) async fn withdraw(
+        &mut self,
+        container: &str,
+    ) -> (Vec<PublishedPort>, Vec<filter::Redirection>) {
         self.waiting.retain(|waiting| waiting.container != container);
-        let mut ports = Vec::new();
+        let (mut ports, mut redirections) = (Vec::new(), Vec::new());
         for publication in self.publications.remove(container).unwrap_or_default() {
             ports.push(publication.port);
+            redirections.extend(redirection(publication.port, *publication.target.ip()));
             publication.stop().await;
         }
-        ports
+        (ports, redirections)
     }
 
-    /// Renews the packet filter.
+    /// Writes the packet filter's table anew.
     pub(super) async fn apply(&self) -> Result<(), NetworkError> {
         let redirections = self
             .publications
             .values()
             .flatten()
-            .filter_map(|publication| redirection(publication.port, *publication.target.ip()))
+            .filter_map(|one| redirection(one.port, *one.target.ip()))
             .collect();
-        self.filter(redirections).await
+        self.rules.replace(self.bridges(), redirections).await
     }
 
-    pub(super) async fn filter(&self, redirections: Vec<filter::Redirection>) -> Result<(), NetworkError> {
-        let bridges: Vec<filter::Bridge> = self
-            .state
-            .networks
-            .iter()
-            .filter_map(|network| Some((network, network.bridge()?)))
-            .map(|(network, bridge)| filter::Bridge {
-                interface: bridge.interface.clone(),
-                subnet: bridge.subnet,
-                internal: network.internal,
-                masquerade: bridge.masquerade,
-                among_themselves: bridge.among_themselves,
-            })
-            .collect();
-        blocking(move || {
-            filter::apply(&bridges, &redirections)
-                .map_err(bridge::failed("set up the packet filter (nf_tables)"))
-        })
-        .await?;
-        self.pass_others().await;
-        Ok(())
-    }
-
-    /// Lets packets through the host's own firewall, as far as it is one that can be talked to.
-    pub(super) async fn pass_others(&self) {
-        let bridges = self.state.networks.iter().filter_map(NetworkRecord::bridge);
-        let interfaces: Vec<String> = bridges.map(|bridge| bridge.interface.clone()).collect();
-        let passed = blocking(move || {
-            filter::let_through(&interfaces)
-                .map_err(bridge::failed("add to the rules of the host's firewall"))
-        });
-        if let Err(error) = passed.await {
-            warn!(
-                error = engine_model::chain(&error),
-                "Packets of containers may be dropped by the host's firewall"
-            );
-        }
-    }
-
-    /// Puts rules back that somebody has removed together with the host's own.
-    pub(super) async fn heal(&self) -> Result<(), NetworkError> {
-        if blocking(|| filter::is_there().map_err(bridge::failed("look at the packet filter"))).await? {
-            self.pass_others().await;
-            return Ok(());
-        }
-        info!("The engine's packet filter rules were removed; they are set up again");
-        self.apply().await
+    fn bridges(&self) -> Vec<filter::Bridge> {
+        self.state.networks.iter().filter_map(as_filtered).collect()
     }
 
     /// Makes the bridges and address pools of networks that have none yet.
@@ -262,13 +224,26 @@ pub(super) fn pool(network: &NetworkRecord) -> Option<Pool> {
     Some(pool)
 }
 
+/// A network as the packet filter sees it.
+pub(super) fn as_filtered(network: &NetworkRecord) -> Option<filter::Bridge> {
+    let bridge = network.bridge()?;
+    Some(filter::Bridge {
+        interface: bridge.interface.clone(),
+        subnet: bridge.subnet,
+        internal: network.internal,
+        masquerade: bridge.masquerade,
+        among_themselves: bridge.among_themselves,
+    })
+}
+
 /// How the packet filter leads to a published port; what it does not is left to the proxy.
 pub(super) fn redirection(port: PublishedPort, container: Ipv4Addr) -> Option<filter::Redirection> {
     let IpAddr::V4(address) = port.host_ip else { return None };
-    (!address.is_loopback()).then(|| filter::Redirection {
+    let source = filter::Source {
         protocol: port.protocol,
         address: (!address.is_unspecified()).then_some(address),
         port: port.host_port,
-        target: SocketAddrV4::new(container, port.container_port),
-    })
+    };
+    let target = SocketAddrV4::new(container, port.container_port);
+    (!address.is_loopback()).then_some(filter::Redirection { source, target })
 }

@@ -10,6 +10,7 @@ use engine_model::Kind;
 
 use super::*;
 
+mod changes;
 mod host;
 mod published;
 mod survival;

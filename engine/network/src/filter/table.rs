@@ -1,0 +1,135 @@
+//! What is wanted of the table, changed in the kernel by as little as a change takes.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddrV4;
+
+use engine_kernel::netlink::{FLAG_CREATE, FLAG_EXCLUSIVE, Message, Socket};
+use tracing::{info, warn};
+
+use super::{
+    Bridge, DELETE_ELEMENTS, GET_TABLE, NEW_ELEMENTS, Redirection, Source, TABLE, carry_out, commented,
+    compile, others, redirect, rules_of, table,
+};
+
+/// The table as it is wanted. A change that meets something else in the kernel writes the whole table anew, in one transaction.
+#[derive(Debug, Default)]
+pub(in super::super) struct Table {
+    /// In the order in which their rules lie.
+    bridges: Vec<Bridge>,
+    redirections: HashMap<Source, SocketAddrV4>,
+}
+
+impl Table {
+    /// Puts a whole table in place of the one before, if there was one.
+    pub(in super::super) fn replace(
+        &mut self,
+        bridges: Vec<Bridge>,
+        redirections: impl IntoIterator<Item = Redirection>,
+    ) -> io::Result<()> {
+        self.bridges = bridges;
+        self.redirections = redirections.into_iter().map(|one| (one.source, one.target)).collect();
+        self.rebuild()
+    }
+
+    /// Adds a network's rules. If they cannot be, it is as if it had not been asked for.
+    pub(in super::super) fn add(&mut self, bridge: Bridge) -> io::Result<()> {
+        let added = carry_out(rules_of(&bridge));
+        self.bridges.push(bridge);
+        self.or_rebuild(added).inspect_err(|_| {
+            self.bridges.pop();
+        })?;
+        self.pass_others();
+        Ok(())
+    }
+
+    /// Takes a network's rules away; that there are none is fine.
+    pub(in super::super) fn remove(&mut self, interface: &str) -> io::Result<()> {
+        let Some(at) = self.bridges.iter().position(|bridge| bridge.interface == interface) else {
+            return Ok(());
+        };
+        let bridge = self.bridges.remove(at);
+        let removed = commented(TABLE, None).and_then(|present| {
+            let removals: Vec<Message> = present
+                .iter()
+                .filter(|rule| rule.comment == interface)
+                .map(|rule| rule.removal(TABLE))
+                .collect();
+            if removals.len() != rules_of(&bridge).len() {
+                return Err(io::Error::other("there are other rules than were written"));
+            }
+            carry_out(removals)
+        });
+        self.or_rebuild(removed)?;
+        self.pass_others();
+        Ok(())
+    }
+
+    /// Withdraws ports and publishes others. If that cannot be, the new ones count as not asked for.
+    pub(in super::super) fn redirect(&mut self, gone: &[Redirection], new: &[Redirection]) -> io::Result<()> {
+        let stays = |one: &Redirection| self.redirections.get(&one.source) == Some(&one.target);
+        // What leads elsewhere by now is another's.
+        let gone: Vec<Redirection> =
+            gone.iter().copied().filter(|one| stays(one) && !new.contains(one)).collect();
+        let new: Vec<Redirection> = new.iter().copied().filter(|one| !stays(one)).collect();
+        let mut messages = redirect(DELETE_ELEMENTS, 0, &gone);
+        messages.extend(redirect(NEW_ELEMENTS, FLAG_CREATE | FLAG_EXCLUSIVE, &new));
+        for one in &gone {
+            self.redirections.remove(&one.source);
+        }
+        for one in &new {
+            self.redirections.insert(one.source, one.target);
+        }
+        self.or_rebuild(carry_out(messages)).inspect_err(|_| {
+            for one in &new {
+                self.redirections.remove(&one.source);
+            }
+        })
+    }
+
+    /// Puts the rules back if somebody has removed them together with the host's own.
+    pub(in super::super) fn heal(&self) -> io::Result<()> {
+        match Socket::netfilter()?.request(table(GET_TABLE, 0)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                info!("The engine's packet filter rules were removed; they are set up again");
+                self.rebuild()
+            }
+            result => {
+                result?;
+                self.pass_others();
+                Ok(())
+            }
+        }
+    }
+
+    fn or_rebuild(&self, change: io::Result<()>) -> io::Result<()> {
+        let Err(error) = change else { return Ok(()) };
+        info!(%error, "The packet filter's table is not what the engine left; it is written anew");
+        self.rebuild()
+    }
+
+    fn rebuild(&self) -> io::Result<()> {
+        let redirections: Vec<Redirection> = self
+            .redirections
+            .iter()
+            .map(|(source, target)| Redirection { source: *source, target: *target })
+            .collect();
+        carry_out(compile(&self.bridges, &redirections))?;
+        self.pass_others();
+        Ok(())
+    }
+
+    /// Lets packets through the host's own firewall, as far as it is one that can be talked to.
+    fn pass_others(&self) {
+        let interfaces: Vec<&str> = self.bridges.iter().map(|bridge| bridge.interface.as_str()).collect();
+        if let Err(error) = others::let_through(&interfaces) {
+            warn!(%error, "Packets of containers may be dropped by the host's firewall");
+        }
+    }
+
+    /// The table written anew as a whole, wherever the calling thread is.
+    #[cfg(test)]
+    pub(in super::super) fn write_anew(&self) -> io::Result<()> {
+        self.rebuild()
+    }
+}

@@ -1,0 +1,68 @@
+//! The packet filter's table of all networks: one change after the other, away from the threads that serve requests.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::filter::{Bridge, Redirection, Table};
+use super::{NetworkError, blocking, bridge};
+
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules(Arc<Mutex<Table>>);
+
+impl Rules {
+    /// Puts a whole table in place of the one before.
+    pub(super) async fn replace(
+        &self,
+        bridges: Vec<Bridge>,
+        redirections: Vec<Redirection>,
+    ) -> Result<(), NetworkError> {
+        self.change(move |table| table.replace(bridges, redirections)).await
+    }
+
+    /// Adds a network's rules.
+    pub(super) async fn add(&self, bridge: Bridge) -> Result<(), NetworkError> {
+        self.change(move |table| table.add(bridge)).await
+    }
+
+    /// Takes the rules of the network with this bridge away.
+    pub(super) async fn remove(&self, interface: String) -> Result<(), NetworkError> {
+        self.change(move |table| table.remove(&interface)).await
+    }
+
+    /// Withdraws ports and publishes others.
+    pub(super) async fn redirect(
+        &self,
+        gone: Vec<Redirection>,
+        new: Vec<Redirection>,
+    ) -> Result<(), NetworkError> {
+        if gone == new {
+            return Ok(());
+        }
+        self.change(move |table| table.redirect(&gone, &new)).await
+    }
+
+    /// Puts back what somebody has removed together with the host's own rules.
+    pub(super) async fn heal(&self) -> Result<(), NetworkError> {
+        self.change(|table| table.heal()).await
+    }
+
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut Table) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        let table = Arc::clone(&self.0);
+        blocking(move || {
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut table).map_err(bridge::failed("set up the packet filter (nf_tables)"))
+        })
+        .await
+    }
+
+    /// Writes the whole table anew in the network namespace of the calling thread.
+    #[cfg(test)]
+    pub(super) fn write_anew(&self) {
+        #![allow(clippy::unwrap_used)]
+        self.0.lock().unwrap().write_anew().unwrap();
+    }
+}
