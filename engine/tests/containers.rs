@@ -30,6 +30,8 @@ mod recovery;
 mod streams;
 #[path = "containers/survival.rs"]
 mod survival;
+#[path = "containers/takeover.rs"]
+mod takeover;
 #[path = "containers/vanished.rs"]
 mod vanished;
 #[path = "containers/waiting.rs"]

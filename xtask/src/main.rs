@@ -13,6 +13,7 @@ mod python;
 mod report;
 mod run;
 mod setup;
+mod takeover;
 mod test;
 
 use std::process::ExitCode;
@@ -47,6 +48,12 @@ enum Chore {
     Kills {
         /// Only on one of them
         which: Option<kills::Which>,
+    },
+    /// Replace an engine of an older commit, which is built for it, by today's while its containers run
+    Takeover {
+        /// Record what the old engine leaves instead, for the tests
+        #[arg(long)]
+        record: bool,
     },
     /// Give hostile inputs to every parser, or to one of them: `references`, `tar`, `daemon_json`, …
     Fuzz {
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
         Chore::Kills { which } => kills::run(which),
+        Chore::Takeover { record } => takeover::run(record),
         Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: true, .. } => aws::figures(),

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     path::Path,
+    process::Command,
 };
 
 use anyhow::Result;
@@ -69,12 +70,16 @@ fn windows() -> Result<()> {
 fn unit_tests(packages: &[&str], path: &OsStr) -> Result<()> {
     let mut command = cargo_test();
     command.args(packages).arg("--no-fail-fast").env("PATH", path);
+    as_root(&mut command);
+    check(&mut command)
+}
+
+/// Has test programs run as root: the engine's make namespaces of their own.
+pub(crate) fn as_root(command: &mut Command) {
     if !setup::is_root() {
-        // The engine's tests make namespaces of their own.
         say("The tests of the engine need root: running test programs through sudo");
         command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -E");
     }
-    check(&mut command)
 }
 
 /// What takes VMs, and so the images and programs that travel.

@@ -113,6 +113,8 @@ pub struct Engine {
     daemon: Option<Child>,
     exec_root: String,
     flags: Vec<String>,
+    /// The engine's binary, when it starts the next time.
+    pub program: PathBuf,
 }
 
 impl Engine {
@@ -153,7 +155,8 @@ impl Engine {
         let name = directory.path().file_name().unwrap().to_str().unwrap();
         let exec_root = format!("/run/{name}");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self { directory, holder, daemon: None, exec_root, flags }
+        let program = env!("CARGO_BIN_EXE_engine").into();
+        Self { directory, holder, daemon: None, exec_root, flags, program }
     }
 
     /// Starts the daemon, after `prepare`, `stop` or `kill`, and waits until it answers.
@@ -175,7 +178,7 @@ impl Engine {
     /// Starts the daemon and does not wait.
     pub fn spawn(&mut self) {
         let log = File::options().append(true).create(true).open(self.path("engine.log")).unwrap();
-        let mut command = self.enter(env!("CARGO_BIN_EXE_engine"));
+        let mut command = self.enter(self.program.to_str().unwrap());
         command.args(["daemon", "--config-file"]).arg(self.path("daemon.json"));
         command.arg("--data-root").arg(self.path("data")).args(["--exec-root", &self.exec_root]);
         command.arg("--pidfile").arg(self.path("engine.pid"));
