@@ -1,7 +1,9 @@
-//! The way to the engine: address, port, TLS.
+//! The way to the engine: a socket of this machine, or address, port and TLS.
 
 use std::fmt;
 use std::io;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +22,37 @@ use super::EngineError;
 /// The port that engines listen on for clients with a certificate.
 const DEFAULT_PORT: u16 = 2376;
 
-/// Where an engine is reached.
+/// How an engine is reached that speaks without TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    Tcp(Address),
+    /// A socket of this machine, by its path.
+    #[cfg(unix)]
+    Socket(PathBuf),
+}
+
+impl Way {
+    /// Reads `unix://PATH`, or what [`Address::parse`] does.
+    pub(super) fn parse(url: &str) -> Result<Self, EngineError> {
+        #[cfg(unix)]
+        if let Some(path) = url.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+            return Ok(Self::Socket(path.into()));
+        }
+        Address::parse(url).map(Self::Tcp)
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            #[cfg(unix)]
+            Self::Socket(path) => write!(formatter, "`{}`", path.display()),
+        }
+    }
+}
+
+/// Where an engine is reached over TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     /// Without the brackets of an IPv6 address.
@@ -126,6 +158,18 @@ pub(super) async fn connect(address: &Address, limit: Duration) -> Result<TcpStr
     })
 }
 
+#[cfg(unix)]
+pub(super) async fn connect_socket(
+    path: &Path,
+    limit: Duration,
+) -> Result<tokio::net::UnixStream, EngineError> {
+    let failed = |source| EngineError::Socket { path: path.to_owned(), source };
+    match timeout(limit, tokio::net::UnixStream::connect(path)).await {
+        Ok(connected) => connected.map_err(failed),
+        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+    }
+}
+
 pub(super) async fn handshake(
     address: &Address,
     config: &Arc<ClientConfig>,
@@ -154,18 +198,22 @@ fn from_io(address: &Address, error: io::Error) -> EngineError {
 }
 
 /// What hyper met on the way; the server's judgement of our certificate arrives here.
-pub(super) fn from_hyper(address: &Address, error: hyper::Error, encrypted: bool) -> EngineError {
+pub(super) fn from_hyper(way: &Way, error: hyper::Error, encrypted: bool) -> EngineError {
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         if let Some(tls) = cause.downcast_ref::<io::Error>().and_then(tls_error) {
-            return EngineError::from_tls(&address.host, address.port, tls.clone());
+            match way {
+                Way::Tcp(address) => return EngineError::from_tls(&address.host, address.port, tls.clone()),
+                #[cfg(unix)]
+                Way::Socket(_) => {}
+            }
         }
         source = cause.source();
     }
     if error.is_parse() && !encrypted {
-        return EngineError::NotHttp { address: address.to_string(), source: error };
+        return EngineError::NotHttp { address: way.to_string(), source: error };
     }
-    EngineError::Broken { address: address.to_string(), source: error.into() }
+    EngineError::Broken { address: way.to_string(), source: error.into() }
 }
 
 #[cfg(test)]
@@ -187,6 +235,19 @@ mod tests {
             assert_eq!((address.host.as_str(), address.port), (host, port), "{url}");
             assert_eq!(address.to_string(), shown);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn sockets_are_read() {
+        assert_eq!(
+            Way::parse("unix:///var/run/docker.sock").unwrap(),
+            Way::Socket("/var/run/docker.sock".into())
+        );
+        assert!(Way::parse("unix://docker.sock").is_err());
+        assert!(
+            matches!(Way::parse("tcp://127.0.0.1:2375").unwrap(), Way::Tcp(address) if address.port == 2375)
+        );
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub enum EngineError {
     /// Nobody listens, or the way there is closed.
     #[error("Could not connect to port {port} of `{host}`")]
     Connect { host: String, port: u16, source: io::Error },
+    /// There is no such socket, or nobody listens at it.
+    #[error("Could not connect to the socket `{}`", path.display())]
+    Socket { path: std::path::PathBuf, source: io::Error },
     /// Nobody answered at all.
     #[error("Port {port} of `{host}` did not answer within {} s", after.as_secs())]
     ConnectTimeout { host: String, port: u16, after: Duration },
@@ -127,6 +130,7 @@ impl EngineError {
             Self::Address { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
+            | Self::Socket { .. }
             | Self::HandshakeTimeout { .. }
             | Self::Broken { .. }
             | Self::AnswerTimeout { .. }
@@ -154,6 +158,7 @@ impl EngineError {
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 "The engine does not run: look at its log on the host, or run `machine provision`"
             }
+            Self::Socket { .. } => "Does the engine of this machine run, and may you use its socket?",
             Self::Connect { .. } | Self::ConnectTimeout { .. } => {
                 "Is the host running, and does a firewall between here and there let the port through?"
             }

@@ -1,4 +1,5 @@
-//! The engine's API, as far as `machine` itself speaks it: over TCP, with our certificates on both sides.
+//! The engine's API, as far as `machine` itself speaks it: over TCP with our certificates on both sides, or, for hosts
+//! without TLS, as their URL says.
 //!
 //! The server must show a certificate of the given authority that is valid for the address in the URL; the system's
 //! authorities count for nothing. Every layer has its own time limit and its own error.
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 
 pub use error::EngineError;
 
-use connection::Address;
+use connection::{Address, Way};
 
 /// The answers that are asked for here have some hundred bytes.
 const ANSWER_AT_MOST: usize = 1024 * 1024;
@@ -92,7 +93,7 @@ fn some_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 /// Asks one engine. Cheap to build; every question is a connection of its own.
 #[derive(Clone)]
 pub struct EngineClient {
-    address: Address,
+    way: Way,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     limits: Limits,
 }
@@ -101,7 +102,7 @@ impl std::fmt::Debug for EngineClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("EngineClient")
-            .field("address", &self.address)
+            .field("way", &self.way)
             .field("tls", &self.tls.is_some())
             .field("limits", &self.limits)
             .finish()
@@ -115,12 +116,12 @@ impl EngineClient {
         let tls = connection::client_config(ca_pem, certificate_pem, key_pem)?;
         let name = ServerName::try_from(address.host.clone())
             .map_err(|_| EngineError::Url { url: url.to_owned() })?;
-        Ok(Self { address, tls: Some((Arc::new(tls), name)), limits: Limits::default() })
+        Ok(Self { way: Way::Tcp(address), tls: Some((Arc::new(tls), name)), limits: Limits::default() })
     }
 
-    /// A client for an engine that speaks plain HTTP.
+    /// A client for an engine that speaks plain HTTP: `tcp://HOST:PORT`, or `unix://PATH` on systems that have such sockets.
     pub fn plain(url: &str) -> Result<Self, EngineError> {
-        Ok(Self { address: Address::parse(url)?, tls: None, limits: Limits::default() })
+        Ok(Self { way: Way::parse(url)?, tls: None, limits: Limits::default() })
     }
 
     /// The same client with other time limits.
@@ -134,45 +135,42 @@ impl EngineClient {
         self.get_json("/version").await
     }
 
-    async fn connect(&self) -> Result<tokio::net::TcpStream, EngineError> {
-        connection::connect(&self.address, self.limits.connect).await
-    }
-
-    async fn handshake(
-        &self,
-        stream: tokio::net::TcpStream,
-    ) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, EngineError> {
-        match &self.tls {
-            Some((config, name)) => {
-                connection::handshake(&self.address, config, name, stream, self.limits.handshake).await
-            }
-            None => Err(EngineError::Url { url: self.address.to_string() }),
-        }
-    }
-
     async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         let (_, body) = self.get(path).await?;
         serde_json::from_slice(&body)
-            .map_err(|source| EngineError::Answer { address: self.address.to_string(), source })
+            .map_err(|source| EngineError::Answer { address: self.way.to_string(), source })
     }
 
     async fn get(&self, path: &str) -> Result<(HeaderMap, Bytes), EngineError> {
-        let stream = self.connect().await?;
-        let exchange = async {
-            if self.tls.is_some() {
-                let stream = self.handshake(stream).await?;
-                timeout(self.limits.answer, self.exchange(stream, path)).await
-            } else {
-                timeout(self.limits.answer, self.exchange(stream, path)).await
+        match &self.way {
+            Way::Tcp(address) => {
+                let stream = connection::connect(address, self.limits.connect).await?;
+                match &self.tls {
+                    Some((config, name)) => {
+                        let limit = self.limits.handshake;
+                        let stream = connection::handshake(address, config, name, stream, limit).await?;
+                        self.answered(stream, path).await
+                    }
+                    None => self.answered(stream, path).await,
+                }
             }
-            .unwrap_or_else(|_| {
-                Err(EngineError::AnswerTimeout {
-                    address: self.address.to_string(),
-                    after: self.limits.answer,
-                })
-            })
-        };
-        exchange.await
+            #[cfg(unix)]
+            Way::Socket(socket) => {
+                let stream = connection::connect_socket(socket, self.limits.connect).await?;
+                self.answered(stream, path).await
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer as long as it may take.
+    async fn answered<S>(&self, stream: S, path: &str) -> Result<(HeaderMap, Bytes), EngineError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let after = self.limits.answer;
+        timeout(after, self.exchange(stream, path))
+            .await
+            .unwrap_or_else(|_| Err(EngineError::AnswerTimeout { address: self.way.to_string(), after }))
     }
 
     async fn exchange<S>(&self, stream: S, path: &str) -> Result<(HeaderMap, Bytes), EngineError>
@@ -182,10 +180,15 @@ impl EngineClient {
         let broken = |error: hyper::Error| self.broken(error);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let host = match &self.way {
+            Way::Tcp(address) => address.to_string(),
+            #[cfg(unix)]
+            Way::Socket(_) => "localhost".to_owned(),
+        };
         let request = Request::get(path)
-            .header(HOST, self.address.to_string())
+            .header(HOST, host)
             .body(Empty::<Bytes>::new())
-            .map_err(|_| EngineError::Url { url: self.address.to_string() })?;
+            .map_err(|_| EngineError::Url { url: self.way.to_string() })?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let (head, body) = response.into_parts();
@@ -195,7 +198,7 @@ impl EngineClient {
                 Ok(error) => self.broken(*error),
                 Err(error) => {
                     debug_assert!(error.is::<LengthLimitError>());
-                    EngineError::TooLong { address: self.address.to_string(), limit: ANSWER_AT_MOST }
+                    EngineError::TooLong { address: self.way.to_string(), limit: ANSWER_AT_MOST }
                 }
             })?;
             Ok((head, body.to_bytes()))
@@ -213,14 +216,14 @@ impl EngineClient {
             return Ok((head.headers, body));
         }
         Err(EngineError::Status {
-            address: self.address.to_string(),
+            address: self.way.to_string(),
             status: head.status.as_u16(),
             message: error_message(&body),
         })
     }
 
     fn broken(&self, error: hyper::Error) -> EngineError {
-        connection::from_hyper(&self.address, error, self.tls.is_some())
+        connection::from_hyper(&self.way, error, self.tls.is_some())
     }
 }
 

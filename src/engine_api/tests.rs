@@ -134,6 +134,23 @@ async fn an_engine_answers() {
     assert_eq!(plain.version().await.unwrap().version, "0.1.0");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_engine_answers_at_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("docker.sock");
+    let client = EngineClient::plain(&format!("unix://{}", path.display())).unwrap();
+    let error = client.version().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("Could not connect to the socket `{}`", path.display()));
+    assert!(error.hint().is_some() && !error.is_final());
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        respond(stream, &ok(VERSION)).await;
+    });
+    assert_eq!(client.version().await.unwrap().version, "0.1.0");
+}
+
 #[tokio::test]
 async fn certificates_are_judged() {
     let certificates = Certificates::for_names(&["192.0.2.1", "mc1"]);
