@@ -6,6 +6,6 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::Termination;
+pub(crate) use unix::{Termination, was_terminated};
 #[cfg(windows)]
-pub(crate) use windows::Termination;
+pub(crate) use windows::{Termination, was_terminated};

@@ -259,6 +259,13 @@ fn a_folder_without_a_record_leads_on() {
 
 #[test]
 fn a_creation_that_is_ended_before_anything_is_made_says_so() {
+    // 128 and the number of the signal.
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        ends_before_anything_is_made(signal, status);
+    }
+}
+
+fn ends_before_anything_is_made(signal: &str, status: i32) {
     let home = Home::new();
     // Whoever is asked says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -268,10 +275,10 @@ fn a_creation_that_is_ended_before_anything_is_made_says_so() {
     command.args(["--generic-ssh-port", &port, "mc1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let asked = silent.accept().unwrap();
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     drop(asked);
-    assert_eq!(output.status.code(), Some(130), "{}", show(&output));
+    assert_eq!(output.status.code(), Some(status), "{}", show(&output));
     assert!(
         String::from_utf8_lossy(&output.stderr).contains("Interrupted; nothing was made"),
         "{}",

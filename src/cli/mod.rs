@@ -37,7 +37,7 @@ use settings::{Environment, Global, Settings};
 
 use crate::{
     lifecycle::Power,
-    signals::Termination,
+    signals::{self, Termination},
     ui::{self, Failure, Report, Talk, Ui},
 };
 
@@ -147,9 +147,18 @@ impl Command {
 
 /// The exit status of a command that was interrupted with Ctrl-C.
 const INTERRUPTED: u8 = 130;
+/// And of one that was ended with SIGTERM.
+const TERMINATED: u8 = 143;
 
 /// Runs the command line `words` (the program's name first) and returns the exit status.
 pub fn main(words: Vec<OsString>) -> u8 {
+    match run_words(words) {
+        INTERRUPTED if signals::was_terminated() => TERMINATED,
+        status => status,
+    }
+}
+
+fn run_words(words: Vec<OsString>) -> u8 {
     let program = settings::program_name(&words);
     let environment = Environment::read();
     let words = arguments::normalise(&command(&program, &words, &environment), words);

@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -22,7 +23,15 @@ impl Termination {
     pub(crate) async fn wished(&mut self) {
         tokio::select! {
             _ = self.interrupted.recv() => {}
-            _ = self.terminated.recv() => {}
+            _ = self.terminated.recv() => TERMINATED.store(true, Ordering::Relaxed),
         }
     }
+}
+
+/// It was not the user at the keyboard.
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+/// Whether SIGTERM was the wish.
+pub(crate) fn was_terminated() -> bool {
+    TERMINATED.load(Ordering::Relaxed)
 }
