@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use engine_kernel::process::{OpenNamespace, Process};
 use engine_model::Failure;
 use engine_model::event::EventBus;
 use engine_model::life::{Change, Life};
@@ -38,6 +39,8 @@ pub struct Container {
     pub cgroup: PathBuf,
     /// What its supervising process speaks.
     dialect: RwLock<Arc<Dialect>>,
+    /// Its first process, while it runs and can be got hold of.
+    process: RwLock<Option<Arc<Process>>>,
     identity: RwLock<Arc<Identity>>,
     /// What the identity means; a failure if an older engine has let something pass that makes no sense.
     spec: RwLock<Result<Arc<ContainerSpec>, Failure>>,
@@ -75,6 +78,7 @@ impl Container {
             cgroup: parent.join(&identity.id),
             id: identity.id.clone(),
             dialect: RwLock::new(Arc::new(Dialect::own())),
+            process: RwLock::default(),
             spec: RwLock::new(understand::record(&identity).map(Arc::new).map_err(Failure::from)),
             identity: RwLock::new(Arc::new(identity)),
             state: RwLock::new(state),
@@ -128,6 +132,24 @@ impl Container {
     /// Notes what its supervising process speaks from now on.
     pub fn speaks(&self, dialect: Dialect) {
         *self.dialect.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(dialect);
+    }
+
+    /// Its first process, which stays the one that it is.
+    pub(crate) fn process(&self) -> Option<Arc<Process>> {
+        self.process.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Holds its first process from now on, or none.
+    pub(crate) fn hold(&self, process: Option<Arc<Process>>) {
+        *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    /// A namespace of its first process: `net`, `ipc`, ….
+    pub fn namespace(&self, kind: &str) -> Result<OpenNamespace, ContainerError> {
+        let failed =
+            |source| ContainerError::Namespace { id: self.id.clone(), kind: kind.to_owned(), source };
+        let process = self.process().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        process.namespace(kind).map_err(failed)
     }
 
     pub fn short_id(&self) -> &str {

@@ -71,6 +71,7 @@ impl Containers {
         }
         self.disconnect(&container.id).await;
         self.forget_execs(&container.id);
+        container.hold(None);
         let stopping = container.stopping.swap(false, Ordering::AcqRel);
         let restart = !stopping && should_restart(container, &before, exit.code);
         container.change_state(|state| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use engine_kernel::capabilities::{self, CapabilityError};
 use engine_kernel::devices::{self, DeviceError, DeviceRule};
+use engine_kernel::process::OpenNamespace;
 use engine_kernel::seccomp::{self, Filter, Filters, SeccompError};
 use engine_model::spec::{ConfinementSpec, ContainerSpec, DeviceSpec, ProcessSpec, Seccomp};
 use engine_model::wire::Ulimit;
@@ -49,16 +50,16 @@ pub enum SpecError {
 }
 
 /// A namespace of the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Namespace {
     Own,
     Host,
-    /// Of another process, by the namespace's path.
-    Shared(PathBuf),
+    /// Of another container, as long as this is there.
+    Shared(OpenNamespace),
 }
 
 /// What is decided outside: where things are, and whom the container shares with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Surroundings {
     pub rootfs: PathBuf,
     pub cgroup: PathBuf,
@@ -233,7 +234,7 @@ fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     let mut namespaces = vec![json!({ "type": "mount" })];
     let mut add = |kind: &str, namespace: &Namespace| match namespace {
         Namespace::Own => namespaces.push(json!({ "type": kind })),
-        Namespace::Shared(path) => namespaces.push(json!({ "type": kind, "path": path })),
+        Namespace::Shared(open) => namespaces.push(json!({ "type": kind, "path": open.path() })),
         Namespace::Host => {}
     };
     let private_cgroup =
@@ -272,7 +273,7 @@ fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>),
 
 fn sysctls(wish: &ConfinementSpec, around: &Surroundings) -> Map<String, Value> {
     let mut sysctls = Map::new();
-    if around.network == Namespace::Own && !wish.privileged {
+    if matches!(around.network, Namespace::Own) && !wish.privileged {
         // Programs that are not root may use low ports and ping: in here it harms nobody.
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".into());
         sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".into());

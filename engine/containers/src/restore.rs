@@ -46,10 +46,12 @@ impl Containers {
                 Status::Created | Status::Restarting | Status::Exited => {}
             }
         }
+        for (container, _) in &running {
+            self.complete_state(container).await;
+        }
         greet(&running).await;
         let mut live = Vec::new();
         for (container, _) in &running {
-            self.complete_state(container).await;
             let state = container.state();
             for (number, endpoint) in state.endpoints.iter().enumerate() {
                 let ports = if number == 0 { state.ports.clone() } else { Vec::new() };
@@ -196,18 +198,35 @@ impl Containers {
     }
 }
 
-/// Learns what the supervising processes speak that were found, all at once: an engine of another version may have started
-/// them. What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
+/// Learns what the supervising processes speak that were found, and gets hold of what they supervise, all at once: an engine
+/// of another version may have started them. What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
 async fn greet(running: &[(Arc<Container>, Connection)]) {
     let mut greetings = JoinSet::new();
     for (container, _) in running {
         let container = Arc::clone(container);
         greetings.spawn(async move {
-            let dialect = container.shim().hello().await.unwrap_or_else(|error| {
+            let shim = container.shim();
+            let (dialect, process) = shim.hello().await.unwrap_or_else(|error| {
                 let error = chain(&error);
                 tracing::warn!(container = container.id, error, "The supervising process says no hello");
-                Dialect::first()
+                (Dialect::first(), None)
             });
+            let process = match process {
+                Some(process) => Ok(process),
+                None => shim.child(container.state().pid).await,
+            };
+            match process {
+                Ok(process) => {
+                    // What is on record is a number, which may be wrong by now.
+                    if let Ok(number) = process.number()
+                        && number != container.state().pid
+                    {
+                        container.change_state(|state| state.pid = number);
+                    }
+                    container.hold(Some(Arc::new(process)));
+                }
+                Err(error) => tracing::warn!(container = container.id, "{}", chain(&error)),
+            }
             if dialect.version() > protocol::VERSION {
                 tracing::warn!(
                     container = container.id,

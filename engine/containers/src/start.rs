@@ -12,7 +12,7 @@ use engine_kernel::{cgroup, loopback};
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
-use engine_shim::client::{self, Claim, Connection};
+use engine_shim::client::{self, Claim, Connection, Made};
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
@@ -78,6 +78,7 @@ impl Containers {
                     other => (128, engine_model::chain(other)),
                 };
                 container.pending().clear();
+                container.hold(None);
                 container.change_state(|state| {
                     if state.status != Status::Exited || state.started_at.is_none() {
                         state.status =
@@ -97,17 +98,22 @@ impl Containers {
 
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
         let (identity, spec) = (container.identity(), container.spec()?);
-        let around = self.surroundings(container, &spec)?;
+        // Namespaces of others are held in there until this one has joined them.
+        let around = Arc::new(self.surroundings(container, &spec)?);
         let (config, claim) = {
             let (container, identity, spec) =
                 (Arc::clone(container), Arc::clone(&identity), Arc::clone(&spec));
+            let around = Arc::clone(&around);
             let write =
                 move |containers: &Self| containers.write_bundle(&container, &identity, &spec, &around);
             self.blocking(write).await?
         };
         container.speaks(Dialect::own());
-        let (connection, pid) = client::spawn(&container.runtime_directory, &config, Some(claim)).await?;
-        let connected = match self.connect(container, &identity.name, &spec, pid).await {
+        let (connection, made) = client::spawn(&container.runtime_directory, &config, Some(claim)).await?;
+        let Made { number: pid, process } = made.ok_or(client::ShimError::Gone)?;
+        drop(around);
+        container.hold(Some(Arc::new(process)));
+        let connected = match self.connect(container, &identity.name, &spec).await {
             Ok(connected) => connected,
             Err(error) => {
                 abandon(connection).await;
@@ -207,7 +213,7 @@ impl Containers {
                 },
                 volumes,
                 devices: bundle.devices,
-                shares_pid_namespace: around.pid != Namespace::Own,
+                shares_pid_namespace: !matches!(around.pid, Namespace::Own),
                 init: process.init,
             })),
             terminal: process.terminal,
@@ -275,12 +281,11 @@ impl Containers {
 
     fn shared_namespace(&self, other: &str, kind: &str) -> Result<Namespace, ContainerError> {
         let other = self.find(other)?;
-        let state = other.state();
-        if !state.status.is_alive() {
+        if !other.status().is_alive() {
             let message = format!("cannot join network of a non running container: {}", other.id);
             return Err(ContainerError::Conflict(message));
         }
-        Ok(Namespace::Shared(format!("/proc/{}/ns/{kind}", state.pid).into()))
+        Ok(Namespace::Shared(other.namespace(kind)?))
     }
 
     /// Gives the new network namespace its interfaces and publishes ports.
@@ -289,21 +294,21 @@ impl Containers {
         container: &Container,
         name: &str,
         spec: &ContainerSpec,
-        pid: i32,
     ) -> Result<Connected, ContainerError> {
-        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        match spec.network.mode {
-            NetworkMode::Host | NetworkMode::Of(_) => return Ok(Connected::default()),
-            NetworkMode::None => {
-                let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
-                return match result {
-                    Ok(()) => Ok(Connected::default()),
-                    Err(error) => {
-                        Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
-                    }
-                };
-            }
-            NetworkMode::Joined => {}
+        let mode = &spec.network.mode;
+        if matches!(mode, NetworkMode::Host | NetworkMode::Of(_)) {
+            return Ok(Connected::default());
+        }
+        let namespace = container.namespace("net")?;
+        let netns = namespace.path();
+        if *mode == NetworkMode::None {
+            let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
+            return match result {
+                Ok(()) => Ok(Connected::default()),
+                Err(error) => {
+                    Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
+                }
+            };
         }
         let network = &self.0.network;
         let hosts_file = container.directory.join("hosts");

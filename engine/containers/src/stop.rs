@@ -149,8 +149,12 @@ impl Containers {
     /// Sends a signal. What it leads to is told after it.
     async fn signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
         let _operation = container.operation.lock().await;
-        match container.shim().ask(&Request::Kill { signal }).await {
-            Ok(_) => {
+        let told = match container.process() {
+            Some(process) => process.signal(signal).map_err(|error| ShimError::Refused(error.to_string())),
+            None => container.shim().ask(&Request::Kill { signal }).await.map(drop),
+        };
+        match told {
+            Ok(()) => {
                 container.tell(&self.0.events, &Change::Signalled { signal });
                 Ok(())
             }

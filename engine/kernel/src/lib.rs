@@ -13,4 +13,5 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod overlay;
+pub mod process;
 pub mod seccomp;

@@ -10,10 +10,12 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use engine_kernel::process::Process;
 use rustix::fs::{CWD, Mode, OFlags};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 
+use crate::descriptor;
 use crate::dialect::Dialect;
 use crate::protocol::{self, LINE_LIMIT, Reply, Request, ShimConfig};
 
@@ -38,6 +40,8 @@ pub enum ShimError {
     Gone,
     #[error("The supervising process does not answer")]
     Silent,
+    #[error("Could not get hold of process {number} of the container")]
+    Process { number: i32, source: io::Error },
     #[error("The supervising process (protocol {version}) does not know the request `{request}`")]
     Unknown { request: &'static str, version: u32 },
     #[error("The supervising process has answered something that this engine does not understand: `{reply}`")]
@@ -70,9 +74,24 @@ impl Connection {
         if count == 0 {
             return Err(ShimError::Gone);
         }
-        serde_json::from_slice(&line).map_err(|_| ShimError::Strange {
-            reply: protocol::name(&line).unwrap_or_else(|| "a line that is no reply".to_owned()),
-        })
+        understand(&line)
+    }
+
+    /// The first reply on a connection, and a descriptor if one came with it.
+    async fn first_reply(&mut self) -> Result<(Reply, Option<OwnedFd>), ShimError> {
+        let stream = self.0.get_ref();
+        let (mut line, mut found) = (Vec::new(), None);
+        while !line.ends_with(b"\n") {
+            stream.readable().await.map_err(|_| ShimError::Gone)?;
+            let received = || descriptor::receive(stream, &mut line, &mut found);
+            match stream.try_io(Interest::READABLE, received) {
+                Ok(count) if count == 0 || line.len() > LINE_LIMIT => return Err(ShimError::Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(ShimError::Gone),
+            }
+        }
+        Ok((understand(&line)?, found))
     }
 
     pub async fn ask(&mut self, request: &Request) -> Result<Reply, ShimError> {
@@ -95,6 +114,12 @@ impl Connection {
     }
 }
 
+fn understand(line: &[u8]) -> Result<Reply, ShimError> {
+    serde_json::from_slice(line).map_err(|_| ShimError::Strange {
+        reply: protocol::name(line).unwrap_or_else(|| "a line that is no reply".to_owned()),
+    })
+}
+
 /// Where a supervising process is, and what it speaks.
 #[derive(Clone, Debug)]
 pub struct Shim {
@@ -107,22 +132,35 @@ impl Shim {
         Self { directory, dialect }
     }
 
-    /// Asks what it speaks. One that knows no hello closes the connection, and is still there.
-    pub async fn hello(&self) -> Result<Dialect, ShimError> {
+    /// Asks what it speaks, and for the process that it supervises. One that knows no hello closes the connection, and is
+    /// still there.
+    pub async fn hello(&self) -> Result<(Dialect, Option<Process>), ShimError> {
         let mut connection = self.connect().await?;
         let greeting = Request::Hello { version: protocol::VERSION };
         let answer = match connection.send(&greeting).await {
-            Ok(()) => {
-                tokio::time::timeout(GREETING, connection.reply()).await.unwrap_or(Err(ShimError::Silent))
-            }
+            Ok(()) => tokio::time::timeout(GREETING, connection.first_reply())
+                .await
+                .unwrap_or(Err(ShimError::Silent)),
             Err(error) => Err(error),
         };
         match answer {
-            Ok(Reply::Hello { version, requests }) => Ok(Dialect::of(version, requests)),
-            Err(ShimError::Gone) => self.connect().await.map(|_| Dialect::first()),
+            Ok((Reply::Hello { version, requests }, handle)) => {
+                let process = handle.and_then(|handle| Process::of(handle).ok());
+                Ok((Dialect::of(version, requests), process))
+            }
+            Err(ShimError::Gone) => self.connect().await.map(|_| (Dialect::first(), None)),
             Err(error) => Err(error),
             Ok(_) => Err(ShimError::Strange { reply: "no hello".to_owned() }),
         }
+    }
+
+    /// The process with this number, if it is a child of the supervising process: of one that hands none over.
+    pub async fn child(&self, number: i32) -> Result<Process, ShimError> {
+        let failed = |source| ShimError::Process { number, source };
+        let connection = self.connect().await?;
+        let told = connection.0.get_ref().peer_cred().map_err(failed)?;
+        let parent = told.pid().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        Process::child(number, parent).map_err(failed)
     }
 
     pub async fn connect(&self) -> Result<Connection, ShimError> {
@@ -230,21 +268,34 @@ pub fn prepare(directory: &Path) -> Result<(), ShimError> {
 }
 
 /// Begins a supervising process and waits until what it supervises is made. The process ends by itself if the
-/// connection is dropped before it was told to start. One for a container's first process takes a claim.
+/// connection is dropped before it was told to start. One for a container's first process takes a claim, and is answered
+/// with that process.
 pub async fn spawn(
     directory: &Path,
     config: &ShimConfig,
     claim: Option<Claim>,
-) -> Result<(Connection, i32), ShimError> {
+) -> Result<(Connection, Option<Made>), ShimError> {
     let (ours, child) = begin(directory, config, claim)?;
     tokio::spawn(reap(child));
     let mut connection = Connection::new(ours);
-    let reply = tokio::time::timeout(CREATION, connection.reply()).await.map_err(|_| ShimError::Silent)??;
+    let reply =
+        tokio::time::timeout(CREATION, connection.first_reply()).await.map_err(|_| ShimError::Silent)??;
     match reply {
-        Reply::Created { pid } => Ok((connection, pid)),
-        Reply::Failed { message } => Err(ShimError::Refused(message)),
+        (Reply::Created { pid: number }, handle) => {
+            let process = handle.map(Process::of).transpose();
+            let process = process.map_err(|source| ShimError::Process { number, source })?;
+            Ok((connection, process.map(|process| Made { number, process })))
+        }
+        (Reply::Failed { message }, _) => Err(ShimError::Refused(message)),
         _ => Err(ShimError::Gone),
     }
+}
+
+/// The first process of a container.
+#[derive(Debug)]
+pub struct Made {
+    pub number: i32,
+    pub process: Process,
 }
 
 async fn reap(mut child: tokio::process::Child) {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use engine_store::Durability;
 use rustix::fs::{CWD, Mode, OFlags};
 
 pub mod client;
+mod descriptor;
 pub mod dialect;
 mod executor;
 #[cfg(test)]
@@ -149,7 +150,11 @@ fn container(
             return Ok(());
         }
     };
-    control.reply(&Reply::Created { pid: running.pid });
+    let created = Reply::Created { pid: running.pid };
+    match running.handle() {
+        Ok(handle) => control.hand_over(&created, handle.as_fd()),
+        Err(_) => control.reply(&created),
+    }
     let container = RefCell::new(container);
     let begin = || match container.borrow_mut().start() {
         Ok(()) => Ok(None),

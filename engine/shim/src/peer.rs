@@ -1,10 +1,12 @@
 //! One connection to the supervising process.
 
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
 use serde::Serialize;
 
+use super::descriptor;
 use super::log::Stream;
 use super::protocol::{self, LINE_LIMIT, Reply, Request};
 
@@ -98,6 +100,19 @@ impl Peer {
 
     pub(crate) fn reply(&mut self, reply: &Reply) {
         self.send_line(reply);
+    }
+
+    /// Replies, and hands a descriptor over with it; on a connection that still has something to read, without.
+    pub(crate) fn hand_over(&mut self, reply: &Reply, descriptor: BorrowedFd<'_>) {
+        let Ok(mut line) = serde_json::to_vec(reply) else { return };
+        line.push(b'\n');
+        if self.unsent() == 0
+            && let Ok(count) = descriptor::send(&self.socket, &line, descriptor)
+        {
+            line.drain(..count);
+        }
+        self.output.append(&mut line);
+        self.send();
     }
 
     fn send_line(&mut self, line: &impl Serialize) {

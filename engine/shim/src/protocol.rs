@@ -156,12 +156,13 @@ impl Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To a hello: what the supervising process speaks, and the requests that it knows. Later versions may say more.
+    /// To a hello: what the supervising process speaks, and the requests that it knows. Later versions may say more. With it
+    /// comes a pidfd of the process, if there is one.
     Hello {
         version: u32,
         requests: Vec<String>,
     },
-    /// Said once, on the connection that the process was born with.
+    /// Said once, on the connection that the process was born with. With it comes a pidfd of the process, if there is one.
     Created {
         pid: i32,
     },

@@ -1,7 +1,7 @@
 //! The loop of the supervising process: streams in and out, requests, and the end of the process.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -91,11 +91,9 @@ impl<'a> Server<'a> {
 
     /// Takes over a process that exists but has not begun.
     pub(crate) fn adopt(&mut self, running: Running) -> io::Result<()> {
-        let pid = Pid::from_raw(running.pid).ok_or(io::ErrorKind::InvalidInput)?;
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         self.process = Some(Process {
             pid: running.pid,
-            handle,
+            handle: running.handle()?,
             streams: running.streams,
             input: Vec::new(),
             input_ends: false,
@@ -392,10 +390,13 @@ impl<'a> Server<'a> {
     /// The answer, if there is one at once.
     fn answer(&mut self, index: usize, request: &Request) -> Option<Reply> {
         let reply = match *request {
-            Request::Hello { .. } => Reply::Hello {
-                version: protocol::VERSION,
-                requests: protocol::REQUESTS.map(str::to_owned).to_vec(),
-            },
+            Request::Hello { .. } => {
+                let requests = protocol::REQUESTS.map(str::to_owned).to_vec();
+                let reply = Reply::Hello { version: protocol::VERSION, requests };
+                let Some(process) = &self.process else { return Some(reply) };
+                self.peers[index].hand_over(&reply, process.handle.as_fd());
+                return None;
+            }
             Request::Start => self.start(),
             Request::Wait => {
                 self.peers[index].waiting = true;

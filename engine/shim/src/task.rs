@@ -12,6 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{CWD, Mode, OFlags, Uid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::process::{Pid, PidfdFlags};
 
 use super::executor::{MARK, Program};
 use super::prepare;
@@ -36,6 +37,14 @@ pub(crate) struct Streams {
     pub terminal: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
+}
+
+impl Running {
+    /// A pidfd of it, as long as it is not collected.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

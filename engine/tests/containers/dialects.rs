@@ -85,10 +85,10 @@ fn a_newer_supervising_process_keeps_its_container() {
     let mut engine = engine();
     let id = engine.docker(["create", "--name", "late", "busybox", "sleep", "1000"]).ok().trim().to_owned();
     engine.kill();
-    let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+    // By its number it would be the child of another, which nobody signals.
     let ends = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ends);
-    play(&engine, &id, process.id(), move |line, socket| {
+    play(&engine, &id, 1, move |line, socket| {
         if line.contains("Hello") {
             say(socket, r#"{"Hello":{"version":99,"requests":["Hello","Wait","Weather"],"mood":"good"}}"#);
             return true;
@@ -119,8 +119,6 @@ fn a_newer_supervising_process_keeps_its_container() {
     assert_eq!(status(&engine, "late"), "running");
     end.store(true, Ordering::Release);
     assert_eq!(engine.docker(["wait", "late"]).ok(), "7\n");
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]
@@ -137,4 +135,56 @@ fn a_stuck_supervising_process_does_not_keep_a_daemon_from_starting() {
     engine.launch();
     assert_eq!(status(&engine, "stuck"), "running");
     engine.docker(["kill", "-s", "HUP", "stuck"]).ok();
+}
+
+/// Where a number was written down there may be another process by now.
+#[test]
+fn a_number_on_record_is_not_believed() {
+    let mut engine = engine();
+    let id = engine.docker(["run", "-d", "--name", "own", "busybox", "sleep", "1000"]).ok().trim().to_owned();
+    let pid = inspect(&engine, "own")["State"]["Pid"].clone();
+    engine.kill();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    let path = engine.data_root().join("containers").join(id).join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["pid"] = stranger.id().into();
+    fs::write(&path, state.to_string()).unwrap();
+    engine.launch();
+    assert_eq!(inspect(&engine, "own")["State"]["Pid"], pid);
+    // In whose network it would be otherwise.
+    let joined = ["run", "--rm", "--network", "container:own", "busybox", "ip", "address", "show", "eth0"];
+    engine.docker(joined).ok();
+    engine.docker(["network", "create", "more"]).ok();
+    engine.docker(["network", "connect", "more", "own"]).ok();
+    engine.docker(["exec", "own", "ip", "address", "show", "eth1"]).ok();
+    engine.docker(["kill", "own"]).ok();
+    assert_eq!(inspect(&engine, "own")["State"]["ExitCode"], 137);
+    assert!(stranger.try_wait().unwrap().is_none(), "it has nothing to do with it");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn a_signal_needs_no_supervising_process() {
+    let mut engine = engine();
+    let script =
+        "trap 'echo heard >> /data/file' HUP; echo ready > /data/file; while true; do sleep 0.1; done";
+    engine.docker(["run", "-d", "--name", "own", "-v", "kept:/data", "busybox", "sh", "-c", script]).ok();
+    let file = engine.data_root().join("volumes/kept/_data/file");
+    let heard = || fs::read_to_string(&file).unwrap_or_default().lines().count();
+    wait_for("the program", || heard() == 1);
+    let pid = inspect(&engine, "own")["State"]["Pid"].as_i64().unwrap();
+    let status_file = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let shim = status_file.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    let tell_shim = |signal: &str| harness::run(Command::new("kill").args([signal, &shim]), b"").ok();
+    // The process was handed over to the daemon that made it, and to the one that found it.
+    for round in 2..4 {
+        tell_shim("-STOP");
+        engine.docker(["kill", "-s", "HUP", "own"]).ok();
+        wait_for("the signal", || heard() == round);
+        tell_shim("-CONT");
+        engine.kill();
+        engine.launch();
+    }
+    engine.docker(["stop", "-t", "0", "own"]).ok();
 }

@@ -4,7 +4,7 @@
 //! engine itself, and `cargo xtask takeover --record` records them again.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -163,19 +163,17 @@ fn what_an_old_engine_left_is_taken_over() {
             .map(|exchange| (exchange.asked.clone(), exchange.answered.clone()))
             .collect();
         let id = identity(&data, name);
-        let sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
-        let ended = AtomicBool::new(false);
-        play(&engine, &id, sleeper.id(), move |line, socket| {
+        let sleeper = Command::new("sh").args(["-c", "trap '' HUP; exec sleep 1000"]).spawn().unwrap();
+        let sleeper = Arc::new(Mutex::new(sleeper));
+        let process = Arc::clone(&sleeper);
+        let number = process.lock().unwrap().id();
+        play(&engine, &id, number, move |line, socket| {
             let Some((_, answer)) = answers.iter().find(|(asked, _)| asked == line) else { return false };
             if line == "\"Wait\"" {
-                while !ended.load(Ordering::Acquire) {
+                while process.lock().unwrap().try_wait().unwrap().is_none() {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
-            ended.fetch_or(
-                line.contains(r#""signal":15"#) || line.contains(r#""signal":9"#),
-                Ordering::AcqRel,
-            );
             // The daemon may have gone.
             socket.write_all(answer.as_bytes()).is_ok() && !answer.is_empty()
         });
@@ -190,9 +188,8 @@ fn what_an_old_engine_left_is_taken_over() {
     let resized = engine.http("POST", "/containers/web/resize?h=10&w=20", b"");
     assert!(resized.text().contains("It has no terminal"), "{}", resized.text());
     check_the_end(&engine);
-    for mut sleeper in sleepers {
-        sleeper.kill().unwrap();
-        sleeper.wait().unwrap();
+    for sleeper in sleepers {
+        assert!(sleeper.lock().unwrap().try_wait().unwrap().is_some(), "it was the one that was told to end");
     }
 }
 

@@ -1,7 +1,5 @@
 //! `docker network connect` and `disconnect`.
 
-use std::path::PathBuf;
-
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -43,10 +41,6 @@ fn is_this(network: &NetworkRecord, name: &str) -> bool {
 fn is_planned(network: &NetworkRecord, identity: &Identity) -> bool {
     identity.networks.keys().any(|name| is_this(network, name))
         || (!identity.left_first_network && is_this(network, &identity.host.network_mode))
-}
-
-fn namespace(container: &Container) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/ns/net", container.state().pid))
 }
 
 /// Refuses containers whose network is not their own.
@@ -119,7 +113,8 @@ pub(super) async fn connect(
     }
     let request = request(&container, &network, &wish)?;
     if state.status.is_alive() {
-        let endpoint = app.network.attach(&container.id, &namespace(&container), &request).await?;
+        let namespace = container.namespace("net")?;
+        let endpoint = app.network.attach(&container.id, &namespace.path(), &request).await?;
         container.change_state(|state| state.endpoints.push(endpoint));
     }
     container.change_identity(|identity| {
@@ -166,7 +161,8 @@ pub(super) async fn disconnect(
         let members = app.network.attachments(&network.id).await;
         let had_ports =
             members.iter().any(|member| member.container == container.id && !member.ports.is_empty());
-        app.network.detach(&container.id, Some(&namespace(&container)), &network.id).await?;
+        let namespace = container.namespace("net")?;
+        app.network.detach(&container.id, Some(&namespace.path()), &network.id).await?;
         let mut state = state;
         state.endpoints.retain(|endpoint| endpoint.network_id != network.id);
         if had_ports {

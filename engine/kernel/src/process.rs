@@ -1,0 +1,120 @@
+//! One process, held by a descriptor: its number may be another's by the time that it is used.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags};
+
+/// A process that stays the one that it is.
+#[derive(Debug)]
+pub struct Process {
+    handle: OwnedFd,
+}
+
+impl Process {
+    /// By a pidfd, as another process may have handed it over. Anything else is refused.
+    pub fn of(handle: OwnedFd) -> io::Result<Self> {
+        let process = Self { handle };
+        process.number().map(|_| process)
+    }
+
+    /// By its number, which is to be that of a child of `parent`.
+    pub fn child(number: i32, parent: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(number).ok_or(io::ErrorKind::InvalidInput)?;
+        let process = Self { handle: rustix::process::pidfd_open(pid, PidfdFlags::empty())? };
+        // Of the one that is held, if the number is its own still.
+        let status = fs::read_to_string(format!("/proc/{number}/status"))?;
+        process.signal(0)?;
+        let found = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<i32>().ok());
+        if found == Some(parent) {
+            Ok(process)
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("{number} is no child of process {parent}")))
+        }
+    }
+
+    /// Its number, while it has one.
+    pub fn number(&self) -> io::Result<i32> {
+        let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.handle.as_raw_fd()))?;
+        let number = told.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+        match number {
+            Some(number) if number > 0 => Ok(number),
+            Some(_) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is of no process")),
+        }
+    }
+
+    /// Sends a signal; 0 only asks whether it is there.
+    #[expect(unsafe_code, reason = "rustix has no numbers for real-time signals")]
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let (handle, nothing) = (self.handle.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is open, and without a pointer the kernel fills in what kill(2) would.
+        if unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, nothing, 0) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// Opens one of its namespaces: `net`, `ipc`, ….
+    pub fn namespace(&self, kind: &str) -> io::Result<OpenNamespace> {
+        let file = File::open(format!("/proc/{}/ns/{kind}", self.number()?))?;
+        // The number was its own all the while.
+        self.signal(0)?;
+        Ok(OpenNamespace(file))
+    }
+}
+
+/// A namespace that stays as long as this is there.
+#[derive(Debug)]
+pub struct OpenNamespace(File);
+
+impl OpenNamespace {
+    /// A path by which it can be opened, here and in processes that this one has started, as long as this is there.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    fn number(child: &Child) -> i32 {
+        i32::try_from(child.id()).unwrap()
+    }
+
+    #[test]
+    fn a_process_is_held_until_it_is_gone() {
+        let mut child = sleeper();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let process = Process::of(Process::child(number(&child), own).unwrap().handle).unwrap();
+        assert_eq!(process.number().unwrap(), number(&child));
+        let namespace = process.namespace("net").unwrap();
+        process.signal(libc::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        File::open(namespace.path()).unwrap();
+        for gone in [process.signal(0), process.namespace("net").map(drop), process.number().map(drop)] {
+            assert_eq!(gone.unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
+    }
+
+    #[test]
+    fn nobody_elses_process_is_taken() {
+        let mut child = sleeper();
+        assert!(Process::child(number(&child), 1).is_err());
+        assert!(Process::child(0, 1).is_err());
+        assert!(Process::of(File::open("/dev/null").unwrap().into()).is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
