@@ -144,7 +144,7 @@ impl Networks for NetworksOf {
     }
 
     async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
-        self.0.places(container).await
+        self.0.places(container)
     }
 }
 

@@ -228,7 +228,7 @@ pub async fn plan(app: &App) -> Plan {
         };
         unneeded_images(&worker, true, &ages.image()).into_iter().map(size).collect()
     });
-    let networks = unused_networks(app, ages.unused).await;
+    let networks = unused_networks(app, ages.unused);
     let mut containers = Vec::new();
     for container in app.containers.all().into_iter().filter(|container| ages.container(container)) {
         let size = app.containers.written_size(&container).await;
@@ -249,7 +249,7 @@ pub async fn plan(app: &App) -> Plan {
 }
 
 /// Networks of users that no container is made for, running or not, and on which there was none since `limit`.
-async fn unused_networks(app: &App, limit: Timestamp) -> Vec<NetworkRecord> {
+fn unused_networks(app: &App, limit: Timestamp) -> Vec<NetworkRecord> {
     if app.containers.are_some_unknown() {
         return Vec::new();
     }
@@ -257,17 +257,17 @@ async fn unused_networks(app: &App, limit: Timestamp) -> Vec<NetworkRecord> {
     for container in app.containers.all() {
         let identity = container.identity();
         for name in identity.networks.keys().chain([&identity.host.network_mode]) {
-            if let Ok(network) = app.network.find(name).await {
+            if let Ok(network) = app.network.find(name) {
                 used.insert(network.id);
             }
         }
     }
-    let mut networks = app.network.networks().await;
+    let mut networks = app.network.networks();
     networks
         .retain(|network| !network.is_built_in() && network.created < limit && !used.contains(&network.id));
     let mut unused = Vec::new();
     for network in networks {
-        if app.network.last_used(&network.id).await.is_none_or(|time| time < limit) {
+        if app.network.last_used(&network.id).is_none_or(|time| time < limit) {
             unused.push(network);
         }
     }
@@ -287,9 +287,9 @@ pub async fn prune(app: &App, why: &'static str) -> Removal {
         tracing::info!(why, image, "Removed an image without a name");
         removal.images.push(image);
     }
-    for network in unused_networks(app, ages.unused).await {
+    for network in unused_networks(app, ages.unused) {
         // A container may have been made for it while those before it were removed.
-        if !unused_networks(app, ages.unused).await.contains(&network) {
+        if !unused_networks(app, ages.unused).contains(&network) {
             continue;
         }
         // One that came into use just now is left.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::addresses::Subnet;
 use super::record::State;
 use super::{
-    BridgeRecord, DEFAULT_BRIDGE, DEFAULT_NETWORK, NetworkError, NetworkKind, NetworkRecord, networks,
+    BridgeRecord, DEFAULT_BRIDGE, DEFAULT_NETWORK, NetworkError, NetworkKind, NetworkRecord, bridge, networks,
 };
 
 /// Reads `bip`: the bridge's own address.
@@ -31,7 +31,8 @@ pub(super) fn ensure(
     let (gateway, subnet) = if let Some(address) = wish.or(before) {
         address
     } else {
-        let subnet = networks::free_subnet(state, &[DEFAULT_BRIDGE])?;
+        let subnet =
+            networks::free_subnet(&bridge::subnets_in_use(&[DEFAULT_BRIDGE])?, state.networks.iter())?;
         (subnet.nth(1), subnet)
     };
     let option = |name: &str, value: &str| (format!("com.docker.network.{name}"), value.to_owned());

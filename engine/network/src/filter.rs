@@ -15,12 +15,12 @@
 //! not depend on their order. Rules of others are left alone.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use engine_kernel::netlink::{FLAG_APPEND, FLAG_CREATE, FLAG_DUMP, Message, Socket, attribute, text};
 
-use super::Protocol;
 use super::addresses::Subnet;
+use super::{Protocol, PublishedPort};
 
 mod others;
 mod rule;
@@ -63,6 +63,20 @@ pub(super) struct Source {
 pub(super) struct Redirection {
     pub(super) source: Source,
     pub(super) target: SocketAddrV4,
+}
+
+impl Redirection {
+    /// How the packet filter leads to a published port; what it does not is left to the proxy.
+    pub(super) fn of(port: PublishedPort, container: Ipv4Addr) -> Option<Self> {
+        let IpAddr::V4(address) = port.host_ip else { return None };
+        let source = Source {
+            protocol: port.protocol,
+            address: (!address.is_unspecified()).then_some(address),
+            port: port.host_port,
+        };
+        let target = SocketAddrV4::new(container, port.container_port);
+        (!address.is_loopback()).then_some(Self { source, target })
+    }
 }
 
 const IPV4: u8 = 2;

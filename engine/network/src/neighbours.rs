@@ -13,31 +13,23 @@ use tracing::warn;
 use super::{Attachment, Running};
 
 /// Addresses, each with its names.
-type Names = Vec<(IpAddr, Vec<String>)>;
+pub(super) type Names = Vec<(IpAddr, Vec<String>)>;
 
 /// A hosts file that has grown beyond this inside its container is left alone.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
 impl Running {
-    /// Renews the hosts files of all containers on a network, when names count on it, and of one that has left it.
-    pub(super) async fn renew_names(&self, network_id: &str, left: Option<&str>) {
+    /// What has to be in the hosts files of all containers on a network, when names count on it, and of one that has left it.
+    pub(super) fn names(&self, network_id: &str, left: Option<&str>) -> Vec<(PathBuf, Names)> {
         if !self.has_names(network_id) {
-            return;
+            return Vec::new();
         }
         let members: BTreeSet<&str> =
             self.members(network_id).map(|member| member.container.as_str()).chain(left).collect();
-        let work: Vec<(PathBuf, Names)> = members
+        members
             .into_iter()
             .filter_map(|container| Some((self.hosts_file(container)?, self.seen_by(container))))
-            .collect();
-        let done = tokio::task::spawn_blocking(move || {
-            for (path, neighbours) in work {
-                if let Err(error) = renew(&path, &neighbours) {
-                    warn!(%error, path = %path.display(), "The names of other containers could not be renewed");
-                }
-            }
-        });
-        let _ = done.await;
+            .collect()
     }
 
     fn members<'a>(&'a self, network_id: &'a str) -> impl Iterator<Item = &'a Attachment> {
@@ -45,7 +37,7 @@ impl Running {
     }
 
     /// On the default bridge nobody has a name, as Docker has always had it.
-    fn has_names(&self, network_id: &str) -> bool {
+    pub(super) fn has_names(&self, network_id: &str) -> bool {
         self.state.networks.iter().any(|network| network.id == network_id && !network.is_built_in())
     }
 
@@ -74,6 +66,15 @@ impl Running {
                 (endpoint.address.into(), names)
             })
             .collect()
+    }
+}
+
+/// Renews these hosts files.
+pub(super) fn write(work: Vec<(PathBuf, Names)>) {
+    for (path, neighbours) in work {
+        if let Err(error) = renew(&path, &neighbours) {
+            warn!(%error, path = %path.display(), "The names of other containers could not be renewed");
+        }
     }
 }
 

@@ -8,11 +8,9 @@ use engine_model::{Endpoint, Kind, PublishedPort};
 use jiff::Timestamp;
 
 use super::addresses::Subnet;
-use super::record::State;
 use super::{
     Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
-    NetworkRecord, Running, blocking, bridge,
-    running::{as_filtered, pool},
+    NetworkRecord, Running, blocking, bridge, running::as_filtered,
 };
 
 /// Every bridge is an interface of the host and some rules; nobody needs more.
@@ -70,9 +68,12 @@ fn candidates() -> impl Iterator<Item = Subnet> {
 }
 
 /// A subnet that neither the host nor another network uses.
-pub(super) fn free_subnet(state: &State, own: &[&str]) -> Result<Subnet, NetworkError> {
-    let mut used = bridge::subnets_in_use(own)?;
-    used.extend(state.networks.iter().filter_map(|network| Some(network.bridge()?.subnet)));
+pub(super) fn free_subnet<'a>(
+    in_use: &[Subnet],
+    networks: impl Iterator<Item = &'a NetworkRecord>,
+) -> Result<Subnet, NetworkError> {
+    let used: Vec<Subnet> =
+        networks.filter_map(|network| Some(network.bridge()?.subnet)).chain(in_use.iter().copied()).collect();
     candidates()
         .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
         .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
@@ -97,88 +98,97 @@ impl Running {
 
 impl Network {
     /// All networks, the oldest first.
-    pub async fn networks(&self) -> Vec<NetworkRecord> {
-        self.running().await.state.networks.clone()
+    pub fn networks(&self) -> Vec<NetworkRecord> {
+        self.running().state.networks.clone()
     }
 
     /// The network of this name, id or unique beginning of an id.
-    pub async fn find(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
-        self.running().await.find(name).cloned()
+    pub fn find(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+        self.running().find(name).cloned()
     }
 
     /// Containers that are on a network now.
-    pub async fn attachments(&self, network_id: &str) -> Vec<Attachment> {
-        let running = self.running().await;
+    pub fn attachments(&self, network_id: &str) -> Vec<Attachment> {
+        let running = self.running();
         let attachments = running.state.attachments.iter();
         attachments.filter(|attachment| attachment.endpoint.network_id == network_id).cloned().collect()
     }
 
     /// Where a container is, and the ports published for it there.
-    pub async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
-        let running = self.running().await;
+    pub fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
+        let running = self.running();
         let places = running.state.attachments.iter().filter(|attachment| attachment.container == container);
         places.map(|attachment| (attachment.endpoint.clone(), attachment.ports.clone())).collect()
     }
 
     /// When a container was last seen to leave a network.
-    pub async fn last_used(&self, network_id: &str) -> Option<Timestamp> {
-        self.running().await.state.last_used.get(network_id).copied()
+    pub fn last_used(&self, network_id: &str) -> Option<Timestamp> {
+        self.running().state.last_used.get(network_id).copied()
     }
 
     /// Makes a network with a bridge of its own.
     pub async fn create(&self, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
-        let mut running = self.running().await;
-        check(&running.state, &wish)?;
-        let state = running.state.clone();
-        let record = blocking(move || {
-            let record = plan(&state, wish)?;
-            if let Some(bridge) = record.bridge() {
-                bridge::ensure(bridge)?;
-            }
-            Ok(record)
-        })
-        .await?;
-        running.state.networks.push(record.clone());
-        running.pools.extend(pool(&record).map(|pool| (record.id.clone(), pool)));
-        if let Some(bridge) = as_filtered(&record)
-            && let Err(error) = running.rules.add(bridge).await
-        {
-            running.forget(&record).await?;
+        check(&self.running().known(), &wish)?;
+        let in_use = match wish.subnet {
+            Some(_) => Vec::new(),
+            None => blocking(|| bridge::subnets_in_use(&[])).await?,
+        };
+        let (record, turn) = {
+            let mut running = self.running();
+            let known = running.known();
+            check(&known, &wish)?;
+            let record = plan(&known, wish, &in_use)?;
+            running.planned.push(record.clone());
+            let turn = running.turn(&record.id);
+            (record, turn)
+        };
+        // Who finds it as soon as it is known waits until all of it is there.
+        let _turn = turn.lock_owned().await;
+        if let Err(error) = self.make(&record).await {
+            self.running().forget(&record.id);
             return Err(error);
         }
-        self.save_networks(&running).await?;
+        self.save_networks().await?;
         Ok(record)
+    }
+
+    async fn make(&self, record: &NetworkRecord) -> Result<(), NetworkError> {
+        let (Some(bridge), Some(filtered)) = (record.bridge().cloned(), as_filtered(record)) else {
+            return Ok(());
+        };
+        let interface = bridge.interface.clone();
+        blocking(move || bridge::ensure(&bridge)).await?;
+        let (network, begun) = (self.clone(), record.clone());
+        if let Err(error) = self.inner.rules.add(filtered, move || network.running().begin(begun)).await {
+            blocking(move || bridge::remove(&interface)).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Removes a network without containers, with its bridge.
     pub async fn remove(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
-        let mut running = self.running().await;
-        let record = running.find(name)?.clone();
+        let record = self.find(name)?;
         if record.is_built_in() {
             let message = format!("{} is a pre-defined network and cannot be removed", record.name);
             return Err(refused(Kind::Forbidden, message));
         }
-        if running.state.attachments.iter().any(|attachment| attachment.endpoint.network_id == record.id) {
+        let (record, _turn) = self.turn(&record.id, name).await?;
+        if self.running().state.attachments.iter().any(|one| one.endpoint.network_id == record.id) {
             let message =
                 format!("error while removing network: network {} has active endpoints", record.name);
             return Err(refused(Kind::Forbidden, message));
         }
-        running.forget(&record).await?;
-        if let Some(bridge) = record.bridge() {
-            running.rules.remove(bridge.interface.clone()).await?;
-        }
-        self.save_networks(&running).await?;
-        Ok(record)
-    }
-}
-
-impl Running {
-    async fn forget(&mut self, record: &NetworkRecord) -> Result<(), NetworkError> {
-        self.state.networks.retain(|network| network.id != record.id);
-        self.pools.remove(&record.id);
-        self.state.last_used.remove(&record.id);
-        let Some(interface) = record.bridge().map(|bridge| bridge.interface.clone()) else { return Ok(()) };
-        blocking(move || bridge::remove(&interface)).await
+        let Some(interface) = record.bridge().map(|bridge| bridge.interface.clone()) else {
+            return Ok(record);
+        };
+        let bridge = interface.clone();
+        blocking(move || bridge::remove(&bridge)).await?;
+        // Name, bridge and subnet are free only now that nothing of it is left.
+        let (network, id) = (self.clone(), record.id.clone());
+        let filtered = self.inner.rules.remove(interface, move || network.running().forget(&id)).await;
+        self.save_networks().await?;
+        filtered.map(|()| record)
     }
 }
 
@@ -189,7 +199,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Refuses what cannot be, before anything is made.
-fn check(state: &State, wish: &NewNetwork) -> Result<(), NetworkError> {
+fn check(known: &[&NetworkRecord], wish: &NewNetwork) -> Result<(), NetworkError> {
     let name: String = wish.name.chars().take(100).collect();
     if !is_name(&wish.name) {
         return Err(invalid(format!(
@@ -200,10 +210,10 @@ fn check(state: &State, wish: &NewNetwork) -> Result<(), NetworkError> {
         let message = format!("operation is not permitted on predefined {name} network ");
         return Err(refused(Kind::Forbidden, message));
     }
-    if state.networks.iter().any(|network| network.name == wish.name) {
+    if known.iter().any(|network| network.name == wish.name) {
         return Err(refused(Kind::Conflict, format!("network with name {name} already exists")));
     }
-    if state.networks.len() >= MOST_NETWORKS {
+    if known.len() >= MOST_NETWORKS {
         return Err(refused(Kind::Forbidden, format!("there are {MOST_NETWORKS} networks already")));
     }
     match wish.driver.as_str() {
@@ -223,7 +233,11 @@ fn check(state: &State, wish: &NewNetwork) -> Result<(), NetworkError> {
 }
 
 /// What the network will be.
-fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
+fn plan(
+    known: &[&NetworkRecord],
+    wish: NewNetwork,
+    in_use: &[Subnet],
+) -> Result<NetworkRecord, NetworkError> {
     let id = random_id();
     let option = |name: &str| wish.options.get(&format!("com.docker.network.{name}")).map(String::as_str);
     let switch = |name: &str| match option(name) {
@@ -238,11 +252,11 @@ fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> 
         Some(_) => return Err(invalid("invalid bridge name: at most 15 letters, digits, `_`, `.` and `-`")),
         None => bridge::usual_name(&id),
     };
-    if state.networks.iter().filter_map(NetworkRecord::bridge).any(|bridge| bridge.interface == interface) {
+    if bridges(known).any(|bridge| bridge.interface == interface) {
         return Err(refused(Kind::Forbidden, format!("bridge name {interface} is used by another network")));
     }
     let mtu = match option("driver.mtu") {
-        None => default_mtu(state),
+        None => default_mtu(known),
         Some(text) => text
             .parse()
             .ok()
@@ -250,11 +264,11 @@ fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> 
             .ok_or_else(|| invalid("invalid MTU"))?,
     };
     let subnet = match &wish.subnet {
-        Some(text) => wished_subnet(state, text)?,
+        Some(text) => wished_subnet(known, text)?,
         None if wish.gateway.is_some() || wish.range.is_some() => {
             return Err(invalid("a gateway or an IP range needs a subnet"));
         }
-        None => free_subnet(state, &[])?,
+        None => free_subnet(in_use, known.iter().copied())?,
     };
     let within = |text: &String| {
         let bare = text.split('/').next().unwrap_or_default();
@@ -303,14 +317,18 @@ fn plan(state: &State, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> 
     })
 }
 
-fn default_mtu(state: &State) -> u32 {
-    let default = state.networks.iter().find(|network| network.name == DEFAULT_NETWORK);
-    default.and_then(NetworkRecord::bridge).map_or(DEFAULT_MTU, |bridge| bridge.mtu)
+fn bridges<'a>(known: &[&'a NetworkRecord]) -> impl Iterator<Item = &'a BridgeRecord> {
+    known.iter().filter_map(|network| network.bridge())
 }
 
-fn wished_subnet(state: &State, text: &str) -> Result<Subnet, NetworkError> {
+fn default_mtu(known: &[&NetworkRecord]) -> u32 {
+    let default = known.iter().find(|network| network.name == DEFAULT_NETWORK);
+    default.and_then(|network| network.bridge()).map_or(DEFAULT_MTU, |bridge| bridge.mtu)
+}
+
+fn wished_subnet(known: &[&NetworkRecord], text: &str) -> Result<Subnet, NetworkError> {
     let subnet: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
-    if state.networks.iter().filter_map(NetworkRecord::bridge).any(|bridge| bridge.subnet.overlaps(subnet)) {
+    if bridges(known).any(|bridge| bridge.subnet.overlaps(subnet)) {
         return Err(refused(
             Kind::Forbidden,
             "invalid pool request: Pool overlaps with other one on this address space",

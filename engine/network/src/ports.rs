@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use engine_model::task::vital;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::filter::Redirection;
 use super::{NetworkError, PortRequest, Protocol, PublishedPort, proxy};
 
 /// Where ports are chosen from: Linux's own range for outgoing connections, as clients of Docker expect.
@@ -28,20 +30,21 @@ pub(super) struct Held {
 /// The next port to try when any will do.
 #[derive(Debug)]
 pub(super) struct Ephemeral {
-    next: u16,
+    next: AtomicU16,
 }
 
 impl Default for Ephemeral {
     fn default() -> Self {
-        Self { next: *EPHEMERAL.start() }
+        Self { next: (*EPHEMERAL.start()).into() }
     }
 }
 
 impl Ephemeral {
-    fn take(&mut self) -> u16 {
-        let port = self.next;
-        self.next = if port >= *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
-        port
+    fn take(&self) -> u16 {
+        let after = |port: u16| if port >= *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |port| Some(after(port)))
+            .unwrap_or_else(|port| port)
     }
 }
 
@@ -100,7 +103,7 @@ fn hold_port(request: &PortRequest, host_port: u16) -> Result<Vec<Held>, (Publis
 pub(super) fn hold(
     endpoint: &str,
     request: &PortRequest,
-    ephemeral: &mut Ephemeral,
+    ephemeral: &Ephemeral,
 ) -> Result<Vec<Held>, NetworkError> {
     if let Some(wish) = request.host_port.filter(|port| *port != 0) {
         return hold_port(request, wish).map_err(|(port, source)| refused(endpoint, port, source));
@@ -161,6 +164,11 @@ impl Publication {
         Self { port, target, stop, worker }
     }
 
+    /// How the packet filter leads to it, as far as it does.
+    pub(super) fn redirection(&self) -> Option<Redirection> {
+        Redirection::of(self.port, *self.target.ip())
+    }
+
     /// Cuts all connections and lets the port go; both have happened when this returns.
     pub(super) async fn stop(self) {
         self.stop.cancel();
@@ -185,31 +193,31 @@ mod tests {
 
     #[test]
     fn any_port_is_one_of_the_ephemeral_range_and_ours_alone() {
-        let mut ephemeral = Ephemeral::default();
-        let held = hold("web", &request(Some("127.0.0.1"), None), &mut ephemeral).unwrap();
+        let ephemeral = Ephemeral::default();
+        let held = hold("web", &request(Some("127.0.0.1"), None), &ephemeral).unwrap();
         assert!(EPHEMERAL.contains(&held[0].port.host_port));
         let again = request(Some("127.0.0.1"), Some(held[0].port.host_port));
-        let error = hold("web", &again, &mut ephemeral).unwrap_err();
+        let error = hold("web", &again, &ephemeral).unwrap_err();
         let expected = format!(
             "driver failed programming external connectivity on endpoint web: Bind for 127.0.0.1:{} failed: port is already allocated",
             held[0].port.host_port
         );
         assert_eq!(error.to_string(), expected);
         drop(held);
-        assert_eq!(hold("web", &again, &mut ephemeral).unwrap().len(), 1);
+        assert_eq!(hold("web", &again, &ephemeral).unwrap().len(), 1);
     }
 
     #[test]
     fn an_address_of_another_host_is_refused() {
         let wish = request(Some("192.0.2.1"), Some(40_000));
-        let error = hold("web", &wish, &mut Ephemeral::default()).unwrap_err();
+        let error = hold("web", &wish, &Ephemeral::default()).unwrap_err();
         assert!(matches!(error, NetworkError::Listen { .. }));
         assert!(error.to_string().ends_with("on endpoint web: listen tcp 192.0.2.1:40000"));
     }
 
     #[test]
     fn the_ephemeral_range_begins_again_at_its_end() {
-        let mut ephemeral = Ephemeral { next: *EPHEMERAL.end() };
+        let ephemeral = Ephemeral { next: (*EPHEMERAL.end()).into() };
         assert_eq!(ephemeral.take(), 60_999);
         assert_eq!(ephemeral.take(), 32_768);
     }

@@ -11,23 +11,39 @@ use super::{NetworkError, blocking, bridge};
 pub(super) struct Rules(Arc<Mutex<Table>>);
 
 impl Rules {
-    /// Puts a whole table in place of the one before.
+    /// Puts a whole table in place of the one before; `wanted` is asked when no other change is under way.
     pub(super) async fn replace(
         &self,
-        bridges: Vec<Bridge>,
-        redirections: Vec<Redirection>,
+        wanted: impl FnOnce() -> (Vec<Bridge>, Vec<Redirection>) + Send + 'static,
     ) -> Result<(), NetworkError> {
-        self.change(move |table| table.replace(bridges, redirections)).await
+        self.change(move |table| {
+            let (bridges, redirections) = wanted();
+            table.replace(bridges, redirections)
+        })
+        .await
     }
 
-    /// Adds a network's rules.
-    pub(super) async fn add(&self, bridge: Bridge) -> Result<(), NetworkError> {
-        self.change(move |table| table.add(bridge)).await
+    /// Adds a network's rules. Once they are there, and before the next change, the network is `known`.
+    pub(super) async fn add(
+        &self,
+        bridge: Bridge,
+        known: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        self.change(move |table| table.add(bridge).map(|()| known())).await
     }
 
-    /// Takes the rules of the network with this bridge away.
-    pub(super) async fn remove(&self, interface: String) -> Result<(), NetworkError> {
-        self.change(move |table| table.remove(&interface)).await
+    /// Takes the rules of the network with this bridge away. Before the next change the network is `forgotten`, in any case.
+    pub(super) async fn remove(
+        &self,
+        interface: String,
+        forgotten: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        self.change(move |table| {
+            let removed = table.remove(&interface);
+            forgotten();
+            removed
+        })
+        .await
     }
 
     /// Withdraws ports and publishes others.

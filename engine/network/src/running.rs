@@ -1,18 +1,18 @@
 //! What the networks are at the moment, and the changes to it that only touch memory.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use engine_model::id::random_id;
+use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::addresses::{NoAddress, Pool};
-use super::ports::{Ephemeral, Publication};
+use super::ports::Publication;
 use super::record::State;
-use super::rules::Rules;
 use super::{
-    Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort,
-    blocking, bridge, filter,
+    Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort, bridge,
+    filter,
 };
 
 /// What is kept, and what runs because of it.
@@ -24,8 +24,12 @@ pub(super) struct Running {
     /// By the container's id.
     pub(super) publications: HashMap<String, Vec<Publication>>,
     pub(super) waiting: Vec<Waiting>,
-    pub(super) ephemeral: Ephemeral,
-    pub(super) rules: Rules,
+    /// Networks that are being made: their names, bridges and subnets are taken.
+    pub(super) planned: Vec<NetworkRecord>,
+    /// Containers that are being attached: their addresses and interfaces are taken.
+    pub(super) arriving: Vec<Attachment>,
+    /// Whose turn it is at each network, by its id.
+    turns: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// A published port that somebody else holds.
@@ -46,8 +50,9 @@ impl Running {
             pools,
             publications: HashMap::new(),
             waiting: Vec::new(),
-            ephemeral: Ephemeral::default(),
-            rules: Rules::default(),
+            planned: Vec::new(),
+            arriving: Vec::new(),
+            turns: HashMap::new(),
         };
         let Self { state, pools, .. } = &mut running;
         state.attachments.retain(|attachment| {
@@ -62,13 +67,55 @@ impl Running {
         running
     }
 
-    /// Lets ports lead to their containers although nobody listens on them yet.
-    pub(super) async fn apply_what_was(&self) -> Result<(), NetworkError> {
-        let attachments = self.state.attachments.iter();
-        let redirections = attachments
-            .flat_map(|one| one.ports.iter().filter_map(|port| redirection(*port, one.endpoint.address)))
-            .collect();
-        self.rules.replace(self.bridges(), redirections).await
+    /// The lock of those who work on a network.
+    pub(super) fn turn(&mut self, network_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.turns.entry(network_id.to_owned()).or_default())
+    }
+
+    /// All networks, those that are being made as well.
+    pub(super) fn known(&self) -> Vec<&NetworkRecord> {
+        self.state.networks.iter().chain(&self.planned).collect()
+    }
+
+    /// A network that was planned is there.
+    pub(super) fn begin(&mut self, network: NetworkRecord) {
+        self.planned.retain(|planned| planned.id != network.id);
+        self.pools.extend(pool(&network).map(|pool| (network.id.clone(), pool)));
+        self.state.networks.push(network);
+    }
+
+    /// A network is gone, or was not to be made.
+    pub(super) fn forget(&mut self, network_id: &str) {
+        self.planned.retain(|planned| planned.id != network_id);
+        self.state.networks.retain(|network| network.id != network_id);
+        self.pools.remove(network_id);
+        self.state.last_used.remove(network_id);
+        self.turns.remove(network_id);
+    }
+
+    /// The ids of the networks that a container is on or is coming to.
+    pub(super) fn networks_of(&self, container: &str) -> Vec<String> {
+        let places = self.state.attachments.iter().chain(&self.arriving);
+        places
+            .filter(|place| place.container == container)
+            .map(|place| place.endpoint.network_id.clone())
+            .collect()
+    }
+
+    /// What the packet filter is to hold; before anybody listens, by the ports that were published.
+    pub(super) fn wanted(&self, is_listening: bool) -> (Vec<filter::Bridge>, Vec<filter::Redirection>) {
+        let bridges = self.state.networks.iter().filter_map(as_filtered).collect();
+        let redirections = if is_listening {
+            self.publications.values().flatten().filter_map(Publication::redirection).collect()
+        } else {
+            let attachments = self.state.attachments.iter();
+            attachments
+                .flat_map(|one| {
+                    one.ports.iter().filter_map(|port| filter::Redirection::of(*port, one.endpoint.address))
+                })
+                .collect()
+        };
+        (bridges, redirections)
     }
 
     pub(super) fn position(&self, container: &str, network_id: &str) -> Option<usize> {
@@ -105,6 +152,7 @@ impl Running {
             .state
             .attachments
             .iter()
+            .chain(&self.arriving)
             .filter(|attachment| attachment.container == container)
             .map(|attachment| attachment.endpoint.interface.as_str())
             .collect();
@@ -136,48 +184,25 @@ impl Running {
         }
     }
 
-    /// Closes a container's ports; the caller takes the redirections to them out of the packet filter.
-    pub(super) async fn withdraw(
-        &mut self,
-        container: &str,
-    ) -> (Vec<PublishedPort>, Vec<filter::Redirection>) {
+    /// Takes a container's published ports, for the caller to close.
+    pub(super) fn withdraw(&mut self, container: &str) -> Vec<Publication> {
         self.waiting.retain(|waiting| waiting.container != container);
-        let (mut ports, mut redirections) = (Vec::new(), Vec::new());
-        for publication in self.publications.remove(container).unwrap_or_default() {
-            ports.push(publication.port);
-            redirections.extend(redirection(publication.port, *publication.target.ip()));
-            publication.stop().await;
-        }
-        (ports, redirections)
+        self.publications.remove(container).unwrap_or_default()
     }
 
-    /// Writes the packet filter's table anew.
-    pub(super) async fn apply(&self) -> Result<(), NetworkError> {
-        let redirections = self
-            .publications
-            .values()
-            .flatten()
-            .filter_map(|one| redirection(one.port, *one.target.ip()))
-            .collect();
-        self.rules.replace(self.bridges(), redirections).await
+    /// Takes a container off a network, if it is on it.
+    pub(super) fn leave(&mut self, container: &str, network_id: &str) -> Option<Attachment> {
+        let at = self.position(container, network_id)?;
+        let leaving = self.state.attachments.remove(at);
+        self.give_back(&leaving.endpoint);
+        self.state.last_used.insert(network_id.to_owned(), Timestamp::now());
+        Some(leaving)
     }
 
-    fn bridges(&self) -> Vec<filter::Bridge> {
-        self.state.networks.iter().filter_map(as_filtered).collect()
-    }
-
-    /// Makes the bridges and address pools of networks that have none yet.
-    pub(super) async fn bring_in_new(&mut self) -> Result<(), NetworkError> {
-        self.pools.retain(|id, _| self.state.networks.iter().any(|network| network.id == *id));
-        for network in &self.state.networks {
-            let (Some(record), false) = (network.bridge(), self.pools.contains_key(&network.id)) else {
-                continue;
-            };
-            let record = record.clone();
-            blocking(move || bridge::ensure(&record)).await?;
-            self.pools.extend(pool(network).map(|pool| (network.id.clone(), pool)));
-        }
-        Ok(())
+    /// Ends the arrival of a container on a network.
+    pub(super) fn arrived(&mut self, endpoint: &Endpoint) -> Option<Attachment> {
+        let at = self.arriving.iter().position(|one| one.endpoint.endpoint_id == endpoint.endpoint_id)?;
+        Some(self.arriving.remove(at))
     }
 
     /// Makes the attachments those of `live`.
@@ -234,16 +259,4 @@ pub(super) fn as_filtered(network: &NetworkRecord) -> Option<filter::Bridge> {
         masquerade: bridge.masquerade,
         among_themselves: bridge.among_themselves,
     })
-}
-
-/// How the packet filter leads to a published port; what it does not is left to the proxy.
-pub(super) fn redirection(port: PublishedPort, container: Ipv4Addr) -> Option<filter::Redirection> {
-    let IpAddr::V4(address) = port.host_ip else { return None };
-    let source = filter::Source {
-        protocol: port.protocol,
-        address: (!address.is_unspecified()).then_some(address),
-        port: port.host_port,
-    };
-    let target = SocketAddrV4::new(container, port.container_port);
-    (!address.is_loopback()).then_some(filter::Redirection { source, target })
 }

@@ -14,6 +14,7 @@ mod changes;
 mod host;
 mod published;
 mod survival;
+mod turns;
 mod user_networks;
 
 use host::{HOST, Host, OUTSIDE, Place, ask, ask_by_datagram, command, eventually, links, port, wish};

@@ -126,8 +126,8 @@ async fn list(State(app): State<App>, Query(query): Query<FilterQuery>) -> Resul
         names: Patterns::new(filters.values("name")),
     };
     let mut shown = Vec::new();
-    for network in app.network.networks().await {
-        let is_used = !app.network.attachments(&network.id).await.is_empty();
+    for network in app.network.networks() {
+        let is_used = !app.network.attachments(&network.id).is_empty();
         if fits(&filters, &patterns, &network, is_used)? {
             shown.push(describe(&network, &[]));
         }
@@ -136,8 +136,8 @@ async fn list(State(app): State<App>, Query(query): Query<FilterQuery>) -> Resul
 }
 
 async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let network = app.network.find(&id).await?;
-    let attachments = app.network.attachments(&network.id).await;
+    let network = app.network.find(&id)?;
+    let attachments = app.network.attachments(&network.id);
     Ok(Json(describe(&network, &attachments)))
 }
 
@@ -274,7 +274,7 @@ async fn prune(State(app): State<App>, Query(query): Query<FilterQuery>) -> Resu
     filters.only(&["label", "label!", "until"])?;
     let until = filters.until()?;
     let mut deleted = Vec::new();
-    for network in app.network.networks().await {
+    for network in app.network.networks() {
         let is_old_enough = until.is_none_or(|until| network.created < until);
         if network.is_built_in() || !is_old_enough || !filters.labels_fit(&network.labels) {
             continue;

@@ -64,9 +64,9 @@ fn seed() -> u64 {
 
 /// Compares what is there with a table written as a whole, in a namespace of its own.
 #[track_caller]
-fn assert_as_written_anew(host: &Host, network: &Network, after: &str) {
+pub(super) fn assert_as_written_anew(network: &Network, after: &str) {
     let here = command("nft -j list table ip engine");
-    let rules = host.block_on(network.running()).rules.clone();
+    let rules = network.inner.rules.clone();
     let anew = Place::new().run(move || {
         rules.write_anew();
         command("nft -j list table ip engine")
@@ -165,12 +165,12 @@ fn any_changes_end_in_what_is_written_as_a_whole() {
                 }
                 _ => continue,
             }
-            assert_as_written_anew(&host, &network, &done);
+            assert_as_written_anew(&network, &done);
         }
         assert_eq!(table_number(), number, "the table was written anew after\n{done}");
         // What a daemon makes of what it finds is the same.
-        let live: Vec<_> = host
-            .block_on(network.running())
+        let live: Vec<_> = network
+            .running()
             .state
             .attachments
             .iter()
@@ -186,7 +186,7 @@ fn any_changes_end_in_what_is_written_as_a_whole() {
         for name in &networks[1..] {
             host.block_on(network.remove(name)).unwrap();
         }
-        assert_as_written_anew(&host, &network, "everything is gone");
+        assert_as_written_anew(&network, "everything is gone");
     });
 }
 
@@ -201,7 +201,7 @@ fn a_change_that_meets_something_else_writes_the_table_anew() {
             let number = table_number();
             command(damage);
             change();
-            assert_as_written_anew(&host, &network, what);
+            assert_as_written_anew(&network, what);
             assert_ne!(table_number(), number, "{what}");
         };
         mends(
@@ -226,7 +226,7 @@ fn a_change_that_meets_something_else_writes_the_table_anew() {
         );
         command("nft delete table ip engine");
         publish(&[port(Protocol::Tcp, 8081)]);
-        assert_as_written_anew(&host, &network, "no table at all");
+        assert_as_written_anew(&network, "no table at all");
     });
 }
 

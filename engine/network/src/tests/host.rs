@@ -153,6 +153,13 @@ impl Host {
         self.runtime.as_ref().unwrap().block_on(future)
     }
 
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.as_ref().unwrap().spawn(future)
+    }
+
     pub(super) fn network(&self) -> Network {
         self.block_on(Network::open(
             &NetworkConfig::default(),

@@ -11,7 +11,7 @@ fn everything_survives_the_daemon() {
         web.serve(80);
         let published =
             host.publish(&network, "web", &endpoint, &[port(Protocol::Tcp, 8080), port(Protocol::Udp, 8080)]);
-        let bridge = host.block_on(network.find("bridge")).unwrap();
+        let bridge = network.find("bridge").unwrap();
         drop(network);
         host.kill();
 
@@ -21,7 +21,7 @@ fn everything_survives_the_daemon() {
         command("ip link set docker0 down; ip link add vethstray master docker0 type veth peer name stray");
 
         let network = host.network();
-        assert_eq!(host.block_on(network.find("bridge")).unwrap(), bridge);
+        assert_eq!(network.find("bridge").unwrap(), bridge);
         assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
         let live = [("web".to_owned(), endpoint.clone(), published.clone())];
         host.block_on(network.restore(&live)).unwrap();
@@ -40,7 +40,7 @@ fn everything_survives_the_daemon() {
         assert_eq!(cables, std::slice::from_ref(&endpoint.host_interface));
         let (_next, next) = host.attach(&network, "next");
         assert_eq!(next.address, Ipv4Addr::new(172, 17, 0, 3));
-        assert_eq!(host.block_on(network.attachments(&bridge.id)).len(), 2);
+        assert_eq!(network.attachments(&bridge.id).len(), 2);
     });
 }
 
@@ -60,7 +60,7 @@ fn containers_come_back_although_the_bridge_and_the_state_are_lost() {
         assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
         host.block_on(network.release("web")).unwrap();
         host.block_on(network.restore(&live)).unwrap();
-        assert_eq!(host.block_on(network.attachments(&live[0].1.network_id)).len(), 1);
+        assert_eq!(network.attachments(&live[0].1.network_id).len(), 1);
     });
 }
 

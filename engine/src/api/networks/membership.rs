@@ -95,7 +95,7 @@ pub(super) async fn connect(
     let ConnectBody { container, endpoint_config } = body(&bytes)?;
     let wish = endpoint_config.unwrap_or_default();
     engine_containers::refuse_endpoint(&wish, "EndpointConfig.")?;
-    let network = app.network.find(&id).await?;
+    let network = app.network.find(&id)?;
     let container = app.containers.find(&container)?;
     let _operation = container.operation.lock().await;
     check(&container, &network)?;
@@ -134,7 +134,7 @@ pub(super) async fn disconnect(
     bytes: Bytes,
 ) -> Result<StatusCode, ApiError> {
     let DisconnectBody { container, force } = body(&bytes)?;
-    let network = app.network.find(&id).await?;
+    let network = app.network.find(&id)?;
     let container = match app.containers.find(&container) {
         Ok(container) => container,
         // What is left of a container that is gone.
@@ -158,7 +158,7 @@ pub(super) async fn disconnect(
         return Err(forbidden(message));
     }
     if endpoint.is_some() {
-        let members = app.network.attachments(&network.id).await;
+        let members = app.network.attachments(&network.id);
         let had_ports =
             members.iter().any(|member| member.container == container.id && !member.ports.is_empty());
         let namespace = container.namespace("net")?;

@@ -1,0 +1,235 @@
+//! Containers that come to networks, publish ports there and leave.
+
+use std::path::Path;
+
+use tracing::{debug, warn};
+
+use super::filter::Redirection;
+use super::ports::{self, Publication};
+use super::{
+    Attachment, Endpoint, EndpointRequest, Network, NetworkError, PortRequest, Protocol, PublishedPort,
+    blocking, bridge, conntrack,
+};
+
+impl Network {
+    /// Gives a container an interface on a network. Called again, it finds what is there and completes it; in a new
+    /// namespace the container has the same address as before.
+    pub async fn attach(
+        &self,
+        container: &str,
+        netns: &Path,
+        request: &EndpointRequest,
+    ) -> Result<Endpoint, NetworkError> {
+        let id = self.running().find(&request.network)?.id.clone();
+        let (network, _turn) = self.turn(&id, &request.network).await?;
+        let Some(bridge) = network.bridge().cloned() else {
+            return Err(NetworkError::NotForContainers { network: network.name });
+        };
+        let (endpoint, is_new, is_default_route) = {
+            let mut running = self.running();
+            let is_default_route = !running.state.attachments.iter().chain(&running.arriving).any(|other| {
+                other.container == container
+                    && other.endpoint.gateway.is_some()
+                    && other.endpoint.network_id != network.id
+            });
+            if let Some(at) = running.position(container, &network.id) {
+                (running.state.attachments[at].endpoint.clone(), false, is_default_route)
+            } else {
+                let endpoint = running.new_endpoint(container, &network, &bridge, request)?;
+                let (container, ports) = (container.to_owned(), Vec::new());
+                running.arriving.push(Attachment { container, endpoint: endpoint.clone(), ports });
+                (endpoint, true, is_default_route)
+            }
+        };
+        let plugged = {
+            let (netns, endpoint) = (netns.to_owned(), endpoint.clone());
+            blocking(move || bridge::plug(&netns, &bridge, &endpoint, is_default_route)).await
+        };
+        if is_new {
+            let mut running = self.running();
+            let arrived = running.arrived(&endpoint);
+            if plugged.is_ok() {
+                running.state.attachments.extend(arrived);
+            } else {
+                running.give_back(&endpoint);
+            }
+        }
+        plugged?;
+        if is_new {
+            self.save().await?;
+        }
+        self.renew_names(&network.id, None).await;
+        Ok(endpoint)
+    }
+
+    /// Makes ports of a container reachable on the host, in place of those published for it before.
+    pub async fn publish(
+        &self,
+        container: &str,
+        endpoint: &Endpoint,
+        ports: &[PortRequest],
+    ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let (network, _turn) = self.turn(&endpoint.network_id, &endpoint.network_name).await?;
+        let before = {
+            let mut running = self.running();
+            if running.position(container, &network.id).is_none() {
+                return Err(NetworkError::NotAttached {
+                    container: container.to_owned(),
+                    network: endpoint.network_name.clone(),
+                });
+            }
+            // They may have been published by another of its networks.
+            for other in running.state.attachments.iter_mut().filter(|one| one.container == container) {
+                other.ports.clear();
+            }
+            running.withdraw(container)
+        };
+        if ports.is_empty() && before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (before, gone) = close(before).await;
+        let name = format!("{} ({})", endpoint.container_name, endpoint.endpoint_id);
+        let held = ports
+            .iter()
+            .map(|request| ports::hold(&name, request, &self.inner.ephemeral))
+            .collect::<Result<Vec<_>, _>>();
+        let held = match held {
+            Ok(held) => held.into_iter().flatten(),
+            Err(error) => {
+                self.inner.rules.redirect(gone, Vec::new()).await?;
+                return Err(error);
+            }
+        };
+        let publications: Vec<Publication> =
+            held.map(|held| Publication::start(held, endpoint.address)).collect();
+        let published: Vec<PublishedPort> = publications.iter().map(|one| one.port).collect();
+        let new = publications.iter().filter_map(Publication::redirection).collect();
+        let set = |publications: Vec<Publication>, ports: &[PublishedPort]| {
+            let mut running = self.running();
+            if let Some(at) = running.position(container, &network.id) {
+                running.state.attachments[at].ports = ports.to_vec();
+            }
+            running.publications.insert(container.to_owned(), publications)
+        };
+        set(publications, &published);
+        if let Err(error) = self.inner.rules.redirect(gone, new).await {
+            close(set(Vec::new(), &[]).unwrap_or_default()).await;
+            return Err(error);
+        }
+        forget_datagrams(before.into_iter().chain(published.iter().copied())).await;
+        self.save().await?;
+        Ok(published)
+    }
+
+    /// Gives a container another name: who is on its networks finds it by that one from now on.
+    pub async fn rename(&self, container: &str, name: &str) -> Result<(), NetworkError> {
+        let networks = {
+            let mut running = self.running();
+            let running = &mut *running;
+            let places = running.state.attachments.iter_mut().chain(&mut running.arriving);
+            for place in places.filter(|place| place.container == container) {
+                name.clone_into(&mut place.endpoint.container_name);
+            }
+            running.networks_of(container)
+        };
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let saved = self.save().await;
+        for network in networks {
+            self.renew_names(&network, None).await;
+        }
+        saved
+    }
+
+    /// Takes a container off all its networks and closes its ports. That it is gone already is fine.
+    pub async fn release(&self, container: &str) -> Result<(), NetworkError> {
+        let mut result = Ok(());
+        let networks = self.running().networks_of(container);
+        for network in networks {
+            result = result.and(self.take_off(container, &network, true).await);
+        }
+        result
+    }
+
+    /// Takes a running container off one network. Was this its way out, the next of its networks becomes that.
+    pub async fn detach(
+        &self,
+        container: &str,
+        netns: Option<&Path>,
+        network: &str,
+    ) -> Result<(), NetworkError> {
+        let id = self.running().find(network)?.id.clone();
+        self.take_off(container, &id, false).await?;
+        let remaining = {
+            let running = self.running();
+            let mut remaining = running.state.attachments.iter();
+            remaining
+                .find(|one| one.container == container && one.endpoint.gateway.is_some())
+                .map(|one| one.endpoint.clone())
+        };
+        let (Some(endpoint), Some(netns)) = (remaining, netns.map(Path::to_owned)) else { return Ok(()) };
+        let (_, _turn) = self.turn(&endpoint.network_id, &endpoint.network_name).await?;
+        blocking(move || bridge::set_way_out(&netns, &endpoint)).await
+    }
+
+    /// Takes a container off a network that it is on; `entirely` when it leaves its others as well.
+    async fn take_off(&self, container: &str, network_id: &str, entirely: bool) -> Result<(), NetworkError> {
+        // One that was removed meanwhile had nobody on it.
+        let Ok((_, _turn)) = self.turn(network_id, network_id).await else { return Ok(()) };
+        let (leaving, publications) = {
+            let mut running = self.running();
+            let Some(leaving) = running.leave(container, network_id) else { return Ok(()) };
+            let has_ports = entirely || !leaving.ports.is_empty();
+            let publications = if has_ports { running.withdraw(container) } else { Vec::new() };
+            (leaving, publications)
+        };
+        let (ports, gone) = close(publications).await;
+        let filtered = self.inner.rules.redirect(gone, Vec::new()).await;
+        forget_datagrams(ports.into_iter()).await;
+        let saved = self.save().await;
+        let interface = leaving.endpoint.host_interface;
+        let removal = blocking(move || bridge::remove(&interface));
+        let removed = if entirely {
+            // Nobody uses it any more, and the kernel takes its time. What is left over is swept away later.
+            tokio::spawn(async {
+                if let Err(error) = removal.await {
+                    warn!(error = engine_model::chain(&error), "A container's interface is left over");
+                }
+            });
+            Ok(())
+        } else {
+            removal.await
+        };
+        self.renew_names(network_id, Some(container)).await;
+        filtered.and(saved).and(removed)
+    }
+}
+
+/// Closes published ports; gives back what they were and how the packet filter leads there.
+pub(super) async fn close(publications: Vec<Publication>) -> (Vec<PublishedPort>, Vec<Redirection>) {
+    let (mut ports, mut redirections) = (Vec::new(), Vec::new());
+    for publication in publications {
+        ports.push(publication.port);
+        redirections.extend(publication.redirection());
+        publication.stop().await;
+    }
+    (ports, redirections)
+}
+
+async fn forget_datagrams(ports: impl Iterator<Item = PublishedPort>) {
+    let ports: Vec<u16> =
+        ports.filter(|port| port.protocol == Protocol::Udp).map(|port| port.host_port).collect();
+    if ports.is_empty() {
+        return;
+    }
+    let forgotten = blocking(move || {
+        conntrack::forget(&ports).map_err(bridge::failed("forget what connection tracking knows of a port"))
+    });
+    if let Err(error) = forgotten.await {
+        debug!(
+            error = engine_model::chain(&error),
+            "Senders of datagrams may reach a former container for a while"
+        );
+    }
+}

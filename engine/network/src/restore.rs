@@ -1,0 +1,174 @@
+//! After the daemon was away, and what is looked after as long as it runs.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use engine_model::task::vital;
+use tokio::sync::OwnedMutexGuard;
+use tracing::{info, warn};
+
+use super::membership::close;
+use super::ports::{self, Publication};
+use super::running::{Waiting, pool};
+use super::{
+    Endpoint, Inner, Network, NetworkError, NetworkRecord, PublishedPort, blocking, bridge, locked, rebuild,
+};
+
+/// How often a port that somebody else took while the daemon was away is tried again.
+const BETWEEN_TRIES: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+
+/// How often the packet filter is looked after.
+const BETWEEN_LOOKS: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
+
+impl Network {
+    /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
+    ///
+    /// A port that somebody else has taken meanwhile is warned of, and tried again until it is free.
+    pub async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), NetworkError> {
+        let _turns = self.all_turns().await;
+        let is_changed = {
+            let mut running = self.running();
+            rebuild::rebuild(&mut running.state, live.iter().map(|(_, endpoint, _)| endpoint))
+        };
+        if is_changed {
+            self.bring_in_new().await?;
+            self.save_networks().await?;
+        }
+        self.running().keep_only(live);
+        for network in self.networks() {
+            self.sweep(network).await?;
+        }
+        let with_ports = self.running().state.attachments.clone();
+        for attachment in with_ports.into_iter().filter(|one| !one.ports.is_empty()) {
+            let (container, endpoint) = (attachment.container, attachment.endpoint);
+            let before = self.running().withdraw(&container);
+            close(before).await;
+            let (mut publications, mut waiting) = (Vec::new(), Vec::new());
+            for port in attachment.ports {
+                match ports::hold_again(&endpoint.container_name, port) {
+                    Ok(held) => publications.push(Publication::start(held, endpoint.address)),
+                    Err(error) => {
+                        warn!(container = %container, error = engine_model::chain(&error),
+                            "A published port could not be opened again; it will be tried until it is free");
+                        let (container, endpoint) = (container.clone(), endpoint.clone());
+                        waiting.push(Waiting { container, endpoint, port });
+                    }
+                }
+            }
+            let mut running = self.running();
+            running.publications.insert(container, publications);
+            running.waiting.extend(waiting);
+        }
+        let network = self.clone();
+        self.inner.rules.replace(move || network.running().wanted(true)).await?;
+        self.save().await?;
+        for network in self.networks() {
+            self.renew_names(&network.id, None).await;
+        }
+        if !self.running().waiting.is_empty() {
+            vital(try_again(Arc::downgrade(&self.inner)));
+        }
+        Ok(())
+    }
+
+    async fn all_turns(&self) -> Vec<OwnedMutexGuard<()>> {
+        let mut ids: Vec<String> = self.networks().into_iter().map(|network| network.id).collect();
+        ids.sort();
+        let mut turns = Vec::new();
+        for id in ids {
+            let turn = self.running().turn(&id);
+            turns.push(turn.lock_owned().await);
+        }
+        turns
+    }
+
+    /// Makes the bridges and address pools of networks that have none yet.
+    async fn bring_in_new(&self) -> Result<(), NetworkError> {
+        let new: Vec<NetworkRecord> = {
+            let mut running = self.running();
+            let running = &mut *running;
+            running.pools.retain(|id, _| running.state.networks.iter().any(|network| network.id == *id));
+            let networks = running.state.networks.iter();
+            networks.filter(|network| !running.pools.contains_key(&network.id)).cloned().collect()
+        };
+        for network in new {
+            let Some(record) = network.bridge().cloned() else { continue };
+            blocking(move || bridge::ensure(&record)).await?;
+            self.running().pools.extend(pool(&network).map(|pool| (network.id.clone(), pool)));
+        }
+        Ok(())
+    }
+
+    /// Puts the cables of a network in order.
+    async fn sweep(&self, network: NetworkRecord) -> Result<(), NetworkError> {
+        let Some(bridge) = network.bridge().cloned() else { return Ok(()) };
+        let wanted: Vec<String> = {
+            let running = self.running();
+            let attachments = running.state.attachments.iter();
+            attachments
+                .filter(|attachment| attachment.endpoint.network_id == network.id)
+                .map(|attachment| attachment.endpoint.host_interface.clone())
+                .collect()
+        };
+        for interface in blocking(move || bridge::sweep(&bridge, &wanted)).await? {
+            warn!(%interface, network = %network.name, "A container's interface is gone");
+        }
+        Ok(())
+    }
+
+    /// Tries to open a port again; not while somebody works on its network.
+    async fn open_again(&self, container: &str, endpoint: &Endpoint, port: PublishedPort) {
+        let turn = self.running().turn(&endpoint.network_id);
+        let Ok(_turn) = turn.try_lock_owned() else { return };
+        let redirection = {
+            let mut running = self.running();
+            let Some(at) =
+                running.waiting.iter().position(|one| one.container == container && one.port == port)
+            else {
+                return;
+            };
+            let Ok(held) = ports::hold_again(&endpoint.container_name, port) else { return };
+            info!(%container, port = port.host_port, "A published port could be opened again");
+            running.waiting.remove(at);
+            let publication = Publication::start(held, endpoint.address);
+            let redirection = publication.redirection();
+            running.publications.entry(container.to_owned()).or_default().push(publication);
+            redirection
+        };
+        let new = redirection.into_iter().collect();
+        if let Err(error) = self.inner.rules.redirect(Vec::new(), new).await {
+            warn!(error = engine_model::chain(&error), "A published port is reachable by the proxy only");
+        }
+    }
+}
+
+/// Looks after the rules: tools that load the host's firewall often remove everything else.
+pub(super) async fn guard(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if let Err(error) = inner.rules.heal().await {
+            warn!(error = engine_model::chain(&error), "The engine's packet filter rules are gone");
+        }
+    }
+}
+
+/// Opens ports that somebody else holds as soon as they are free.
+async fn try_again(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(BETWEEN_TRIES).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let waiting: Vec<(String, Endpoint, PublishedPort)> = locked(&inner.running)
+            .waiting
+            .iter()
+            .map(|one| (one.container.clone(), one.endpoint.clone(), one.port))
+            .collect();
+        let network = Network { inner };
+        for (container, endpoint, port) in waiting {
+            network.open_again(&container, &endpoint, port).await;
+        }
+        if network.running().waiting.is_empty() {
+            return;
+        }
+    }
+}
