@@ -24,7 +24,7 @@ const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 const PEERS: [&str; 5] = ["mmdebstrap", "busybox-static", "iproute2", "nftables", "util-linux"];
 
 /// For the tests beyond that.
-const TEST: [&str; 15] = [
+const TEST: [&str; 16] = [
     "openssh-server",
     "openssh-client",
     "nftables",
@@ -37,6 +37,7 @@ const TEST: [&str; 15] = [
     "mtools",
     "dosfstools",
     "genisoimage",
+    "xfsprogs",
     "zsh",
     "fish",
     "tcsh",

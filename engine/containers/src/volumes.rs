@@ -94,9 +94,12 @@ impl Containers {
             fs::DirBuilder::new().recursive(true).mode(0o701).create(&folder)?;
             engine_store::write(&folder.join(RECORD), &volume, Durability::Durable)?;
             match fs::DirBuilder::new().mode(0o755).create(folder.join("_data")) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                _ => Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
             }
+            // It makes the volume one, so the power may not take it from whoever was told.
+            engine_store::sync_directory(&folder)?;
+            folder.parent().map_or(Ok(()), engine_store::sync_directory)
         };
         make().map_err(|source| ContainerError::Write { path: folder.clone(), source })?;
         self.0.events.publish("volume", "create", name, &[("driver", "local")]);
