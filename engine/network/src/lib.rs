@@ -21,8 +21,10 @@
 //!    Each for one change of it, by a thread that may block. What is written is asked for when the lock is held, so that the
 //!    last to write writes the newest.
 //! 3. What the networks are (`Running`): for the moments in which it is read or changed. Nothing is waited for meanwhile, and
-//!    the kernel is not asked. What is under way is noted there (`planned`, `arriving`), so that nobody else takes its name,
-//!    bridge, subnet, interface or address.
+//!    the kernel is not asked, except where a starting daemon makes lost networks anew. What is under way is noted there
+//!    (`planned`, `arriving`), so that nobody else takes its name, bridge, subnet, interface or address.
+//!
+//! Calls for one container come one after the other: who keeps containers sees to that.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

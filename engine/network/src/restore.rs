@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::membership::close;
 use super::ports::{self, Publication};
-use super::running::{Waiting, pool};
+use super::running::{Running, Waiting, pool};
 use super::{
     Endpoint, Inner, Network, NetworkError, NetworkRecord, PublishedPort, blocking, bridge, locked, rebuild,
 };
@@ -120,14 +120,17 @@ impl Network {
     async fn open_again(&self, container: &str, endpoint: &Endpoint, port: PublishedPort) {
         let turn = self.running().turn(&endpoint.network_id);
         let Ok(_turn) = turn.try_lock_owned() else { return };
+        let waiting = |running: &Running| {
+            running.waiting.iter().position(|one| one.container == container && one.port == port)
+        };
+        if waiting(&self.running()).is_none() {
+            return;
+        }
+        let Ok(held) = ports::hold_again(&endpoint.container_name, port) else { return };
         let redirection = {
             let mut running = self.running();
-            let Some(at) =
-                running.waiting.iter().position(|one| one.container == container && one.port == port)
-            else {
-                return;
-            };
-            let Ok(held) = ports::hold_again(&endpoint.container_name, port) else { return };
+            // Another network of the container may have been left meanwhile, and its ports with that.
+            let Some(at) = waiting(&running) else { return };
             info!(%container, port = port.host_port, "A published port could be opened again");
             running.waiting.remove(at);
             let publication = Publication::start(held, endpoint.address);
