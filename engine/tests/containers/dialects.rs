@@ -54,6 +54,32 @@ pub(crate) fn play(
     });
 }
 
+/// A process that is deaf to hang-ups, and that ends with the test.
+pub(crate) struct Sleeper(std::process::Child);
+
+impl Sleeper {
+    pub(crate) fn begin() -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP; exec sleep 1000"]);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 pub(crate) fn say(socket: &mut UnixStream, line: &str) {
     // The daemon may have gone.
     let _ = socket.write_all(format!("{line}\n").as_bytes());
@@ -144,10 +170,10 @@ fn a_number_on_record_is_not_believed() {
     let id = engine.docker(["run", "-d", "--name", "own", "busybox", "sleep", "1000"]).ok().trim().to_owned();
     let pid = inspect(&engine, "own")["State"]["Pid"].clone();
     engine.kill();
-    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut stranger = Sleeper::begin();
     let path = engine.data_root().join("containers").join(id).join("state.json");
     let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    state["pid"] = stranger.id().into();
+    state["pid"] = stranger.number().into();
     fs::write(&path, state.to_string()).unwrap();
     engine.launch();
     assert_eq!(inspect(&engine, "own")["State"]["Pid"], pid);
@@ -159,9 +185,7 @@ fn a_number_on_record_is_not_believed() {
     engine.docker(["exec", "own", "ip", "address", "show", "eth1"]).ok();
     engine.docker(["kill", "own"]).ok();
     assert_eq!(inspect(&engine, "own")["State"]["ExitCode"], 137);
-    assert!(stranger.try_wait().unwrap().is_none(), "it has nothing to do with it");
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    assert!(!stranger.has_ended(), "it has nothing to do with it");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::dialects::{play, say, with_socket};
+use super::dialects::{Sleeper, play, say, with_socket};
 use super::*;
 
 /// The old engine's binary, and whether to record what it leaves.
@@ -163,14 +163,14 @@ fn what_an_old_engine_left_is_taken_over() {
             .map(|exchange| (exchange.asked.clone(), exchange.answered.clone()))
             .collect();
         let id = identity(&data, name);
-        let sleeper = Command::new("sh").args(["-c", "trap '' HUP; exec sleep 1000"]).spawn().unwrap();
-        let sleeper = Arc::new(Mutex::new(sleeper));
-        let process = Arc::clone(&sleeper);
-        let number = process.lock().unwrap().id();
+        let sleeper = Arc::new(Mutex::new(Sleeper::begin()));
+        // Those who play go on for as long as the daemon is there; the process is not to.
+        let process = Arc::downgrade(&sleeper);
+        let number = sleeper.lock().unwrap().number();
         play(&engine, &id, number, move |line, socket| {
             let Some((_, answer)) = answers.iter().find(|(asked, _)| asked == line) else { return false };
             if line == "\"Wait\"" {
-                while process.lock().unwrap().try_wait().unwrap().is_none() {
+                while process.upgrade().is_some_and(|process| !process.lock().unwrap().has_ended()) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
@@ -189,7 +189,7 @@ fn what_an_old_engine_left_is_taken_over() {
     assert!(resized.text().contains("It has no terminal"), "{}", resized.text());
     check_the_end(&engine);
     for sleeper in sleepers {
-        assert!(sleeper.lock().unwrap().try_wait().unwrap().is_some(), "it was the one that was told to end");
+        assert!(sleeper.lock().unwrap().has_ended(), "it was the one that was told to end");
     }
 }
 
