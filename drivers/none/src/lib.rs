@@ -40,6 +40,7 @@ fn place(url: &str) -> Option<Place> {
         return None;
     }
     match scheme {
+        "unix" if !rest.starts_with('/') => None,
         "unix" | "npipe" => (rest.len() > 1).then(|| Place { address: String::new(), port: DEFAULT_PORT }),
         "tcp" | "http" | "https" | "ssh" => {
             let authority = rest.split(['/', '?', '#']).next()?;

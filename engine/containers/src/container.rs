@@ -146,10 +146,13 @@ impl Container {
 
     /// A namespace of its first process: `net`, `ipc`, ….
     pub fn namespace(&self, kind: &str) -> Result<OpenNamespace, ContainerError> {
-        let failed =
-            |source| ContainerError::Namespace { id: self.id.clone(), kind: kind.to_owned(), source };
-        let process = self.process().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        process.namespace(kind).map_err(failed)
+        // Others may come too late for it.
+        let over = || ContainerError::Conflict(format!("container {} is not running", self.id));
+        let process = self.process().ok_or_else(over)?;
+        process.namespace(kind).map_err(|source| match rustix::io::Errno::from_io_error(&source) {
+            Some(rustix::io::Errno::SRCH) => over(),
+            _ => ContainerError::Namespace { id: self.id.clone(), kind: kind.to_owned(), source },
+        })
     }
 
     pub fn short_id(&self) -> &str {

@@ -122,7 +122,8 @@ impl Containers {
                 let ours =
                     point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
                 if let Some(folder) = point.source.parent().filter(|_| ours) {
-                    remove(folder)?;
+                    engine_store::remove_directory(folder)
+                        .map_err(|source| ContainerError::Remove { path: folder.to_owned(), source })?;
                 }
             }
         }

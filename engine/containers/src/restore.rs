@@ -11,16 +11,17 @@ use engine_model::chain;
 use engine_model::life::Change;
 use engine_shim::client::{self, Connection};
 use engine_shim::dialect::Dialect;
-use engine_shim::protocol;
+use engine_shim::protocol::{self, Request};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use super::exit::should_restart;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
-use super::{Container, ContainerError, Containers, gone_is_fine};
+use super::{Container, ContainerError, Containers};
 
 impl Containers {
     pub(super) async fn restore(&self) -> Result<(), ContainerError> {
+        remove_leftovers(&self.0.config.data_root.join("volumes"));
         self.blocking(Self::load).await?;
         let mut running: Vec<(Arc<Container>, Connection)> = Vec::new();
         let mut ended = Vec::new();
@@ -99,10 +100,6 @@ impl Containers {
 
     fn load(&self) -> Result<(), ContainerError> {
         let config = &self.0.config;
-        let volumes = config.data_root.join("volumes");
-        if let Err(error) = gone_is_fine(engine_store::tidy(&volumes)) {
-            tracing::error!(%error, folder = %volumes.display(), "Could not remove what is left of removed volumes");
-        }
         let folder = config.data_root.join("containers");
         let failed = |source| ContainerError::Read { path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {
@@ -234,10 +231,28 @@ async fn greet(running: &[(Arc<Container>, Connection)]) {
                     "A newer engine has started the supervising process; what it does not know is refused"
                 );
             }
+            // The daemon before this one may have ended just before it would have said so. To all others it is no news.
+            let _ = shim.ask(&Request::Start).await;
             container.speaks(dialect);
         });
     }
     greetings.join_all().await;
+}
+
+/// Goes on with removals of volumes that were broken off. However large they are, nobody waits for it.
+fn remove_leftovers(volumes: &Path) {
+    let failed = |path: &Path, error| {
+        tracing::error!(%error, path = %path.display(), "Could not remove what is left of a volume");
+    };
+    match engine_store::leftovers(volumes) {
+        Ok(found) => drop(tokio::task::spawn_blocking(move || {
+            for path in found {
+                fs::remove_dir_all(&path).unwrap_or_else(|error| failed(&path, error));
+            }
+        })),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => failed(volumes, error),
+    }
 }
 
 /// What must be assumed of a container whose state is not known: if it has ever been started, it may run, and what it was

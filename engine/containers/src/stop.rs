@@ -60,15 +60,17 @@ impl Containers {
             container.spec().map_or((None, None), |spec| (spec.stop_signal, spec.stop_timeout));
         let signal = signal.or(own_signal).unwrap_or(signals::TERM);
         let timeout = timeout.or(own_timeout).unwrap_or(DEFAULT_TIMEOUT);
-        let told = self.signal(container, signal).await;
+        let told = self.signal(container, exits, signal).await;
         if let Err(ContainerError::Shim(error @ ShimError::Unknown { .. })) = told {
             // It is there and well; who wants it to end all the same kills it.
             container.stopping.store(false, Ordering::Release);
             container.change_state(|state| state.manually_stopped = false);
             return Err(error.into());
         }
-        if told.is_ok() {
-            self.thaw(container).await;
+        if let Ok(sent) = told {
+            if sent {
+                self.thaw(container).await;
+            }
             let ended = container.wait_until(|life| life.exits > exits || life.removed);
             if timeout < 0 {
                 ended.await;
@@ -117,8 +119,10 @@ impl Containers {
         };
         if signal == signals::KILL {
             self.make_end(container, exits).await?;
-        } else {
-            self.signal(container, signal).await?;
+        } else if !self.signal(container, exits, signal).await? {
+            let id = &container.id;
+            let message = format!("cannot kill container: {id}: container {id} is not running");
+            return Err(ContainerError::Conflict(message));
         }
         container.settle().await;
         Ok(())
@@ -130,12 +134,20 @@ impl Containers {
         container: &Arc<Container>,
         exits: u64,
     ) -> Result<(), ContainerError> {
-        if self.signal(container, signals::KILL).await.is_err() {
+        match self.signal(container, exits, signals::KILL).await {
+            Ok(true) => self.thaw(container).await,
+            // It has ended meanwhile; whatever runs now is not meant.
+            Ok(false) => return Ok(()),
             // Its supervising process is gone or stuck.
-            let cgroup = container.cgroup.clone();
-            tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup)).await?;
+            Err(_) => {
+                let _operation = container.operation.lock().await;
+                if is_run(container, exits) {
+                    let cgroup = container.cgroup.clone();
+                    tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup)).await?;
+                    self.thaw(container).await;
+                }
+            }
         }
-        self.thaw(container).await;
         let ended = container.wait_until(|life| life.exits > exits || life.removed);
         match tokio::time::timeout(KILL_TIMEOUT, ended).await {
             Ok(_) => Ok(()),
@@ -146,9 +158,18 @@ impl Containers {
         }
     }
 
-    /// Sends a signal. What it leads to is told after it.
-    async fn signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
+    /// Sends a signal to the run of the container before which it had ended `exits` times, and says whether that run is
+    /// still there to get it. What it leads to is told after it.
+    async fn signal(
+        &self,
+        container: &Arc<Container>,
+        exits: u64,
+        signal: i32,
+    ) -> Result<bool, ContainerError> {
         let _operation = container.operation.lock().await;
+        if !is_run(container, exits) {
+            return Ok(false);
+        }
         let told = match container.process() {
             Some(process) => process.signal(signal).map_err(|error| ShimError::Refused(error.to_string())),
             None => container.shim().ask(&Request::Kill { signal }).await.map(drop),
@@ -156,7 +177,7 @@ impl Containers {
         match told {
             Ok(()) => {
                 container.tell(&self.0.events, &Change::Signalled { signal });
-                Ok(())
+                Ok(true)
             }
             Err(ShimError::Refused(message)) => {
                 Err(ContainerError::Conflict(format!("cannot kill container: {}: {message}", container.id)))
@@ -222,4 +243,9 @@ impl Containers {
         container.tell(&self.0.events, if frozen { &Change::Paused } else { &Change::Unpaused });
         Ok(())
     }
+}
+
+/// Whether a container runs, and has ended `exits` times before.
+fn is_run(container: &Container, exits: u64) -> bool {
+    container.status().is_alive() && container.life().borrow().exits == exits
 }

@@ -86,7 +86,14 @@ impl Containers {
         labels: BTreeMap<String, String>,
     ) -> Result<Volume, ContainerError> {
         let folder = self.volume_folder(name);
+        // They make the volume one, so the power may not take them from whoever was told.
+        let settle = || {
+            engine_store::sync_directory(&folder)?;
+            folder.parent().map_or(Ok(()), engine_store::sync_directory)
+        };
+        let failed = |source| ContainerError::Write { path: folder.clone(), source };
         if folder.join("_data").is_dir() {
+            settle().map_err(failed)?;
             return self.volume(name);
         }
         let volume = Volume { name: name.to_owned(), created: Some(Timestamp::now()), labels };
@@ -97,11 +104,9 @@ impl Containers {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            // It makes the volume one, so the power may not take it from whoever was told.
-            engine_store::sync_directory(&folder)?;
-            folder.parent().map_or(Ok(()), engine_store::sync_directory)
+            settle()
         };
-        make().map_err(|source| ContainerError::Write { path: folder.clone(), source })?;
+        make().map_err(failed)?;
         self.0.events.publish("volume", "create", name, &[("driver", "local")]);
         Ok(volume)
     }

@@ -4,7 +4,7 @@
 //! and short texts. A socket lives for one piece of work and belongs to the network namespace in which it was opened.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -147,6 +147,9 @@ pub fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 /// A conversation with the kernel.
+/// Every system lets a socket send this many bytes at once.
+const ROOMY: usize = 100_000;
+
 #[derive(Debug)]
 pub struct Socket {
     descriptor: OwnedFd,
@@ -172,12 +175,34 @@ impl Socket {
         Ok(Self { descriptor, sequence: 0 })
     }
 
+    /// Lets the socket send this much at once, past what the system allows to everybody.
+    #[expect(unsafe_code, reason = "there is no safe form of this option")]
+    fn make_room(&self, bytes: usize) -> io::Result<()> {
+        // The kernel takes it twice, for its own accounts.
+        let size = libc::c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or_default();
+        // SAFETY: the pointer leads to as many bytes as are named, and only for the call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.descriptor.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUFFORCE,
+                (&raw const size).cast(),
+                length,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > ROOMY {
+            self.make_room(bytes.len())?;
+        }
         let kernel = SocketAddrNetlink::new(0, 0);
         let sent =
             rustix::io::retry_on_intr(|| sendto(&self.descriptor, bytes, SendFlags::empty(), &kernel))?;

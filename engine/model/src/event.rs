@@ -13,6 +13,9 @@ const HISTORY: usize = 256;
 /// A subscriber that falls further behind than this loses events.
 const BACKLOG: usize = 1024;
 
+/// Events that are not further apart than this, in nanoseconds, are told apart by times of their own.
+const SAME_TIME: i64 = 1_000_000_000;
+
 /// One event in the shape of `GET /events`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
@@ -113,10 +116,11 @@ impl EventBus {
             attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         // The lock is held while sending, so that a subscriber gets each event exactly once, and all in one order.
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each has a time of its own: who comes back asks for what was since the last one.
-        let now = Timestamp::now();
-        let earliest = history.back().map_or(0, |last| last.time_nano.saturating_add(1));
-        let time_nano = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX).max(earliest);
+        // Each has a time of its own: who comes back asks for what was since the last one. A clock that was set back is right.
+        let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let last = history.back().map_or(0, |last| last.time_nano);
+        let time_nano =
+            if last.saturating_sub(now) < SAME_TIME { now.max(last.saturating_add(1)) } else { now };
         let event = Arc::new(Event {
             status: old_style.then(|| action.to_owned()),
             id: old_style.then(|| id.to_owned()),

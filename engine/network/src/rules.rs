@@ -60,7 +60,7 @@ impl Rules {
 
     /// Puts back what somebody has removed together with the host's own rules.
     pub(super) async fn heal(&self) -> Result<(), NetworkError> {
-        self.change(|table| table.heal()).await
+        self.change(Table::heal).await
     }
 
     async fn change(

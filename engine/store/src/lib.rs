@@ -12,5 +12,5 @@ mod write;
 
 pub use quarantine::Quarantine;
 pub use read::{ReadError, read, read_versioned};
-pub use remove::{remove_directory, tidy};
+pub use remove::{leftovers, remove_directory, tidy};
 pub use write::{Durability, sync, sync_directory, write, write_bytes};

@@ -198,18 +198,13 @@ fn a_removal_that_broke_off_takes_volumes_only_if_it_was_told_to() {
         engine.docker(["run", "--name", "one", "--volume", "/data", "busybox", "touch", "/data/mine"]).ok();
         let source = engine.docker(["inspect", "--format", "{{(index .Mounts 0).Source}}", "one"]).ok();
         let id = engine.docker(["inspect", "--format", "{{.Id}}", "one"]).ok();
-        // Neither the volume nor what the container wrote can be removed for now.
-        let upper = engine.data_root().join("containers").join(id.trim()).join("upper");
-        let blocked = [PathBuf::from(source.trim()).join("blocked"), upper.join("blocked")];
-        for path in &blocked {
-            fs::create_dir(path).unwrap();
-            engine.inside("mount", ["-t", "tmpfs", "tmpfs", path.to_str().unwrap()]).ok();
-        }
+        // What would go first cannot be removed for now.
+        let blocked = format!("{}/containers/{}/blocked", engine.exec_root(), id.trim());
+        engine.inside("mkdir", ["-p", &blocked]).ok();
+        engine.inside("mount", ["-t", "tmpfs", "tmpfs", &blocked]).ok();
         engine.docker(arguments).failed();
         engine.kill();
-        for path in &blocked {
-            engine.inside("umount", [path]).ok();
-        }
+        engine.inside("umount", [&blocked]).ok();
         assert_eq!(fs::read_dir(engine.data_root().join("volumes")).unwrap().count(), 1, "{arguments:?}");
         engine.launch();
         assert_eq!(engine.docker(["ps", "--all", "--quiet"]).ok(), "", "{arguments:?}");

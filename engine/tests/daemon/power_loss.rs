@@ -81,14 +81,12 @@ fn make_disk(engine: &Engine) -> bool {
         mount -o loop,commit=300 outer/disk data";
     let mut command = engine.enter("sh");
     command.args(["-c", &format!("cd '{}' && {script}", engine.path("").display())]);
-    let output = command.output().unwrap();
-    if !output.status.success() {
-        skipped::say(
-            "power-loss",
-            &format!("there is no disk to make: {}", String::from_utf8_lossy(&output.stderr)),
-        );
+    if !Path::new("/dev/loop-control").exists() {
+        skipped::say("power-loss", "there are no loop devices");
+        return false;
     }
-    output.status.success()
+    run(&mut command, b"").ok();
+    true
 }
 
 /// Puts the disk back as it was at a moment, and starts an engine there.
@@ -175,7 +173,7 @@ fn expected(deeds: &[Deed], snapshot: &Snapshot) -> BTreeMap<String, bool> {
     expected
 }
 
-/// What there is, in the words of [`round`]. A volume without its label is half of one.
+/// What there is, in the words of [`round`].
 fn things(engine: &Engine) -> BTreeSet<String> {
     let list = |path: &str| engine.http("GET", path, b"").json();
     let mut found = BTreeSet::new();
@@ -190,9 +188,8 @@ fn things(engine: &Engine) -> BTreeSet<String> {
         add("network", &network["Name"]);
     }
     for volume in list("/volumes")["Volumes"].as_array().unwrap() {
-        if volume["Labels"]["kept"] == "yes" {
-            add("volume", &volume["Name"]);
-        }
+        assert_eq!(volume["Labels"]["kept"], "yes", "half a volume: {volume}");
+        add("volume", &volume["Name"]);
     }
     for image in list("/images/json").as_array().unwrap() {
         for tag in image["RepoTags"].as_array().unwrap() {

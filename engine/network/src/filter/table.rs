@@ -18,6 +18,8 @@ pub(in super::super) struct Table {
     /// In the order in which their rules lie.
     bridges: Vec<Bridge>,
     redirections: HashMap<Source, SocketAddrV4>,
+    /// What is in the kernel is not known, since not even writing it anew has worked.
+    damaged: bool,
 }
 
 impl Table {
@@ -34,7 +36,7 @@ impl Table {
 
     /// Adds a network's rules. If they cannot be, it is as if it had not been asked for.
     pub(in super::super) fn add(&mut self, bridge: Bridge) -> io::Result<()> {
-        let added = carry_out(rules_of(&bridge));
+        let added = self.change(rules_of(&bridge));
         self.bridges.push(bridge);
         self.or_rebuild(added).inspect_err(|_| {
             self.bridges.pop();
@@ -58,7 +60,7 @@ impl Table {
             if removals.len() != rules_of(&bridge).len() {
                 return Err(io::Error::other("there are other rules than were written"));
             }
-            carry_out(removals)
+            self.change(removals)
         });
         self.or_rebuild(removed)?;
         self.pass_others();
@@ -80,7 +82,8 @@ impl Table {
         for one in &new {
             self.redirections.insert(one.source, one.target);
         }
-        self.or_rebuild(carry_out(messages)).inspect_err(|_| {
+        let changed = self.change(messages);
+        self.or_rebuild(changed).inspect_err(|_| {
             for one in &new {
                 self.redirections.remove(&one.source);
             }
@@ -88,33 +91,45 @@ impl Table {
     }
 
     /// Puts the rules back if somebody has removed them together with the host's own.
-    pub(in super::super) fn heal(&self) -> io::Result<()> {
-        match Socket::netfilter()?.request(table(GET_TABLE, 0)) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                info!("The engine's packet filter rules were removed; they are set up again");
-                self.rebuild()
-            }
+    pub(in super::super) fn heal(&mut self) -> io::Result<()> {
+        let is_whole = match Socket::netfilter()?.request(table(GET_TABLE, 0)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
             result => {
                 result?;
-                self.pass_others();
-                Ok(())
+                let present = commented(TABLE, None)?;
+                let count = |interface: &str| present.iter().filter(|rule| rule.comment == interface).count();
+                self.bridges.iter().all(|bridge| count(&bridge.interface) == rules_of(bridge).len())
             }
+        };
+        if is_whole && !self.damaged {
+            self.pass_others();
+            return Ok(());
         }
+        info!("The engine's packet filter rules were removed; they are set up again");
+        self.rebuild()
     }
 
-    fn or_rebuild(&self, change: io::Result<()>) -> io::Result<()> {
+    /// Carries out a change, where what it changes is known.
+    fn change(&self, messages: Vec<Message>) -> io::Result<()> {
+        if self.damaged { Err(io::Error::other("an earlier change has failed")) } else { carry_out(messages) }
+    }
+
+    fn or_rebuild(&mut self, change: io::Result<()>) -> io::Result<()> {
         let Err(error) = change else { return Ok(()) };
         info!(%error, "The packet filter's table is not what the engine left; it is written anew");
         self.rebuild()
     }
 
-    fn rebuild(&self) -> io::Result<()> {
+    fn rebuild(&mut self) -> io::Result<()> {
+        // Until it has worked.
+        self.damaged = true;
         let redirections: Vec<Redirection> = self
             .redirections
             .iter()
             .map(|(source, target)| Redirection { source: *source, target: *target })
             .collect();
         carry_out(compile(&self.bridges, &redirections))?;
+        self.damaged = false;
         self.pass_others();
         Ok(())
     }
@@ -129,7 +144,7 @@ impl Table {
 
     /// The table written anew as a whole, wherever the calling thread is.
     #[cfg(test)]
-    pub(in super::super) fn write_anew(&self) -> io::Result<()> {
+    pub(in super::super) fn write_anew(&mut self) -> io::Result<()> {
         self.rebuild()
     }
 }
