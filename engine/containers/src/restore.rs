@@ -9,6 +9,7 @@ use std::time::Duration;
 use engine_kernel::cgroup;
 use engine_model::chain;
 use engine_model::life::Change;
+use engine_model::task::vital;
 use engine_shim::client::{self, Connection};
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, Request};
@@ -19,17 +20,29 @@ use super::exit::should_restart;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
 use super::{Container, ContainerError, Containers};
 
+/// How long a supervising process is left alone that cannot be reached.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
 impl Containers {
     pub(super) async fn restore(&self) -> Result<(), ContainerError> {
         remove_leftovers(&self.0.config.data_root.join("volumes"));
         self.blocking(Self::load).await?;
-        let mut running: Vec<(Arc<Container>, Connection)> = Vec::new();
+        let mut running: Vec<(Arc<Container>, Option<Connection>)> = Vec::new();
         let mut ended = Vec::new();
         for container in self.all() {
             match container.status() {
                 Status::Running | Status::Paused => match container.shim().connect().await {
-                    Ok(connection) => running.push((container, connection)),
-                    Err(_) => ended.push(container),
+                    Ok(connection) => running.push((container, Some(connection))),
+                    Err(error) if error.is_absence() => ended.push(container),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::error!(
+                            container = container.id,
+                            error,
+                            "It counts as running; trying again"
+                        );
+                        running.push((container, None));
+                    }
                 },
                 Status::Removing | Status::Dead => {
                     let _operation = container.operation.lock().await;
@@ -71,7 +84,10 @@ impl Containers {
         for (container, connection) in running {
             self.tell_name(&container).await;
             tracing::info!(container = container.id, "Found a running container");
-            self.watch(&container, connection);
+            match connection {
+                Some(connection) => self.watch(&container, connection),
+                None => self.find_later(container),
+            }
         }
         for container in ended {
             self.ended_unseen(&container).await;
@@ -90,6 +106,21 @@ impl Containers {
             }
         }
         Ok(())
+    }
+
+    /// Watches a container whose supervising process cannot be reached yet, for whatever reason but that it is gone.
+    fn find_later(&self, container: Arc<Container>) {
+        let containers = self.clone();
+        vital(async move {
+            loop {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+                match container.shim().connect().await {
+                    Ok(connection) => return containers.watch(&container, connection),
+                    Err(error) if error.is_absence() => return containers.ended_unseen(&container).await,
+                    Err(_) => {}
+                }
+            }
+        });
     }
 
     /// A container ended while no daemon was there.
@@ -197,7 +228,7 @@ impl Containers {
 
 /// Learns what the supervising processes speak that were found, and gets hold of what they supervise, all at once: an engine
 /// of another version may have started them. What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
-async fn greet(running: &[(Arc<Container>, Connection)]) {
+async fn greet(running: &[(Arc<Container>, Option<Connection>)]) {
     let mut greetings = JoinSet::new();
     for (container, _) in running {
         let container = Arc::clone(container);

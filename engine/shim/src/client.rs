@@ -50,6 +50,14 @@ pub enum ShimError {
     Refused(String),
 }
 
+impl ShimError {
+    /// Whether there is nobody at the socket, or no socket, rather than something that keeps one from getting there.
+    pub fn is_absence(&self) -> bool {
+        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        matches!(self, Self::Connect { source } if kinds.contains(&source.kind()))
+    }
+}
+
 /// A connection that carries one line a time.
 #[derive(Debug)]
 pub struct Connection(BufReader<UnixStream>);

@@ -136,6 +136,28 @@ fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
     assert!(!links.contains("veth"), "{links}");
 }
 
+/// That a supervisor cannot be reached, for want of descriptors or whatever, does not mean that it is gone.
+#[test]
+fn a_container_whose_supervisor_cannot_be_reached_for_a_while_still_runs() {
+    let mut engine = engine();
+    let script = "trap 'exit 42' TERM; while true; do sleep 0.1; done";
+    let run = ["run", "-d", "--name", "there", "--restart", "always", "busybox", "sh", "-c", script];
+    let id = engine.docker(run).ok().trim().to_owned();
+    let pid = inspect(&engine, "there")["State"]["Pid"].clone();
+    engine.kill();
+    let socket = format!("{}/containers/{id}/shim.sock", engine.exec_root());
+    // A link to itself leads to an error that is neither "nothing there" nor "nobody there".
+    engine.inside("mv", [&socket, &format!("{socket}.away")]).ok();
+    engine.inside("ln", ["-s", "shim.sock", &socket]).ok();
+    engine.launch();
+    let view = inspect(&engine, "there");
+    assert_eq!((view["State"]["Status"].as_str(), &view["State"]["Pid"]), (Some("running"), &pid));
+    assert_eq!(view["RestartCount"], 0);
+    engine.inside("mv", [&format!("{socket}.away"), &socket]).ok();
+    engine.docker(["stop", "there"]).ok();
+    assert_eq!(inspect(&engine, "there")["State"]["ExitCode"], 42);
+}
+
 /// However far a supervisor has come when its daemon is killed: the next daemon waits for it before it begins another, or
 /// finds what it supervises.
 #[test]
