@@ -149,9 +149,11 @@ impl Network {
     async fn turn(&self, id: &str, name: &str) -> Result<(NetworkRecord, OwnedMutexGuard<()>), NetworkError> {
         let turn = self.running().turn(id);
         let turn = turn.lock_owned().await;
-        let network = self.running().state.networks.iter().find(|network| network.id == id).cloned();
-        let network =
-            network.ok_or_else(|| NetworkError::NoSuchNetwork { name: name.chars().take(100).collect() })?;
+        let mut running = self.running();
+        let Some(network) = running.state.networks.iter().find(|network| network.id == id).cloned() else {
+            running.forget_turn(id);
+            return Err(NetworkError::NoSuchNetwork { name: name.chars().take(100).collect() });
+        };
         Ok((network, turn))
     }
 

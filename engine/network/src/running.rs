@@ -72,6 +72,11 @@ impl Running {
         Arc::clone(self.turns.entry(network_id.to_owned()).or_default())
     }
 
+    /// Nobody takes turns at what is gone.
+    pub(super) fn forget_turn(&mut self, network_id: &str) {
+        self.turns.remove(network_id);
+    }
+
     /// All networks, those that are being made as well.
     pub(super) fn known(&self) -> Vec<&NetworkRecord> {
         self.state.networks.iter().chain(&self.planned).collect()
@@ -90,7 +95,7 @@ impl Running {
         self.state.networks.retain(|network| network.id != network_id);
         self.pools.remove(network_id);
         self.state.last_used.remove(network_id);
-        self.turns.remove(network_id);
+        self.forget_turn(network_id);
     }
 
     /// The ids of the networks that a container is on or is coming to.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Begins to wait; the header of the answer says that it has begun.
-fn begin(engine: &Engine, name: &str, condition: &str) -> BufReader<UnixStream> {
+pub(crate) fn begin(engine: &Engine, name: &str, condition: &str) -> BufReader<UnixStream> {
     let mut stream = UnixStream::connect(engine.socket()).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let head = format!("POST /containers/{name}/wait?condition={condition} HTTP/1.1\r\nHost: e\r\n\r\n");
@@ -27,7 +27,7 @@ fn answer(mut reader: BufReader<UnixStream>) -> Value {
 }
 
 /// The code that the wait ends with.
-fn end(reader: BufReader<UnixStream>) -> i64 {
+pub(crate) fn end(reader: BufReader<UnixStream>) -> i64 {
     answer(reader)["StatusCode"].as_i64().unwrap()
 }
 

@@ -74,6 +74,9 @@ fn tree(folder: &Path) -> Result<PathBuf> {
         return Ok(tree);
     }
     say("Putting a Debian with dockerd together");
+    // Under another name until it is whole.
+    let half = folder.join("half");
+    let _ = fs::remove_dir_all(&half);
     fs::create_dir_all(folder)?;
     check(
         Command::new("mmdebstrap")
@@ -83,8 +86,9 @@ fn tree(folder: &Path) -> Result<PathBuf> {
                 "--aptopt=APT::Install-Recommends \"false\"",
             ])
             .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "sid"])
-            .arg(&tree),
+            .arg(&half),
     )?;
+    fs::rename(half, &tree)?;
     Ok(tree)
 }
 
@@ -103,8 +107,9 @@ fn large_image(folder: &Path) -> Result<PathBuf> {
         random.read_exact(&mut content)?;
         fs::write(files.join(number.to_string()), &content)?;
     }
-    demo::image_of(&files, folder, "large")?;
+    demo::image_of(&files, folder, "large-new")?;
     fs::remove_dir_all(files)?;
+    fs::rename(folder.join("large-new.tar"), &archive)?;
     Ok(archive)
 }
 
@@ -215,7 +220,7 @@ fn much_at_once(both: &[Peer; 2], large: &Path, rows: &mut Vec<Row>) -> Result<(
     let large = large.display().to_string();
     let times = of_three(both, |peer| {
         let time = timed(|| check(&mut peer.docker(&["load", "-i", &large])))?;
-        check(&mut peer.docker(&["rmi", "large"]))?;
+        check(&mut peer.docker(&["rmi", "large-new"]))?;
         Ok(time)
     })?;
     row(rows, "docker load of an image of 300 MB (median of 3)", |time| seconds(*time), &times);

@@ -238,6 +238,7 @@ fn proportional(id: u32) -> Option<u64> {
 /// Sends a request and reads the whole answer, of which only the status is of interest.
 fn http(socket: &Path, method: &str, path: &str, body: &str) -> Result<u16> {
     let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
