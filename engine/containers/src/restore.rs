@@ -234,7 +234,12 @@ async fn greet(running: &[(Arc<Container>, Option<Connection>)]) {
         let container = Arc::clone(container);
         greetings.spawn(async move {
             let shim = container.shim();
-            let (dialect, process) = shim.hello().await.unwrap_or_else(|error| {
+            let greeted = shim.hello().await;
+            if greeted.is_ok() {
+                // The daemon before this one may have ended just before it would have said so. To all others it is no news.
+                let _ = shim.ask(&Request::Start).await;
+            }
+            let (dialect, process) = greeted.unwrap_or_else(|error| {
                 let error = chain(&error);
                 tracing::warn!(container = container.id, error, "The supervising process says no hello");
                 (Dialect::first(), None)
@@ -262,8 +267,6 @@ async fn greet(running: &[(Arc<Container>, Option<Connection>)]) {
                     "A newer engine has started the supervising process; what it does not know is refused"
                 );
             }
-            // The daemon before this one may have ended just before it would have said so. To all others it is no news.
-            let _ = shim.ask(&Request::Start).await;
             container.speaks(dialect);
         });
     }
