@@ -112,13 +112,31 @@ impl Network {
             running.publications.insert(container.to_owned(), publications)
         };
         set(publications, &published);
-        if let Err(error) = self.inner.rules.redirect(gone, new).await {
+        if let Err(error) = self.lead(container, gone, new).await {
             close(set(Vec::new(), &[]).unwrap_or_default()).await;
             return Err(error);
         }
         forget_datagrams(before.into_iter().chain(published.iter().copied())).await;
         self.save().await?;
         Ok(published)
+    }
+
+    /// Has the packet filter lead to ports of a container, unless they have been withdrawn by the time it does: who leaves
+    /// another network has another turn.
+    pub(super) async fn lead(
+        &self,
+        container: &str,
+        gone: Vec<Redirection>,
+        new: Vec<Redirection>,
+    ) -> Result<(), NetworkError> {
+        self.inner.rules.redirect(gone, new.clone()).await?;
+        let withdrawn: Vec<Redirection> = {
+            let running = self.running();
+            let there = running.publications.get(container).into_iter().flatten();
+            let there: Vec<Redirection> = there.filter_map(Publication::redirection).collect();
+            new.into_iter().filter(|one| !there.contains(one)).collect()
+        };
+        self.inner.rules.redirect(withdrawn, Vec::new()).await
     }
 
     /// Gives a container another name: who is on its networks finds it by that one from now on.

@@ -139,7 +139,7 @@ impl Network {
             redirection
         };
         let new = redirection.into_iter().collect();
-        if let Err(error) = self.inner.rules.redirect(Vec::new(), new).await {
+        if let Err(error) = self.lead(container, Vec::new(), new).await {
             warn!(error = engine_model::chain(&error), "A published port is reachable by the proxy only");
         }
     }
