@@ -161,8 +161,13 @@ pub(super) async fn disconnect(
         let members = app.network.attachments(&network.id);
         let had_ports =
             members.iter().any(|member| member.container == container.id && !member.ports.is_empty());
-        let namespace = container.namespace("net")?;
-        app.network.detach(&container.id, Some(&namespace.path()), &network.id).await?;
+        match container.namespace("net") {
+            Ok(namespace) => {
+                app.network.detach(&container.id, Some(&namespace.path()), &network.id).await?;
+            }
+            // It can be taken off a network even where nobody gets into its namespace.
+            Err(_) => app.network.detach(&container.id, None, &network.id).await?,
+        }
         let mut state = state;
         state.endpoints.retain(|endpoint| endpoint.network_id != network.id);
         if had_ports {
