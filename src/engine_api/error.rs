@@ -25,6 +25,7 @@ pub enum EngineError {
     #[error("Could not connect to port {port} of `{host}`")]
     Connect { host: String, port: u16, source: io::Error },
     /// There is no such socket, or nobody listens at it.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "such sockets are asked on Unix alone"))]
     #[error("Could not connect to the socket `{}`", path.display())]
     Socket { path: std::path::PathBuf, source: io::Error },
     /// Nobody answered at all.
