@@ -142,7 +142,7 @@ fn a_passphrase_that_nobody_types_leaves_the_terminal_as_it_was() {
     let server = Server::start();
     server.shell("ssh-keygen -q -p -N secret -f key");
     let store = Store::with(&server);
-    for (end, status) in [("\x03", 130), ("", 130), ("\n", 255)] {
+    for (end, status) in [("\x03", 130), ("", 143), ("\n", 255)] {
         let mut screen = Screen::of(&store.command(&["ssh", "web1", "true"]), 120, 24);
         screen.expect("key`: ");
         assert!(!screen.shows_what_is_typed());
