@@ -25,6 +25,12 @@ impl Cloud {
         Store::at(&self.store.store())
     }
 
+    /// Has the store an authority, as all commands but the first one find it: what they are killed at is not its making.
+    pub(crate) fn make_authority(&self) {
+        self.machine(&["create", "-d", "none", "--url", "tcp://192.0.2.1:2376", "warm"]);
+        self.machine(&["rm", "-y", "warm"]);
+    }
+
     /// Kills a command at a point, as if a while ago.
     fn kill(&self, point: &Point, words: &[&str]) -> String {
         let (when, killed) = self.kill_or_finish(point, &self.watch(), words);
@@ -74,8 +80,7 @@ impl Cloud {
 /// A cloud with an authority in its store, as all hosts but the first one find it.
 fn cloud() -> Option<Cloud> {
     let cloud = Cloud::with_guests()?;
-    cloud.machine(&["create", "-d", "none", "--url", "tcp://192.0.2.1:2376", "warm"]);
-    cloud.machine(&["rm", "-y", "warm"]);
+    cloud.make_authority();
     Some(cloud)
 }
 

@@ -12,6 +12,7 @@ use crate::{
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
 fn killed_at_a_write_the_same_command_ends_well() {
     let cloud = Cloud::new();
+    cloud.make_authority();
     let watch = Watch::everything(&cloud.store.store());
     let rehearse = |words: &[&str]| killed::rehearse(&mut cloud.store.command(words), &watch);
     let (create, renew, rm) = (rehearse(&CREATE), rehearse(&RENEW), rehearse(&RM));
