@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::{bench::Bench, console::Console, faults::Faults, form::Form, left, power, rewrite::Phase};
+use crate::{bench::Bench, console::Console, faults::Faults, form::Form, left, power};
 
 pub(crate) async fn answer(
     bench: &Arc<Bench>,
@@ -72,14 +72,7 @@ pub(crate) async fn answer(
         }
         ("POST", "forget") => {
             let id = take_instance(&mut sent()?)?;
-            let mut state = bench.lock();
-            let instance =
-                state.instances.get(&id).with_context(|| format!("There is no instance `{id}`"))?;
-            if instance.phase != Phase::Terminated {
-                bail!("The instance `{id}` has not ended");
-            }
-            let request = instance.spot_request.clone();
-            state.forgotten.extend(request.into_iter().chain([id]));
+            power::forget(bench, &id).await?;
             Ok(json!({}))
         }
         ("POST", "reset") => {

@@ -115,7 +115,8 @@ impl Bench {
         self.control("POST", "terminate", Some(&json!({ "instance": instance }))).map(drop)
     }
 
-    /// Nothing is known any more of an instance that has ended, nor of its spot request, as after an hour.
+    /// Nothing is known any more of an instance that has ended, nor of its spot request, as after an hour. Waits
+    /// for the end of one that is shutting down.
     pub fn forget(&self, instance: &str) -> io::Result<()> {
         self.control("POST", "forget", Some(&json!({ "instance": instance }))).map(drop)
     }

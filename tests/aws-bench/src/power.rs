@@ -127,6 +127,27 @@ pub(crate) async fn take_away(bench: &Arc<Bench>, id: &str, reason: (&str, &str)
     Ok(())
 }
 
+/// Nothing is known any more of an instance that has ended, nor of its spot request. One that is shutting down
+/// has to have ended first.
+pub(crate) async fn forget(bench: &Bench, id: &str) -> Result<()> {
+    loop {
+        {
+            let mut state = bench.lock();
+            let instance = state.instances.get(id).with_context(|| format!("There is no instance `{id}`"))?;
+            match instance.phase {
+                Phase::Terminated => {
+                    let request = instance.spot_request.clone();
+                    state.forgotten.extend(request.into_iter().chain([id.to_owned()]));
+                    return Ok(());
+                }
+                Phase::ShuttingDown => {}
+                _ => bail!("The instance `{id}` has not ended, and is not about to"),
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// An interface that came with the instance goes with it; the emulator keeps it where the call had named none.
 pub(crate) async fn delete_interface(bench: &Bench, region: &str, id: &str) {
     let interface = bench.lock().instances.get(id).and_then(|instance| instance.interface.clone());
