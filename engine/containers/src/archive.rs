@@ -108,7 +108,7 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let mut output = Channel::new(sender);
         if container.status().is_alive() {
-            let root = open_root(super::inspect::visible_root(container.state().pid))?;
+            let root = container.visible_root()?;
             let pass_on = move || {
                 if let Err(error) = write_archive(&mut output, |archive| pack(&root, archive)) {
                     output.break_off(error);
@@ -158,8 +158,8 @@ impl Containers {
             unpacked.map_err(|source| ContainerError::Unpack { path: path.clone(), source })
         };
         if container.status().is_alive() {
-            let root = super::inspect::visible_root(container.state().pid);
-            return apart(move || work(&open_root(root)?, &mut archive)).await?;
+            let root = container.visible_root()?;
+            return apart(move || work(&root, &mut archive)).await?;
         }
         // Nobody waits for the client while the container is kept from being started.
         let mut spool = self.spool()?;
@@ -190,8 +190,8 @@ impl Containers {
         let operation = container.operation.lock().await;
         if container.status().is_alive() {
             drop(operation);
-            let path = super::inspect::visible_root(container.state().pid);
-            return tokio::task::spawn_blocking(move || work(&open_root(path)?)).await?;
+            let root = container.visible_root()?;
+            return tokio::task::spawn_blocking(move || work(&root)).await?;
         }
         let target = Arc::clone(&container);
         let result = tokio::task::spawn_blocking(move || {
@@ -238,10 +238,6 @@ impl Containers {
         let root = mount().map_err(|source| ContainerError::Read { path: path.clone(), source })?;
         Ok((root, claim))
     }
-}
-
-fn open_root(path: PathBuf) -> Result<Root, ContainerError> {
-    Root::open(&path).map_err(|source| ContainerError::Read { path, source })
 }
 
 #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use engine_kernel::confine::Root;
 use engine_kernel::process::{OpenNamespace, Process};
 use engine_model::Failure;
 use engine_model::event::EventBus;
@@ -146,12 +147,25 @@ impl Container {
 
     /// A namespace of its first process: `net`, `ipc`, ….
     pub fn namespace(&self, kind: &str) -> Result<OpenNamespace, ContainerError> {
+        self.of_process(&format!("{kind} namespace"), |process| process.namespace(kind))
+    }
+
+    /// The root directory of its first process, as that sees it.
+    pub(crate) fn visible_root(&self) -> Result<Root, ContainerError> {
+        self.of_process("root directory", Process::root)
+    }
+
+    fn of_process<T>(
+        &self,
+        what: &str,
+        open: impl FnOnce(&Process) -> std::io::Result<T>,
+    ) -> Result<T, ContainerError> {
         // Others may come too late for it.
         let over = || ContainerError::Conflict(format!("container {} is not running", self.id));
         let process = self.process().ok_or_else(over)?;
-        process.namespace(kind).map_err(|source| match rustix::io::Errno::from_io_error(&source) {
+        open(&process).map_err(|source| match rustix::io::Errno::from_io_error(&source) {
             Some(rustix::io::Errno::SRCH) => over(),
-            _ => ContainerError::Namespace { id: self.id.clone(), kind: kind.to_owned(), source },
+            _ => ContainerError::Process { id: self.id.clone(), what: what.to_owned(), source },
         })
     }
 

@@ -60,8 +60,8 @@ pub enum ContainerError {
     Remove { path: PathBuf, source: io::Error },
     #[error("Could not change the cgroup of the container")]
     Cgroup { source: io::Error },
-    #[error("Could not open the namespace `{kind}` of container {id}")]
-    Namespace { id: String, kind: String, source: io::Error },
+    #[error("Could not open the {what} of container {id}")]
+    Process { id: String, what: String, source: io::Error },
     #[error("The work on the container was cut short")]
     Interrupted(#[from] tokio::task::JoinError),
     #[error("The transfer did not come to its end")]

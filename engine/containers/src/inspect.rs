@@ -1,7 +1,6 @@
 //! A container as inspect shows it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use engine_model::wire::EndpointConfig;
 use engine_model::{Endpoint, PublishedPort};
@@ -213,9 +212,4 @@ fn port_map(identity: &Identity, state: &State) -> Value {
         published.iter().map(describe).collect()
     };
     Value::Object(ports.into_iter().map(|(name, published)| (name, bindings(published))).collect())
-}
-
-/// The directory in which a running container's files can be seen.
-pub fn visible_root(pid: i32) -> std::path::PathBuf {
-    Path::new("/proc").join(pid.to_string()).join("root")
 }

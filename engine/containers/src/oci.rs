@@ -10,6 +10,7 @@ use engine_kernel::process::OpenNamespace;
 use engine_kernel::seccomp::{self, Filter, Filters, SeccompError};
 use engine_model::spec::{ConfinementSpec, ContainerSpec, DeviceSpec, ProcessSpec, Seccomp};
 use engine_model::wire::Ulimit;
+use engine_shim::protocol;
 use libcontainer::oci_spec::runtime::Capability;
 use serde_json::{Map, Value, json};
 
@@ -67,8 +68,8 @@ pub(crate) struct Surroundings {
     pub network: Namespace,
     pub pid: Namespace,
     pub ipc: Namespace,
-    /// The other container's `/dev/shm` when the namespace for it is shared.
-    pub shared_memory: Option<PathBuf>,
+    /// The mount namespace of the container whose `/dev/shm` is this one's as well.
+    pub shared_memory: Option<OpenNamespace>,
     /// `/etc/hosts` and so on: on the host, in the container.
     pub files: Vec<(PathBuf, PathBuf)>,
     pub default_ulimits: BTreeMap<String, Ulimit>,
@@ -307,7 +308,10 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", access]));
     }
     mounts.push(match (&around.shared_memory, &around.ipc) {
-        (Some(path), _) => mount("/dev/shm", "bind", &path.to_string_lossy(), &["rbind"]),
+        (Some(_), _) => {
+            let brought = around.rootfs.with_file_name(protocol::SHARED_MEMORY);
+            mount("/dev/shm", "bind", &brought.to_string_lossy(), &["rbind"])
+        }
         (None, Namespace::Host) => mount("/dev/shm", "bind", "/dev/shm", &["rbind"]),
         _ => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
     });

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
+use engine_kernel::process::OpenNamespace;
 use engine_kernel::{cgroup, loopback};
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
@@ -212,6 +213,7 @@ impl Containers {
                     work: container.directory.join("work"),
                 },
                 volumes,
+                shared_memory: around.shared_memory.as_ref().map(OpenNamespace::path),
                 devices: bundle.devices,
                 shares_pid_namespace: !matches!(around.pid, Namespace::Own),
                 init: process.init,
@@ -248,9 +250,7 @@ impl Containers {
         };
         let sharing = &spec.sharing;
         let shared_memory = match &sharing.ipc {
-            Share::Of(other) => {
-                Some(PathBuf::from(format!("/proc/{}/root/dev/shm", self.find(other)?.state().pid)))
-            }
+            Share::Of(other) => Some(self.find(other)?.namespace("mnt")?),
             Share::Own | Share::Host => None,
         };
         // Whoever is in another's network has the other's names for it.

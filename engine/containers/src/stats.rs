@@ -36,7 +36,7 @@ impl Containers {
                 time: Timestamp::now(),
                 usage: Some(usage),
                 processes: processes(&target),
-                networks: network_usage(state.pid),
+                networks: network_usage(&target),
             })
         })
         .await
@@ -150,9 +150,10 @@ pub(crate) fn total_memory() -> u64 {
     kibibytes.map_or(u64::MAX, |number| number * 1024)
 }
 
-/// Bytes and packets of a process's network interfaces.
-fn network_usage(pid: i32) -> Value {
-    let Ok(content) = fs::read_to_string(format!("/proc/{pid}/net/dev")) else { return Value::Null };
+/// Bytes and packets of a container's network interfaces.
+fn network_usage(container: &Container) -> Value {
+    let content = container.process().and_then(|process| process.told("net/dev").ok());
+    let Some(content) = content else { return Value::Null };
     let mut networks = Map::new();
     for line in content.lines().skip(2) {
         let Some((name, numbers)) = line.split_once(':') else { continue };

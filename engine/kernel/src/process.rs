@@ -3,9 +3,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags};
+
+use crate::confine::Root;
 
 /// A process that stays the one that it is.
 #[derive(Debug)]
@@ -60,10 +62,25 @@ impl Process {
 
     /// Opens one of its namespaces: `net`, `ipc`, ….
     pub fn namespace(&self, kind: &str) -> io::Result<OpenNamespace> {
-        let file = File::open(format!("/proc/{}/ns/{kind}", self.number()?))?;
+        self.by_number(|folder| File::open(folder.join("ns").join(kind))).map(OpenNamespace)
+    }
+
+    /// Opens its root directory, as it sees it.
+    pub fn root(&self) -> io::Result<Root> {
+        self.by_number(|folder| Root::open(&folder.join("root")))
+    }
+
+    /// What the kernel tells of it in a file: `status`, `net/dev`, ….
+    pub fn told(&self, file: &str) -> io::Result<String> {
+        self.by_number(|folder| fs::read_to_string(folder.join(file)))
+    }
+
+    /// Does something with its folder in `/proc`.
+    fn by_number<T>(&self, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let done = act(Path::new(&format!("/proc/{}", self.number()?)))?;
         // The number was its own all the while.
         self.signal(0)?;
-        Ok(OpenNamespace(file))
+        Ok(done)
     }
 }
 
@@ -100,10 +117,19 @@ mod tests {
         let process = Process::of(Process::child(number(&child), own).unwrap().handle).unwrap();
         assert_eq!(process.number().unwrap(), number(&child));
         let namespace = process.namespace("net").unwrap();
+        let root = process.root().unwrap();
+        root.get(&std::env::current_dir().unwrap(), rustix::fs::OFlags::PATH).unwrap();
+        assert!(process.told("status").unwrap().contains("sleep"));
         process.signal(libc::SIGTERM).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
         File::open(namespace.path()).unwrap();
-        for gone in [process.signal(0), process.namespace("net").map(drop), process.number().map(drop)] {
+        for gone in [
+            process.signal(0),
+            process.namespace("net").map(drop),
+            process.root().map(drop),
+            process.told("status").map(drop),
+            process.number().map(drop),
+        ] {
             assert_eq!(gone.unwrap_err().raw_os_error(), Some(libc::ESRCH));
         }
     }

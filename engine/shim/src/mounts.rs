@@ -1,11 +1,14 @@
 //! Completes a container's mounts with what only its root file system tells, before the OCI runtime makes them.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::Root;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::protocol;
@@ -100,6 +103,22 @@ fn follow_to_its_end(root: &Root, destination: &Path, is_directory: bool) -> io:
     root.create(&end, flags, Mode::from_raw_mode(0o644)).map(drop)
 }
 
+/// Mounts on `target` what is mounted on `path` in another mount namespace. The one of this process, which has one thread, has
+/// to be its own; its working directory is the root afterwards.
+pub(crate) fn bring(namespace: &Path, path: &str, target: &Path) -> io::Result<()> {
+    let mount_namespace = Some(LinkNameSpaceType::Mount);
+    let (own, other) = (File::open("/proc/self/ns/mnt")?, File::open(namespace)?);
+    let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    move_into_link_name_space(other.as_fd(), mount_namespace)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, path, flags);
+    move_into_link_name_space(own.as_fd(), mount_namespace)?;
+    rustix::process::fchdir(&root)?;
+    rustix::process::chroot(".")?;
+    std::fs::create_dir(target)?;
+    Ok(rustix::mount::move_mount(&tree?, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
 /// Takes a `/dev` of the container's maker, and what comes below it, out of the mounts: the runtime makes devices and links in
 /// whatever lies on `/dev`, and these may be the host's. It gets a `/dev` to do so, over which a hook mounts the one that was
 /// wished for.
@@ -143,7 +162,7 @@ pub(crate) fn mount_late(directory: &Path) -> io::Result<()> {
 }
 
 fn place(root: &Root, mount: &Value) -> io::Result<()> {
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
     let options: Vec<&str> =
         mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (destination, source) = (path(mount, "destination"), path(mount, "source"));

@@ -27,6 +27,8 @@ pub(crate) enum PrepareError {
     WorkingDirectory { path: PathBuf, source: io::Error },
     #[error("Could not copy the image's `{}` into the volume", destination.display())]
     Volume { destination: PathBuf, source: io::Error },
+    #[error("Could not get at the other container's shared memory")]
+    SharedMemory { source: io::Error },
     #[error("Could not prepare the mounts")]
     Mounts { source: io::Error },
     #[error("Could not use `{}`", path.display())]
@@ -52,6 +54,10 @@ pub(crate) fn container(
     let rootfs = directory.join(protocol::ROOTFS);
     overlay::mount(&task.overlay, &rootfs, directory).map_err(|source| PrepareError::Mount { source })?;
     let root = Root::open(&rootfs).map_err(|source| PrepareError::Mount { source })?;
+    if let Some(namespace) = &task.shared_memory {
+        mounts::bring(namespace, "/dev/shm", &directory.join(protocol::SHARED_MEMORY))
+            .map_err(|source| PrepareError::SharedMemory { source })?;
+    }
 
     let path = directory.join(protocol::BUNDLE);
     let failed = |source| PrepareError::Configuration { path: path.clone(), source };

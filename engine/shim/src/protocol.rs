@@ -23,6 +23,8 @@ pub const LOCK: &str = "shim.lock";
 pub const STATE: &str = "state";
 /// Where the root file system is mounted, in the same directory.
 pub const ROOTFS: &str = "rootfs";
+/// Where the shared memory of another container is mounted, in the same directory.
+pub const SHARED_MEMORY: &str = "shm";
 /// Mounts that come when the runtime has made its devices, in the same directory.
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
@@ -77,6 +79,9 @@ pub enum Task {
 pub struct ContainerTask {
     pub overlay: Overlay,
     pub volumes: Vec<VolumeFill>,
+    /// The mount namespace of another container, whose `/dev/shm` is mounted on [`SHARED_MEMORY`].
+    #[serde(default)]
+    pub shared_memory: Option<PathBuf>,
     /// The device rules of a cgroup v2 container, in the OCI form.
     pub devices: serde_json::Value,
     /// Whether other processes could outlive the first one.

@@ -76,8 +76,10 @@ fn namespaces_are_shared_as_asked() {
     let whose = |kind: &str| engine.docker(["exec", &id, "readlink", &format!("/proc/self/ns/{kind}")]).ok();
     let mode = format!("container:{id}");
     let joined = json!({ "HostConfig": { "IpcMode": mode, "PidMode": mode } });
-    let joined = output(&engine, joined, "readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid");
-    assert_eq!(joined, format!("{}{}", whose("ipc"), whose("pid")));
+    engine.docker(["exec", &id, "touch", "/dev/shm/shared"]).ok();
+    let joined =
+        output(&engine, joined, "readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid; ls /dev/shm");
+    assert_eq!(joined, format!("{}{}shared\n", whose("ipc"), whose("pid")));
 }
 
 #[test]
