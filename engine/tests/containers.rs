@@ -20,6 +20,8 @@ mod harness;
 mod confinement;
 #[path = "containers/dialects.rs"]
 mod dialects;
+#[path = "containers/execs.rs"]
+mod execs;
 #[path = "containers/files.rs"]
 mod files;
 #[path = "containers/inputs.rs"]

@@ -1,8 +1,10 @@
 //! Further processes in running containers.
 
+mod restore;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +12,11 @@ use engine_kernel::seccomp::Filters;
 use engine_model::id::random_id;
 use engine_model::task::vital;
 use engine_model::wire::Ulimit;
-use engine_shim::client::{self, Connection, Shim, ShimError};
+use engine_shim::client::{Connection, Shim, ShimError};
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{ExecTask, ExitRecord, Reply, Request, ShimConfig, Task};
-use serde::Deserialize;
+use engine_store::Durability;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
@@ -34,8 +37,15 @@ const MOST_WAITING: usize = 1000;
 /// What is said of one that never began.
 const NEVER_BEGAN: i32 = 126;
 
+/// What the directories of their supervising processes are called, in that of the container's.
+const PREFIX: &str = "exec-";
+/// The [`Record`], in there.
+const RECORD: &str = "exec.json";
+/// How it ended, in there.
+const EXIT: &str = "exit.json";
+
 /// The body of `POST /containers/{id}/exec`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ExecRequest {
     pub user: Option<String>,
@@ -62,7 +72,15 @@ pub struct Exec {
     pub request: ExecRequest,
     made: Instant,
     directory: PathBuf,
+    dialect: Arc<Dialect>,
     state: watch::Sender<ExecState>,
+}
+
+/// What the next daemon has to know of one that runs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    id: String,
+    request: ExecRequest,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,9 +128,9 @@ impl Exec {
         let _ = self.state.subscribe().wait_for(|state| state.finished.is_some()).await;
     }
 
-    /// Its supervising process, which this daemon has started.
+    /// Its supervising process.
     fn shim(&self) -> Shim {
-        Shim::at(self.directory.clone(), Arc::new(Dialect::own()))
+        Shim::at(self.directory.clone(), Arc::clone(&self.dialect))
     }
 
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
@@ -187,10 +205,10 @@ impl Containers {
             return Err(ContainerError::Invalid("No exec command specified".to_owned()));
         }
         let id = random_id();
-        let directory = container.runtime_directory.join(format!("exec-{}", &id[..16]));
+        let directory = container.runtime_directory.join(format!("{PREFIX}{}", &id[..16]));
         let (container, state) = (Arc::clone(container), watch::Sender::default());
-        let made = Instant::now();
-        let exec = Arc::new(Exec { id: id.clone(), container, request, made, directory, state });
+        let (made, dialect) = (Instant::now(), Arc::new(Dialect::own()));
+        let exec = Arc::new(Exec { id: id.clone(), container, request, made, directory, dialect, state });
         let mut execs = self.execs();
         execs.retain(|_, exec| exec.is_wanted());
         let waits = |other: &&Arc<Exec>| other.container.id == exec.container.id && !other.state().started;
@@ -256,9 +274,11 @@ impl Containers {
         let mut waiting =
             Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
         let config = exec_config(exec, console_size, &self.0.config.default_ulimits, &self.0.filters)?;
+        let record = Record { id: exec.id.clone(), request: exec.request.clone() };
         fs::create_dir(&exec.directory)
+            .and_then(|()| engine_store::write(&exec.directory.join(RECORD), &record, Durability::Atomic))
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
-        waiting.connection = Some(client::spawn(&exec.directory, &config, None).await?.0);
+        waiting.connection = Some(exec.container.shim().exec(&exec.directory, &config).await?);
         let wanted = |flag: Option<bool>| flag == Some(true);
         let request = &exec.request;
         let stream = if detached {
@@ -308,20 +328,28 @@ impl Containers {
                 connection.send(&Request::Wait).await?;
                 connection.reply().await
             };
-            let code = match told.await {
-                Ok(Reply::Exited(exit)) => exit.code,
-                _ => engine_store::read::<ExitRecord>(&exec.directory.join("exit.json"))
-                    .ok()
-                    .flatten()
-                    .map_or(137, |exit| exit.code),
+            let exit = match told.await {
+                Ok(Reply::Exited(exit)) => Some(exit),
+                _ => recorded_exit(&exec.directory),
             };
-            exec.end(code);
-            let attributes = [("execID", exec.id.as_str()), ("exitCode", &code.to_string())];
-            exec.container.publish(&containers.0.events, "exec_die", &attributes);
-            let directory = exec.directory.clone();
-            let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
+            containers.exec_ended(&exec, exit).await;
         });
     }
+
+    /// Without a record of the exit, somebody has killed all that could have written it.
+    async fn exec_ended(&self, exec: &Exec, exit: Option<ExitRecord>) {
+        let code = exit.map_or(137, |exit| exit.code);
+        exec.end(code);
+        let attributes = [("execID", exec.id.as_str()), ("exitCode", &code.to_string())];
+        exec.container.publish(&self.0.events, "exec_die", &attributes);
+        let directory = exec.directory.clone();
+        let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
+    }
+}
+
+/// How the process ended whose supervising process has this directory.
+fn recorded_exit(directory: &Path) -> Option<ExitRecord> {
+    engine_store::read(&directory.join(EXIT)).ok().flatten()
 }
 
 fn may_exec(container: &Container) -> Result<(), ContainerError> {
@@ -380,7 +408,7 @@ fn exec_config(
         open_stdin: request.attach_stdin == Some(true),
         stdin_once: true,
         log: None,
-        exit_file: exec.directory.join("exit.json"),
+        exit_file: exec.directory.join(EXIT),
         user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| own.user.clone()),
         groups: own.groups.clone(),
         seccomp: confinement.seccomp.as_deref().cloned(),

@@ -84,6 +84,7 @@ impl Containers {
         for (container, connection) in running {
             self.tell_name(&container).await;
             tracing::info!(container = container.id, "Found a running container");
+            self.restore_execs(&container).await;
             match connection {
                 Some(connection) => self.watch(&container, connection),
                 None => self.find_later(container),

@@ -196,6 +196,23 @@ impl Shim {
         Ok(self.say(request).await?.1)
     }
 
+    /// Begins a supervising process for a further process of the container, and waits until that one can be told to start; the
+    /// supervising process ends by itself if the connection is dropped before. The container's own, if it is of this version,
+    /// makes a copy of itself; else this program is begun anew.
+    pub async fn exec(&self, directory: &Path, config: &ShimConfig) -> Result<Connection, ShimError> {
+        if *self.dialect != Dialect::own() {
+            return Ok(spawn(directory, config, None).await?.0);
+        }
+        configure(directory, config)?;
+        let mut connection = self.connect().await?;
+        connection.send(&Request::Exec { directory: directory.to_owned() }).await?;
+        match tokio::time::timeout(CREATION, connection.reply()).await.map_err(|_| ShimError::Silent)?? {
+            Reply::Created { .. } => Ok(connection),
+            Reply::Failed { message } => Err(ShimError::Refused(message)),
+            _ => Err(ShimError::Gone),
+        }
+    }
+
     /// A stream of the process's output, and for its input.
     pub async fn attach(
         &self,
@@ -355,16 +372,19 @@ fn read_only_view() -> io::Result<OwnedFd> {
     if result == 0 { Ok(view) } else { Err(io::Error::last_os_error()) }
 }
 
+fn configure(directory: &Path, config: &ShimConfig) -> Result<(), ShimError> {
+    let write = || fs::write(directory.join(protocol::CONFIGURATION), serde_json::to_vec(config)?);
+    write().map_err(|source| ShimError::Prepare { path: directory.to_owned(), source })
+}
+
 fn begin(
     directory: &Path,
     config: &ShimConfig,
     claim: Option<Claim>,
 ) -> Result<(UnixStream, tokio::process::Child), ShimError> {
-    let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
-    let content = serde_json::to_vec(config).map_err(|error| failed(error.into()))?;
-    fs::write(directory.join(protocol::CONFIGURATION), content).map_err(failed)?;
-    let messages = directory.join(protocol::MESSAGES);
-    let messages = OpenOptions::new().create(true).append(true).mode(0o600).open(messages).map_err(failed)?;
+    configure(directory, config)?;
+    let messages = crate::open_messages(directory)
+        .map_err(|source| ShimError::Prepare { path: directory.to_owned(), source })?;
     let spawning = |source| ShimError::Spawn { source };
     let (ours, theirs) = BlockingStream::pair().map_err(spawning)?;
     ours.set_nonblocking(true).map_err(spawning)?;

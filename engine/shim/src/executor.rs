@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine_kernel::seccomp::Filter;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::init;
 
@@ -19,6 +22,8 @@ pub(crate) struct Program {
     pub seccomp: Option<Filter>,
     /// What remains once the filter is loaded; loading it needs more.
     pub capabilities: Option<LinuxCapabilities>,
+    /// The first process of the container that this one joins, where it is held.
+    pub container: Option<Arc<OwnedFd>>,
     /// Whether this process stays, to look after the program.
     pub init: bool,
     /// Rows and columns of its terminal, known before the program first looks.
@@ -32,6 +37,11 @@ impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         // The container does not outlive the process that watches over it, which is waiting for this one just now.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        // What has been joined by its number was the container, if it is there still.
+        if self.container.as_ref().is_some_and(|container| has_ended(container)) {
+            let message = format!("{MARK}the container has ended");
+            return Err(ExecutorValidationError::ArgValidationError(message));
+        }
         let arguments =
             spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default();
         let name = arguments.first().map(String::as_str).unwrap_or_default();
@@ -87,6 +97,12 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Whether the process of this pidfd has ended.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    !matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(0))
 }
 
 fn search_path(spec: &Spec) -> &str {

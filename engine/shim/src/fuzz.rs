@@ -8,12 +8,13 @@ use super::protocol::{LINE_LIMIT, Reply, ShimConfig};
 
 #[test]
 fn shim_requests() {
-    let corpus: [&[u8]; 5] = [
+    let corpus: [&[u8]; 6] = [
         b"{\"Hello\":{\"version\":2}}\n{\"Later\":{}}\n",
         b"\"Start\"\n\"Wait\"\n{\"Kill\":{\"signal\":9}}\n",
         b"{\"Resize\":{\"rows\":24,\"columns\":80}}\n",
         b"{\"Attach\":{\"stdin\":true,\"stdout\":true,\"stderr\":false}}\nmore",
         b"\"Follow\"\n",
+        b"{\"Exec\":{\"directory\":\"/run/x\"}}\n",
     ];
     let (socket, _other) = UnixStream::pair().unwrap();
     fuzz::run("shim_requests", &corpus, |input| {

@@ -3,7 +3,8 @@
 //!
 //! It is this program again, started by the daemon with the name of a directory that holds its configuration. It has
 //! one thread, because libcontainer makes processes without `exec`. The connection that it was born with is its
-//! standard input; the claim to the container (see [`client::Claim`]) is its standard output.
+//! standard input; the claim to the container (see [`client::Claim`]) is its standard output. The one of a further process in
+//! a container begins as a copy of the container's (see [`branch`]).
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -14,12 +15,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use engine_store::Durability;
 use rustix::fs::{CWD, Mode, OFlags};
 
+mod branch;
+mod children;
 pub mod client;
 mod descriptor;
 pub mod dialect;
@@ -38,7 +41,7 @@ mod terminal;
 mod users;
 
 use peer::Peer;
-use protocol::{ExitRecord, Reply, ShimConfig, Task};
+use protocol::{ExecTask, ExitRecord, Reply, ShimConfig, Task};
 use serve::Server;
 
 /// Everything that can end this process early.
@@ -50,6 +53,8 @@ enum ShimError {
     Configuration { path: PathBuf, source: io::Error },
     #[error("Could not become independent of the engine")]
     Detach { source: io::Error },
+    #[error("This is no process that joins a container")]
+    NoExec,
     #[error("Could not offer the socket")]
     Listen { source: io::Error },
     #[error("Could not watch the process")]
@@ -65,20 +70,48 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let Some(directory) = arguments.first().map(PathBuf::from) else {
         return fail(&ShimError::NoDirectory);
     };
-    if let Ok(file) =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(protocol::MESSAGES))
-    {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::ERROR)
-            .with_ansi(false)
-            .with_target(false)
-            .without_time()
-            .with_writer(Mutex::new(file))
-            .init();
+    if let Ok(file) = open_messages(&directory) {
+        set_messages(file);
     }
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .with_writer(|| Messages)
+        .init();
     match run(&directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// Where this process says what it could not say to anyone else. Not its standard error: what libcontainer makes of this
+/// process says it as well, and there that is the container's.
+static MESSAGES: Mutex<Option<File>> = Mutex::new(None);
+
+fn set_messages(file: File) {
+    let earlier = MESSAGES.lock().unwrap_or_else(PoisonError::into_inner).replace(file);
+    // A copy of this process has closed it already: the number may be this one's.
+    std::mem::forget(earlier);
+}
+
+pub(crate) fn open_messages(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(protocol::MESSAGES))
+}
+
+struct Messages;
+
+impl Write for Messages {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match MESSAGES.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(file) => file.write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -122,17 +155,47 @@ fn fail(error: &ShimError) -> ExitCode {
 fn run(directory: &Path) -> Result<(), ShimError> {
     let (control, claim) = detach().map_err(|source| ShimError::Detach { source })?;
     let config = configuration(directory)?;
+    let listener = listen(directory)?;
+    let control = Peer::new(control).map_err(|source| ShimError::Listen { source })?;
+    match &config.task {
+        Task::Container(task) => container(directory, &config, task, listener, control, claim),
+        Task::Exec(task) => exec(directory, &config, task, listener, control, None),
+    }
+}
+
+/// The life of a copy of a container's supervising process, whose first process is this one.
+fn branch(directory: &Path, control: UnixStream, container: OwnedFd, pid: i32) {
+    let Ok(mut control) = Peer::new(control) else { return };
+    let prepare = || {
+        let config = configuration(directory)?;
+        let Task::Exec(task) = &config.task else { return Err(ShimError::NoExec) };
+        let task = ExecTask { init_pid: pid, ..*task.clone() };
+        let become_another = || {
+            branch::redirect_messages(open_messages(directory)?)?;
+            become_independent()
+        };
+        become_another().map_err(|source| ShimError::Detach { source })?;
+        Ok((task, config, listen(directory)?))
+    };
+    let outcome = match prepare() {
+        Ok((task, config, listener)) => exec(directory, &config, &task, listener, control, Some(container)),
+        Err(error) => {
+            control.reply(&Reply::Failed { message: engine_model::chain(&error) });
+            Err(error)
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::error!("{}", engine_model::chain(&error));
+    }
+}
+
+fn listen(directory: &Path) -> Result<UnixListener, ShimError> {
     // The path of a socket must be short, so it is bound by its name alone.
     let bind = || {
         std::env::set_current_dir(directory)?;
         UnixListener::bind(protocol::SOCKET)
     };
-    let listener = bind().map_err(|source| ShimError::Listen { source })?;
-    let control = Peer::new(control).map_err(|source| ShimError::Listen { source })?;
-    match &config.task {
-        Task::Container(task) => container(directory, &config, task, listener, control, claim),
-        Task::Exec(task) => exec(directory, &config, task, listener, control),
-    }
+    bind().map_err(|source| ShimError::Listen { source })
 }
 
 fn container(
@@ -194,10 +257,12 @@ fn exec(
     task: &protocol::ExecTask,
     listener: UnixListener,
     mut control: Peer,
+    container: Option<OwnedFd>,
 ) -> Result<(), ShimError> {
     control.reply(&Reply::Created { pid: 0 });
+    let container = container.map(Arc::new);
     let begin = || {
-        let result = task::exec(directory, config, task);
+        let result = task::exec(directory, config, task, container.clone());
         trim_memory();
         result.map(Some).map_err(|error| engine_model::chain(&error))
     };
@@ -234,12 +299,17 @@ fn detach() -> io::Result<(UnixStream, OwnedFd)> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    rustix::process::setsid()?;
-    // What the process leaves behind comes here, not to the daemon.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    become_independent()?;
     rustix::thread::set_name(c"engine-shim")?;
     outlive_shutdown();
     Ok((UnixStream::from(control), claim))
+}
+
+fn become_independent() -> io::Result<()> {
+    rustix::process::setsid()?;
+    // What the process leaves behind comes here, not to whoever has started this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
 }
 
 /// When a host shuts down it asks every process to end. The container has to do so first, and this one records it;

@@ -29,16 +29,17 @@ pub const SHARED_MEMORY: &str = "shm";
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
 pub const LINE_LIMIT: usize = 64 * 1024;
-/// What this program speaks. It goes up with each request or reply that comes, goes or changes its meaning; a descriptor that
-/// comes along does not count, as whoever does not look for one does without.
+/// What this program speaks. It goes up with each request or reply that comes, goes or changes its meaning, and with each
+/// change of what [`Task::Exec`] is told; a descriptor that comes along does not count, as whoever does not look for one
+/// does without.
 ///
 /// 1 was spoken before there was a hello: whoever is asked something there that it does not know closes the connection.
-/// From 2 on that is answered with [`Reply::Failed`], and the connection goes on.
-pub const VERSION: u32 = 2;
+/// From 2 on that is answered with [`Reply::Failed`], and the connection goes on. 3 brought [`Request::Exec`].
+pub const VERSION: u32 = 3;
 /// The requests of version 1, by their names.
 pub const FIRST_REQUESTS: [&str; 6] = ["Start", "Wait", "Kill", "Resize", "Attach", "Follow"];
 /// Those of this version.
-pub const REQUESTS: [&str; 7] = ["Hello", "Start", "Wait", "Kill", "Resize", "Attach", "Follow"];
+pub const REQUESTS: [&str; 8] = ["Hello", "Start", "Wait", "Kill", "Resize", "Attach", "Follow", "Exec"];
 
 /// Everything that one supervising process needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,7 +95,7 @@ pub struct ContainerTask {
 pub struct ExecTask {
     /// Directory of the container's own supervising process.
     pub container_directory: PathBuf,
-    /// The container's first process.
+    /// The container's first process. Whoever supervises that knows better.
     pub init_pid: i32,
     /// The OCI `process`; its user is filled in by the supervising process.
     pub process: serde_json::Value,
@@ -143,6 +144,11 @@ pub enum Request {
     },
     /// After the reply the connection carries one byte each time the log has grown.
     Follow,
+    /// To the supervising process of a container: it makes another one of itself, for the process that is described in
+    /// this directory. The connection is that one's from then on, as if it had been born with it.
+    Exec {
+        directory: PathBuf,
+    },
 }
 
 impl Request {
@@ -156,6 +162,7 @@ impl Request {
             Self::Resize { .. } => "Resize",
             Self::Attach { .. } => "Attach",
             Self::Follow => "Follow",
+            Self::Exec { .. } => "Exec",
         }
     }
 }

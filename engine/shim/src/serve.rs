@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,11 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, WaitOptions};
 
+use super::branch;
+use super::children;
 use super::log::{LogFile, Stream};
 use super::peer::{Mode, PATIENCE, Peer};
-use super::protocol::{self, ExitRecord, Reply, Request, ShimConfig};
+use super::protocol::{self, ExitRecord, Reply, Request, ShimConfig, Task};
 use super::task::{Running, Streams};
 use super::terminal::resize;
 
@@ -43,6 +46,8 @@ pub(crate) struct Server<'a> {
     complaints: u32,
     begin: Option<Begin<'a>>,
     process: Option<Process>,
+    /// Copies of this process, which supervise further processes.
+    branches: Vec<OwnedFd>,
     buffer: Vec<u8>,
 }
 
@@ -64,6 +69,7 @@ enum Source {
     Stdin,
     Output(Stream),
     Terminal,
+    Branch(usize),
     Peer(usize),
 }
 
@@ -85,6 +91,7 @@ impl<'a> Server<'a> {
             complaints: 0,
             begin: Some(begin),
             process: None,
+            branches: Vec::new(),
             buffer: vec![0; 32 * 1024],
         })
     }
@@ -175,10 +182,16 @@ impl<'a> Server<'a> {
 
     fn step(&mut self, timeout: Duration, ended: bool) {
         let ready = self.wait(timeout, ended);
+        let is_over = |index: &usize| ready.iter().any(|(source, _)| *source == Source::Branch(*index));
+        let over: Vec<usize> = (0..self.branches.len()).filter(is_over).collect();
+        // They are collected with all other children.
+        for index in over.into_iter().rev() {
+            self.branches.swap_remove(index);
+        }
         for (source, flags) in ready {
             match source {
                 Source::Listener => self.accept(),
-                Source::Exit => {}
+                Source::Exit | Source::Branch(_) => {}
                 Source::Stdin => self.feed(flags.intersects(PollFlags::ERR)),
                 Source::Output(stream) => self.read_output(stream),
                 Source::Terminal => {
@@ -229,6 +242,10 @@ impl<'a> Server<'a> {
                     descriptors.push(PollFd::new(output, PollFlags::IN));
                 }
             }
+        }
+        for (index, branch) in self.branches.iter().enumerate() {
+            sources.push(Source::Branch(index));
+            descriptors.push(PollFd::new(branch, PollFlags::IN));
         }
         for (index, peer) in self.peers.iter().enumerate() {
             let mut flags = PollFlags::empty();
@@ -369,7 +386,7 @@ impl<'a> Server<'a> {
     }
 
     fn obey(&mut self, index: usize) {
-        while self.peers[index].mode == Mode::Commands {
+        while self.peers[index].mode == Mode::Commands && !self.peers[index].dead {
             let Some(request) = self.peers[index].next_request() else { return };
             let reply = match request {
                 Ok(request) => self.answer(index, &request),
@@ -390,6 +407,11 @@ impl<'a> Server<'a> {
     /// The answer, if there is one at once.
     fn answer(&mut self, index: usize, request: &Request) -> Option<Reply> {
         let reply = match *request {
+            Request::Exec { ref directory } => match self.branch(index, directory) {
+                // From here on it answers.
+                Ok(()) => return None,
+                Err(message) => Reply::Failed { message },
+            },
             Request::Hello { .. } => {
                 let requests = protocol::REQUESTS.map(str::to_owned).to_vec();
                 let reply = Reply::Hello { version: protocol::VERSION, requests };
@@ -414,6 +436,20 @@ impl<'a> Server<'a> {
             }
         };
         Some(reply)
+    }
+
+    fn branch(&mut self, index: usize, directory: &Path) -> Result<(), String> {
+        let process = self.process.as_ref().filter(|process| process.started);
+        let (Some(process), Task::Container(_)) = (process, &self.config.task) else {
+            return Err("There is no container that runs".to_owned());
+        };
+        let (peer, container) = (&mut self.peers[index], process.pid);
+        let run = |connection, handle| super::branch(directory, connection, handle, container);
+        let branch = branch::fork(peer.socket.as_fd(), process.handle.as_fd(), run)
+            .map_err(|error| format!("Could not make another supervising process: {error}"))?;
+        peer.dead = true;
+        self.branches.push(branch);
+        Ok(())
     }
 
     fn start(&mut self) -> Reply {
@@ -463,7 +499,7 @@ impl<'a> Server<'a> {
     /// Collects children that have ended; the exit code if the process is among them. That one is not collected: until
     /// everybody knows that it has ended, its number must not become another's.
     fn reap(&mut self) -> Option<i32> {
-        while let Some((pid, code)) = ended_child() {
+        while let Some((pid, code)) = children::ended() {
             if self.process.as_ref().is_some_and(|process| process.pid == pid.as_raw_nonzero().get()) {
                 return Some(code);
             }
@@ -484,22 +520,6 @@ impl<'a> Server<'a> {
             tracing::error!(%error, "Could not collect the process");
         }
     }
-}
-
-/// A child that has ended, which stays to be collected, and its exit code.
-#[expect(unsafe_code, reason = "rustix does not say whose status it is")]
-fn ended_child() -> Option<(Pid, i32)> {
-    let mut told = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: the pointer is valid for the call; zeros are a valid value, and what it stays if no child has ended.
-    let (pid, code, status) = unsafe {
-        if libc::waitid(libc::P_ALL, 0, told.as_mut_ptr(), flags) != 0 {
-            return None;
-        }
-        let told = told.assume_init();
-        (told.si_pid(), told.si_code, told.si_status())
-    };
-    Some((Pid::from_raw(pid)?, if code == libc::CLD_EXITED { status } else { 128 + status }))
 }
 
 /// The record of an exit that happened now.

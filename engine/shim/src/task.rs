@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine_kernel::cgroup;
 use libcontainer::container::Container;
@@ -82,6 +83,7 @@ pub(crate) fn create(
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program {
             init: task.init,
+            container: None,
             seccomp: config.seccomp.clone(),
             capabilities,
             console_size: console_size(config),
@@ -114,8 +116,13 @@ pub(crate) fn create(
     }
 }
 
-/// Runs another process in a container.
-pub(crate) fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Result<Running, TaskError> {
+/// Runs another process in a container, unless its first process, where that is held, has ended: the number may be another's.
+pub(crate) fn exec(
+    directory: &Path,
+    config: &ShimConfig,
+    task: &ExecTask,
+    container: Option<Arc<OwnedFd>>,
+) -> Result<Running, TaskError> {
     let console = Console::new(directory, config)?;
     let mut process = task.process.clone();
     let user = prepare::exec(config, &mut process, task.init_pid)?;
@@ -124,6 +131,7 @@ pub(crate) fn exec(directory: &Path, config: &ShimConfig, task: &ExecTask) -> Re
     let capabilities = prepare::keep_for_filter(config, &mut process).map_err(understood)?;
     let program = Program {
         init: false,
+        container,
         seccomp: config.seccomp.clone(),
         capabilities,
         console_size: console_size(config),

@@ -98,8 +98,8 @@ fn a_supervising_process_says_what_it_speaks() {
     };
     // Later daemons may say more in theirs.
     let hello = &ask(r#"{"Hello":{"version":99,"mood":"good"}}"#)["Hello"];
-    let known = ["Hello", "Start", "Wait", "Kill", "Resize", "Attach", "Follow"];
-    assert_eq!((&hello["version"], &hello["requests"]), (&json!(2), &json!(known)));
+    let known = ["Hello", "Start", "Wait", "Kill", "Resize", "Attach", "Follow", "Exec"];
+    assert_eq!((&hello["version"], &hello["requests"]), (&json!(3), &json!(known)));
     let unknown = ask(r#"{"Checkpoint":{"folder":"/x"}}"#)["Failed"]["message"].to_string();
     assert!(unknown.contains("`Checkpoint` is not understood"), "{unknown}");
     assert_eq!(ask(r#"{"Kill":{"signal":9}}"#), "Done", "the connection goes on");
