@@ -220,7 +220,7 @@ fn a_change_that_meets_something_else_writes_the_table_anew() {
         });
         mends(
             "a chain too few",
-            "nft flush chain ip engine prerouting; nft flush chain ip engine from_bridges; nft delete chain ip engine from_bridges",
+            "nft 'flush chain ip engine prerouting; flush chain ip engine from_bridges; delete chain ip engine from_bridges'",
             &|| {
                 host.block_on(network.create(wish("other"))).unwrap();
             },
