@@ -1,18 +1,20 @@
 //! What a spooled archive holds: docker's `manifest.json` or an OCI image layout.
 
-use std::collections::BTreeMap;
-
 use engine_model::ImageId;
 use engine_model::platform;
 use engine_model::wire::{HistoryEntry, ImageConfig, null_is_default};
 use jiff::Timestamp;
+use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor, ImageIndex, ImageManifest, Os};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 use super::error::ImageError;
 use super::reference::{Reference, is_digest};
 use super::spool::Spool;
 
+/// The full name of an image, as containerd and docker write it.
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Real manifests and configurations are some kilobytes.
 const LARGEST_JSON: u64 = 8 << 20;
 /// What overlayfs and docker can do.
@@ -89,28 +91,25 @@ struct DockerManifest {
     layers: Vec<String>,
 }
 
-#[derive(Clone, Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    annotations: BTreeMap<String, String>,
-    platform: Option<Platform>,
+/// What a descriptor of an index may lead to. Its media type is not relied on, as archives of Docker's have others.
+enum OciDocument {
+    Index(ImageIndex),
+    Manifest(ImageManifest),
 }
 
-#[derive(Clone, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-/// An OCI index or manifest; which one is told by what it has.
-#[derive(Deserialize)]
-struct OciDocument {
-    #[serde(default, deserialize_with = "null_is_default")]
-    manifests: Vec<Descriptor>,
-    config: Option<Descriptor>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    layers: Vec<Descriptor>,
+impl OciDocument {
+    fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        #[derive(Deserialize)]
+        struct Kind {
+            config: Option<IgnoredAny>,
+        }
+        let what = "a manifest";
+        let kind: Kind = parse(what, bytes)?;
+        match kind.config {
+            Some(_) => parse(what, bytes).map(Self::Manifest),
+            None => parse(what, bytes).map(Self::Index),
+        }
+    }
 }
 
 /// Finds the images in an archive; nothing is unpacked yet.
@@ -125,7 +124,7 @@ pub(super) fn plan(spool: &Spool) -> Result<Vec<Planned>, ImageError> {
     } else if spool.contains("index.json") {
         let index = parse("index.json", &spool.small("index.json", LARGEST_JSON)?)?;
         let mut planned = Vec::new();
-        oci_images(spool, index, None, DEEPEST_INDEX, &mut planned)?;
+        oci_images(spool, &index, None, DEEPEST_INDEX, &mut planned)?;
         planned
     } else {
         return Err(ImageError::invalid("it has neither `manifest.json` nor `index.json`"));
@@ -164,30 +163,30 @@ fn planned(config: Vec<u8>, layers: Vec<String>, tags: Vec<Reference>) -> Result
 
 fn oci_images(
     spool: &Spool,
-    index: OciDocument,
+    index: &ImageIndex,
     name: Option<&Reference>,
     depth: usize,
     planned_images: &mut Vec<Planned>,
 ) -> Result<(), ImageError> {
-    for descriptor in index.manifests {
-        let fits = descriptor.platform.as_ref().is_none_or(|platform| {
-            platform.os == "linux" && platform.architecture == platform::architecture()
+    for descriptor in index.manifests() {
+        let fits = descriptor.platform().as_ref().is_none_or(|platform| {
+            *platform.os() == Os::Linux && platform.architecture().to_string() == platform::architecture()
         });
         if !fits {
             continue;
         }
-        let own_name = oci_name(&descriptor.annotations)?;
+        let own_name = oci_name(descriptor)?;
         let name = own_name.as_ref().or(name);
-        let document: OciDocument = parse("a manifest", &verified(spool, &descriptor.digest)?)?;
-        match document.config {
-            Some(config) => {
-                let config = verified(spool, &config.digest)?;
-                let layers =
-                    document.layers.iter().map(|layer| blob(&layer.digest)).collect::<Result<_, _>>()?;
+        match OciDocument::parse(&verified(spool, descriptor)?)? {
+            OciDocument::Manifest(manifest) => {
+                let config = verified(spool, manifest.config())?;
+                let layers = manifest.layers().iter().map(blob).collect::<Result<_, _>>()?;
                 planned_images.push(planned(config, layers, name.cloned().into_iter().collect())?);
             }
-            None if depth == 0 => return Err(ImageError::invalid("its indexes are nested too deeply")),
-            None => oci_images(spool, document, name, depth - 1, planned_images)?,
+            OciDocument::Index(_) if depth == 0 => {
+                return Err(ImageError::invalid("its indexes are nested too deeply"));
+            }
+            OciDocument::Index(index) => oci_images(spool, &index, name, depth - 1, planned_images)?,
         }
         if planned_images.len() > MOST_IMAGES {
             return Err(ImageError::invalid(format!("it has more than {MOST_IMAGES} images")));
@@ -197,13 +196,15 @@ fn oci_images(
 }
 
 /// The full name that containerd writes, else the reference if it is more than a tag.
-fn oci_name(annotations: &BTreeMap<String, String>) -> Result<Option<Reference>, ImageError> {
-    let full = annotations.get("io.containerd.image.name");
-    let short = annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
-    full.or(short).map(|name| image_name(name)).transpose()
+fn oci_name(descriptor: &Descriptor) -> Result<Option<Reference>, ImageError> {
+    let annotation = |name| descriptor.annotations().as_ref().and_then(|all| all.get(name));
+    let short = annotation(ANNOTATION_REF_NAME).filter(|name| name.contains([':', '/']));
+    annotation(CONTAINERD_NAME).or(short).map(|name| image_name(name)).transpose()
 }
 
-fn blob(digest: &str) -> Result<String, ImageError> {
+/// Where its content lies in the archive.
+fn blob(descriptor: &Descriptor) -> Result<String, ImageError> {
+    let digest = descriptor.digest().as_ref();
     if !is_digest(digest) {
         return Err(ImageError::invalid(format!("`{digest}` is not a sha256 digest")));
     }
@@ -211,9 +212,10 @@ fn blob(digest: &str) -> Result<String, ImageError> {
 }
 
 /// A small blob whose content is what its digest says.
-fn verified(spool: &Spool, digest: &str) -> Result<Vec<u8>, ImageError> {
-    let bytes = spool.small(&blob(digest)?, LARGEST_JSON)?;
+fn verified(spool: &Spool, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
+    let bytes = spool.small(&blob(descriptor)?, LARGEST_JSON)?;
     let found = format!("sha256:{:x}", Sha256::digest(&bytes));
+    let digest = descriptor.digest().as_ref();
     if found != digest {
         return Err(ImageError::invalid(format!("the content of `{digest}` has the digest `{found}`")));
     }

@@ -38,6 +38,8 @@ pub enum ImageError {
     InvalidArchive { reason: String },
     #[error("Could not read the archive")]
     ReadArchive { source: io::Error },
+    #[error("Could not describe the image in OCI's words")]
+    Describe { source: oci_spec::OciSpecError },
     #[error("Could not write the archive")]
     WriteArchive { source: io::Error },
     #[error("Could not unpack `{entry}`")]
@@ -62,6 +64,7 @@ impl ImageError {
             Self::ReadArchive { source } | Self::Unpack { source, .. } => Kind::of_archive(source),
             Self::Unreadable { .. }
             | Self::WriteArchive { .. }
+            | Self::Describe { .. }
             | Self::Store { .. }
             | Self::Damaged { .. }
             | Self::Locked { .. }

@@ -5,18 +5,20 @@ use std::fs;
 use std::io::{self, Write};
 
 use engine_model::ImageId;
+use oci_spec::OciSpecError;
+use oci_spec::image::{
+    ANNOTATION_REF_NAME, Descriptor, ImageIndexBuilder, ImageManifestBuilder, MediaType, SCHEMA_VERSION,
+};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::archive::CONTAINERD_NAME;
 use super::error::ImageError;
 use super::reference::Reference;
 use super::split::{Stored, replay};
 use super::state::StoredImage;
 use super::{Inner, resolve};
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write) -> Result<(), ImageError> {
     let (images, layers) = {
@@ -46,8 +48,7 @@ pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write)
             let directory = store.paths.layer(chain);
             let place = Stored { directory: directory.join("diff"), split: directory.join("split.gz") };
             archive.layer(&layer.file.diff_id, layer.file.tar_size, &place)?;
-            descriptors
-                .push(json!({"mediaType": LAYER, "digest": layer.file.diff_id, "size": layer.file.tar_size}));
+            descriptors.push(describe(MediaType::ImageLayer, &layer.file.diff_id, layer.file.tar_size)?);
         }
         let names: Vec<String> = names.iter().map(Reference::familiar).collect();
         docker.push(json!({
@@ -55,37 +56,54 @@ pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write)
             "RepoTags": if names.is_empty() { Value::Null } else { json!(names) },
             "Layers": stored.config.rootfs.diff_ids.iter().map(|digest| blob_path(digest)).collect::<Vec<_>>(),
         }));
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": id, "size": config.len()},
-            "layers": descriptors,
-        });
-        let manifest = manifest.to_string().into_bytes();
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageManifest)
+            .config(describe(MediaType::ImageConfig, id.as_str(), config.len() as u64)?)
+            .layers(descriptors)
+            .build()
+            .map_err(not_described)?;
+        let manifest = to_json(&manifest)?;
         let digest = archive.blob(&manifest)?;
-        let descriptor = json!({"mediaType": MANIFEST, "digest": digest, "size": manifest.len()});
+        let descriptor = describe(MediaType::ImageManifest, &digest, manifest.len() as u64)?;
         if names.is_empty() {
             oci.push(descriptor.clone());
         }
         for name in &names {
             let full = Reference::parse(name)?;
             let mut descriptor = descriptor.clone();
-            descriptor["annotations"] = json!({
-                "io.containerd.image.name": full.to_string(),
-                "org.opencontainers.image.ref.name": full.tag(),
-            });
+            let tag = full.tag().map(|tag| (ANNOTATION_REF_NAME.to_owned(), tag.to_owned()));
+            let annotations = [(CONTAINERD_NAME.to_owned(), full.to_string())].into_iter().chain(tag);
+            descriptor.set_annotations(Some(annotations.collect()));
             oci.push(descriptor);
         }
     }
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": oci,
-    });
-    archive.file("index.json", index.to_string().as_bytes())?;
+    let index = ImageIndexBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageIndex)
+        .manifests(oci)
+        .build()
+        .map_err(not_described)?;
+    archive.file("index.json", &to_json(&index)?)?;
     archive.file("manifest.json", Value::Array(docker).to_string().as_bytes())?;
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.output.write_all(&[0; 1024]).map_err(write_failed)
+}
+
+fn describe(media_type: MediaType, digest: &str, size: u64) -> Result<Descriptor, ImageError> {
+    let digest: oci_spec::image::Digest = digest.parse().map_err(not_described)?;
+    Ok(Descriptor::new(media_type, size, digest))
+}
+
+/// The same bytes each time: what has no order of its own is sorted.
+fn to_json(document: &impl Serialize) -> Result<Vec<u8>, ImageError> {
+    let mut value = serde_json::to_value(document).map_err(OciSpecError::from).map_err(not_described)?;
+    value.sort_all_objects();
+    Ok(value.to_string().into_bytes())
+}
+
+fn not_described(source: OciSpecError) -> ImageError {
+    ImageError::Describe { source }
 }
 
 fn write_failed(source: io::Error) -> ImageError {

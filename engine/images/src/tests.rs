@@ -249,14 +249,15 @@ fn an_oci_layout_is_loaded_with_its_name_and_platform() {
     .to_string();
     let manifest = json!({
         "schemaVersion": 2,
-        "config": {"digest": digest(config.as_bytes()), "size": config.len()},
-        "layers": [{"digest": digest(&layer), "size": layer.len()}],
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(config.as_bytes()), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
     })
     .to_string();
+    let described = "application/vnd.oci.image.manifest.v1+json";
     let index = json!({"schemaVersion": 2, "manifests": [
-        {"digest": format!("sha256:{}", "0".repeat(64)), "size": 1,
+        {"mediaType": described, "digest": format!("sha256:{}", "0".repeat(64)), "size": 1,
          "platform": {"architecture": "riscv128", "os": "linux"}},
-        {"digest": digest(manifest.as_bytes()), "size": manifest.len(),
+        {"mediaType": described, "digest": digest(manifest.as_bytes()), "size": manifest.len(),
          "annotations": {"org.opencontainers.image.ref.name": "registry.test/tool:2"}},
     ]});
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", &digest(bytes)[7..]);
