@@ -5,7 +5,7 @@ mod restore;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use engine_kernel::seccomp::Filters;
@@ -23,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::container::Container;
+use super::exit::last_word;
 use super::record::Status;
 use super::{ContainerError, Containers};
 use crate::limits;
@@ -72,7 +73,8 @@ pub struct Exec {
     pub request: ExecRequest,
     made: Instant,
     directory: PathBuf,
-    dialect: Arc<Dialect>,
+    /// What its supervising process speaks, where this daemon has not made it.
+    dialect: OnceLock<Arc<Dialect>>,
     state: watch::Sender<ExecState>,
 }
 
@@ -81,6 +83,8 @@ pub struct Exec {
 struct Record {
     id: String,
     request: ExecRequest,
+    /// Whether it was, or was just about to be, told to begin.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,9 +132,18 @@ impl Exec {
         let _ = self.state.subscribe().wait_for(|state| state.finished.is_some()).await;
     }
 
+    /// Tells the next daemon.
+    fn put_on_record(&self, begun: bool) -> Result<(), ContainerError> {
+        let record = Record { id: self.id.clone(), request: self.request.clone(), begun };
+        let path = self.directory.join(RECORD);
+        engine_store::write(&path, &record, Durability::Atomic)
+            .map_err(|source| ContainerError::Write { path, source })
+    }
+
     /// Its supervising process.
     fn shim(&self) -> Shim {
-        Shim::at(self.directory.clone(), Arc::clone(&self.dialect))
+        let dialect = self.dialect.get().cloned().unwrap_or_else(|| Arc::new(Dialect::own()));
+        Shim::at(self.directory.clone(), dialect)
     }
 
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
@@ -207,7 +220,7 @@ impl Containers {
         let id = random_id();
         let directory = container.runtime_directory.join(format!("{PREFIX}{}", &id[..16]));
         let (container, state) = (Arc::clone(container), watch::Sender::default());
-        let (made, dialect) = (Instant::now(), Arc::new(Dialect::own()));
+        let (made, dialect) = (Instant::now(), OnceLock::new());
         let exec = Arc::new(Exec { id: id.clone(), container, request, made, directory, dialect, state });
         let mut execs = self.execs();
         execs.retain(|_, exec| exec.is_wanted());
@@ -274,11 +287,15 @@ impl Containers {
         let mut waiting =
             Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
         let config = exec_config(exec, console_size, &self.0.config.default_ulimits, &self.0.filters)?;
-        let record = Record { id: exec.id.clone(), request: exec.request.clone() };
         fs::create_dir(&exec.directory)
-            .and_then(|()| engine_store::write(&exec.directory.join(RECORD), &record, Durability::Atomic))
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
-        waiting.connection = Some(exec.container.shim().exec(&exec.directory, &config).await?);
+        exec.put_on_record(false)?;
+        let made = exec.container.shim().exec(&exec.directory, &config).await;
+        if made.is_err() {
+            // It may have ended since.
+            may_exec(&exec.container)?;
+        }
+        waiting.connection = Some(made?);
         let wanted = |flag: Option<bool>| flag == Some(true);
         let request = &exec.request;
         let stream = if detached {
@@ -295,6 +312,7 @@ impl Containers {
     pub async fn begin_exec(&self, mut waiting: Waiting) -> Result<(), ContainerError> {
         let exec = Arc::clone(&waiting.exec);
         let Some(mut connection) = waiting.connection.take() else { return Err(ShimError::Gone.into()) };
+        exec.put_on_record(true)?;
         match connection.ask(&Request::Start).await {
             Ok(Reply::Started { pid }) => {
                 waiting.unsuccessful = None;
@@ -324,15 +342,11 @@ impl Containers {
     fn watch_exec(&self, exec: &Arc<Exec>, mut connection: Connection) {
         let (containers, exec) = (self.clone(), Arc::clone(exec));
         vital(async move {
-            let told = async {
-                connection.send(&Request::Wait).await?;
-                connection.reply().await
+            let told = match connection.send(&Request::Wait).await {
+                Ok(()) => last_word(&mut connection, &exec.container.id).await,
+                Err(_) => None,
             };
-            let exit = match told.await {
-                Ok(Reply::Exited(exit)) => Some(exit),
-                _ => recorded_exit(&exec.directory),
-            };
-            containers.exec_ended(&exec, exit).await;
+            containers.exec_ended(&exec, told.or_else(|| recorded_exit(&exec.directory))).await;
         });
     }
 

@@ -134,9 +134,9 @@ impl Containers {
     }
 }
 
-/// Waits until a supervising process says how the container has ended, or is gone. What it says that is not understood, or
+/// Waits until a supervising process says how what it supervises has ended, or is gone. What it says that is not understood, or
 /// that it does not understand, is no end.
-async fn last_word(connection: &mut Connection, container: &str) -> Option<ExitRecord> {
+pub(super) async fn last_word(connection: &mut Connection, container: &str) -> Option<ExitRecord> {
     loop {
         match connection.reply().await {
             Ok(Reply::Exited(exit)) => return Some(exit),

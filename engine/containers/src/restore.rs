@@ -63,7 +63,7 @@ impl Containers {
         for (container, _) in &running {
             self.complete_state(container).await;
         }
-        greet(&running).await;
+        greet_all(&running).await;
         let mut live = Vec::new();
         for (container, _) in &running {
             let state = container.state();
@@ -84,9 +84,11 @@ impl Containers {
         for (container, connection) in running {
             self.tell_name(&container).await;
             tracing::info!(container = container.id, "Found a running container");
-            self.restore_execs(&container).await;
             match connection {
-                Some(connection) => self.watch(&container, connection),
+                Some(connection) => {
+                    self.restore_execs(&container).await;
+                    self.watch(&container, connection);
+                }
                 None => self.find_later(container),
             }
         }
@@ -116,7 +118,11 @@ impl Containers {
             loop {
                 tokio::time::sleep(BETWEEN_TRIES).await;
                 match container.shim().connect().await {
-                    Ok(connection) => return containers.watch(&container, connection),
+                    Ok(connection) => {
+                        greet(&container).await;
+                        containers.restore_execs(&container).await;
+                        return containers.watch(&container, connection);
+                    }
                     Err(error) if error.is_absence() => return containers.ended_unseen(&container).await,
                     Err(_) => {}
                 }
@@ -228,50 +234,53 @@ impl Containers {
 }
 
 /// Learns what the supervising processes speak that were found, and gets hold of what they supervise, all at once: an engine
-/// of another version may have started them. What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
-async fn greet(running: &[(Arc<Container>, Option<Connection>)]) {
+/// of another version may have started them.
+async fn greet_all(running: &[(Arc<Container>, Option<Connection>)]) {
     let mut greetings = JoinSet::new();
     for (container, _) in running {
         let container = Arc::clone(container);
-        greetings.spawn(async move {
-            let shim = container.shim();
-            let greeted = shim.hello().await;
-            if greeted.is_ok() {
-                // The daemon before this one may have ended just before it would have said so. To all others it is no news.
-                let _ = shim.ask(&Request::Start).await;
-            }
-            let (dialect, process) = greeted.unwrap_or_else(|error| {
-                let error = chain(&error);
-                tracing::warn!(container = container.id, error, "The supervising process says no hello");
-                (Dialect::first(), None)
-            });
-            let process = match process {
-                Some(process) => Ok(process),
-                None => shim.child(container.state().pid).await,
-            };
-            match process {
-                Ok(process) => {
-                    // What is on record is a number, which may be wrong by now.
-                    if let Ok(number) = process.number()
-                        && number != container.state().pid
-                    {
-                        container.change_state(|state| state.pid = number);
-                    }
-                    container.hold(Some(Arc::new(process)));
-                }
-                Err(error) => tracing::warn!(container = container.id, "{}", chain(&error)),
-            }
-            if dialect.version() > protocol::VERSION {
-                tracing::warn!(
-                    container = container.id,
-                    version = dialect.version(),
-                    "A newer engine has started the supervising process; what it does not know is refused"
-                );
-            }
-            container.speaks(dialect);
-        });
+        greetings.spawn(async move { greet(&container).await });
     }
     greetings.join_all().await;
+}
+
+/// What cannot be learned changes nothing: the container runs, and is spoken to in the words that there always were.
+async fn greet(container: &Container) {
+    let shim = container.shim();
+    let greeted = shim.hello().await;
+    if greeted.is_ok() {
+        // The daemon before this one may have ended just before it would have said so. To all others it is no news.
+        let _ = shim.ask(&Request::Start).await;
+    }
+    let (dialect, process) = greeted.unwrap_or_else(|error| {
+        let error = chain(&error);
+        tracing::warn!(container = container.id, error, "The supervising process says no hello");
+        (Dialect::first(), None)
+    });
+    let process = match process {
+        Some(process) => Ok(process),
+        None => shim.child(container.state().pid).await,
+    };
+    match process {
+        Ok(process) => {
+            // What is on record is a number, which may be wrong by now.
+            if let Ok(number) = process.number()
+                && number != container.state().pid
+            {
+                container.change_state(|state| state.pid = number);
+            }
+            container.hold(Some(Arc::new(process)));
+        }
+        Err(error) => tracing::warn!(container = container.id, "{}", chain(&error)),
+    }
+    if dialect.version() > protocol::VERSION {
+        tracing::warn!(
+            container = container.id,
+            version = dialect.version(),
+            "A newer engine has started the supervising process; what it does not know is refused"
+        );
+    }
+    container.speaks(dialect);
 }
 
 /// Goes on with removals of volumes that were broken off. However large they are, nobody waits for it.

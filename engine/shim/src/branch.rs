@@ -11,19 +11,22 @@ use rustix::process::{Pid, PidfdFlags};
 use super::init;
 
 /// Copies this process, which must have one thread. The copy has the connection and the container's first process, does what
-/// it is given with them, and ends; all else that is open here is closed there. The answer is a pidfd of it.
+/// it is given with them, and ends; all else that is open here is closed there. The answer is a pidfd of it, if one can be had.
 #[expect(unsafe_code, reason = "there is no safe form of fork")]
 pub(crate) fn fork(
     connection: BorrowedFd<'_>,
     container: BorrowedFd<'_>,
     run: impl FnOnce(UnixStream, OwnedFd),
-) -> io::Result<OwnedFd> {
+) -> io::Result<Option<OwnedFd>> {
     let kept = [connection.as_raw_fd(), container.as_raw_fd()];
     // SAFETY: the process has one thread, so the copy may do anything; it never returns from here.
     let child = unsafe { libc::fork() };
     match child {
         0 => {
-            close_all_but(kept);
+            if close_all_but(kept).is_err() {
+                // What is still open may be what others wait for.
+                init::end(1);
+            }
             // SAFETY: both are open, and what owns them is a copy that is never dropped here.
             let (connection, container) =
                 unsafe { (UnixStream::from_raw_fd(kept[0]), OwnedFd::from_raw_fd(kept[1])) };
@@ -31,33 +34,34 @@ pub(crate) fn fork(
             init::end(0)
         }
         -1 => Err(io::Error::last_os_error()),
+        // Not waited for yet, so the number is its own.
         child => {
-            let pid = Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?;
-            rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
-                // It has not been waited for, so the number is its own.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                error.into()
-            })
+            Ok(Pid::from_raw(child)
+                .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()))
         }
     }
 }
 
 /// Closes everything else but the three standard streams.
 #[expect(unsafe_code, reason = "closing descriptors that others own")]
-fn close_all_but(mut kept: [RawFd; 2]) {
+fn close_all_but(mut kept: [RawFd; 2]) -> io::Result<()> {
     let close = |first: u32, last: u32| {
         // SAFETY: nothing that owns one of these is used or dropped in the copy of the process.
-        unsafe { libc::close_range(first, last, 0) }
+        if unsafe { libc::close_range(first, last, 0) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     };
     kept.sort_unstable();
     let mut first = 3;
     for kept in kept.map(RawFd::unsigned_abs) {
         if first < kept {
-            close(first, kept - 1);
+            close(first, kept - 1)?;
         }
         first = kept + 1;
     }
-    close(first, u32::MAX);
+    close(first, u32::MAX)
 }
 
 /// What this process says of itself goes there from now on.

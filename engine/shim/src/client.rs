@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -65,6 +65,17 @@ pub struct Connection(BufReader<UnixStream>);
 impl Connection {
     fn new(stream: UnixStream) -> Self {
         Self(BufReader::new(stream))
+    }
+
+    /// Whether whoever listens there runs the file that this process runs.
+    fn is_to_own_program(&self) -> bool {
+        let identity = |process: &str| {
+            let metadata = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let listener = self.0.get_ref().peer_cred().ok().and_then(|told| told.pid());
+        let theirs = listener.and_then(|listener| identity(&listener.to_string()));
+        theirs.is_some() && theirs == identity("self")
     }
 
     pub async fn send(&mut self, request: &Request) -> Result<(), ShimError> {
@@ -145,6 +156,7 @@ impl Shim {
     pub async fn hello(&self) -> Result<(Dialect, Option<Process>), ShimError> {
         let mut connection = self.connect().await?;
         let greeting = Request::Hello { version: protocol::VERSION };
+        let is_own_program = connection.is_to_own_program();
         let answer = match connection.send(&greeting).await {
             Ok(()) => tokio::time::timeout(GREETING, connection.first_reply())
                 .await
@@ -154,7 +166,7 @@ impl Shim {
         match answer {
             Ok((Reply::Hello { version, requests }, handle)) => {
                 let process = handle.and_then(|handle| Process::of(handle).ok());
-                Ok((Dialect::of(version, requests), process))
+                Ok((Dialect::of(version, requests, is_own_program), process))
             }
             Err(ShimError::Gone) => self.connect().await.map(|_| (Dialect::first(), None)),
             Err(error) => Err(error),
@@ -197,16 +209,16 @@ impl Shim {
     }
 
     /// Begins a supervising process for a further process of the container, and waits until that one can be told to start; the
-    /// supervising process ends by itself if the connection is dropped before. The container's own, if it is of this version,
-    /// makes a copy of itself; else this program is begun anew.
+    /// supervising process ends by itself if the connection is dropped before. The container's own, if it is this program, makes
+    /// a copy of itself; else this program is begun anew.
     pub async fn exec(&self, directory: &Path, config: &ShimConfig) -> Result<Connection, ShimError> {
-        if *self.dialect != Dialect::own() {
+        if !self.dialect.is_own_program() {
             return Ok(spawn(directory, config, None).await?.0);
         }
         configure(directory, config)?;
         let mut connection = self.connect().await?;
         connection.send(&Request::Exec { directory: directory.to_owned() }).await?;
-        match tokio::time::timeout(CREATION, connection.reply()).await.map_err(|_| ShimError::Silent)?? {
+        match tokio::time::timeout(ANSWER, connection.reply()).await.map_err(|_| ShimError::Silent)?? {
             Reply::Created { .. } => Ok(connection),
             Reply::Failed { message } => Err(ShimError::Refused(message)),
             _ => Err(ShimError::Gone),

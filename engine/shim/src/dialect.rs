@@ -7,21 +7,27 @@ use crate::protocol::{self, Request};
 pub struct Dialect {
     version: u32,
     requests: Vec<String>,
+    is_own_program: bool,
 }
 
 impl Dialect {
     /// What this program speaks, and so whoever it has started itself.
     pub fn own() -> Self {
-        Self::of(protocol::VERSION, protocol::REQUESTS.map(str::to_owned).to_vec())
+        Self::of(protocol::VERSION, protocol::REQUESTS.map(str::to_owned).to_vec(), true)
     }
 
     /// What was spoken before there was a hello.
     pub fn first() -> Self {
-        Self::of(1, protocol::FIRST_REQUESTS.map(str::to_owned).to_vec())
+        Self::of(1, protocol::FIRST_REQUESTS.map(str::to_owned).to_vec(), false)
     }
 
-    pub(crate) fn of(version: u32, requests: Vec<String>) -> Self {
-        Self { version, requests }
+    pub(crate) fn of(version: u32, requests: Vec<String>, is_own_program: bool) -> Self {
+        Self { version, requests, is_own_program }
+    }
+
+    /// Whether it is this very program that speaks, and not one of another version that happens to speak the same.
+    pub(crate) fn is_own_program(&self) -> bool {
+        self.is_own_program
     }
 
     pub fn version(&self) -> u32 {

@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::Root;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::protocol;
+
+/// `statfs`'s word for it.
+const TMPFS: libc::__fsword_t = libc::TMPFS_MAGIC;
 
 /// Completes the `mounts` of an OCI configuration; parents stand before what is mounted in them.
 pub(crate) fn complete(root: &Root, mounts: &mut [Value]) -> io::Result<()> {
@@ -103,15 +106,26 @@ fn follow_to_its_end(root: &Root, destination: &Path, is_directory: bool) -> io:
     root.create(&end, flags, Mode::from_raw_mode(0o644)).map(drop)
 }
 
-/// Mounts on `target` what is mounted on `path` in another mount namespace. The one of this process, which has one thread, has
+/// A copy of the tmpfs that is mounted on `path`, which may be a hostile container's: another thing there, or a link, is none.
+fn memory_mounted_on(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    if rustix::fs::fstatfs(&found)?.f_type != TMPFS {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("there is no tmpfs on {path}")));
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(&found, "", flags)?)
+}
+
+/// Mounts on `target` the tmpfs that is mounted on `path` in another mount namespace. The one of this process, which has one thread, has
 /// to be its own; its working directory is the root afterwards.
 pub(crate) fn bring(namespace: &Path, path: &str, target: &Path) -> io::Result<()> {
     let mount_namespace = Some(LinkNameSpaceType::Mount);
     let (own, other) = (File::open("/proc/self/ns/mnt")?, File::open(namespace)?);
     let root = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     move_into_link_name_space(other.as_fd(), mount_namespace)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(CWD, path, flags);
+    let tree = memory_mounted_on(path);
     move_into_link_name_space(own.as_fd(), mount_namespace)?;
     rustix::process::fchdir(&root)?;
     rustix::process::chroot(".")?;

@@ -29,9 +29,8 @@ pub const SHARED_MEMORY: &str = "shm";
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
 pub const LINE_LIMIT: usize = 64 * 1024;
-/// What this program speaks. It goes up with each request or reply that comes, goes or changes its meaning, and with each
-/// change of what [`Task::Exec`] is told; a descriptor that comes along does not count, as whoever does not look for one
-/// does without.
+/// What this program speaks. It goes up with each request or reply that comes, goes or changes its meaning; a descriptor that
+/// comes along does not count, as whoever does not look for one does without.
 ///
 /// 1 was spoken before there was a hello: whoever is asked something there that it does not know closes the connection.
 /// From 2 on that is answered with [`Reply::Failed`], and the connection goes on. 3 brought [`Request::Exec`].

@@ -28,6 +28,10 @@ const FAREWELL: Duration = Duration::from_hours(1);
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// How often processes are looked for that were left to this one.
 const REAPING: Duration = Duration::from_secs(10);
+/// How long that is done more often, when a copy of this process has ended.
+const ORPHANS: Duration = Duration::from_secs(1);
+/// How often something is looked at that happens about now.
+const SOON: Duration = Duration::from_millis(100);
 /// How often it is said that the log cannot be written: where it is said is memory.
 const MOST_COMPLAINTS: u32 = 10;
 /// Input that the container has not read yet.
@@ -48,6 +52,8 @@ pub(crate) struct Server<'a> {
     process: Option<Process>,
     /// Copies of this process, which supervise further processes.
     branches: Vec<OwnedFd>,
+    /// Until when children are looked for often: what a copy leaves behind ends a moment after it.
+    orphans: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -92,6 +98,7 @@ impl<'a> Server<'a> {
             begin: Some(begin),
             process: None,
             branches: Vec::new(),
+            orphans: None,
             buffer: vec![0; 32 * 1024],
         })
     }
@@ -132,8 +139,10 @@ impl<'a> Server<'a> {
             if !started && self.peers.is_empty() {
                 return code;
             }
+            let orphans = self.orphans.is_some_and(|until| Instant::now() < until);
             let patience = match (code, shutdown) {
-                (Some(_), _) => Duration::from_millis(100),
+                (Some(_), _) => SOON,
+                (None, _) if orphans => SOON,
                 (None, Some(_)) => Duration::from_secs(1),
                 (None, None) => REAPING,
             };
@@ -184,6 +193,9 @@ impl<'a> Server<'a> {
         let ready = self.wait(timeout, ended);
         let is_over = |index: &usize| ready.iter().any(|(source, _)| *source == Source::Branch(*index));
         let over: Vec<usize> = (0..self.branches.len()).filter(is_over).collect();
+        if !over.is_empty() {
+            self.orphans = Some(Instant::now() + ORPHANS);
+        }
         // They are collected with all other children.
         for index in over.into_iter().rev() {
             self.branches.swap_remove(index);
@@ -448,7 +460,7 @@ impl<'a> Server<'a> {
         let branch = branch::fork(peer.socket.as_fd(), process.handle.as_fd(), run)
             .map_err(|error| format!("Could not make another supervising process: {error}"))?;
         peer.dead = true;
-        self.branches.push(branch);
+        self.branches.extend(branch);
         Ok(())
     }
 

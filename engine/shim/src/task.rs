@@ -54,6 +54,8 @@ pub(crate) enum TaskError {
     Refused(String),
     #[error(transparent)]
     Prepare(#[from] prepare::PrepareError),
+    #[error("Could not learn how the container was made")]
+    State { source: io::Error },
     #[error("Could not set up the streams")]
     Streams { source: io::Error },
     #[error("Could not set up the terminal")]
@@ -139,9 +141,11 @@ pub(crate) fn exec(
     let path = directory.join("process.json");
     let content = serde_json::to_vec(&process).map_err(understood)?;
     std::fs::write(&path, content).map_err(|source| TaskError::Streams { source })?;
+    copy_state(&task.container_directory, directory, &config.id)
+        .map_err(|source| TaskError::State { source })?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(program)
-        .with_root_path(task.container_directory.join(protocol::STATE))
+        .with_root_path(directory.join(protocol::STATE))
         .map_err(|error| refused(&error, directory))?
         .with_console_socket(console.as_ref().map(|console| console.path.clone()));
     if let Some(given) = given {
@@ -156,6 +160,17 @@ pub(crate) fn exec(
         .as_raw();
     let streams = with_console(streams, console, &user)?;
     Ok(Running { pid, streams })
+}
+
+/// What libcontainer has to know of a container to have a process join it, in the directory of that process: what it makes there
+/// besides, and leaves behind, goes with the process.
+fn copy_state(from: &Path, to: &Path, container: &str) -> io::Result<()> {
+    let (from, to) = (from.join(protocol::STATE).join(container), to.join(protocol::STATE).join(container));
+    std::fs::create_dir_all(&to)?;
+    for file in ["state.json", "youki_config.json"] {
+        std::fs::copy(from.join(file), to.join(file))?;
+    }
+    Ok(())
 }
 
 /// Removes what libcontainer made, the cgroup with everything in it included; says whether memory ran out in it.

@@ -1,5 +1,7 @@
 //! Further processes in a container: they are its supervising process's, not the daemon's.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
 
 /// Makes an exec of a container and lets it begin.
@@ -27,8 +29,10 @@ fn children(pid: i64) -> Vec<i64> {
     listed.split_whitespace().map(|child| child.parse().unwrap()).collect()
 }
 
-fn folders_of_execs(engine: &Engine) -> String {
-    engine.inside("find", [format!("{}/containers", engine.exec_root()).as_str(), "-name", "exec-*"]).ok()
+/// Their folders, and what the runtime makes for them in those of containers.
+fn left_of_execs(engine: &Engine) -> String {
+    let folder = format!("{}/containers", engine.exec_root());
+    engine.inside("find", [folder.as_str(), "-name", "exec-*", "-o", "-name", "tenant-*"]).ok()
 }
 
 #[test]
@@ -52,7 +56,10 @@ fn execs_outlive_the_daemon() {
 
     let ended = describe(&engine, &brief);
     assert_eq!((&ended["Running"], &ended["ExitCode"]), (&json!(false), &json!(5)));
-    assert_eq!(describe(&engine, &lasting), before);
+    wait_for("the other one", || describe(&engine, &lasting) == before);
+    for exec in [&brief, &lasting] {
+        assert_eq!(engine.http("POST", &format!("/exec/{exec}/start"), b"{\"Detach\": true}").status, 409);
+    }
     assert_eq!(inspect(&engine, "host")["ExecIDs"], json!([lasting]));
     let idle = idle["Id"].as_str().unwrap();
     assert_eq!(engine.http("GET", &format!("/exec/{idle}/json"), b"").status, 404);
@@ -68,8 +75,9 @@ fn execs_outlive_the_daemon() {
             engine.docker(ends).ok().lines().any(is_its)
         });
     }
-    wait_for("nothing to be left", || folders_of_execs(&engine).is_empty());
-    assert_eq!(engine.docker(["exec", "host", "echo", "more"]).ok(), "more\n");
+    wait_for("nothing to be left", || left_of_execs(&engine).is_empty());
+    assert_eq!(engine.docker(["exec", "-t", "host", "echo", "more"]).ok(), "more\r\n");
+    wait_for("nothing to be left", || left_of_execs(&engine).is_empty());
 }
 
 #[test]
@@ -97,6 +105,32 @@ fn a_supervising_process_of_an_exec_has_nothing_of_the_containers() {
     assert!(docker.wait().unwrap().success());
     // The claim is free as well.
     engine.docker(["start", "reader"]).ok();
+}
+
+/// It may speak the same, and have the faults of another version.
+#[test]
+fn another_program_is_not_asked_for_copies_of_itself() {
+    let mut engine = engine();
+    let id = engine.docker(["create", "--name", "other", "busybox", "sleep", "1000"]).ok().trim().to_owned();
+    engine.kill();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&asked);
+    dialects::play(&engine, &id, std::process::id(), move |line, socket| {
+        lines.lock().unwrap().push(line.to_owned());
+        if line.contains("Hello") {
+            let known = r#""Hello","Start","Wait","Kill","Resize","Attach","Follow","Exec""#;
+            dialects::say(socket, &format!(r#"{{"Hello":{{"version":3,"requests":[{known}]}}}}"#));
+        } else if line.contains("Start") {
+            dialects::say(socket, "\"Done\"");
+        }
+        true
+    });
+    engine.launch();
+    // It is no container that this could join.
+    engine.docker(["exec", "other", "true"]).failed();
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().any(|line| line.contains("Hello")), "{asked:?}");
+    assert!(!asked.iter().any(|line| line.contains("Exec")), "{asked:?}");
 }
 
 #[test]

@@ -80,6 +80,24 @@ fn namespaces_are_shared_as_asked() {
     let joined =
         output(&engine, joined, "readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid; ls /dev/shm");
     assert_eq!(joined, format!("{}{}shared\n", whose("ipc"), whose("pid")));
+
+    // What lies there instead may lead anywhere.
+    let devices = engine.path("devices");
+    fs::create_dir(&devices).unwrap();
+    harness::run(
+        std::process::Command::new("cp").args(["-a", "/dev/null", "/dev/zero", "/dev/tty"]).arg(&devices),
+        b"",
+    )
+    .ok();
+    let (mount, script) =
+        (format!("{}:/dev", devices.display()), "ln -s /proc /dev/shm; echo made; sleep 1000");
+    let hostile =
+        ["run", "-d", "--name", "hostile", "--ipc", "shareable", "-v", &mount, "busybox", "sh", "-c"];
+    engine.docker(hostile.into_iter().chain([script])).ok();
+    harness::wait_for("the link", || engine.docker(["logs", "hostile"]).ok() == "made\n");
+    let refused =
+        engine.docker(["run", "--rm", "--ipc", "container:hostile", "busybox", "ls", "/dev/shm"]).failed();
+    assert!(refused.contains("shared memory"), "{refused}");
 }
 
 #[test]
