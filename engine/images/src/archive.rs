@@ -93,8 +93,8 @@ struct DockerManifest {
 
 /// What a descriptor of an index may lead to. Its media type is not relied on, as archives of Docker's have others.
 enum OciDocument {
-    Index(ImageIndex),
-    Manifest(ImageManifest),
+    Index(Box<ImageIndex>),
+    Manifest(Box<ImageManifest>),
 }
 
 impl OciDocument {
