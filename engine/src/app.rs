@@ -68,6 +68,7 @@ impl App {
         let settings = Settings {
             data_root: config.data_root.clone(),
             exec_root: config.exec_root.clone(),
+            cgroup_parent: config.cgroup_parent.clone(),
             default_ulimits: config.default_ulimits.clone(),
         };
         let containers = Containers::open(

@@ -24,6 +24,8 @@ mod dialects;
 mod execs;
 #[path = "containers/files.rs"]
 mod files;
+#[path = "containers/groups.rs"]
+mod groups;
 #[path = "containers/inputs.rs"]
 mod inputs;
 #[path = "containers/recovery.rs"]

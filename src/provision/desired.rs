@@ -10,7 +10,7 @@ use super::settings::EngineSettings;
 use super::{ProvisionError, TlsFiles};
 
 /// Everything that any host is asked about, whatever runs on it.
-pub(super) const PATHS: [&str; 17] = [
+pub(super) const PATHS: [&str; 18] = [
     ENGINE,
     "/usr/local/bin/docker",
     "/usr/local/bin/swarm",
@@ -19,6 +19,7 @@ pub(super) const PATHS: [&str; 17] = [
     "/etc/engine/tls/server-key.pem",
     "/etc/engine/daemon.json",
     "/etc/engine/environment",
+    "/etc/systemd/system/engine-containers.service",
     "/etc/systemd/system/engine.service",
     "/etc/init.d/engine",
     "/etc/services/engine/run",
@@ -31,6 +32,8 @@ pub(super) const PATHS: [&str; 17] = [
 ];
 
 pub(super) const ENGINE: &str = "/usr/local/bin/engine";
+/// The control group of the unit that is there for containers: systemd leaves alone what is below it.
+const DELEGATED: &str = "/system.slice/engine-containers.service";
 pub(super) const DROP_IN: &str = "/etc/systemd/system/docker.service.d/10-machine.conf";
 
 /// The keys of `daemon.json` that the bundled engine takes up without being started anew.
@@ -168,7 +171,9 @@ pub(super) fn bundled(
     tls: &TlsFiles,
     facts: &Facts,
 ) -> Result<Vec<File>, ProvisionError> {
-    let configuration = settings.engine_configuration()?;
+    // Where there is one hierarchy for all controllers; elsewhere the engine has its own group in each.
+    let cgroup_parent = (init == Init::Systemd && facts.cgroup == "2").then_some(DELEGATED);
+    let configuration = settings.engine_configuration(cgroup_parent)?;
     let effect = facts
         .contents
         .get("/etc/engine/daemon.json")
@@ -189,8 +194,15 @@ pub(super) fn bundled(
         File::new("/etc/engine/environment", 0o600, environment)
             .in_step("environment", "Environment written"),
     );
-    let service = File::new(service, mode, render(template, &json!({}))?);
-    files.push(service.in_step("service-file", "Service installed"));
+    let mut services = vec![(service, mode, template)];
+    if init == Init::Systemd {
+        let unit = "/etc/systemd/system/engine-containers.service";
+        services.insert(0, (unit, 0o644, "systemd/engine-containers.service"));
+    }
+    for (path, mode, template) in services {
+        let service = File::new(path, mode, render(template, &json!({}))?);
+        files.push(service.in_step("service-file", "Service installed"));
+    }
     Ok(files)
 }
 
@@ -316,11 +328,33 @@ mod tests {
 
     #[test]
     fn files_of_the_bundled_engine() {
+        let unified = Facts { cgroup: "2".to_owned(), ..Facts::default() };
         for init in [Init::Systemd, Init::OpenRc, Init::MachineOs] {
-            let files = bundled(init, &settings(), &tls(), &Facts::default()).unwrap();
+            let files = bundled(init, &settings(), &tls(), &unified).unwrap();
             assert!(files.iter().all(|file| PATHS.contains(&file.path)));
             insta::assert_snapshot!(format!("bundled-{}", init.name()), shown(&files));
         }
+    }
+
+    #[test]
+    fn containers_lie_in_a_unit_where_systemd_owns_the_one_tree() {
+        let parent = |init, cgroup: &str, options: &[(&str, &str)]| {
+            let facts = Facts { cgroup: cgroup.to_owned(), ..Facts::default() };
+            let options = options.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+            let settings = EngineSettings { options: options.collect(), ..settings() };
+            let files = bundled(init, &settings, &tls(), &facts).unwrap();
+            let file = files.iter().find(|file| file.path == "/etc/engine/daemon.json").unwrap();
+            let configuration: Value = serde_json::from_str(&file.content).unwrap();
+            configuration.get("cgroup-parent").map(|parent| parent.as_str().unwrap().to_owned())
+        };
+        let unit = Some("/system.slice/engine-containers.service".to_owned());
+        assert_eq!(parent(Init::Systemd, "2", &[]), unit);
+        for (init, cgroup) in
+            [(Init::Systemd, "1"), (Init::OpenRc, "2"), (Init::OpenRc, "later"), (Init::MachineOs, "2")]
+        {
+            assert_eq!(parent(init, cgroup, &[]), None, "{init} {cgroup}");
+        }
+        assert_eq!(parent(Init::Systemd, "2", &[("cgroup-parent", "/mine")]), Some("/mine".to_owned()));
     }
 
     #[test]
@@ -372,14 +406,16 @@ mod tests {
 
     #[test]
     fn only_some_keys_can_be_reloaded() {
-        let old = settings().engine_configuration().unwrap();
+        let old = settings().engine_configuration(None).unwrap();
         let labelled = EngineSettings { labels: vec!["a=b".to_owned()], ..settings() };
         let moved = EngineSettings { port: 3333, ..settings() };
         let effect = |new: &EngineSettings| {
-            effect_of_configuration(old.as_bytes(), &new.engine_configuration().unwrap())
+            effect_of_configuration(old.as_bytes(), &new.engine_configuration(None).unwrap())
         };
         assert_eq!(effect(&labelled), Pending::Reload);
         assert_eq!(effect(&moved), Pending::Restart);
+        let delegated = settings().engine_configuration(Some(DELEGATED)).unwrap();
+        assert_eq!(effect_of_configuration(old.as_bytes(), &delegated), Pending::Restart);
         assert_eq!(effect_of_configuration(b"{", &old), Pending::Restart);
     }
 }

@@ -46,6 +46,7 @@ static TEMPLATES: LazyLock<Tera> = LazyLock::new(|| {
         "shell/probe.sh",
         "shell/steps.sh",
         "systemd/10-machine.conf",
+        "systemd/engine-containers.service",
         "systemd/engine.service",
     ])
     .expect("the templates were rendered by the tests");

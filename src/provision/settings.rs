@@ -130,7 +130,7 @@ impl EngineSettings {
         self.check()?;
         self.check_installer()?;
         match self.flavor() {
-            Flavor::Bundled => self.engine_configuration().map(drop),
+            Flavor::Bundled => self.engine_configuration(None).map(drop),
             Flavor::Dockerd => self.dockerd_configuration(None).map(drop),
         }
     }
@@ -192,11 +192,13 @@ impl EngineSettings {
         Ok(())
     }
 
-    /// `/etc/engine/daemon.json` of the bundled engine.
-    pub(super) fn engine_configuration(&self) -> Result<String, SettingsError> {
+    /// `/etc/engine/daemon.json` of the bundled engine, whose containers lie below this control group unless the user has
+    /// named another.
+    pub(super) fn engine_configuration(&self, cgroup_parent: Option<&str>) -> Result<String, SettingsError> {
         #[derive(Serialize)]
         struct Values<'a> {
             tcp_host: String,
+            cgroup_parent: Option<&'a str>,
             storage_driver: &'a str,
             labels: &'a [String],
             insecure_registries: &'a [String],
@@ -204,6 +206,7 @@ impl EngineSettings {
         }
         let values = Values {
             tcp_host: format!("tcp://0.0.0.0:{}", self.port),
+            cgroup_parent,
             storage_driver: self.storage_driver.as_deref().unwrap_or("overlay2"),
             labels: &self.labels,
             insecure_registries: &self.insecure_registries,
@@ -432,12 +435,12 @@ mod tests {
     fn engine(options: &[(&str, &str)]) -> Value {
         let settings = with(options);
         settings.check().unwrap();
-        serde_json::from_str(&settings.engine_configuration().unwrap()).unwrap()
+        serde_json::from_str(&settings.engine_configuration(None).unwrap()).unwrap()
     }
 
     #[test]
     fn defaults_rotate_logs_and_prune() {
-        insta::assert_snapshot!(with(&[]).engine_configuration().unwrap());
+        insta::assert_snapshot!(with(&[]).engine_configuration(None).unwrap());
         insta::assert_snapshot!(with(&[]).dockerd_configuration(None).unwrap());
     }
 
@@ -490,7 +493,8 @@ mod tests {
         assert_eq!(configuration["log-opts"]["tag"], json!(nasty));
         assert_eq!(configuration.get("debug"), None);
         let settings = EngineSettings { registry_mirrors: vec![nasty.to_owned()], ..with(&[]) };
-        let configuration: Value = serde_json::from_str(&settings.engine_configuration().unwrap()).unwrap();
+        let configuration: Value =
+            serde_json::from_str(&settings.engine_configuration(None).unwrap()).unwrap();
         assert_eq!(configuration["registry-mirrors"], json!([nasty]));
     }
 
@@ -498,7 +502,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let refused = |options: &[(&str, &str)]| {
             let settings = with(options);
-            settings.check().and_then(|()| settings.engine_configuration()).unwrap_err().to_string()
+            settings.check().and_then(|()| settings.engine_configuration(None)).unwrap_err().to_string()
         };
         assert_eq!(refused(&[("tlscert", "/x")]), "The engine option `tlscert` is set by `machine` itself");
         assert_eq!(

@@ -320,6 +320,7 @@ fn the_upload_carries_what_differs_and_the_script_last() {
             "server-key.pem",
             "daemon.json",
             "environment",
+            "engine-containers.service",
             "engine.service",
             "apply.sh"
         ]

@@ -1,5 +1,6 @@
 //! One container: its record, its state, and those who wait for it to change.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -12,7 +13,9 @@ use engine_model::life::{Change, Life};
 use engine_model::spec::{ContainerSpec, LogSpec};
 use engine_shim::client::Shim;
 use engine_shim::dialect::Dialect;
+use engine_shim::protocol;
 use engine_store::Durability;
+use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot, watch};
@@ -37,7 +40,7 @@ pub struct Container {
     pub directory: PathBuf,
     /// Of the supervising process.
     pub runtime_directory: PathBuf,
-    pub cgroup: PathBuf,
+    cgroup: RwLock<PathBuf>,
     /// What its supervising process speaks.
     dialect: RwLock<Arc<Dialect>>,
     /// Its first process, while it runs and can be got hold of.
@@ -67,16 +70,14 @@ impl Container {
         exec_root: &Path,
         cgroup_parent: &Path,
     ) -> Self {
-        let parent = match identity.host.cgroup_parent.as_str() {
-            "" => cgroup_parent.to_owned(),
-            parent => engine_kernel::confine::clean(Path::new(parent)),
-        };
+        let runtime_directory = exec_root.join("containers").join(&identity.id);
+        let cgroup = cgroup_of_run(&runtime_directory).unwrap_or_else(|| cgroup(&identity, cgroup_parent));
         let alive = state.status.is_alive() || state.status == Status::Restarting;
         let life = Life { alive, exit_code: state.exit_code, ..Life::default() };
         Self {
             directory: data_root.join("containers").join(&identity.id),
-            runtime_directory: exec_root.join("containers").join(&identity.id),
-            cgroup: parent.join(&identity.id),
+            runtime_directory,
+            cgroup: RwLock::new(cgroup),
             id: identity.id.clone(),
             dialect: RwLock::new(Arc::new(Dialect::own())),
             process: RwLock::default(),
@@ -95,6 +96,17 @@ impl Container {
 
     pub fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its control group, below the root of each hierarchy.
+    pub fn cgroup(&self) -> PathBuf {
+        self.cgroup.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has it lie below `parent` from its next start on, unless its maker named another.
+    pub(crate) fn lie_below(&self, parent: &Path) {
+        let cgroup = cgroup(&self.identity(), parent);
+        *self.cgroup.write().unwrap_or_else(PoisonError::into_inner) = cgroup;
     }
 
     /// What it is to be.
@@ -262,5 +274,83 @@ impl Container {
     /// Docker's `hostname` without one being asked for.
     pub fn default_hostname(&self) -> String {
         self.short_id().to_owned()
+    }
+}
+
+/// Where its next run belongs.
+fn cgroup(identity: &Identity, parent: &Path) -> PathBuf {
+    let parent = match identity.host.cgroup_parent.as_str() {
+        "" => parent.to_owned(),
+        parent => engine_kernel::confine::clean(Path::new(parent)),
+    };
+    parent.join(&identity.id)
+}
+
+/// Where a run was put that goes on or has left something: an engine before this one may have had another parent.
+fn cgroup_of_run(runtime_directory: &Path) -> Option<PathBuf> {
+    let bundle = fs::read(runtime_directory.join(protocol::BUNDLE)).ok()?;
+    let bundle: Value = serde_json::from_slice(&bundle).ok()?;
+    bundle["linux"]["cgroupsPath"].as_str().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use engine_model::wire::CreateRequest;
+    use engine_store::Quarantine;
+
+    use super::*;
+    use crate::fakes::{NoNetworks, OneImage};
+    use crate::{Containers, Settings};
+
+    async fn open(settings: &Settings) -> Containers {
+        let quarantine = Quarantine::of(&settings.data_root);
+        let (images, networks) = (Arc::new(OneImage::default()), Arc::new(NoNetworks));
+        Containers::open(settings.clone(), images, networks, EventBus::new(), quarantine).await.unwrap()
+    }
+
+    async fn create(containers: &Containers, request: &str) -> Arc<Container> {
+        let request = CreateRequest::read(request.as_bytes()).unwrap();
+        containers.create(None, request).await.unwrap().container
+    }
+
+    #[tokio::test]
+    async fn it_lies_where_its_maker_says_or_else_the_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::of(folder.path());
+        let containers = open(&settings).await;
+        let own = create(&containers, r#"{"Image":"x"}"#).await.cgroup();
+        assert!(own.to_str().unwrap().starts_with("/engine-"), "{}", own.display());
+        // Below the root of each hierarchy, whatever it says.
+        settings.cgroup_parent = Some("../units/ours".into());
+        let containers = open(&settings).await;
+        let container = create(&containers, r#"{"Image":"x"}"#).await;
+        assert_eq!(container.cgroup(), Path::new("/units/ours").join(&container.id));
+        let container = create(&containers, r#"{"Image":"x","HostConfig":{"CgroupParent":"theirs"}}"#).await;
+        assert_eq!(container.cgroup(), Path::new("/theirs").join(&container.id));
+    }
+
+    #[tokio::test]
+    async fn a_run_is_found_where_it_began_and_the_next_one_belongs_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::of(folder.path());
+        let container = create(&open(&settings).await, r#"{"Image":"x"}"#).await;
+        let before = container.cgroup();
+        fs::create_dir(&container.runtime_directory).unwrap();
+        let bundle = container.runtime_directory.join(protocol::BUNDLE);
+        settings.cgroup_parent = Some("/units/ours".into());
+        let (parent, belongs) = (Path::new("/units/ours"), Path::new("/units/ours").join(&container.id));
+        for (written, lies) in [
+            (format!(r#"{{"linux":{{"cgroupsPath":"{}"}}}}"#, before.display()), &before),
+            (r#"{"linux":{}}"#.to_owned(), &belongs),
+            ("{".to_owned(), &belongs),
+        ] {
+            fs::write(&bundle, &written).unwrap();
+            let found = open(&settings).await.find(&container.id).unwrap();
+            assert_eq!(found.cgroup(), *lies, "{written}");
+            found.lie_below(parent);
+            assert_eq!(found.cgroup(), belongs, "{written}");
+        }
     }
 }

@@ -426,7 +426,7 @@ fn exec_config(
         user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| own.user.clone()),
         groups: own.groups.clone(),
         seccomp: confinement.seccomp.as_deref().cloned(),
-        cgroup: exec.container.cgroup.clone(),
+        cgroup: exec.container.cgroup(),
     })
 }
 

@@ -45,7 +45,7 @@ impl Containers {
     /// What is known of the end of a container whose supervising process is gone.
     pub(super) async fn find_exit(&self, container: &Arc<Container>) -> ExitRecord {
         let path = container.directory.join(EXIT_FILE);
-        let (containers, cgroup) = (self.clone(), container.cgroup.clone());
+        let (containers, cgroup) = (self.clone(), container.cgroup());
         let found = tokio::task::spawn_blocking(move || {
             let record = engine_store::read(&path);
             if !matches!(record, Ok(Some(_))) {

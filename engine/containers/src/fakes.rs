@@ -86,6 +86,7 @@ impl Settings {
         Self {
             data_root: folder.join("data"),
             exec_root: folder.join("run"),
+            cgroup_parent: None,
             default_ulimits: BTreeMap::new(),
         }
     }

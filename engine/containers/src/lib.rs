@@ -77,6 +77,8 @@ struct Inner {
     /// There are containers whose record cannot be read: what they use is not known.
     unknown: Mutex<BTreeSet<String>>,
     cgroup_parent: PathBuf,
+    /// The one that is removed when it is of no use.
+    own_cgroup_parent: PathBuf,
     index: Mutex<Index>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
 }
@@ -109,7 +111,9 @@ impl Containers {
             std::fs::create_dir_all(&directory)
                 .map_err(|source| ContainerError::Write { path: directory, source })?;
         }
-        let cgroup_parent = cgroup_parent(&config.exec_root);
+        let own_cgroup_parent = cgroup_parent(&config.exec_root);
+        let named = config.cgroup_parent.as_deref();
+        let cgroup_parent = named.map_or_else(|| own_cgroup_parent.clone(), engine_kernel::confine::clean);
         let containers = Self(Arc::new(Inner {
             config,
             log: RwLock::default(),
@@ -120,6 +124,7 @@ impl Containers {
             filters: Filters::default(),
             unknown: Mutex::default(),
             cgroup_parent,
+            own_cgroup_parent,
             index: Mutex::default(),
             execs: Mutex::default(),
         }));

@@ -16,6 +16,9 @@ pub struct Settings {
     pub data_root: PathBuf,
     /// What does not.
     pub exec_root: PathBuf,
+    /// Below which control group containers lie that do not name one; `None` is a group of the engine's own, which goes with
+    /// the last container. A group that is named is somebody else's.
+    pub cgroup_parent: Option<PathBuf>,
     /// By name, `nofile` and so on, for containers that do not set their own.
     pub default_ulimits: BTreeMap<String, Ulimit>,
 }

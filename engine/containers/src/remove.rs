@@ -101,7 +101,7 @@ impl Containers {
         container.pending().clear();
         container.tell(&self.0.events, &Change::Removed);
         if self.all().iter().all(|other| !other.status().is_alive()) {
-            cgroup::remove_parent(&self.0.cgroup_parent);
+            cgroup::remove_parent(&self.0.own_cgroup_parent);
         }
         Ok(())
     }

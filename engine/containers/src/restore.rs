@@ -216,7 +216,7 @@ impl Containers {
             return;
         }
         let (directory, id) = (container.runtime_directory.clone(), container.id.clone());
-        let cgroup = container.cgroup.clone();
+        let cgroup = container.cgroup();
         let found = tokio::task::spawn_blocking(move || {
             (client::process(&directory, &id), cgroup::is_frozen(&cgroup))
         });

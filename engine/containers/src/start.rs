@@ -99,6 +99,7 @@ impl Containers {
 
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
         let (identity, spec) = (container.identity(), container.spec()?);
+        container.lie_below(&self.0.cgroup_parent);
         // Namespaces of others are held in there until this one has joined them.
         let around = Arc::new(self.surroundings(container, &spec)?);
         let (config, claim) = {
@@ -227,7 +228,7 @@ impl Containers {
             user: process.user.clone(),
             groups: process.groups.clone(),
             seccomp: bundle.seccomp.as_deref().cloned(),
-            cgroup: container.cgroup.clone(),
+            cgroup: container.cgroup(),
         };
         Ok((config, claim))
     }
@@ -267,7 +268,7 @@ impl Containers {
         };
         Ok(Surroundings {
             rootfs: container.runtime_directory.join(protocol::ROOTFS),
-            cgroup: container.cgroup.clone(),
+            cgroup: container.cgroup(),
             hostname,
             network,
             pid: namespace(&sharing.pid, "pid")?,

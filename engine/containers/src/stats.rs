@@ -31,7 +31,8 @@ impl Containers {
                     networks: Value::Null,
                 });
             }
-            let usage = cgroup::stats(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
+            let usage =
+                cgroup::stats(&target.cgroup()).map_err(|source| ContainerError::Cgroup { source })?;
             Ok(Reading {
                 time: Timestamp::now(),
                 usage: Some(usage),
@@ -120,7 +121,7 @@ impl Reading {
 }
 
 fn processes(container: &Container) -> Map<String, Value> {
-    let count = cgroup::processes(&container.cgroup).map_or(0, |pids| pids.len());
+    let count = cgroup::processes(&container.cgroup()).map_or(0, |pids| pids.len());
     let mut processes = Map::new();
     processes.insert("current".to_owned(), count.into());
     if let Some(limit) = container.identity().host.pids_limit.filter(|&limit| limit > 0) {

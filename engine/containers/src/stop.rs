@@ -142,7 +142,7 @@ impl Containers {
             Err(_) => {
                 let _operation = container.operation.lock().await;
                 if is_run(container, exits) {
-                    let cgroup = container.cgroup.clone();
+                    let cgroup = container.cgroup();
                     tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroup)).await?;
                     self.thaw(container).await;
                 }
@@ -189,7 +189,7 @@ impl Containers {
     /// A paused container can neither act on a signal nor, on the older hierarchy, die.
     async fn thaw(&self, container: &Arc<Container>) {
         if container.status() == Status::Paused {
-            let cgroup = container.cgroup.clone();
+            let cgroup = container.cgroup();
             let _ = tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, false)).await;
         }
     }
@@ -235,7 +235,7 @@ impl Containers {
             (Status::Restarting, _) => return conflict("restarting, wait until the container is running"),
             _ => return conflict("not running"),
         }
-        let cgroup = container.cgroup.clone();
+        let cgroup = container.cgroup();
         tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, frozen))
             .await?
             .map_err(|source| ContainerError::Cgroup { source })?;

@@ -91,7 +91,7 @@ impl Containers {
                 return Err(ContainerError::Conflict(message));
             }
             let mut pids =
-                cgroup::processes(&target.cgroup).map_err(|source| ContainerError::Cgroup { source })?;
+                cgroup::processes(&target.cgroup()).map_err(|source| ContainerError::Cgroup { source })?;
             pids.sort_unstable();
             let titles: Vec<&str> = columns.iter().map(|(title, _)| title.as_str()).collect();
             let rows: Vec<Vec<String>> = pids

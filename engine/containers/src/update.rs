@@ -128,7 +128,7 @@ impl Containers {
             let value = limits::resources(&spec.limits, cgroup::is_unified());
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
-            let cgroup = container.cgroup.clone();
+            let cgroup = container.cgroup();
             tokio::task::spawn_blocking(move || cgroup::update(&cgroup, &resources))
                 .await?
                 .map_err(|source| ContainerError::Cgroup { source })?;

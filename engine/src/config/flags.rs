@@ -57,6 +57,9 @@ pub struct Flags {
     /// File for the process id
     #[arg(short = 'p', long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
+    /// Control group below which containers lie
+    #[arg(long, value_name = "GROUP")]
+    pub cgroup_parent: Option<PathBuf>,
     /// Registry to ask first
     #[arg(long = "registry-mirror", value_name = "URL")]
     pub registry_mirrors: Vec<String>,
@@ -100,6 +103,7 @@ impl Flags {
             ("mtu", self.mtu.map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
+            ("cgroup-parent", path(&self.cgroup_parent)),
             ("registry-mirrors", list(&self.registry_mirrors)),
             ("insecure-registries", list(&self.insecure_registries)),
             ("storage-driver", self.storage_driver.clone().map(Value::from)),

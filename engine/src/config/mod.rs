@@ -37,6 +37,8 @@ pub struct Config {
     pub data_root: PathBuf,
     pub exec_root: PathBuf,
     pub pidfile: PathBuf,
+    /// Below which control group containers lie that do not name one; `None` is a group of the engine's own.
+    pub cgroup_parent: Option<PathBuf>,
     /// Who may use the unix socket; `None` means `docker`, if there is such a group.
     pub group: Option<String>,
     /// Address and prefix of the default bridge, such as `172.17.0.1/16`.
@@ -158,6 +160,7 @@ impl Config {
             ("data-root", self.data_root != other.data_root),
             ("exec-root", self.exec_root != other.exec_root),
             ("pidfile", self.pidfile != other.pidfile),
+            ("cgroup-parent", self.cgroup_parent != other.cgroup_parent),
             ("group", self.group != other.group),
             ("bip", self.bip != other.bip),
             ("mtu", self.mtu != other.mtu),
@@ -200,6 +203,10 @@ impl Config {
             data_root: path(&mut keys, "data-root", "/var/lib/engine")?,
             exec_root: path(&mut keys, "exec-root", "/run/engine")?,
             pidfile: path(&mut keys, "pidfile", "/run/engine.pid")?,
+            cgroup_parent: keys
+                .string("cgroup-parent")?
+                .filter(|parent| !parent.is_empty())
+                .map(PathBuf::from),
             group: keys.string("group")?,
             bip,
             mtu: mtu(&mut keys)?,

@@ -118,6 +118,23 @@ fn a_reload_takes_over_what_can_be_taken_over() {
 }
 
 #[test]
+fn containers_lie_below_the_group_that_is_named() {
+    let parent = |json: &str, arguments: &[&str]| load(json, arguments).unwrap().cgroup_parent;
+    assert_eq!(parent("{}", &[]), None);
+    assert_eq!(parent(r#"{"cgroup-parent": ""}"#, &[]), None);
+    let unit = "/system.slice/engine-containers.service";
+    let file = format!(r#"{{"cgroup-parent": "{unit}"}}"#);
+    assert_eq!(parent(&file, &[]), Some(unit.into()));
+    assert_eq!(parent("{}", &["--cgroup-parent", unit]), Some(unit.into()));
+    let twice = load(&file, &["--cgroup-parent", "/x"]).unwrap_err();
+    assert!(
+        twice.contains("specified both as a flag and in the configuration file: cgroup-parent"),
+        "{twice}"
+    );
+    assert_eq!(load(&file, &[]).unwrap().reload(&load("{}", &[]).unwrap()), ["cgroup-parent"]);
+}
+
+#[test]
 fn durations_and_sizes() {
     assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
     assert_eq!(duration("7d"), Some(Duration::from_hours(7 * 24)));

@@ -238,6 +238,12 @@ impl Engine {
         &self.exec_root
     }
 
+    /// The control group below which its containers lie unless it is told otherwise, from the root of each hierarchy.
+    pub fn control_group(&self) -> PathBuf {
+        let digest = format!("{:x}", Sha256::digest(self.exec_root.as_bytes()));
+        Path::new("/").join(format!("engine-{}", &digest[..12]))
+    }
+
     /// A path inside the namespaces, as it is reached from outside of them.
     pub fn within(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref().strip_prefix("/").unwrap();
@@ -367,11 +373,11 @@ impl Engine {
 
     /// The engine keeps its control groups for the next container; a test's are of no use later.
     fn remove_control_groups(&self) {
-        let digest = format!("{:x}", Sha256::digest(self.exec_root.as_bytes()));
-        let name = format!("engine-{}", &digest[..12]);
-        let mut places = vec![Path::new("/sys/fs/cgroup").join(&name)];
+        let group = self.control_group();
+        let name = group.strip_prefix("/").unwrap();
+        let mut places = vec![Path::new("/sys/fs/cgroup").join(name)];
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            places.push(controller.path().join(&name));
+            places.push(controller.path().join(name));
         }
         // What was killed takes a moment to leave its group.
         for _ in 0..100 {
