@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -30,6 +30,8 @@ mod groups;
 mod inputs;
 #[path = "containers/recovery.rs"]
 mod recovery;
+#[path = "containers/sandbox.rs"]
+mod sandbox;
 #[path = "containers/streams.rs"]
 mod streams;
 #[path = "containers/survival.rs"]

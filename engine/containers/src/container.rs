@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::ContainerError;
 use super::record::{self, Identity, State, Status};
-use super::understand;
+use super::{sandbox, understand};
 
 /// Somebody who wants the streams of a container that does not run yet.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct Container {
     pub directory: PathBuf,
     /// Of the supervising process.
     pub runtime_directory: PathBuf,
+    /// What its network namespace is pinned to while it runs, if it has one of its own.
+    pub pin: PathBuf,
     cgroup: RwLock<PathBuf>,
     /// What its supervising process speaks.
     dialect: RwLock<Arc<Dialect>>,
@@ -77,6 +79,7 @@ impl Container {
         Self {
             directory: data_root.join("containers").join(&identity.id),
             runtime_directory,
+            pin: sandbox::folder(exec_root).join(&identity.id),
             cgroup: RwLock::new(cgroup),
             id: identity.id.clone(),
             dialect: RwLock::new(Arc::new(Dialect::own())),
@@ -157,8 +160,14 @@ impl Container {
         *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
     }
 
-    /// A namespace of its first process: `net`, `ipc`, ….
+    /// A namespace that its first process began in: `net`, `ipc`, ….
     pub fn namespace(&self, kind: &str) -> Result<OpenNamespace, ContainerError> {
+        if kind == "net"
+            && self.state().pinned
+            && let Ok(namespace) = OpenNamespace::pinned(&self.pin)
+        {
+            return Ok(namespace);
+        }
         self.of_process(&format!("{kind} namespace"), |process| process.namespace(kind))
     }
 

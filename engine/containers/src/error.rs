@@ -62,6 +62,8 @@ pub enum ContainerError {
     Cgroup { source: io::Error },
     #[error("Could not open the {what} of container {id}")]
     Process { id: String, what: String, source: io::Error },
+    #[error("Could not make the network namespace of container {id}")]
+    Pin { id: String, source: io::Error },
     #[error("The work on the container was cut short")]
     Interrupted(#[from] tokio::task::JoinError),
     #[error("The transfer did not come to its end")]

@@ -83,8 +83,12 @@ impl Containers {
             state.endpoints.clear();
             state.ports.clear();
         });
-        let directory = container.runtime_directory.clone();
-        let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
+        let over = Arc::clone(container);
+        let cleared = tokio::task::spawn_blocking(move || {
+            over.unpin();
+            fs::remove_dir_all(&over.runtime_directory)
+        });
+        let _ = cleared.await;
         if exit.out_of_memory {
             container.tell(&self.0.events, &Change::OutOfMemory);
         }

@@ -1,6 +1,7 @@
 //! A container as inspect shows it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use engine_model::wire::EndpointConfig;
 use engine_model::{Endpoint, PublishedPort};
@@ -123,11 +124,17 @@ pub fn describe_mount(point: &MountPoint) -> Value {
 
 fn network_settings(container: &Container, identity: &Identity, state: &State) -> Value {
     let first = state.endpoints.first().filter(|_| identity.host.network_mode == "bridge");
-    let alive = state.status.is_alive();
+    let (sandbox, key) = match identity.host.network_mode.as_str() {
+        // Another's, which says so itself.
+        mode if mode.starts_with("container:") => ("", PathBuf::new()),
+        _ if !state.status.is_alive() => ("", PathBuf::new()),
+        _ if state.pinned => (container.id.as_str(), container.pin.clone()),
+        _ => (container.id.as_str(), format!("/proc/{}/ns/net", state.pid).into()),
+    };
     json!({
         "Bridge": "",
-        "SandboxID": if alive { container.id.as_str() } else { "" },
-        "SandboxKey": if alive { format!("/proc/{}/ns/net", state.pid) } else { String::new() },
+        "SandboxID": sandbox,
+        "SandboxKey": key,
         "Ports": port_map(identity, state),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",

@@ -32,6 +32,7 @@ mod place;
 pub mod record;
 mod remove;
 mod restore;
+mod sandbox;
 pub mod signals;
 mod start;
 pub mod stats;

@@ -55,6 +55,8 @@ pub enum SpecError {
 pub(crate) enum Namespace {
     Own,
     Host,
+    /// Its own, which is there before it: pinned to this file.
+    Pinned(PathBuf),
     /// Of another container, as long as this is there.
     Shared(OpenNamespace),
 }
@@ -235,6 +237,7 @@ fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     let mut namespaces = vec![json!({ "type": "mount" })];
     let mut add = |kind: &str, namespace: &Namespace| match namespace {
         Namespace::Own => namespaces.push(json!({ "type": kind })),
+        Namespace::Pinned(path) => namespaces.push(json!({ "type": kind, "path": path })),
         Namespace::Shared(open) => namespaces.push(json!({ "type": kind, "path": open.path() })),
         Namespace::Host => {}
     };
@@ -274,7 +277,7 @@ fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>),
 
 fn sysctls(wish: &ConfinementSpec, around: &Surroundings) -> Map<String, Value> {
     let mut sysctls = Map::new();
-    if matches!(around.network, Namespace::Own) && !wish.privileged {
+    if matches!(around.network, Namespace::Pinned(_)) && !wish.privileged {
         // Programs that are not root may use low ports and ping: in here it harms nobody.
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".into());
         sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".into());

@@ -110,6 +110,9 @@ pub struct State {
     pub with_volumes: bool,
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
+    /// Its network namespace was pinned when it was last started. Engines that pin nothing do not write this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

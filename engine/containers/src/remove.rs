@@ -109,6 +109,7 @@ impl Containers {
     fn erase(&self, container: &Container, volumes: bool) -> Result<(), ContainerError> {
         let _claim = engine_shim::client::claim_last(&container.directory)?;
         remove(&container.runtime_directory)?;
+        container.unpin();
         // A container that is not known may use them.
         if volumes && !self.are_some_unknown() {
             let used: BTreeSet<PathBuf> = self

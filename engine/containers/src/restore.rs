@@ -26,7 +26,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 impl Containers {
     pub(super) async fn restore(&self) -> Result<(), ContainerError> {
         remove_leftovers(&self.0.config.data_root.join("volumes"));
-        self.blocking(Self::load).await?;
+        self.blocking(|containers| containers.load().map(|()| containers.sweep_pins())).await?;
         let mut running: Vec<(Arc<Container>, Option<Connection>)> = Vec::new();
         let mut ended = Vec::new();
         for container in self.all() {

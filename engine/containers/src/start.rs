@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
 use engine_kernel::process::OpenNamespace;
-use engine_kernel::{cgroup, loopback};
+use engine_kernel::{cgroup, pin};
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
@@ -28,6 +28,8 @@ use crate::oci::{self, Namespace, Surroundings};
 struct Connected {
     endpoints: Vec<Endpoint>,
     ports: Vec<PublishedPort>,
+    /// In a namespace of the container's own, which is pinned.
+    pinned: bool,
 }
 
 /// Files that the engine writes for a container, and where they appear in it.
@@ -80,6 +82,9 @@ impl Containers {
                 };
                 container.pending().clear();
                 container.hold(None);
+                self.disconnect(&container.id).await;
+                let failed = Arc::clone(container);
+                let _ = tokio::task::spawn_blocking(move || failed.unpin()).await;
                 container.change_state(|state| {
                     if state.status != Status::Exited || state.started_at.is_none() {
                         state.status =
@@ -111,28 +116,27 @@ impl Containers {
             self.blocking(write).await?
         };
         container.speaks(Dialect::own());
-        let (connection, made) = client::spawn(&container.runtime_directory, &config, Some(claim)).await?;
-        let Made { number: pid, process } = made.ok_or(client::ShimError::Gone)?;
+        let connect = self.connect(container, &identity.name, &spec);
+        let make = client::spawn(&container.runtime_directory, &config, Some(claim));
+        let (connected, made) = if sets_up_network(&spec) {
+            let connected = connect.await?;
+            (Ok(connected), make.await)
+        } else {
+            tokio::join!(connect, make)
+        };
         drop(around);
-        container.hold(Some(Arc::new(process)));
-        let connected = match self.connect(container, &identity.name, &spec).await {
-            Ok(connected) => connected,
-            Err(error) => {
+        let (connected, (connection, made)) = match (connected, made) {
+            (Err(error), Ok((connection, _))) => {
                 abandon(connection).await;
-                self.disconnect(&container.id).await;
                 return Err(error);
             }
+            (connected, made) => (connected?, made?),
         };
-        match self.begin(container, connection, pid, connected).await {
-            Ok(connection) => {
-                self.watch(container, connection);
-                Ok(())
-            }
-            Err(error) => {
-                self.disconnect(&container.id).await;
-                Err(error)
-            }
-        }
+        let Made { number: pid, process } = made.ok_or(client::ShimError::Gone)?;
+        container.hold(Some(Arc::new(process)));
+        let connection = self.begin(container, connection, pid, connected).await?;
+        self.watch(container, connection);
+        Ok(())
     }
 
     /// Lets the process begin, once those who asked for its output are connected.
@@ -161,6 +165,7 @@ impl Containers {
             state.finished_at = None;
             state.endpoints = connected.endpoints;
             state.ports = connected.ports;
+            state.pinned = connected.pinned;
         });
         // The disk and the process begin their work together.
         let (settled, answer) = tokio::join!(container.settle(), connection.ask(&Request::Start));
@@ -173,7 +178,7 @@ impl Containers {
         Ok(connection)
     }
 
-    /// Claims the container and writes everything that the supervising process reads.
+    /// Claims the container, makes its network namespace, and writes everything that the supervising process reads.
     fn write_bundle(
         &self,
         container: &Container,
@@ -183,6 +188,9 @@ impl Containers {
     ) -> Result<(ShimConfig, Claim), ContainerError> {
         let claim = client::claim(&container.directory)?;
         client::prepare(&container.runtime_directory)?;
+        if let Namespace::Pinned(path) = &around.network {
+            pin::pin(path).map_err(|source| ContainerError::Pin { id: container.id.clone(), source })?;
+        }
         let exit_file = container.directory.join(EXIT_FILE);
         gone_is_fine(fs::remove_file(&exit_file))
             .map_err(|source| ContainerError::Remove { path: exit_file.clone(), source })?;
@@ -247,7 +255,7 @@ impl Containers {
         let network = match mode {
             NetworkMode::Host => Namespace::Host,
             NetworkMode::Of(other) => self.shared_namespace(other, "net")?,
-            NetworkMode::None | NetworkMode::Joined => Namespace::Own,
+            NetworkMode::None | NetworkMode::Joined => Namespace::Pinned(container.pin.clone()),
         };
         let sharing = &spec.sharing;
         let shared_memory = match &sharing.ipc {
@@ -300,20 +308,9 @@ impl Containers {
         if matches!(mode, NetworkMode::Host | NetworkMode::Of(_)) {
             return Ok(Connected::default());
         }
-        let namespace = container.namespace("net")?;
-        let netns = namespace.path();
-        if *mode == NetworkMode::None {
-            let result = tokio::task::spawn_blocking(move || loopback::bring_up(&netns)).await?;
-            return match result {
-                Ok(()) => Ok(Connected::default()),
-                Err(error) => {
-                    Err(ContainerError::Refused(format!("Could not bring the loopback up: {error}")))
-                }
-            };
-        }
         let network = &self.0.network;
         let hosts_file = container.directory.join("hosts");
-        let mut connected = Connected::default();
+        let mut connected = Connected { pinned: true, ..Connected::default() };
         for wish in &spec.network.endpoints {
             let request = EndpointRequest {
                 network: wish.network.clone(),
@@ -323,7 +320,7 @@ impl Containers {
                 aliases: wish.aliases.clone(),
                 hosts_file: Some(hosts_file.clone()),
             };
-            connected.endpoints.push(network.attach(&container.id, &netns, &request).await?);
+            connected.endpoints.push(network.attach(&container.id, &container.pin, &request).await?);
         }
         let ports = &spec.network.ports;
         if let Some(first) = connected.endpoints.first().filter(|_| !ports.is_empty()) {
@@ -345,6 +342,12 @@ impl Containers {
     }
 }
 
+/// Whether its maker has wishes for settings of the network. They are applied when the process is made, and reach the interfaces
+/// that are there by then.
+fn sets_up_network(spec: &ContainerSpec) -> bool {
+    spec.confinement.sysctls.keys().any(|name| name.starts_with("net"))
+}
+
 /// Lets a supervising process end that has not begun, and waits until it has cleaned up.
 async fn abandon(mut connection: Connection) {
     connection.close().await;
@@ -352,7 +355,7 @@ async fn abandon(mut connection: Connection) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), connection.reply()).await;
 }
 
-/// The file is mounted already, so it is written in place. What the network has put there stays.
+/// The file may be mounted already, so it is written in place. What the network has put there stays.
 fn write_hosts(
     path: &Path,
     spec: &ContainerSpec,

@@ -8,10 +8,11 @@ pub mod devices;
 pub mod etc;
 #[cfg(test)]
 mod fuzz;
-pub mod loopback;
+mod loopback;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod overlay;
+pub mod pin;
 pub mod process;
 pub mod seccomp;

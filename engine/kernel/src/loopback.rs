@@ -1,21 +1,13 @@
-//! The loopback interface of a network namespace that has nothing else.
+//! The loopback interface of a new network namespace.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::namespace;
-
-/// Brings `lo` up in the namespace that a path such as `/proc/42/ns/net` names.
-pub fn bring_up(path: &Path) -> io::Result<()> {
-    namespace::inside(&File::open(path)?, set_up)
-}
-
+/// Brings `lo` up in the namespace of this thread.
 #[expect(unsafe_code, reason = "there is no safe form of this ioctl")]
-fn set_up() -> io::Result<()> {
+pub(crate) fn set_up() -> io::Result<()> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: all zeroes is a valid value of this structure, which lives through both calls; the name ends with zero.

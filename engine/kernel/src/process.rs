@@ -89,6 +89,16 @@ impl Process {
 pub struct OpenNamespace(File);
 
 impl OpenNamespace {
+    /// One that is pinned to this file. A file on which nothing is mounted is refused.
+    pub fn pinned(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if rustix::fs::fstatfs(&file)?.f_type == libc::NSFS_MAGIC {
+            Ok(Self(file))
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+    }
+
     /// A path by which it can be opened, here and in processes that this one has started, as long as this is there.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()

@@ -110,6 +110,13 @@ fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
         engine.kill();
         engine.launch();
         let listed = engine.http("GET", "/containers/json?all=1", b"").json();
+        let running = |view: &&Value| view["State"] == "running";
+        let running =
+            listed.as_array().unwrap().iter().filter(running).map(|view| view["Id"].as_str().unwrap());
+        let mut running: Vec<&str> = running.collect();
+        running.sort_unstable();
+        let pinned = engine.inside("ls", [format!("{}/netns", engine.exec_root())]).stdout;
+        assert_eq!(pinned.lines().collect::<Vec<_>>(), running);
         for container in listed.as_array().unwrap() {
             let id = container["Id"].as_str().unwrap();
             let view = inspect(&engine, id);
@@ -130,8 +137,10 @@ fn a_daemon_killed_at_any_moment_finds_its_containers_again() {
     wait_for("all supervisors to end", || supervisors(&engine).is_empty());
     let left: Vec<_> = fs::read_dir(engine.data_root().join("containers")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
-    let left = engine.inside("ls", [format!("{}/containers", engine.exec_root())]).ok();
-    assert_eq!(left, "");
+    for folder in ["containers", "netns"] {
+        let left = engine.inside("ls", [format!("{}/{folder}", engine.exec_root())]).ok();
+        assert_eq!(left, "", "{folder}");
+    }
     let links = engine.inside("ip", ["-o", "link"]).ok();
     assert!(!links.contains("veth"), "{links}");
 }

@@ -1,0 +1,185 @@
+//! Network namespaces that are there without a process: each is mounted on a file, and stays as long as that.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use rustix::thread::UnshareFlags;
+
+use crate::{loopback, namespace};
+
+/// Makes a network namespace with a `lo` that is up, and pins it to this file, in place of what was pinned to it before.
+pub fn pin(path: &Path) -> io::Result<()> {
+    unpin(path)?;
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let made = namespace::apart(|| {
+        new_namespace()?;
+        loopback::set_up()?;
+        Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
+    });
+    if made.is_err() {
+        let _ = unpin(path);
+    }
+    made
+}
+
+/// Lets go of what is pinned to a file, and removes that. That there is nothing is fine.
+pub fn unpin(path: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // The second: nothing is mounted on it.
+        Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Other mount namespaces may have a copy, those of other containers' supervising processes for instance. With the file, the
+    // kernel takes these away, too.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Somebody has mounted what is around it in another place of this mount namespace. The file is of no more use here.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        removed => removed,
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]
+fn new_namespace() -> io::Result<()> {
+    // SAFETY: descriptors stay shared.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::mount::MountPropagationFlags;
+
+    use super::*;
+    use crate::process::OpenNamespace;
+
+    /// In a mount namespace of its own, so that nothing stays mounted.
+    fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
+        let folder = tempfile::tempdir().unwrap();
+        let tried = namespace::apart(|| {
+            private_mounts()?;
+            test(folder.path());
+            Ok(())
+        });
+        match tried {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                skipped::say("root", "namespaces take privileges");
+            }
+            tried => tried.unwrap(),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]
+    fn private_mounts() -> io::Result<()> {
+        // SAFETY: descriptors stay shared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
+        Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+    }
+
+    fn own() -> u64 {
+        fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
+    }
+
+    #[test]
+    fn a_namespace_stays_until_it_is_unpinned() {
+        in_own_mounts(|root| {
+            let (before, folder) = (own(), root.join("netns"));
+            let (one, two) = (folder.join("one"), folder.join("two"));
+            for path in [&one, &two] {
+                pin(path).unwrap();
+            }
+            assert_eq!(own(), before, "this thread has stayed where it was");
+            let number = |path: &Path| fs::metadata(path).unwrap().ino();
+            assert!(number(&one) != before && number(&one) != number(&two));
+            // Only a `lo` that is up has the address.
+            let file = File::open(&one).unwrap();
+            namespace::inside(&file, || std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+            OpenNamespace::pinned(&one).unwrap();
+            // Another one in its place.
+            let first = number(&one);
+            pin(&one).unwrap();
+            assert_ne!(number(&one), first);
+            for _ in 0..2 {
+                unpin(&one).unwrap();
+            }
+            assert!(!one.exists() && two.exists());
+            assert!(OpenNamespace::pinned(&one).is_err());
+        });
+    }
+
+    #[test]
+    fn what_is_left_of_a_pin_that_was_not_finished_goes() {
+        in_own_mounts(|root| {
+            let path = root.join("netns/half");
+            fs::create_dir(root.join("netns")).unwrap();
+            fs::write(&path, "").unwrap();
+            assert!(OpenNamespace::pinned(&path).is_err(), "a file is no namespace");
+            pin(&path).unwrap();
+            OpenNamespace::pinned(&path).unwrap();
+            unpin(&path).unwrap();
+            fs::write(&path, "").unwrap();
+            unpin(&path).unwrap();
+            assert!(!path.exists());
+            // What is something else is left alone.
+            fs::create_dir(&path).unwrap();
+            assert!(unpin(&path).is_err() && pin(&path).is_err());
+            assert!(path.is_dir());
+        });
+    }
+
+    #[test]
+    fn who_mounts_what_is_around_it_elsewhere_keeps_nobody_from_anything() {
+        in_own_mounts(|root| {
+            let (path, elsewhere) = (root.join("netns/one"), root.join("elsewhere"));
+            pin(&path).unwrap();
+            fs::create_dir(&elsewhere).unwrap();
+            rustix::mount::mount_bind_recursive(root, &elsewhere).unwrap();
+            let number = |path: &Path| fs::metadata(path).unwrap().ino();
+            let first = number(&path);
+            unpin(&path).unwrap();
+            assert!(OpenNamespace::pinned(&path).is_err());
+            pin(&path).unwrap();
+            assert_eq!(number(&elsewhere.join("netns/one")), first);
+            assert_ne!(number(&path), first);
+            rustix::mount::unmount(&elsewhere, UnmountFlags::DETACH).unwrap();
+            unpin(&path).unwrap();
+            assert!(!path.exists());
+        });
+    }
+
+    /// As in the supervising process of another container, which has begun meanwhile.
+    #[test]
+    fn a_copy_in_another_mount_namespace_holds_nothing() {
+        in_own_mounts(|root| {
+            let path = root.join("netns/one");
+            pin(&path).unwrap();
+            let (ready, is_ready) = std::sync::mpsc::channel();
+            let (gone, is_gone) = std::sync::mpsc::channel::<()>();
+            std::thread::scope(|scope| {
+                let path = &path;
+                let other = scope.spawn(move || {
+                    private_mounts().unwrap();
+                    let is_copied = OpenNamespace::pinned(path).is_ok();
+                    ready.send(is_copied).unwrap();
+                    is_gone.recv().unwrap();
+                    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+                    assert!(!mounts.contains("netns/one"), "{mounts}");
+                });
+                assert!(is_ready.recv().unwrap());
+                unpin(path).unwrap();
+                gone.send(()).unwrap();
+                other.join().unwrap();
+            });
+        });
+    }
+}
