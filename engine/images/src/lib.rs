@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use engine_model::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
 use engine_store::Quarantine;
@@ -41,6 +42,10 @@ pub struct ImageStore {
     inner: Arc<Inner>,
 }
 
+/// A program that was just being begun, by an engine that was killed meanwhile for instance, holds a copy of the lock until
+/// it is that program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 struct Inner {
     paths: Paths,
@@ -56,11 +61,19 @@ impl ImageStore {
         fs::create_dir_all(root).map_err(ImageError::store(root))?;
         let lock_path = root.join("lock");
         let lock = File::create(&lock_path).map_err(ImageError::store(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(ImageError::Locked { path: root.to_owned() }),
-            Err(fs::TryLockError::Error(source)) => {
-                return Err(ImageError::Store { path: lock_path, source });
+        let end = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(ImageError::Locked { path: root.to_owned() });
+                }
+                Err(fs::TryLockError::Error(source)) => {
+                    return Err(ImageError::Store { path: lock_path, source });
+                }
             }
         }
         let paths = Paths(root.to_owned());
