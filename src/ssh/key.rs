@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::{self, LineEnding};
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
 
 use super::SshError;
@@ -77,7 +77,14 @@ pub(super) fn read_key_file(path: &Path) -> Result<KeyFile, SshError> {
     let encrypted =
         |public| KeyFile::Encrypted(EncryptedKey { path: path.to_owned(), text: text.clone(), public });
     if text.contains("BEGIN OPENSSH PRIVATE KEY") {
-        let key = PrivateKey::from_openssh(&text).map_err(|error| invalid(&error.to_string()))?;
+        let key = PrivateKey::from_openssh(&text).map_err(|error| match error {
+            // One in 256 of the curve P-256, which the library takes for cut off.
+            ssh_key::Error::Encoding(ssh_key::encoding::Error::Length) => invalid(
+                "it is cut off, or its number begins with a zero, which this format leaves out; \
+                 `ssh-keygen -p -m PEM -f` rewrites such a key",
+            ),
+            error => invalid(&error.to_string()),
+        })?;
         return Ok(if key.is_encrypted() {
             encrypted(Some(key.public_key().clone()))
         } else {
@@ -201,7 +208,7 @@ mod tests {
         shell(
             folder.path(),
             "umask 077
-            for kind in rsa ecdsa ed25519; do ssh-keygen -q -t $kind -N '' -f openssh-$kind; done
+            for kind in rsa 'ecdsa -b 384' ed25519; do ssh-keygen -q -t $kind -N '' -f openssh-${kind%% *}; done
             openssl genrsa -traditional -out rsa-pkcs1 2048
             openssl genrsa -out rsa-pkcs8 2048
             openssl ecparam -name prime256v1 -genkey -noout -out ec-sec1
@@ -219,6 +226,28 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 11);
+    }
+
+    /// The private number is written without the zeros that it begins with.
+    #[test]
+    fn a_short_key_of_p256_is_told_how_to_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        shell(
+            folder.path(),
+            "umask 077
+            printf 'asn1=SEQUENCE:key\n[key]\nversion=INTEGER:1\n' > form
+            ones=$(printf %062d 0 | tr 0 1)
+            echo number=FORMAT:HEX,OCTETSTRING:00$ones >> form
+            echo curve=EXP:0,OID:prime256v1 >> form
+            openssl asn1parse -genconf form -noout -out der
+            openssl ec -inform DER -in der -out key
+            ssh-keygen -q -p -P '' -N '' -f key",
+        );
+        let path = folder.path().join("key");
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("`ssh-keygen -p -m PEM -f`"), "{error}");
+        shell(folder.path(), "ssh-keygen -p -m PEM -f key -q -P '' -N ''");
+        read(&path).unwrap();
     }
 
     #[test]
