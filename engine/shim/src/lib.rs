@@ -4,7 +4,7 @@
 //! It is this program again, started by the daemon with the name of a directory that holds its configuration. It has
 //! one thread, because libcontainer makes processes without `exec`. The connection that it was born with is its
 //! standard input; the claim to the container (see [`client::Claim`]) is its standard output. The one of a further process in
-//! a container begins as a copy of the container's (see [`branch`]).
+//! a container begins as a copy of the container's (see `branch.rs`).
 
 use std::cell::RefCell;
 use std::ffi::OsString;
