@@ -384,7 +384,10 @@ impl Script {
             firewall,
             firewall_done: format!("Port {port} opened in {firewall}"),
             firewall_failed: format!("Could not open port {port} in {firewall}"),
-            reload_units: init == Init::Systemd && files.iter().any(|file| file.step == "service-file"),
+            // A run that was broken off may have written them.
+            reload_units: init == Init::Systemd
+                && (files.iter().any(|file| file.step == "service-file")
+                    || matches!(difference.action, Some(Action::Start | Action::Restart))),
             enable: difference.enable,
             enable_done: "Service enabled",
             enable_failed: "The service could not be enabled",

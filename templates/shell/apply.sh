@@ -179,6 +179,14 @@ echo {{ pending | plain }} >"$pending" || fail service 'Could not write to `/run
 {%- for directory in directories %}
 directory {{ directory.path | sh }} {{ directory.mode | plain }}
 {%- endfor %}
+{%- if engine %}
+# Before its configuration, of which the one that was there may not understand all.
+mv -f "$fresh/engine" /usr/local/bin/engine || fail engine 'Could not replace `/usr/local/bin/engine`'
+label /usr/local/bin/engine
+# The name must not reach the disk before the content.
+sync /usr/local/bin/engine /usr/local/bin 2>/dev/null || sync
+step engine changed {{ engine.done | sh }}
+{%- endif %}
 {%- for file in files %}
 {%- if file.keep_original %}
 keep_original {{ file.path | sh }}
@@ -188,13 +196,6 @@ put {{ file.staged | sh }} {{ file.path | sh }} {{ file.step | plain }}
 step {{ file.step | plain }} changed {{ file.done | sh }}
 {%- endif %}
 {%- endfor %}
-{%- if engine %}
-mv -f "$fresh/engine" /usr/local/bin/engine || fail engine 'Could not replace `/usr/local/bin/engine`'
-label /usr/local/bin/engine
-# The name must not reach the disk before the content.
-sync /usr/local/bin/engine /usr/local/bin 2>/dev/null || sync
-step engine changed {{ engine.done | sh }}
-{%- endif %}
 {%- for link in links %}
 ln -s {{ link.target | sh }} {{ link.path | sh }} || fail commands {{ link.failed | sh }}
 step commands changed {{ link.done | sh }}

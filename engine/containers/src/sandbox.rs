@@ -21,10 +21,19 @@ impl Container {
 }
 
 impl Containers {
-    /// Lets go of what a daemon that was killed has left pinned. What may be of a container that runs stays.
+    /// Lets go of what a daemon that was killed has left pinned, and prepares for new pins. What may be of a container that runs
+    /// stays.
     pub(super) fn sweep_pins(&self) {
         let folder = folder(&self.0.config.exec_root);
-        let entries = match fs::read_dir(&folder) {
+        self.sweep(&folder);
+        if let Err(error) = pin::prepare(&folder) {
+            let folder = folder.display();
+            tracing::warn!(%error, %folder, "Supervising processes keep copies of all network namespaces");
+        }
+    }
+
+    fn sweep(&self, folder: &Path) {
+        let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) => {
                 if error.kind() != ErrorKind::NotFound {

@@ -13,13 +13,13 @@ use engine_kernel::{cgroup, pin};
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
-use engine_shim::client::{self, Claim, Connection, Made};
+use engine_shim::client::{self, Claim, Connection, Made, ShimError};
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
-use super::{Container, ContainerError, Containers, gone_is_fine};
+use super::{Container, ContainerError, Containers, gone_is_fine, sandbox};
 use crate::attributes;
 use crate::oci::{self, Namespace, Surroundings};
 
@@ -82,9 +82,12 @@ impl Containers {
                 };
                 container.pending().clear();
                 container.hold(None);
-                self.disconnect(&container.id).await;
-                let failed = Arc::clone(container);
-                let _ = tokio::task::spawn_blocking(move || failed.unpin()).await;
+                // An earlier run may be alive still, with all that it has.
+                if !matches!(error, ContainerError::Shim(ShimError::Busy)) {
+                    self.disconnect(&container.id).await;
+                    let failed = Arc::clone(container);
+                    let _ = tokio::task::spawn_blocking(move || failed.unpin()).await;
+                }
                 container.change_state(|state| {
                     if state.status != Status::Exited || state.started_at.is_none() {
                         state.status =
@@ -132,7 +135,7 @@ impl Containers {
             }
             (connected, made) => (connected?, made?),
         };
-        let Made { number: pid, process } = made.ok_or(client::ShimError::Gone)?;
+        let Made { number: pid, process } = made.ok_or(ShimError::Gone)?;
         container.hold(Some(Arc::new(process)));
         let connection = self.begin(container, connection, pid, connected).await?;
         self.watch(container, connection);
@@ -172,7 +175,7 @@ impl Containers {
         let () = settled;
         match answer? {
             Reply::Started { .. } => {}
-            _ => return Err(client::ShimError::Gone.into()),
+            _ => return Err(ShimError::Gone.into()),
         }
         container.tell(&self.0.events, &Change::Started);
         Ok(connection)
@@ -222,6 +225,7 @@ impl Containers {
                     work: container.directory.join("work"),
                 },
                 volumes,
+                pins: Some(sandbox::folder(&self.0.config.exec_root)),
                 shared_memory: around.shared_memory.as_ref().map(OpenNamespace::path),
                 devices: bundle.devices,
                 shares_pid_namespace: !matches!(around.pid, Namespace::Own),
@@ -416,7 +420,7 @@ fn log_config(container: &Container, identity: &Identity, log: LogSpec) -> Optio
 
 /// What the supervising process said, in the words that docker's clients look for.
 fn translate(error: ContainerError) -> ContainerError {
-    let ContainerError::Shim(client::ShimError::Refused(message)) = error else { return error };
+    let ContainerError::Shim(ShimError::Refused(message)) = error else { return error };
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: error during container init: {message}: unknown"
     );

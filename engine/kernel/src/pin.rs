@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::{loopback, namespace};
@@ -29,6 +30,31 @@ pub fn pin(path: &Path) -> io::Result<()> {
     made
 }
 
+/// Makes the folder for pins a mount of its own that no other mount namespace is told of. Those that are made later have copies of
+/// it, and of all that is mounted in it, which [`drop_copies`] lets go of at once. Where there are pins already, it stays as it is.
+pub fn prepare(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if is_mount(folder)? || folder.read_dir()?.next().is_some() {
+        return Ok(());
+    }
+    rustix::mount::mount_bind(folder, folder)?;
+    Ok(rustix::mount::mount_change(folder, MountPropagationFlags::PRIVATE)?)
+}
+
+/// Lets go of the copies of all pins in this folder that the mount namespace of this process, which is its own, has. Whoever
+/// has entered one of them stays in it.
+pub fn drop_copies(folder: &Path) -> io::Result<()> {
+    if is_mount(folder)? {
+        rustix::mount::unmount(folder, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn is_mount(folder: &Path) -> io::Result<bool> {
+    let found = rustix::fs::statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Lets go of what is pinned to a file, and removes that. That there is nothing is fine.
 pub fn unpin(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -41,7 +67,10 @@ pub fn unpin(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Somebody has mounted what is around it in another place of this mount namespace. The file is of no more use here.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            tracing::warn!(path = %path.display(), "A network namespace stays as long as it is mounted elsewhere");
+            Ok(())
+        }
         removed => removed,
     }
 }
@@ -57,8 +86,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
     use std::os::unix::fs::MetadataExt;
-
-    use rustix::mount::MountPropagationFlags;
 
     use super::*;
     use crate::process::OpenNamespace;
@@ -114,6 +141,43 @@ mod tests {
             }
             assert!(!one.exists() && two.exists());
             assert!(OpenNamespace::pinned(&one).is_err());
+        });
+    }
+
+    #[test]
+    fn copies_in_other_mount_namespaces_go_at_once() {
+        in_own_mounts(|root| {
+            let folder = root.join("netns");
+            let paths = ["one", "two"].map(|name| folder.join(name));
+            for _ in 0..2 {
+                prepare(&folder).unwrap();
+            }
+            for path in &paths {
+                pin(path).unwrap();
+            }
+            // With pins in it, it stays as it is.
+            prepare(&folder).unwrap();
+            let mounted = || {
+                let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+                mounts.lines().filter(|mount| mount.contains(folder.to_str().unwrap())).count()
+            };
+            assert_eq!(mounted(), 3);
+            namespace::apart(|| {
+                private_mounts()?;
+                assert_eq!(mounted(), 3);
+                drop_copies(&folder)?;
+                drop_copies(&folder)?;
+                assert_eq!(mounted(), 0);
+                assert!(paths.iter().all(|path| path.is_file()));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(mounted(), 3);
+            for path in &paths {
+                OpenNamespace::pinned(path).unwrap();
+                unpin(path).unwrap();
+            }
+            assert_eq!(mounted(), 1);
         });
     }
 

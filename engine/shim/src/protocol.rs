@@ -82,6 +82,9 @@ pub struct ContainerTask {
     /// The mount namespace of another container, whose `/dev/shm` is mounted on [`SHARED_MEMORY`].
     #[serde(default)]
     pub shared_memory: Option<PathBuf>,
+    /// Where network namespaces are pinned. What its own mount namespace has of that it lets go of.
+    #[serde(default)]
+    pub pins: Option<PathBuf>,
     /// The device rules of a cgroup v2 container, in the OCI form.
     pub devices: serde_json::Value,
     /// Whether other processes could outlive the first one.

@@ -92,6 +92,14 @@ fn pinned_as_long_as_it_runs(engine: &Engine) {
         let namespace = fs::metadata(thread.unwrap().path().join("ns/net"));
         assert!(namespace.map_or(true, |namespace| namespace.ino() == number_of(&hosted)));
     }
+    // Nor do supervising processes have copies of what is mounted there, which would be as many as containers have others.
+    for name in ["bridged", "joined", "alone", "hosted", "guest"] {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", inspect(engine, name)["State"]["Pid"])).unwrap();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        let mounts = || fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
+        wait_for("the copies to go", || !mounts().contains("/netns"));
+    }
     // Another network, by the pin.
     engine.docker(["network", "connect", "inner", "bridged"]).ok();
     for name in ["bridged", "guest"] {
