@@ -97,7 +97,8 @@ fn power_up(engine: &mut Engine, snapshot: &Snapshot) {
         snapshot.path.display()
     );
     engine.inside("sh", ["-c", &script]).ok();
-    engine.inside("rm", ["-rf", engine.exec_root()]).ok();
+    let gone = format!("umount --lazy '{0}/netns' && rm -rf '{0}'", engine.exec_root());
+    engine.inside("sh", ["-c", &gone]).ok();
     engine.launch();
 }
 
