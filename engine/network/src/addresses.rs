@@ -4,15 +4,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 /// An IPv4 subnet large enough for a gateway and a container, small enough for its map of taken addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Subnet {
-    first: Ipv4Addr,
-    prefix: u8,
-}
+pub struct Subnet(Ipv4Net);
 
 /// A text that is not an address with a prefix length between 8 and 30.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,58 +20,54 @@ pub struct NotASubnet(pub String);
 impl Subnet {
     /// The subnet an address lies in.
     pub(super) fn of(address: Ipv4Addr, prefix: u8) -> Option<Self> {
-        (8..=30).contains(&prefix).then(|| Self {
-            first: Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - prefix))),
-            prefix,
-        })
+        let net = Ipv4Net::new(address, prefix).ok()?;
+        (8..=30).contains(&prefix).then(|| Self(net.trunc()))
     }
 
     /// An address of a host and its subnet, `172.17.0.1/16`.
     pub(super) fn with_address(text: &str) -> Result<(Ipv4Addr, Self), NotASubnet> {
         let refuse = || NotASubnet(text.chars().take(50).collect());
-        let (address, prefix) = text.trim().split_once('/').ok_or_else(refuse)?;
-        let address = address.parse().map_err(|_| refuse())?;
-        let prefix = prefix.parse().map_err(|_| refuse())?;
-        Ok((address, Self::of(address, prefix).ok_or_else(refuse)?))
+        let net: Ipv4Net = text.trim().parse().map_err(|_| refuse())?;
+        Ok((net.addr(), Self::of(net.addr(), net.prefix_len()).ok_or_else(refuse)?))
     }
 
     pub fn prefix(self) -> u8 {
-        self.prefix
+        self.0.prefix_len()
     }
 
     pub fn first(self) -> Ipv4Addr {
-        self.first
+        self.0.network()
     }
 
     pub fn mask(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(u32::MAX << (32 - self.prefix))
+        self.0.netmask()
     }
 
     pub fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first.to_bits() | !self.mask().to_bits())
+        self.0.broadcast()
     }
 
     pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & self.mask().to_bits() == self.first.to_bits()
+        self.0.contains(&address)
     }
 
     pub fn overlaps(self, other: Self) -> bool {
-        self.contains(other.first) || other.contains(self.first)
+        self.contains(other.first()) || other.contains(self.first())
     }
 
     /// The address this far behind the first.
     pub(super) fn nth(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first.to_bits().wrapping_add(offset))
+        Ipv4Addr::from_bits(self.first().to_bits().wrapping_add(offset))
     }
 
     fn size(self) -> u32 {
-        1 << (32 - self.prefix)
+        1 << (32 - self.prefix())
     }
 }
 
 impl fmt::Display for Subnet {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.first, self.prefix)
+        self.0.fmt(formatter)
     }
 }
 
@@ -144,7 +138,7 @@ impl Pool {
     }
 
     fn offset(&self, address: Ipv4Addr) -> Option<u32> {
-        self.subnet.contains(address).then(|| address.to_bits() - self.subnet.first.to_bits())
+        self.subnet.contains(address).then(|| address.to_bits() - self.subnet.first().to_bits())
     }
 
     /// Takes this very address.
@@ -164,7 +158,7 @@ impl Pool {
                 self.full += 1;
             }
         }
-        let first = self.offset(self.range.first).ok_or(NoAddress::Exhausted)?;
+        let first = self.offset(self.range.first()).ok_or(NoAddress::Exhausted)?;
         let begin = first.max(u32::try_from(self.full * 64).unwrap_or(u32::MAX));
         let end = first.saturating_add(self.range.size()).min(self.subnet.size());
         let offset = (begin..end).find(|offset| !self.is_taken(*offset)).ok_or(NoAddress::Exhausted)?;
