@@ -1,4 +1,7 @@
 //! Names of images: `busybox` is `docker.io/library/busybox:latest` in full and is shown as `busybox:latest`.
+//!
+//! The grammar is that of docker's `distribution/reference`. oci-spec reads names too, but no host that is an IPv6 address
+//! or is told by its capital letters, and every name without a tag as one with `latest`.
 
 use std::fmt;
 

@@ -2,6 +2,9 @@
 //!
 //! Both users of this, links and packet filter rules, need a handful of requests, whose attributes are numbers, addresses
 //! and short texts. A socket lives for one piece of work and belongs to the network namespace in which it was opened.
+//!
+//! No crate speaks the packet filter's part of it. netlink-packet-route speaks that of links, and refuses a message for one
+//! attribute whose form it does not expect: the links of a newer kernel would not be there. Here nothing is read but what is asked for.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
