@@ -160,11 +160,15 @@ impl Container {
         *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
     }
 
+    /// Its network namespace, if that is its own, pinned, and still where it was pinned.
+    pub(crate) fn pinned_namespace(&self) -> Option<OpenNamespace> {
+        self.state().pinned.then(|| OpenNamespace::pinned(&self.pin).ok()).flatten()
+    }
+
     /// A namespace that its first process began in: `net`, `ipc`, ….
     pub fn namespace(&self, kind: &str) -> Result<OpenNamespace, ContainerError> {
         if kind == "net"
-            && self.state().pinned
-            && let Ok(namespace) = OpenNamespace::pinned(&self.pin)
+            && let Some(namespace) = self.pinned_namespace()
         {
             return Ok(namespace);
         }

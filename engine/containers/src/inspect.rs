@@ -128,7 +128,7 @@ fn network_settings(container: &Container, identity: &Identity, state: &State) -
         // Another's, which says so itself.
         mode if mode.starts_with("container:") => ("", PathBuf::new()),
         _ if !state.status.is_alive() => ("", PathBuf::new()),
-        _ if state.pinned => (container.id.as_str(), container.pin.clone()),
+        _ if container.pinned_namespace().is_some() => (container.id.as_str(), container.pin.clone()),
         _ => (container.id.as_str(), format!("/proc/{}/ns/net", state.pid).into()),
     };
     json!({

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine_kernel::cgroup;
+use engine_kernel::process::OpenNamespace;
 use engine_model::chain;
 use engine_model::life::Change;
 use engine_model::task::vital;
@@ -216,14 +217,16 @@ impl Containers {
             return;
         }
         let (directory, id) = (container.runtime_directory.clone(), container.id.clone());
-        let cgroup = container.cgroup();
+        let (cgroup, pin) = (container.cgroup(), container.pin.clone());
         let found = tokio::task::spawn_blocking(move || {
-            (client::process(&directory, &id), cgroup::is_frozen(&cgroup))
+            let pinned = OpenNamespace::pinned(&pin).is_ok();
+            (client::process(&directory, &id), cgroup::is_frozen(&cgroup), pinned)
         });
-        let (pid, is_frozen) = found.await.unwrap_or_default();
+        let (pid, is_frozen, pinned) = found.await.unwrap_or_default();
         let places = self.0.network.places(&container.id).await;
         container.change_state(|state| {
             state.pid = pid.unwrap_or(0);
+            state.pinned = pinned;
             if is_frozen {
                 state.status = Status::Paused;
             }

@@ -52,7 +52,7 @@ fn a_torn_state_does_not_stop_what_is_to_run() {
     let after = inspect(&engine, "running");
     assert_eq!(after["State"]["Status"], "running");
     assert_eq!(before["State"]["Pid"], after["State"]["Pid"]);
-    for key in ["IPAddress", "Ports"] {
+    for key in ["IPAddress", "Ports", "SandboxKey"] {
         assert_eq!(before["NetworkSettings"][key], after["NetworkSettings"][key]);
     }
     wait_for("what always runs", || status(&engine, "keeper") == "running");
