@@ -249,7 +249,7 @@ impl Container {
     }
 
     /// Publishes an event about the container, with the attributes that docker gives.
-    pub fn publish(&self, events: &EventBus, action: &str, more: &[(&str, &str)]) {
+    fn publish(&self, events: &EventBus, action: &str, more: &[(&str, &str)]) {
         let identity = self.identity();
         let mut attributes: Vec<(&str, &str)> =
             identity.config.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -260,12 +260,12 @@ impl Container {
     }
 
     /// Tells the world what happened: those who wait and those who read events, in the same order.
-    pub(super) fn tell(&self, events: &EventBus, change: &Change) {
+    pub fn tell(&self, events: &EventBus, change: &Change) {
         self.life.send_modify(|life| {
             change.apply(life);
             if let Some((action, more)) = change.action() {
-                let more = more.as_ref().map(|(name, value)| (*name, value.as_str()));
-                self.publish(events, action, more.as_slice());
+                let more: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                self.publish(events, &action, &more);
             }
         });
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use engine_kernel::seccomp::Filters;
 use engine_model::id::random_id;
+use engine_model::life::Change;
 use engine_model::task::vital;
 use engine_model::wire::Ulimit;
 use engine_shim::client::{Connection, Shim, ShimError};
@@ -234,7 +235,7 @@ impl Containers {
         execs.insert(id, Arc::clone(&exec));
         drop(execs);
         let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
-        exec.container.publish(&self.0.events, &format!("exec_create: {command}"), &[("execID", &exec.id)]);
+        exec.container.tell(&self.0.events, &Change::ExecCreated { exec: exec.id.clone(), command });
         Ok(exec)
     }
 
@@ -321,8 +322,7 @@ impl Containers {
                     state.pid = pid;
                 });
                 let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
-                let action = format!("exec_start: {command}");
-                exec.container.publish(&self.0.events, &action, &[("execID", &exec.id)]);
+                exec.container.tell(&self.0.events, &Change::ExecStarted { exec: exec.id.clone(), command });
                 self.watch_exec(&exec, connection);
                 Ok(())
             }
@@ -354,8 +354,7 @@ impl Containers {
     async fn exec_ended(&self, exec: &Exec, exit: Option<ExitRecord>) {
         let code = exit.map_or(137, |exit| exit.code);
         exec.end(code);
-        let attributes = [("execID", exec.id.as_str()), ("exitCode", &code.to_string())];
-        exec.container.publish(&self.0.events, "exec_die", &attributes);
+        exec.container.tell(&self.0.events, &Change::ExecEnded { exec: exec.id.clone(), code });
         let directory = exec.directory.clone();
         let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await;
     }

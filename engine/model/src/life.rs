@@ -1,5 +1,7 @@
 //! What happens to a container: as those who wait for it see it, and as `GET /events` tells it.
 
+use std::borrow::Cow;
+
 /// What waiters watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Life {
@@ -46,6 +48,23 @@ pub enum Change {
         old: String,
     },
     Updated,
+    /// A client has taken its streams.
+    Attached,
+    /// That client has left by the keys for it.
+    Detached,
+    /// A further process in it is made, and waits to begin.
+    ExecCreated {
+        exec: String,
+        command: String,
+    },
+    ExecStarted {
+        exec: String,
+        command: String,
+    },
+    ExecEnded {
+        exec: String,
+        code: i32,
+    },
     Removed,
 }
 
@@ -81,27 +100,56 @@ impl Change {
             | Self::Stopped
             | Self::Restarted
             | Self::Renamed { .. }
-            | Self::Updated => {}
+            | Self::Updated
+            | Self::Attached
+            | Self::Detached
+            | Self::ExecCreated { .. }
+            | Self::ExecStarted { .. }
+            | Self::ExecEnded { .. } => {}
         }
     }
 
     /// The action that docker knows, and its attributes besides those of the container.
-    pub fn action(&self) -> Option<(&'static str, Option<(&'static str, String)>)> {
-        Some(match self {
-            Self::Created => ("create", None),
-            Self::Started => ("start", None),
+    pub fn action(&self) -> Option<(Cow<'static, str>, Vec<(&'static str, String)>)> {
+        let mut more = Vec::new();
+        let action = match self {
+            Self::Created => "create",
+            Self::Started => "start",
             Self::NotStarted { .. } | Self::Waits | Self::GivenUp => return None,
-            Self::Signalled { signal } => ("kill", Some(("signal", signal.to_string()))),
-            Self::Paused => ("pause", None),
-            Self::Unpaused => ("unpause", None),
-            Self::OutOfMemory => ("oom", None),
-            Self::Ended { code, .. } => ("die", Some(("exitCode", code.to_string()))),
-            Self::Stopped => ("stop", None),
-            Self::Restarted => ("restart", None),
-            Self::Renamed { old } => ("rename", Some(("oldName", format!("/{old}")))),
-            Self::Updated => ("update", None),
-            Self::Removed => ("destroy", None),
-        })
+            Self::Signalled { signal } => {
+                more.push(("signal", signal.to_string()));
+                "kill"
+            }
+            Self::Paused => "pause",
+            Self::Unpaused => "unpause",
+            Self::OutOfMemory => "oom",
+            Self::Ended { code, .. } => {
+                more.push(("exitCode", code.to_string()));
+                "die"
+            }
+            Self::Stopped => "stop",
+            Self::Restarted => "restart",
+            Self::Renamed { old } => {
+                more.push(("oldName", format!("/{old}")));
+                "rename"
+            }
+            Self::Updated => "update",
+            Self::Attached => "attach",
+            Self::Detached => "detach",
+            // The command is a part of docker's word for it.
+            Self::ExecCreated { exec, command } => {
+                return Some((format!("exec_create: {command}").into(), vec![("execID", exec.clone())]));
+            }
+            Self::ExecStarted { exec, command } => {
+                return Some((format!("exec_start: {command}").into(), vec![("execID", exec.clone())]));
+            }
+            Self::ExecEnded { exec, code } => {
+                more = vec![("execID", exec.clone()), ("exitCode", code.to_string())];
+                "exec_die"
+            }
+            Self::Removed => "destroy",
+        };
+        Some((action.into(), more))
     }
 }
 
@@ -115,6 +163,23 @@ mod tests {
             change.apply(&mut life);
         }
         life
+    }
+
+    #[test]
+    fn what_happens_in_it_is_numbered_as_well_and_told_in_dockers_words() {
+        let (exec, command) = ("e1".to_owned(), "ls -l".to_owned());
+        let changes = [
+            Change::ExecCreated { exec: exec.clone(), command: command.clone() },
+            Change::Attached,
+            Change::ExecStarted { exec: exec.clone(), command },
+            Change::ExecEnded { exec, code: 3 },
+            Change::Waits,
+        ];
+        assert_eq!(life(&changes), Life { sequence: 5, alive: true, ..Life::default() });
+        let told: Vec<_> = changes.iter().filter_map(Change::action).collect();
+        let words: Vec<_> = told.iter().map(|(action, _)| action.as_ref()).collect();
+        assert_eq!(words, ["exec_create: ls -l", "attach", "exec_start: ls -l", "exec_die"]);
+        assert_eq!(told[3].1, [("execID", "e1".to_owned()), ("exitCode", "3".to_owned())]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use engine_containers::container::PendingAttach;
 use engine_containers::{Container, ContainerError};
 use engine_model::executor::{LogRequest, Logs};
+use engine_model::life::Change;
 use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -59,7 +60,7 @@ pub(super) async fn attach(
     };
     let streams =
         if options.is("stream") { Some(streams_of(&container, stdin, stdout, stderr).await?) } else { None };
-    container.publish(&app.events, "attach", &[]);
+    container.tell(&app.events, &Change::Attached);
     let Some(takeover) = Takeover::of(&mut request) else {
         return Ok(one_way(past, streams, terminal));
     };
@@ -82,7 +83,7 @@ pub(super) async fn attach(
         let Some(process) = process else { return };
         let keys = (terminal && stdin).then_some(keys);
         if hijack::carry(client, peer.as_ref(), process, keys, ready(())).await {
-            container.publish(&app.events, "detach", &[]);
+            container.tell(&app.events, &Change::Detached);
         }
     });
     Ok(Takeover::response(terminal))
