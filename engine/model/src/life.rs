@@ -16,6 +16,9 @@ pub struct Life {
     pub removed: bool,
 }
 
+/// What an event says, by names.
+pub type Attributes = Vec<(&'static str, String)>;
+
 /// Something that happened to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -110,7 +113,7 @@ impl Change {
     }
 
     /// The action that docker knows, and its attributes besides those of the container.
-    pub fn action(&self) -> Option<(Cow<'static, str>, Vec<(&'static str, String)>)> {
+    pub fn action(&self) -> Option<(Cow<'static, str>, Attributes)> {
         let mut more = Vec::new();
         let action = match self {
             Self::Created => "create",
