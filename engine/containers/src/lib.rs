@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
 
@@ -82,6 +82,8 @@ struct Inner {
     own_cgroup_parent: PathBuf,
     index: Mutex<Index>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
+    /// Done before the first network namespace is pinned.
+    pins: Once,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,7 @@ impl Containers {
             own_cgroup_parent,
             index: Mutex::default(),
             execs: Mutex::default(),
+            pins: Once::new(),
         }));
         containers.restore().await?;
         Ok(containers)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use engine_kernel::pin;
 
-use super::{Container, Containers};
+use super::{Container, ContainerError, Containers};
 
 /// Where they are pinned.
 pub(crate) fn folder(exec_root: &Path) -> PathBuf {
@@ -21,19 +21,22 @@ impl Container {
 }
 
 impl Containers {
-    /// Lets go of what a daemon that was killed has left pinned, and prepares for new pins. What may be of a container that runs
-    /// stays.
-    pub(super) fn sweep_pins(&self) {
-        let folder = folder(&self.0.config.exec_root);
-        self.sweep(&folder);
-        if let Err(error) = pin::prepare(&folder) {
-            let folder = folder.display();
-            tracing::warn!(%error, %folder, "Supervising processes keep copies of all network namespaces");
-        }
+    /// Makes the network namespace of a container and pins it.
+    pub(super) fn pin(&self, container: &str, path: &Path) -> Result<(), ContainerError> {
+        self.0.pins.call_once(|| {
+            let folder = folder(&self.0.config.exec_root);
+            if let Err(error) = pin::prepare(&folder) {
+                let folder = folder.display();
+                tracing::warn!(%error, %folder, "Supervising processes keep copies of all network namespaces");
+            }
+        });
+        pin::pin(path).map_err(|source| ContainerError::Pin { id: container.to_owned(), source })
     }
 
-    fn sweep(&self, folder: &Path) {
-        let entries = match fs::read_dir(folder) {
+    /// Lets go of what a daemon that was killed has left pinned. What may be of a container that runs stays.
+    pub(super) fn sweep_pins(&self) {
+        let folder = folder(&self.0.config.exec_root);
+        let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) => {
                 if error.kind() != ErrorKind::NotFound {

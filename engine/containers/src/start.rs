@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use engine_kernel::cgroup;
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
 use engine_kernel::process::OpenNamespace;
-use engine_kernel::{cgroup, pin};
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
@@ -192,7 +192,7 @@ impl Containers {
         let claim = client::claim(&container.directory)?;
         client::prepare(&container.runtime_directory)?;
         if let Namespace::Pinned(path) = &around.network {
-            pin::pin(path).map_err(|source| ContainerError::Pin { id: container.id.clone(), source })?;
+            self.pin(&container.id, path)?;
         }
         let exit_file = container.directory.join(EXIT_FILE);
         gone_is_fine(fs::remove_file(&exit_file))

@@ -227,11 +227,14 @@ fn container(
         let mut server = Server::new(config, listener, control, Box::new(begin))?;
         server.adopt(running)?;
         trim_memory();
-        if let Some(pins) = &task.pins
-            && let Err(error) = engine_kernel::pin::drop_copies(pins)
-        {
-            tracing::error!(%error, "Could not let go of other containers' network namespaces");
-        }
+        // The kernel takes its time for that.
+        server.afterwards(Box::new(|| {
+            if let Some(pins) = &task.pins
+                && let Err(error) = engine_kernel::pin::drop_copies(pins)
+            {
+                tracing::error!(%error, "Could not let go of other containers' network namespaces");
+            }
+        }));
         let kill_rest = || {
             if task::may_leave_processes(config) {
                 engine_kernel::cgroup::kill_all(&config.cgroup);

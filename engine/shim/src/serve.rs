@@ -49,6 +49,8 @@ pub(crate) struct Server<'a> {
     log_fails: bool,
     complaints: u32,
     begin: Option<Begin<'a>>,
+    /// What is left to do that nobody is to wait for, once the process has begun.
+    later: Option<Box<dyn FnOnce() + 'a>>,
     process: Option<Process>,
     /// Copies of this process, which supervise further processes.
     branches: Vec<OwnedFd>,
@@ -96,11 +98,17 @@ impl<'a> Server<'a> {
             log_fails: false,
             complaints: 0,
             begin: Some(begin),
+            later: None,
             process: None,
             branches: Vec::new(),
             orphans: None,
             buffer: vec![0; 32 * 1024],
         })
+    }
+
+    /// To be done once the process has begun, and whoever let it has been told.
+    pub(crate) fn afterwards(&mut self, later: Box<dyn FnOnce() + 'a>) {
+        self.later = Some(later);
     }
 
     /// Takes over a process that exists but has not begun.
@@ -138,6 +146,9 @@ impl<'a> Server<'a> {
             let started = self.process.as_ref().is_some_and(|process| process.started);
             if !started && self.peers.is_empty() {
                 return code;
+            }
+            if started && let Some(later) = self.later.take() {
+                later();
             }
             let orphans = self.orphans.is_some_and(|until| Instant::now() < until);
             let patience = match (code, shutdown) {
@@ -546,51 +557,4 @@ impl std::fmt::Debug for Server<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    /// A number may be another's by the time that a signal is sent.
-    #[test]
-    fn a_signal_reaches_the_process_and_never_its_number() {
-        let folder = tempfile::tempdir().unwrap();
-        let config: ShimConfig = serde_json::from_value(serde_json::json!({
-            "id": "x", "task": { "Exec": { "container_directory": "/", "init_pid": 0, "process": {}, "seccomp": null } },
-            "terminal": false, "console_size": null, "open_stdin": false, "stdin_once": false, "log": null,
-            "exit_file": "/", "user": "", "groups": [], "cgroup": "/",
-        }))
-        .unwrap();
-        let sleeper = || Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
-        let (mut gone, mut other) = (sleeper(), sleeper());
-        let number = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
-        let handle = rustix::process::pidfd_open(
-            Pid::from_raw(number(&gone)).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .unwrap();
-        gone.kill().unwrap();
-        gone.wait().unwrap();
-        let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut server = Server::new(
-            &config,
-            UnixListener::bind(folder.path().join("socket")).unwrap(),
-            Peer::new(theirs).unwrap(),
-            Box::new(|| Ok(None)),
-        )
-        .unwrap();
-        // As if the number had been given to another process since.
-        server.process = Some(Process {
-            pid: number(&other),
-            handle,
-            streams: Streams { stdin: None, terminal: None, stdout: None, stderr: None },
-            input: Vec::new(),
-            input_ends: false,
-            started: true,
-        });
-        assert!(matches!(server.kill(libc::SIGKILL), Reply::Failed { .. }));
-        assert!(other.try_wait().unwrap().is_none());
-        other.kill().unwrap();
-        other.wait().unwrap();
-    }
-}
+mod tests;

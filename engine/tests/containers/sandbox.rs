@@ -98,7 +98,7 @@ fn pinned_as_long_as_it_runs(engine: &Engine) {
             fs::read_to_string(format!("/proc/{}/status", inspect(engine, name)["State"]["Pid"])).unwrap();
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
         let mounts = || fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
-        wait_for("the copies to go", || !mounts().contains("/netns"));
+        wait_for("the copies to go", || !mounts().contains(&folder(engine)));
     }
     // Another network, by the pin.
     engine.docker(["network", "connect", "inner", "bridged"]).ok();

@@ -97,7 +97,7 @@ fn power_up(engine: &mut Engine, snapshot: &Snapshot) {
         snapshot.path.display()
     );
     engine.inside("sh", ["-c", &script]).ok();
-    let gone = format!("umount --lazy '{0}/netns' && rm -rf '{0}'", engine.exec_root());
+    let gone = format!("umount --lazy '{0}/netns' 2>/dev/null; rm -rf '{0}'", engine.exec_root());
     engine.inside("sh", ["-c", &gone]).ok();
     engine.launch();
 }
