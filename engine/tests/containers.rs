@@ -26,6 +26,8 @@ mod execs;
 mod files;
 #[path = "containers/groups.rs"]
 mod groups;
+#[path = "containers/health.rs"]
+mod health;
 #[path = "containers/inputs.rs"]
 mod inputs;
 #[path = "containers/recovery.rs"]

@@ -228,8 +228,18 @@ impl Container {
 
     /// Changes how the container is. If it cannot be written, that is said in the log: the change has happened anyway.
     pub fn change_state(&self, change: impl FnOnce(&mut State)) {
+        self.amend_state(|state| {
+            change(state);
+            true
+        });
+    }
+
+    /// The same for what may not be worth the disk's while: the change says whether it is to be written.
+    pub(crate) fn amend_state(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state);
+        if !change(&mut state) {
+            return;
+        }
         let path = self.directory.join(record::STATE_FILE);
         if let Err(error) = engine_store::write(&path, &*state, Durability::Atomic) {
             tracing::error!(%error, container = self.id, "Could not write the state");

@@ -15,7 +15,7 @@ use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::remove::erase_directory;
 use super::{Container, ContainerError, Containers, unsupported};
-use crate::{attributes, limits, oci, understand};
+use crate::{attributes, health, limits, oci, understand};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -61,7 +61,12 @@ impl Containers {
             return Err(ContainerError::InvalidName(name.clone()));
         }
         let image = self.0.images.find(&wanted.image)?;
+        if let Some(check) = &wanted.healthcheck {
+            health::check(check)?;
+        }
+        let mut warnings: Vec<String> = unknown.iter().map(|field| unknown_warning(field)).collect();
         merge_image(&mut wanted, &image.config);
+        health::merge_image(&mut wanted, &image.config, &mut warnings);
         let command: Vec<String> =
             wanted.entrypoint.iter().flatten().chain(wanted.cmd.iter().flatten()).cloned().collect();
         if command.first().is_none_or(String::is_empty) {
@@ -71,13 +76,6 @@ impl Containers {
             return Err(ContainerError::Invalid("a command cannot contain a null byte".to_owned()));
         }
         check(&wanted, &host_config)?;
-        let mut warnings: Vec<String> = unknown.iter().map(|field| unknown_warning(field)).collect();
-        if wanted.healthcheck.as_ref().is_none_or(|check| check["Test"][0] != "NONE")
-            && image.config.healthcheck.as_ref().is_some_and(unsupported::probes)
-        {
-            warnings
-                .push("The image's health check is ignored: this engine does not run any yet.".to_owned());
-        }
         self.complete(&mut host_config, &mut warnings)?;
         let networks = networking_config
             .endpoints_config

@@ -28,7 +28,7 @@ use super::exit::last_word;
 use super::record::Status;
 use super::{ContainerError, Containers};
 use crate::limits;
-use crate::oci;
+use crate::{oci, signals};
 
 /// How long a finished one can still be asked about.
 const REMEMBERED: Duration = Duration::from_mins(5);
@@ -72,6 +72,8 @@ pub struct Exec {
     pub id: String,
     pub container: Arc<Container>,
     pub request: ExecRequest,
+    /// It asks whether the container is well, at no client's wish.
+    is_check: bool,
     made: Instant,
     directory: PathBuf,
     /// What its supervising process speaks, where this daemon has not made it.
@@ -86,6 +88,9 @@ struct Record {
     request: ExecRequest,
     /// Whether it was, or was just about to be, told to begin.
     begun: bool,
+    /// Whoever wanted to know what it says is gone with the daemon.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_check: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,10 +140,26 @@ impl Exec {
 
     /// Tells the next daemon.
     fn put_on_record(&self, begun: bool) -> Result<(), ContainerError> {
-        let record = Record { id: self.id.clone(), request: self.request.clone(), begun };
+        let record =
+            Record { id: self.id.clone(), request: self.request.clone(), begun, is_check: self.is_check };
         let path = self.directory.join(RECORD);
         engine_store::write(&path, &record, Durability::Atomic)
             .map_err(|source| ContainerError::Write { path, source })
+    }
+
+    /// How the process ended, once it has.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        self.state().exit_code
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.state().running
+    }
+
+    /// Kills the process. What that has begun goes on.
+    pub(super) async fn kill(&self) -> Result<(), ContainerError> {
+        self.shim().ask(&Request::Kill { signal: signals::KILL }).await?;
+        Ok(())
     }
 
     /// Its supervising process.
@@ -214,6 +235,30 @@ impl Containers {
         container: &Arc<Container>,
         request: ExecRequest,
     ) -> Result<Arc<Exec>, ContainerError> {
+        self.make_exec(container, request, false)
+    }
+
+    /// The same for one that asks whether the container is well.
+    pub(super) fn create_check(
+        &self,
+        container: &Arc<Container>,
+        command: &[String],
+    ) -> Result<Arc<Exec>, ContainerError> {
+        let request = ExecRequest {
+            cmd: Some(command.to_vec()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..ExecRequest::default()
+        };
+        self.make_exec(container, request, true)
+    }
+
+    fn make_exec(
+        &self,
+        container: &Arc<Container>,
+        request: ExecRequest,
+        is_check: bool,
+    ) -> Result<Arc<Exec>, ContainerError> {
         may_exec(container)?;
         if request.cmd.as_ref().and_then(|command| command.first()).is_none_or(String::is_empty) {
             return Err(ContainerError::Invalid("No exec command specified".to_owned()));
@@ -222,7 +267,8 @@ impl Containers {
         let directory = container.runtime_directory.join(format!("{PREFIX}{}", &id[..16]));
         let (container, state) = (Arc::clone(container), watch::Sender::default());
         let (made, dialect) = (Instant::now(), OnceLock::new());
-        let exec = Arc::new(Exec { id: id.clone(), container, request, made, directory, dialect, state });
+        let exec =
+            Arc::new(Exec { id: id.clone(), container, request, is_check, made, directory, dialect, state });
         let mut execs = self.execs();
         execs.retain(|_, exec| exec.is_wanted());
         let waits = |other: &&Arc<Exec>| other.container.id == exec.container.id && !other.state().started;
@@ -242,6 +288,11 @@ impl Containers {
     pub fn find_exec(&self, id: &str) -> Result<Arc<Exec>, ContainerError> {
         let found = self.execs().get(id).cloned();
         found.ok_or_else(|| ContainerError::NoSuchExec(id.to_owned()))
+    }
+
+    /// Nobody asks about it any more.
+    pub(super) fn forget_exec(&self, exec: &Exec) {
+        self.execs().remove(&exec.id);
     }
 
     /// The ids of a container's execs that run.

@@ -82,6 +82,7 @@ impl Containers {
             state.finished_at = Some(exit.finished_at);
             state.endpoints.clear();
             state.ports.clear();
+            state.is_checked_no_more();
         });
         let over = Arc::clone(container);
         let cleared = tokio::task::spawn_blocking(move || {

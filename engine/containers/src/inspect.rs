@@ -84,7 +84,7 @@ impl Containers {
 }
 
 fn describe_state(state: &State) -> Value {
-    json!({
+    let mut view = json!({
         "Status": state.status.word(),
         "Running": state.status.is_alive() || state.status == Status::Restarting,
         "Paused": state.status == Status::Paused,
@@ -96,7 +96,11 @@ fn describe_state(state: &State) -> Value {
         "Error": state.error,
         "StartedAt": time(state.started_at),
         "FinishedAt": time(state.finished_at),
-    })
+    });
+    if let Some(health) = &state.health {
+        view["Health"] = health.describe();
+    }
+    view
 }
 
 /// A mount point in the form that inspect and list share.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 pub mod archive;
 mod attributes;
 mod changes;
+mod checks;
 pub mod container;
 mod create;
 mod error;
@@ -20,6 +22,7 @@ mod exit;
 mod fakes;
 #[cfg(test)]
 mod fuzz;
+mod health;
 pub mod inspect;
 mod limits;
 pub mod list;
@@ -82,6 +85,8 @@ struct Inner {
     own_cgroup_parent: PathBuf,
     index: Mutex<Index>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
+    /// Turns at beginning to ask a container whether it is well.
+    checks: Semaphore,
     /// Done before the first network namespace is pinned.
     pins: Once,
 }
@@ -130,6 +135,7 @@ impl Containers {
             own_cgroup_parent,
             index: Mutex::default(),
             execs: Mutex::default(),
+            checks: Semaphore::new(checks::AT_ONCE),
             pins: Once::new(),
         }));
         containers.restore().await?;

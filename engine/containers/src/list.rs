@@ -9,6 +9,7 @@ use engine_model::Patterns;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::health::HealthStatus;
 use super::inspect::{describe_mount, networks};
 use super::record::{Identity, State, Status};
 use super::usage::size_of;
@@ -41,6 +42,7 @@ const FILTERS: [&str; 16] = [
     "volume",
     "label!",
 ];
+const HEALTH: [&str; 4] = ["none", "starting", "healthy", "unhealthy"];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 impl Containers {
@@ -82,6 +84,10 @@ impl Containers {
             if !STATES.contains(&status.as_str()) {
                 return Err(invalid("status", status));
             }
+        }
+        if let Some(word) = values("health").iter().find(|word| !HEALTH.contains(&word.as_str())) {
+            let message = format!("Unrecognised filter value for health: {word}");
+            return Err(ContainerError::Invalid(message));
         }
         let mut exited = Vec::new();
         for value in values("exited") {
@@ -198,7 +204,7 @@ impl Filter<'_> {
                     number.parse().is_ok_and(|number| matches_port(value, number, protocol))
                 })
             })
-            && any("health", &|value| value == "none")
+            && any("health", &|value| state.health_word() == value)
             && any("is-task", &|value| matches!(value, "false" | "0"))
             && any("isolation", &|value| value == "default" || value.is_empty())
     }
@@ -263,7 +269,11 @@ pub fn status_text(state: &State, now: Timestamp) -> String {
     };
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => match state.health.as_ref().map(|health| health.status) {
+            None => format!("Up {}", since(state.started_at)),
+            Some(HealthStatus::Starting) => format!("Up {} (health: starting)", since(state.started_at)),
+            Some(status) => format!("Up {} ({})", since(state.started_at), status.word()),
+        },
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
         Status::Removing => "Removal In Progress".to_owned(),

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use engine_model::ImageId;
 use engine_model::wire::{Config, EndpointConfig, HostConfig};
 use engine_model::{Endpoint, PublishedPort};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::health::{Health, HealthStatus};
 
 pub const CONFIG_FILE: &str = "config.json";
 pub const STATE_FILE: &str = "state.json";
@@ -113,6 +116,46 @@ pub struct State {
     /// Its network namespace was pinned when it was last started. Engines that pin nothing do not write this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// By its checks, if there are any. The disk may know an older log of them, never another status.
+    #[serde(with = "shared_health", skip_serializing_if = "Option::is_none")]
+    pub health: Option<Arc<Health>>,
+}
+
+impl State {
+    /// What nobody asks any more counts as unwell, as in dockerd.
+    pub(super) fn is_checked_no_more(&mut self) {
+        if let Some(health) = &mut self.health {
+            Arc::make_mut(health).status = HealthStatus::Unhealthy;
+        }
+    }
+
+    /// `none` if nobody asks whether it is well.
+    pub fn health_word(&self) -> &'static str {
+        self.health.as_ref().map_or("none", |health| health.status.word())
+    }
+}
+
+/// Whoever looks at a state takes a copy of it.
+mod shared_health {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::health::Health;
+
+    #[expect(clippy::ref_option, reason = "serde passes references")]
+    pub(super) fn serialize<S: Serializer>(
+        health: &Option<Arc<Health>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        health.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<Health>>, D::Error> {
+        Ok(Option::<Health>::deserialize(deserializer)?.map(Arc::new))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

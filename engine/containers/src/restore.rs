@@ -88,6 +88,7 @@ impl Containers {
             match connection {
                 Some(connection) => {
                     self.restore_execs(&container).await;
+                    self.check_health(&container);
                     self.watch(&container, connection);
                 }
                 None => self.find_later(container),
@@ -122,6 +123,7 @@ impl Containers {
                     Ok(connection) => {
                         greet(&container).await;
                         containers.restore_execs(&container).await;
+                        containers.check_health(&container);
                         return containers.watch(&container, connection);
                     }
                     Err(error) if error.is_absence() => return containers.ended_unseen(&container).await,

@@ -18,6 +18,7 @@ use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
 use jiff::Timestamp;
 
+use super::health::Health;
 use super::record::{EXIT_FILE, Identity, MountKind, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine, sandbox};
 use crate::attributes;
@@ -137,7 +138,8 @@ impl Containers {
         };
         let Made { number: pid, process } = made.ok_or(ShimError::Gone)?;
         container.hold(Some(Arc::new(process)));
-        let connection = self.begin(container, connection, pid, connected).await?;
+        let connection = self.begin(container, &spec, connection, pid, connected).await?;
+        self.check_health(container);
         self.watch(container, connection);
         Ok(())
     }
@@ -146,6 +148,7 @@ impl Containers {
     async fn begin(
         &self,
         container: &Arc<Container>,
+        spec: &ContainerSpec,
         mut connection: Connection,
         pid: i32,
         connected: Connected,
@@ -169,6 +172,8 @@ impl Containers {
             state.endpoints = connected.endpoints;
             state.ports = connected.ports;
             state.pinned = connected.pinned;
+            let is_checked = spec.health.is_some();
+            state.health = is_checked.then(|| Arc::new(Health::at_start(state.health.as_deref())));
         });
         // The disk and the process begin their work together.
         let (settled, answer) = tokio::join!(container.settle(), connection.ask(&Request::Start));

@@ -239,7 +239,12 @@ impl Containers {
         tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, frozen))
             .await?
             .map_err(|source| ContainerError::Cgroup { source })?;
-        container.change_state(|state| state.status = if frozen { Status::Paused } else { Status::Running });
+        container.change_state(|state| {
+            state.status = if frozen { Status::Paused } else { Status::Running };
+            if frozen {
+                state.is_checked_no_more();
+            }
+        });
         container.tell(&self.0.events, if frozen { &Change::Paused } else { &Change::Unpaused });
         Ok(())
     }

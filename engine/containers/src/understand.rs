@@ -15,7 +15,7 @@ use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, Restar
 
 use crate::oci::SpecError;
 use crate::record::Identity;
-use crate::{ContainerError, logs, signals};
+use crate::{ContainerError, health, logs, signals};
 
 /// Of `/dev/shm`, as dockerd has it.
 const SHARED_MEMORY: u64 = 64 * 1024 * 1024;
@@ -51,6 +51,7 @@ pub(crate) fn request(
         limits: limits(host),
         log: log(host)?,
         restart: restart(&host.restart_policy)?,
+        health: health::understand(config),
         auto_remove: host.auto_remove,
         annotations: host.annotations.clone().unwrap_or_default(),
         stop_signal: stop_signal

@@ -69,7 +69,6 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
     let unified = engine_kernel::cgroup::is_unified();
     let swappiness = host.memory_swappiness.is_some_and(|value| value >= 0);
     vec![
-        (request.config.healthcheck.as_ref().is_some_and(probes), "Healthcheck", "--health-cmd"),
         (host.links.as_ref().is_some_and(|links| !links.is_empty()), "HostConfig.Links", "--link"),
         (some(&host.device_requests), "HostConfig.DeviceRequests", "--gpus"),
         (
@@ -191,12 +190,6 @@ fn first_value(host: &HostConfig) -> Option<(&'static str, &'static str, &str)> 
     ];
     let bad = values.into_iter().find(|(_, _, value, works)| !value.is_empty() && !works);
     bad.map(|(field, option, value, _)| (field, option, value))
-}
-
-/// Whether a health check, a client's or an image's, has something to run.
-pub(super) fn probes(check: &Value) -> bool {
-    let first = check["Test"].as_array().and_then(|test| test.first());
-    first.is_some_and(|kind| kind.as_str().is_none_or(|kind| !kind.is_empty() && kind != "NONE"))
 }
 
 /// Whether a value of JSON differs from what means nothing.

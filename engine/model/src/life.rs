@@ -68,6 +68,10 @@ pub enum Change {
         exec: String,
         code: i32,
     },
+    /// It is well, or not, by its checks.
+    HealthChanged {
+        status: &'static str,
+    },
     Removed,
 }
 
@@ -108,7 +112,8 @@ impl Change {
             | Self::Detached
             | Self::ExecCreated { .. }
             | Self::ExecStarted { .. }
-            | Self::ExecEnded { .. } => {}
+            | Self::ExecEnded { .. }
+            | Self::HealthChanged { .. } => {}
         }
     }
 
@@ -150,6 +155,8 @@ impl Change {
                 more = vec![("execID", exec.clone()), ("exitCode", code.to_string())];
                 "exec_die"
             }
+            // So is the status.
+            Self::HealthChanged { status } => return Some((format!("health_status: {status}").into(), more)),
             Self::Removed => "destroy",
         };
         Some((action.into(), more))
@@ -176,12 +183,16 @@ mod tests {
             Change::Attached,
             Change::ExecStarted { exec: exec.clone(), command },
             Change::ExecEnded { exec, code: 3 },
+            Change::HealthChanged { status: "healthy" },
             Change::Waits,
         ];
-        assert_eq!(life(&changes), Life { sequence: 5, alive: true, ..Life::default() });
+        assert_eq!(life(&changes), Life { sequence: 6, alive: true, ..Life::default() });
         let told: Vec<_> = changes.iter().filter_map(Change::action).collect();
         let words: Vec<_> = told.iter().map(|(action, _)| action.as_ref()).collect();
-        assert_eq!(words, ["exec_create: ls -l", "attach", "exec_start: ls -l", "exec_die"]);
+        assert_eq!(
+            words,
+            ["exec_create: ls -l", "attach", "exec_start: ls -l", "exec_die", "health_status: healthy"]
+        );
         assert_eq!(told[3].1, [("execID", "e1".to_owned()), ("exitCode", "3".to_owned())]);
     }
 

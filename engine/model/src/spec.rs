@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::PortRequest;
 use crate::wire::Ulimit;
@@ -18,6 +19,8 @@ pub struct ContainerSpec {
     pub limits: LimitSpec,
     pub log: LogSpec,
     pub restart: Restart,
+    /// How it is asked whether it is well, if it is.
+    pub health: Option<HealthSpec>,
     /// It goes when it ends.
     pub auto_remove: bool,
     /// For the runtime and its hooks.
@@ -192,6 +195,23 @@ pub enum LogSpec {
         max_size: Option<u64>,
         max_files: u32,
     },
+}
+
+/// A program in it that says by its exit whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSpec {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// From the end of one to the beginning of the next.
+    pub interval: Duration,
+    /// What takes longer has failed.
+    pub timeout: Duration,
+    /// Failures do not count so long after its start, until there is a success.
+    pub start_period: Duration,
+    /// Meanwhile, instead of the other interval.
+    pub start_interval: Duration,
+    /// Failures in a row that mean unhealthy; one at least.
+    pub retries: u32,
 }
 
 /// When it is started again.

@@ -161,7 +161,18 @@ fn security(given: &[String]) -> Outcome<(Vec<String>, bool)> {
 }
 
 fn health(options: &Options) -> Outcome<Option<Value>> {
+    let is_checked = [
+        &options.health_cmd,
+        &options.health_interval,
+        &options.health_timeout,
+        &options.health_start_period,
+        &options.health_start_interval,
+    ];
+    let is_checked = is_checked.into_iter().any(Option::is_some) || options.health_retries != 0;
     if options.no_healthcheck {
+        if is_checked {
+            return Err(Failure::refused("--no-healthcheck conflicts with --health-* options"));
+        }
         return Ok(Some(json!({"Test": ["NONE"]})));
     }
     let duration = |value: &Option<String>, flag: &str| match value {
@@ -172,18 +183,25 @@ fn health(options: &Options) -> Outcome<Option<Value>> {
     let timeout = duration(&options.health_timeout, "--health-timeout")?;
     let start_period = duration(&options.health_start_period, "--health-start-period")?;
     let start_interval = duration(&options.health_start_interval, "--health-start-interval")?;
-    let durations = [interval, timeout, start_period, start_interval, options.health_retries];
-    if durations.iter().any(|value| *value < 0) {
-        return Err(Failure::refused("durations and retries of a health check cannot be negative"));
+    for (value, flag) in [
+        (interval, "--health-interval"),
+        (timeout, "--health-timeout"),
+        (options.health_retries, "--health-retries"),
+        (start_period, "--health-start-period"),
+        (start_interval, "--health-start-interval"),
+    ] {
+        if value < 0 {
+            return Err(Failure::Refused(format!("{flag} cannot be negative")));
+        }
     }
-    if options.health_cmd.is_none() && durations.iter().all(|value| *value == 0) {
+    if !is_checked {
         return Ok(None);
     }
     let mut check = json!({
         "Interval": interval, "Timeout": timeout, "StartPeriod": start_period, "StartInterval": start_interval,
         "Retries": options.health_retries,
     });
-    if let Some(command) = &options.health_cmd {
+    if let Some(command) = options.health_cmd.as_ref().filter(|command| !command.is_empty()) {
         check["Test"] = json!(["CMD-SHELL", command]);
     }
     Ok(Some(check))

@@ -57,6 +57,7 @@ impl Containers {
             id: record.id,
             container: Arc::clone(container),
             request: record.request,
+            is_check: record.is_check,
             made: Instant::now(),
             directory,
             dialect: OnceLock::new(),
@@ -77,7 +78,15 @@ impl Containers {
             // If it has ended with its container, that is known already.
             while exec.state().running {
                 match greet(&exec).await {
-                    Ok(connection) => return containers.watch_exec(&exec, connection),
+                    Ok(connection) => {
+                        if exec.is_check
+                            && let Err(error) = exec.kill().await
+                        {
+                            let (container, error) = (&exec.container.id, chain(&error));
+                            tracing::warn!(container, error, "An old health check of it goes on");
+                        }
+                        return containers.watch_exec(&exec, connection);
+                    }
                     Err(error) => {
                         let exit = recorded_exit(&exec.directory);
                         if exit.is_some() || error.is_absence() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::null_is_default;
+use super::{HealthConfig, null_is_default};
 
 /// A command as a list, or one word as a plain string.
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
@@ -96,7 +96,7 @@ pub struct Config {
     #[serde(deserialize_with = "words")]
     pub cmd: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub healthcheck: Option<Value>,
+    pub healthcheck: Option<HealthConfig>,
     /// Of containers of Windows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub args_escaped: Option<bool>,

@@ -1,12 +1,14 @@
 //! Bodies of the API: what clients send, in the shapes that they send it in.
 
 mod container;
+mod health;
 mod image;
 
 pub use container::{
     BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig, IpamConfig,
     LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions, Ulimit, VolumeOptions,
 };
+pub use health::HealthConfig;
 pub use image::{HistoryEntry, ImageConfig};
 
 use serde::de::DeserializeOwned;

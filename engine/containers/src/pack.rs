@@ -1,0 +1,167 @@
+//! Trees of files as tar archives: with owners, modes, times, links, devices and attributes.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use engine_kernel::attributes;
+use engine_kernel::confine::Root;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use tar::EntryType;
+
+use super::place::{base_name, locate};
+
+/// Deeper trees are refused: each level holds an open directory.
+const DEEPEST: usize = 200;
+/// How many files with several names are remembered; further ones are packed once more for each.
+const MOST_LINKED: usize = 1 << 20;
+/// What begins the names of attributes in an archive.
+pub(super) const ATTRIBUTE: &str = "SCHILY.xattr.";
+
+/// An archive on its way to somewhere.
+pub(super) struct Archive<'a> {
+    builder: tar::Builder<&'a mut dyn Write>,
+    /// Where files lie in it that have several names, by device and number.
+    linked: HashMap<(u64, u64), PathBuf>,
+    /// The only file system whose directories are entered.
+    device: Option<u64>,
+}
+
+/// Writes a whole archive.
+pub(super) fn write_archive(
+    output: &mut dyn Write,
+    pack: impl FnOnce(&mut Archive<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let builder = tar::Builder::new(output);
+    let mut archive = Archive { builder, linked: HashMap::new(), device: None };
+    pack(&mut archive)?;
+    archive.builder.into_inner()?.flush()
+}
+
+/// Packs the tree at a path.
+pub(super) fn pack(root: &Root, path: &Path, archive: &mut Archive<'_>) -> io::Result<()> {
+    let (parent, name) = locate(root, path).map_err(|error| io::Error::other(error.to_string()))?;
+    let shown = match base_name(path).as_str() {
+        "/" | "" => PathBuf::from("."),
+        name => PathBuf::from(name),
+    };
+    archive.one(parent.as_fd(), &name, &shown, 0)
+}
+
+/// Packs all that is in the root directory, without what is mounted below it.
+pub(super) fn pack_root(root: &Root, archive: &mut Archive<'_>) -> io::Result<()> {
+    let root = root.get(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
+    archive.device = Some(rustix::fs::fstat(&root)?.st_dev);
+    archive.level(root.as_fd(), Path::new("."), Path::new(""), 0)
+}
+
+fn header(stat: &Stat, kind: EntryType) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(stat.st_uid.into());
+    header.set_gid(stat.st_gid.into());
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+impl Archive<'_> {
+    /// Everything in one directory.
+    fn level(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(PathBuf::from(OsStr::from_bytes(entry.file_name().to_bytes())));
+            }
+        }
+        names.sort();
+        for inner in names {
+            self.one(directory.as_fd(), &inner, &shown.join(&inner), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
+        if depth > DEEPEST {
+            return Err(io::Error::other("the directories are too deep"));
+        }
+        // What is described and what is read is one and the same, whatever comes by its name meanwhile.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&found)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            let identity = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.linked.get(&identity) {
+                let mut header = header(&stat, EntryType::Link);
+                return self.builder.append_link(&mut header, shown, first);
+            }
+            if self.linked.len() < MOST_LINKED && kind != FileType::Socket {
+                self.linked.insert(identity, shown.to_owned());
+            }
+        }
+        match kind {
+            FileType::Directory => {
+                let mut folder = shown.as_os_str().to_owned();
+                folder.push("/");
+                self.describe(&found, &stat)?;
+                self.builder.append_data(&mut header(&stat, EntryType::Directory), folder, io::empty())?;
+                if self.device.is_none_or(|device| device == stat.st_dev) {
+                    self.level(found.as_fd(), Path::new("."), shown, depth)?;
+                }
+                Ok(())
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                self.builder.append_link(&mut header(&stat, EntryType::Symlink), shown, target)
+            }
+            FileType::RegularFile => {
+                let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+                let size = file.metadata()?.len();
+                let mut header = header(&stat, EntryType::Regular);
+                header.set_size(size);
+                self.describe(&found, &stat)?;
+                // It may shrink meanwhile, and the header has promised its size.
+                self.builder.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))
+            }
+            FileType::Fifo => self.special(&found, &stat, EntryType::Fifo, shown),
+            FileType::CharacterDevice => self.special(&found, &stat, EntryType::Char, shown),
+            FileType::BlockDevice => self.special(&found, &stat, EntryType::Block, shown),
+            // A socket means nothing without whoever listens there.
+            _ => Ok(()),
+        }
+    }
+
+    fn special(&mut self, found: &OwnedFd, stat: &Stat, kind: EntryType, shown: &Path) -> io::Result<()> {
+        let mut header = header(stat, kind);
+        header.set_device_major(rustix::fs::major(stat.st_rdev))?;
+        header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
+        self.describe(found, stat)?;
+        self.builder.append_data(&mut header, shown, io::empty())
+    }
+
+    /// Says what the next header has no room for.
+    fn describe(&mut self, found: &OwnedFd, stat: &Stat) -> io::Result<()> {
+        let mut more: Vec<(String, Vec<u8>)> = attributes::read(found)?
+            .into_iter()
+            .map(|(name, value)| (format!("{ATTRIBUTE}{name}"), value))
+            .collect();
+        if stat.st_mtime_nsec != 0 {
+            let time = format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec);
+            more.push(("mtime".to_owned(), time.into_bytes()));
+        }
+        if more.is_empty() {
+            return Ok(());
+        }
+        self.builder.append_pax_extensions(more.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+    }
+}
