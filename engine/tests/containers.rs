@@ -42,6 +42,8 @@ mod survival;
 mod takeover;
 #[path = "containers/vanished.rs"]
 mod vanished;
+#[path = "containers/volumes.rs"]
+mod volumes;
 #[path = "containers/waiting.rs"]
 mod waiting;
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use engine_kernel::confine::Root;
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
+use engine_kernel::part::{self, Tree};
 use engine_model::task::apart;
 use engine_shim::client::{self, Claim};
 use engine_shim::protocol;
@@ -195,8 +196,11 @@ impl Containers {
         }
         let target = Arc::clone(&container);
         let result = tokio::task::spawn_blocking(move || {
+            // In the engine's mount namespace, where containers find them. There is one such work at a time.
+            let user = format!("{}:files", target.id);
+            containers.hold_volumes(&user, &target.identity().mounts)?;
             // A thread of its own, for the sake of its mount namespace.
-            std::thread::scope(|scope| {
+            let result = std::thread::scope(|scope| {
                 let worker = scope.spawn(|| {
                     let (root, _claim) = containers.mounted_root(&target)?;
                     work(&root)
@@ -204,7 +208,9 @@ impl Containers {
                 worker.join().unwrap_or_else(|_| {
                     Err(ContainerError::Refused("The work on the files was cut short".to_owned()))
                 })
-            })
+            });
+            containers.let_go_of_volumes(&user);
+            result
         })
         .await?;
         drop(operation);
@@ -227,8 +233,12 @@ impl Containers {
             private_mounts()?;
             overlay::mount(&overlay, &path, &container.runtime_directory)?;
             let root = Root::open(&path)?;
-            for point in &container.identity().mounts {
-                if point.kind != MountKind::Tmpfs {
+            for (number, point) in container.identity().mounts.iter().enumerate() {
+                if point.is_part() {
+                    let part = self.part(point).map_err(io::Error::other)?;
+                    let scratch = container.runtime_directory.join(protocol::PARTS).join(number.to_string());
+                    attach(&root, &part.open(&scratch)?, &point.destination)?;
+                } else if point.kind != MountKind::Tmpfs {
                     bind(&root, &point.source, &point.destination)?;
                 }
             }
@@ -254,14 +264,16 @@ fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
     if !metadata.is_dir() {
         return Ok(());
     }
-    let end = root.end_of_links(destination)?;
-    root.create_directories(&end)?;
-    let target = root.get(&end, OFlags::PATH | OFlags::DIRECTORY)?;
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = rustix::mount::open_tree(CWD, source, flags)?;
+    let tree = Tree { tree: rustix::mount::open_tree(CWD, source, flags)?, is_directory: true };
+    attach(root, &tree, destination)
+}
+
+fn attach(root: &Root, Tree { tree, is_directory }: &Tree, destination: &Path) -> io::Result<()> {
+    let target = part::place(root, &root.end_of_links(destination)?, *is_directory)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(&tree, "", &target, "", flags)?)
+    Ok(rustix::mount::move_mount(tree, "", &target, "", flags)?)
 }
 
 fn stat(root: &Root, path: &Path) -> Result<PathStat, ContainerError> {

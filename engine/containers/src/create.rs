@@ -89,7 +89,11 @@ impl Containers {
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
-        let mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
+        let mut mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
+        for point in mounts.iter_mut().filter(|point| point.kind == MountKind::Image && point.image.is_none())
+        {
+            point.image = Some(self.0.images.find(&point.source.to_string_lossy())?.id);
+        }
         let (log_driver, log_options) =
             (host_config.log_config.r#type.clone(), host_config.log_config.config.clone());
 
@@ -128,7 +132,9 @@ impl Containers {
         let operation = container.operation.blocking_lock();
         self.index().containers.insert(id.clone(), Arc::clone(&container));
         // Whoever removes the image sees its user from here on. If somebody has done so before, there is nothing to be made.
-        if let Err(error) = self.0.images.lower_dirs(&image.id) {
+        let used =
+            std::iter::once(&image.id).chain(identity.mounts.iter().filter_map(|point| point.image.as_ref()));
+        if let Some(error) = used.into_iter().find_map(|image| self.0.images.lower_dirs(image).err()) {
             self.index().containers.remove(&id);
             let _ = erase_directory(&container.directory);
             return Err(error.into());
@@ -211,7 +217,7 @@ impl Containers {
                     if point.anonymous {
                         labels.extend(Self::anonymous_labels());
                     }
-                    self.ensure_volume(name, labels)?;
+                    self.ensure_volume(name, labels, &point.driver_options)?;
                 }
                 (_, MountKind::Bind) if point.source.symlink_metadata().is_err() => {
                     fs::create_dir_all(&point.source).map_err(|source| ContainerError::CreateSource {

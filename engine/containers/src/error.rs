@@ -58,6 +58,8 @@ pub enum ContainerError {
     Record(#[from] engine_store::ReadError),
     #[error("Could not remove `{}`", path.display())]
     Remove { path: PathBuf, source: io::Error },
+    #[error("Could not unmount `{}`", path.display())]
+    Unmount { path: PathBuf, source: io::Error },
     #[error("Could not change the cgroup of the container")]
     Cgroup { source: io::Error },
     #[error("Could not open the {what} of container {id}")]

@@ -84,9 +84,10 @@ impl Containers {
             state.ports.clear();
             state.is_checked_no_more();
         });
-        let over = Arc::clone(container);
+        let (over, containers) = (Arc::clone(container), self.clone());
         let cleared = tokio::task::spawn_blocking(move || {
             over.unpin();
+            containers.let_go_of_volumes(&over.id);
             fs::remove_dir_all(&over.runtime_directory)
         });
         let _ = cleared.await;

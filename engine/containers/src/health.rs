@@ -147,14 +147,13 @@ pub(super) fn check(config: &HealthConfig) -> Result<(), ContainerError> {
         return invalid("Retries in Healthcheck cannot be negative".to_owned());
     }
     match config.test.first().map(String::as_str) {
-        None | Some("NONE") => Ok(()),
         Some("CMD" | "CMD-SHELL") if config.test.get(1).is_none_or(String::is_empty) => {
             invalid("Test in Healthcheck names no command".to_owned())
         }
         Some("CMD" | "CMD-SHELL") if config.test.iter().any(|word| word.contains('\0')) => {
             invalid("Test in Healthcheck cannot contain a null byte".to_owned())
         }
-        Some("CMD" | "CMD-SHELL") => Ok(()),
+        None | Some("NONE" | "CMD" | "CMD-SHELL") => Ok(()),
         Some(kind) => {
             invalid(format!("Unknown healthcheck type '{kind}' (expected 'CMD', 'CMD-SHELL' or 'NONE')"))
         }

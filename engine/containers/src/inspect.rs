@@ -110,6 +110,7 @@ pub fn describe_mount(point: &MountPoint) -> Value {
         MountKind::Bind => "bind",
         MountKind::Volume => "volume",
         MountKind::Tmpfs => "tmpfs",
+        MountKind::Image => "image",
     };
     view.insert("Type".to_owned(), kind.into());
     if let Some(name) = &point.name {

@@ -62,6 +62,7 @@ use engine_model::{ImageId, ImageUser};
 use engine_store::Quarantine;
 use exec::Exec;
 pub use record::Status;
+use volumes::Mounted;
 
 /// Containers of this engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -85,6 +86,7 @@ struct Inner {
     own_cgroup_parent: PathBuf,
     index: Mutex<Index>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
+    mounted: Mounted,
     /// Turns at beginning to ask a container whether it is well.
     checks: Semaphore,
     /// Done before the first network namespace is pinned.
@@ -135,6 +137,7 @@ impl Containers {
             own_cgroup_parent,
             index: Mutex::default(),
             execs: Mutex::default(),
+            mounted: Mounted::default(),
             checks: Semaphore::new(checks::AT_ONCE),
             pins: Once::new(),
         }));
@@ -208,11 +211,15 @@ impl Containers {
         !self.unknown().is_empty()
     }
 
-    /// Which containers are made from an image.
+    /// Which containers are made from an image, or mount it.
     pub fn image_users(&self, image: &ImageId) -> Vec<ImageUser> {
         self.all()
             .into_iter()
-            .filter(|container| container.identity().image_id == *image)
+            .filter(|container| {
+                let identity = container.identity();
+                identity.image_id == *image
+                    || identity.mounts.iter().any(|point| point.image.as_ref() == Some(image))
+            })
             .map(|container| ImageUser {
                 container: container.id.clone(),
                 running: container.status().is_alive(),

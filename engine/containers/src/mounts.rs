@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::clean;
+use engine_kernel::part;
 use engine_model::id::random_id;
-use engine_model::wire::{BindOptions, DriverConfig, HostConfig, Mount, TmpfsOptions, VolumeOptions};
+use engine_model::wire::{
+    BindOptions, DriverConfig, HostConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions,
+};
 
 use super::names;
 use super::record::{MountKind, MountPoint};
@@ -34,6 +37,12 @@ pub enum MountError {
     NoSource(PathBuf),
     #[error("invalid mount config for type \"{0}\": field Target must not be empty")]
     NoTarget(String),
+    #[error("invalid mount config for type \"{kind}\": field {field} must not be empty")]
+    NoField { kind: &'static str, field: &'static str },
+    #[error("invalid mount config for type \"{kind}\": subpath must be a relative path within the {kind}")]
+    Subpath { kind: &'static str },
+    #[error("invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes")]
+    AnonymousSubpath,
     #[error("mount type unknown: \"{0}\"")]
     Kind(String),
     #[error("invalid mount config for type \"{kind}\": field {field} must not be specified")]
@@ -129,6 +138,9 @@ fn volume(name: String, destination: PathBuf, data_root: &Path) -> MountPoint {
         anonymous: false,
         options: Vec::new(),
         labels: BTreeMap::new(),
+        driver_options: BTreeMap::new(),
+        subpath: PathBuf::new(),
+        image: None,
     }
 }
 
@@ -147,6 +159,9 @@ fn bind(source: PathBuf, destination: PathBuf) -> MountPoint {
         anonymous: false,
         options: Vec::new(),
         labels: BTreeMap::new(),
+        driver_options: BTreeMap::new(),
+        subpath: PathBuf::new(),
+        image: None,
     }
 }
 
@@ -202,12 +217,14 @@ fn refuse_foreign_options(mount: &Mount) -> Result<(), MountError> {
     let bind = mount.bind_options.clone().unwrap_or_default();
     let mut volume = mount.volume_options.clone().unwrap_or_default();
     volume.driver_config = volume.driver_config.filter(|driver| *driver != DriverConfig::default());
+    let image = mount.image_options.clone().unwrap_or_default();
     let mut tmpfs = mount.tmpfs_options.clone().unwrap_or_default();
     tmpfs.options = tmpfs.options.filter(|options| !options.is_empty());
     let fields = [
         ("BindOptions", "bind", bind != BindOptions::default()),
         ("VolumeOptions", "volume", volume != VolumeOptions::default()),
         ("TmpfsOptions", "tmpfs", tmpfs != TmpfsOptions::default()),
+        ("ImageOptions", "image", image != ImageOptions::default()),
     ];
     if let Some((field, ..)) = fields.into_iter().find(|(_, own, is_said)| *is_said && *own != kind) {
         return Err(MountError::ExtraField { kind: kind.to_owned(), field });
@@ -291,6 +308,15 @@ pub(crate) fn others_read_only(text: &str, mode: &str) -> Result<bool, MountErro
     Ok(read_only)
 }
 
+/// A path below a volume or an image.
+fn subpath(kind: &'static str, text: &str) -> Result<PathBuf, MountError> {
+    let path = PathBuf::from(text);
+    if text.contains('\0') || !part::is_below(&path) {
+        return Err(MountError::Subpath { kind });
+    }
+    Ok(path)
+}
+
 fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError> {
     if mount.target.is_empty() {
         return Err(MountError::NoTarget(mount.r#type.clone()));
@@ -331,6 +357,27 @@ fn from_mount(mount: &Mount, data_root: &Path) -> Result<MountPoint, MountError>
             };
             point.copy = !options.no_copy;
             point.labels = options.labels;
+            if !options.subpath.is_empty() {
+                point.subpath = subpath("volume", &options.subpath)?;
+                if point.anonymous {
+                    return Err(MountError::AnonymousSubpath);
+                }
+            }
+            point.driver_options = options.driver_config.map(|driver| driver.options).unwrap_or_default();
+            point
+        }
+        "image" => {
+            if mount.source.is_empty() {
+                return Err(MountError::NoField { kind: "image", field: "Source" });
+            }
+            let source = PathBuf::from(&mount.source);
+            let target = destination(&mount.target, "image", &mount.target)?;
+            let mut point = MountPoint { kind: MountKind::Image, read_only: true, ..bind(source, target) };
+            point.propagation.clear();
+            if let Some(options) = mount.image_options.as_ref().filter(|options| !options.subpath.is_empty())
+            {
+                point.subpath = subpath("image", &options.subpath)?;
+            }
             point
         }
         "tmpfs" => {

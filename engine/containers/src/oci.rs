@@ -288,6 +288,11 @@ fn sysctls(wish: &ConfinementSpec, around: &Surroundings) -> Map<String, Value> 
     sysctls
 }
 
+/// The mount points of which something else is mounted than their sources: parts of these, by their numbers.
+pub(crate) fn parts(points: &[MountPoint]) -> impl Iterator<Item = &MountPoint> {
+    points.iter().filter(|point| point.is_part())
+}
+
 fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     let confined = &spec.confinement;
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
@@ -333,6 +338,10 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
     let mut wanted: Vec<_> = points.iter().collect();
     wanted.sort_by_key(|point| point.destination.components().count());
     for point in wanted {
+        let source = match parts(points).position(|part| std::ptr::eq(part, point)) {
+            Some(number) => around.rootfs.with_file_name(protocol::PARTS).join(number.to_string()),
+            None => point.source.clone(),
+        };
         let destination = point.destination.to_string_lossy();
         let access = if point.read_only { "ro" } else { "rw" };
         mounts.push(if point.kind == MountKind::Tmpfs {
@@ -349,7 +358,7 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
             if point.read_only && point.recursive && !point.writable_below {
                 options.push("rro");
             }
-            mount(&destination, "bind", &point.source.to_string_lossy(), &options)
+            mount(&destination, "bind", &source.to_string_lossy(), &options)
         });
     }
     mounts

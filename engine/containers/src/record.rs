@@ -5,7 +5,7 @@
 //! out anew from the supervising process and the exit that this recorded.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_model::ImageId;
@@ -77,6 +77,26 @@ pub struct MountPoint {
     /// Of a volume that is made for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The same: what it is made of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_options: BTreeMap<String, String>,
+    /// Of a volume or an image: what of it is mounted; all of it when empty.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub subpath: PathBuf,
+    /// Of an image, whose name is the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageId>,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+impl MountPoint {
+    /// Whether it is not the source itself that is mounted.
+    pub fn is_part(&self) -> bool {
+        self.kind == MountKind::Image || !is_empty(&self.subpath)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +105,7 @@ pub enum MountKind {
     Bind,
     Volume,
     Tmpfs,
+    Image,
 }
 
 /// How a container is.

@@ -122,9 +122,8 @@ impl Containers {
             for point in &container.identity().mounts {
                 let ours =
                     point.kind == MountKind::Volume && point.anonymous && !used.contains(&point.source);
-                if let Some(folder) = point.source.parent().filter(|_| ours) {
-                    engine_store::remove_directory(folder)
-                        .map_err(|source| ContainerError::Remove { path: folder.to_owned(), source })?;
+                if let Some(name) = point.name.as_deref().filter(|_| ours) {
+                    self.erase_volume(name)?;
                 }
             }
         }

@@ -65,6 +65,11 @@ impl Containers {
             self.complete_state(container).await;
         }
         greet_all(&running).await;
+        self.blocking(|containers| {
+            containers.restore_mounted();
+            Ok(())
+        })
+        .await?;
         let mut live = Vec::new();
         for (container, _) in &running {
             let state = container.state();

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use engine_kernel::cgroup;
 use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
+use engine_kernel::part::{Part, Whole};
 use engine_kernel::process::OpenNamespace;
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
@@ -19,7 +20,7 @@ use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, Shim
 use jiff::Timestamp;
 
 use super::health::Health;
-use super::record::{EXIT_FILE, Identity, MountKind, Status};
+use super::record::{EXIT_FILE, Identity, MountKind, MountPoint, Status};
 use super::{Container, ContainerError, Containers, gone_is_fine, sandbox};
 use crate::attributes;
 use crate::oci::{self, Namespace, Surroundings};
@@ -87,7 +88,12 @@ impl Containers {
                 if !matches!(error, ContainerError::Shim(ShimError::Busy)) {
                     self.disconnect(&container.id).await;
                     let failed = Arc::clone(container);
-                    let _ = tokio::task::spawn_blocking(move || failed.unpin()).await;
+                    let containers = self.clone();
+                    let cleared = tokio::task::spawn_blocking(move || {
+                        failed.unpin();
+                        containers.let_go_of_volumes(&failed.id);
+                    });
+                    let _ = cleared.await;
                 }
                 container.change_state(|state| {
                     if state.status != Status::Exited || state.started_at.is_none() {
@@ -209,18 +215,24 @@ impl Containers {
         write(container.directory.join("resolv.conf"), resolver(&spec.network).as_bytes())?;
         write(container.directory.join("hosts"), own_hosts(spec, &around.hostname, &[])?.as_bytes())?;
         self.create_sources(&identity.mounts)?;
+        self.hold_volumes(&container.id, &identity.mounts)?;
         let filters = &self.0.filters;
         let bundle = oci::build(&identity.command, &identity.mounts, spec, around, filters)?;
         let text = serde_json::to_vec(&bundle.configuration).map_err(oci::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
         let lower = self.0.images.lower_dirs(&identity.image_id)?;
         let process = &spec.process;
-        let volumes = identity
-            .mounts
-            .iter()
-            .filter(|point| point.kind == MountKind::Volume && point.copy)
-            .map(|point| VolumeFill { source: point.source.clone(), destination: point.destination.clone() })
-            .collect();
+        let parts = oci::parts(&identity.mounts).map(|point| self.part(point)).collect::<Result<_, _>>()?;
+        let folder = container.runtime_directory.join(protocol::PARTS);
+        let is_filled = |point: &&MountPoint| point.kind == MountKind::Volume && point.copy;
+        let fill = |point: &MountPoint| VolumeFill {
+            source: match oci::parts(&identity.mounts).position(|part| std::ptr::eq(part, point)) {
+                Some(number) => folder.join(number.to_string()),
+                None => point.source.clone(),
+            },
+            destination: point.destination.clone(),
+        };
+        let volumes = identity.mounts.iter().filter(is_filled).map(fill).collect();
         let config = ShimConfig {
             id: container.id.clone(),
             task: Task::Container(Box::new(ContainerTask {
@@ -230,6 +242,7 @@ impl Containers {
                     work: container.directory.join("work"),
                 },
                 volumes,
+                parts,
                 pins: Some(sandbox::folder(&self.0.config.exec_root)),
                 shared_memory: around.shared_memory.as_ref().map(OpenNamespace::path),
                 devices: bundle.devices,
@@ -248,6 +261,15 @@ impl Containers {
             cgroup: container.cgroup(),
         };
         Ok((config, claim))
+    }
+
+    /// What is mounted in place of a mount point's source.
+    pub(super) fn part(&self, point: &MountPoint) -> Result<Part, ContainerError> {
+        let whole = match &point.image {
+            Some(image) => Whole::Layers(self.0.images.lower_dirs(image)?),
+            None => Whole::Directory(point.source.clone()),
+        };
+        Ok(Part { whole, path: point.subpath.clone() })
     }
 
     fn surroundings(

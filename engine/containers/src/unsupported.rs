@@ -120,30 +120,19 @@ pub fn refuse_endpoint(endpoint: &EndpointConfig, prefix: &str) -> Result<(), Co
 fn mount_option(mount: &Mount) -> Option<String> {
     let said = |value: &Option<Value>| value.as_ref().is_some_and(says_something);
     match mount.r#type.as_str() {
-        "image" => return Some("type=image".to_owned()),
         "npipe" => return Some("type=npipe, which is for containers of Windows,".to_owned()),
         "cluster" => return Some("type=cluster, which is for services of a swarm,".to_owned()),
         _ => {}
-    }
-    if said(&mount.image_options) {
-        return Some("ImageOptions".to_owned());
     }
     if said(&mount.cluster_options) {
         return Some("ClusterOptions".to_owned());
     }
     if let Some(options) = &mount.volume_options {
-        if !options.subpath.is_empty() {
-            return Some(format!("volume-subpath={}` (`Subpath", options.subpath));
-        }
         let driver = options.driver_config.as_ref();
         if let Some(name) =
             driver.map(|driver| &driver.name).filter(|name| !matches!(name.as_str(), "" | "local"))
         {
             return Some(format!("volume-driver={name}` (`DriverConfig.Name"));
-        }
-        // Without them the data would go to another place than its owner thinks.
-        if let Some((name, value)) = driver.and_then(|driver| driver.options.first_key_value()) {
-            return Some(format!("volume-opt={name}={value}` (`DriverConfig.Options"));
         }
     }
     // What a container mounts stays in a mount namespace that gives nothing back.
@@ -263,8 +252,6 @@ mod tests {
         assert_eq!(driver(json!({ "Name": "local", "Options": null })), None);
         assert_eq!(driver(Value::Null), None);
         assert!(driver(json!({ "Name": "nfs" })).unwrap().contains("`volume-driver=nfs`"));
-        let nfs = json!({ "Options": { "type": "nfs" } });
-        assert!(driver(nfs).unwrap().contains("`volume-opt=type=nfs`"));
         assert_eq!(mount("BindOptions", json!({ "ReadOnlyForceRecursive": false })), None);
         let shared = mount("BindOptions", json!({ "Propagation": "rshared" }));
         assert!(shared.unwrap().contains("`bind-propagation=rshared`"));

@@ -1,5 +1,8 @@
 //! Named directories that outlive containers: `data-root/volumes/NAME/_data`, and beside it what they are.
 
+mod mounted;
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -12,6 +15,9 @@ use engine_store::Durability;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+pub(super) use mounted::Mounted;
+use source::Source;
 
 use super::mounts::volume_directory;
 use super::record::MountKind;
@@ -30,6 +36,9 @@ pub struct Volume {
     pub name: String,
     pub created: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
+    /// What it is made of, if it is no directory of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// The body of `POST /volumes/create`.
@@ -58,10 +67,7 @@ impl Containers {
             let message = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
             return Err(ContainerError::NotFound(message));
         }
-        if request.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
-            let message = "`DriverOpts`: options of volumes are not supported by this engine yet";
-            return Err(ContainerError::Invalid(message.to_owned()));
-        }
+        let options = request.driver_opts.unwrap_or_default();
         if request.cluster_volume_spec.as_ref().is_some_and(says_something) {
             return Err(ContainerError::Unsupported(
                 "`ClusterVolumeSpec`, for volumes of a swarm,".to_owned(),
@@ -76,15 +82,17 @@ impl Containers {
                 random_id()
             }
         };
-        self.ensure_volume(&name, labels)
+        self.ensure_volume(&name, labels, &options)
     }
 
-    /// The volume of this name, made if it is not there.
+    /// The volume of this name, made if it is not there. One that is there and is made of something else is not meant.
     pub(super) fn ensure_volume(
         &self,
         name: &str,
         labels: BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
     ) -> Result<Volume, ContainerError> {
+        Source::of(options)?;
         let folder = self.volume_folder(name);
         // They make the volume one, so the power may not take them from whoever was told.
         let settle = || {
@@ -94,9 +102,16 @@ impl Containers {
         let failed = |source| ContainerError::Write { path: folder.clone(), source };
         if folder.join("_data").is_dir() {
             settle().map_err(failed)?;
-            return self.volume(name);
+            let found = self.volume(name)?;
+            if !options.is_empty() && *options != found.options {
+                let message =
+                    format!("create {name}: there is a volume of this name with other driver options");
+                return Err(ContainerError::Conflict(message));
+            }
+            return Ok(found);
         }
-        let volume = Volume { name: name.to_owned(), created: Some(Timestamp::now()), labels };
+        let (created, options) = (Some(Timestamp::now()), options.clone());
+        let volume = Volume { name: name.to_owned(), created, labels, options };
         let make = || {
             fs::DirBuilder::new().recursive(true).mode(0o701).create(&folder)?;
             engine_store::write(&folder.join(RECORD), &volume, Durability::Durable)?;
@@ -174,7 +189,7 @@ impl Containers {
             "Labels": if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) },
             "Mountpoint": volume_directory(&self.0.config.data_root, &volume.name),
             "Name": volume.name,
-            "Options": null,
+            "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
             "Scope": "local",
         })
     }
@@ -182,7 +197,12 @@ impl Containers {
     /// The volumes' part of the answer to `GET /system/df`.
     pub fn volume_usage(&self) -> Vec<Value> {
         let describe = |volume: Volume| {
-            let size = size_of(&volume_directory(&self.0.config.data_root, &volume.name));
+            // What is somewhere else takes no room here, and may be far away.
+            let size = if volume.options.is_empty() {
+                json!(size_of(&volume_directory(&self.0.config.data_root, &volume.name)))
+            } else {
+                json!(-1)
+            };
             let mut view = self.describe_volume(&volume);
             view["UsageData"] = json!({ "RefCount": self.volume_users(&volume.name).len(), "Size": size });
             view
@@ -202,11 +222,18 @@ impl Containers {
             let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
             return Err(ContainerError::Conflict(message));
         }
-        let folder = self.volume_folder(name);
-        engine_store::remove_directory(&folder)
-            .map_err(|source| ContainerError::Remove { path: folder, source })?;
+        self.erase_volume(name)?;
         self.0.events.publish("volume", "destroy", name, &[("driver", "local")]);
         Ok(())
+    }
+
+    /// Removes the directory of a volume, and nothing that is mounted in there.
+    pub(super) fn erase_volume(&self, name: &str) -> Result<(), ContainerError> {
+        let folder = self.volume_folder(name);
+        self.with_unmounted(name, || {
+            engine_store::remove_directory(&folder)
+                .map_err(|source| ContainerError::Remove { path: folder.clone(), source })
+        })
     }
 
     /// Removes unused volumes: those without a name, or with `all` any; answers with their names and bytes.
@@ -227,7 +254,11 @@ impl Containers {
             if used.contains(&volume.name) || !(all || volume.is_anonymous()) || !wanted(&volume) {
                 continue;
             }
-            let size = size_of(&volume_directory(&self.0.config.data_root, &volume.name));
+            let size = if volume.options.is_empty() {
+                size_of(&volume_directory(&self.0.config.data_root, &volume.name))
+            } else {
+                0
+            };
             if self.remove_volume(&volume.name, false).is_ok() {
                 removed.push(volume.name);
                 bytes += size;

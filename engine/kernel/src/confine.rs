@@ -42,6 +42,19 @@ impl Root {
         Err(Errno::AGAIN.into())
     }
 
+    /// Opens a path that leads out of here nowhere, not even by a link from the root on.
+    pub fn beneath(&self, path: &Path) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        for _ in 0..16 {
+            match rustix::fs::openat2(&self.0, relative(path), flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
     /// Reads a regular file of at most `limit` bytes.
     pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let file = regular(&self.get(path, OFlags::PATH)?)?;

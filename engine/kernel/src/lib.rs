@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod confine;
 pub mod devices;
 pub mod etc;
+pub mod fstab;
 #[cfg(test)]
 mod fuzz;
 mod loopback;
@@ -13,6 +14,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod overlay;
+pub mod part;
 pub mod pin;
 pub mod process;
 pub mod seccomp;

@@ -26,15 +26,36 @@ pub struct Overlay {
 /// Mounts `overlay` on `target`. Changes the working directory of the process, which must have one thread.
 /// `scratch` is a directory for short names of the layers, used when the long ones do not fit.
 pub fn mount(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()> {
-    if overlay.lower.len() > MOST_LAYERS {
+    let mut rest = OsString::from(",upperdir=");
+    rest.push(escaped(overlay.upper.as_os_str(), b"\\,"));
+    rest.push(",workdir=");
+    rest.push(escaped(overlay.work.as_os_str(), b"\\,"));
+    mount_layers(&overlay.lower, &rest, target, scratch)
+}
+
+/// Mounts layers, top layer first, on `target` for reading alone; otherwise like [`mount`].
+pub fn view(lower: &[PathBuf], target: &Path, scratch: &Path) -> io::Result<()> {
+    match lower {
+        [] => Ok(()),
+        // The kernel puts together no fewer than two.
+        [only] => {
+            rustix::mount::mount_bind(only, target)?;
+            Ok(rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, c"")?)
+        }
+        lower => mount_layers(lower, OsStr::new(""), target, scratch),
+    }
+}
+
+fn mount_layers(lower: &[PathBuf], rest: &OsStr, target: &Path, scratch: &Path) -> io::Result<()> {
+    if lower.len() > MOST_LAYERS {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("more than {MOST_LAYERS} layers")));
     }
-    let mut options = options(&overlay.lower, overlay);
+    let mut options = options(lower, rest);
     if options.len() > LONGEST_OPTIONS {
         let folder = scratch.join("l");
         std::fs::create_dir_all(&folder)?;
-        let mut short = Vec::with_capacity(overlay.lower.len());
-        for (number, layer) in overlay.lower.iter().enumerate() {
+        let mut short = Vec::with_capacity(lower.len());
+        for (number, layer) in lower.iter().enumerate() {
             let name = number.to_string();
             let link = folder.join(&name);
             match std::fs::remove_file(&link) {
@@ -44,14 +65,14 @@ pub fn mount(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()>
             short.push(PathBuf::from(name));
         }
         std::env::set_current_dir(&folder)?;
-        options = self::options(&short, overlay);
+        options = self::options(&short, rest);
     }
     let options = CString::new(options.into_encoded_bytes())?;
     rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?;
     Ok(())
 }
 
-fn options(lower: &[PathBuf], overlay: &Overlay) -> OsString {
+fn options(lower: &[PathBuf], rest: &OsStr) -> OsString {
     let mut text = OsString::from("lowerdir=");
     for (number, layer) in lower.iter().enumerate() {
         if number > 0 {
@@ -59,10 +80,7 @@ fn options(lower: &[PathBuf], overlay: &Overlay) -> OsString {
         }
         text.push(escaped(layer.as_os_str(), b"\\:,"));
     }
-    text.push(",upperdir=");
-    text.push(escaped(overlay.upper.as_os_str(), b"\\,"));
-    text.push(",workdir=");
-    text.push(escaped(overlay.work.as_os_str(), b"\\,"));
+    text.push(rest);
     text
 }
 
@@ -84,8 +102,8 @@ mod tests {
 
     #[test]
     fn special_letters_are_escaped() {
-        let overlay =
-            Overlay { lower: vec!["/a:b".into(), "/c,d".into()], upper: "/u:v,w".into(), work: "/w".into() };
-        assert_eq!(options(&overlay.lower, &overlay), r"lowerdir=/a\:b:/c\,d,upperdir=/u:v\,w,workdir=/w");
+        let lower = ["/a:b".into(), "/c,d".into()];
+        assert_eq!(options(&lower, OsStr::new(",x")), r"lowerdir=/a\:b:/c\,d,x");
+        assert_eq!(escaped(OsStr::new("/u:v,w"), b"\\,"), r"/u:v\,w");
     }
 }

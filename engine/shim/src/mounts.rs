@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::Root;
+use engine_kernel::part::{self, Part, Tree};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -133,6 +134,25 @@ pub(crate) fn bring(namespace: &Path, path: &str, target: &Path) -> io::Result<(
     Ok(rustix::mount::move_mount(&tree?, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
+/// Mounts parts by their numbers in a folder that is made for them.
+pub(crate) fn stage(parts: &[Part], folder: &Path) -> io::Result<()> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir(folder)?;
+    for (number, part) in parts.iter().enumerate() {
+        let Tree { tree, is_directory } = part.open(&folder.join(format!("{number}.layers")))?;
+        let target = folder.join(number.to_string());
+        if is_directory {
+            std::fs::create_dir(&target)?;
+        } else {
+            drop(File::create_new(&target)?);
+        }
+        rustix::mount::move_mount(&tree, "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
 /// Takes a `/dev` of the container's maker, and what comes below it, out of the mounts: the runtime makes devices and links in
 /// whatever lies on `/dev`, and these may be the host's. It gets a `/dev` to do so, over which a hook mounts the one that was
 /// wished for.
@@ -167,7 +187,7 @@ pub(crate) fn mount_late(directory: &Path) -> io::Result<()> {
     for mount in mounts {
         // Opened anew each time, to see what was mounted before.
         let root = Root::open(&directory.join(protocol::ROOTFS))?;
-        place(&root, &mount).map_err(|error| {
+        mount_one(&root, &mount).map_err(|error| {
             let destination = path(&mount, "destination");
             io::Error::new(error.kind(), format!("could not mount on {}: {error}", destination.display()))
         })?;
@@ -175,22 +195,13 @@ pub(crate) fn mount_late(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn place(root: &Root, mount: &Value) -> io::Result<()> {
+fn mount_one(root: &Root, mount: &Value) -> io::Result<()> {
     use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
     let options: Vec<&str> =
         mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (destination, source) = (path(mount, "destination"), path(mount, "source"));
     let tree = if kind(mount) == "bind" {
-        if source.is_dir() {
-            root.create_directories(&destination)?;
-        } else if let Err(error) = root.get(&destination, OFlags::PATH) {
-            if error.kind() != io::ErrorKind::NotFound {
-                return Err(error);
-            }
-            root.create_directories(destination.parent().unwrap_or_else(|| Path::new("/")))?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            root.create(&destination, flags, Mode::from_raw_mode(0o644))?;
-        }
+        drop(part::place(root, &destination, source.is_dir())?);
         let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         flags.set(OpenTreeFlags::AT_RECURSIVE, options.contains(&"rbind"));
         rustix::mount::open_tree(CWD, &source, flags)?

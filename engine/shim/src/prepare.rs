@@ -29,6 +29,8 @@ pub(crate) enum PrepareError {
     Volume { destination: PathBuf, source: io::Error },
     #[error("Could not get at the other container's shared memory")]
     SharedMemory { source: io::Error },
+    #[error("{source}")]
+    Part { source: io::Error },
     #[error("Could not prepare the mounts")]
     Mounts { source: io::Error },
     #[error("Could not use `{}`", path.display())]
@@ -58,6 +60,8 @@ pub(crate) fn container(
         mounts::bring(namespace, "/dev/shm", &directory.join(protocol::SHARED_MEMORY))
             .map_err(|source| PrepareError::SharedMemory { source })?;
     }
+    mounts::stage(&task.parts, &directory.join(protocol::PARTS))
+        .map_err(|source| PrepareError::Part { source })?;
 
     let path = directory.join(protocol::BUNDLE);
     let failed = |source| PrepareError::Configuration { path: path.clone(), source };

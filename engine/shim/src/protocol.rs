@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_kernel::overlay::Overlay;
+use engine_kernel::part::Part;
 use engine_kernel::seccomp::Filter;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub const STATE: &str = "state";
 pub const ROOTFS: &str = "rootfs";
 /// Where the shared memory of another container is mounted, in the same directory.
 pub const SHARED_MEMORY: &str = "shm";
+/// Where parts of directories and images are mounted by their numbers, in the same directory.
+pub const PARTS: &str = "parts";
 /// Mounts that come when the runtime has made its devices, in the same directory.
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
@@ -79,6 +82,9 @@ pub enum Task {
 pub struct ContainerTask {
     pub overlay: Overlay,
     pub volumes: Vec<VolumeFill>,
+    /// What is mounted in [`PARTS`], for the runtime to find it there.
+    #[serde(default)]
+    pub parts: Vec<Part>,
     /// The mount namespace of another container, whose `/dev/shm` is mounted on [`SHARED_MEMORY`].
     #[serde(default)]
     pub shared_memory: Option<PathBuf>,

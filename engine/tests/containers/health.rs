@@ -221,7 +221,7 @@ fn an_image_says_how_its_containers_are_asked() {
     let layer = tar::Builder::new(Vec::new()).into_inner().unwrap();
     let load = |name: &str, check: Value| {
         let config = json!({ "Cmd": ["/x"], "Shell": ["/ash", "-c"], "Healthcheck": check });
-        engine.docker_with_input(["load"], &harness::image(name, &[layer.clone()], &config)).ok();
+        engine.docker_with_input(["load"], &harness::image(name, std::slice::from_ref(&layer), &config)).ok();
     };
     load("probed", json!({ "Test": ["CMD-SHELL", "probe"], "Interval": 60_000_000_000_i64, "Retries": 7 }));
     let made = |options: &[&str]| {

@@ -166,12 +166,7 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
         ),
     ),
     ("HostConfig.Mounts.Consistency", Told(CONSISTENT)),
-    (
-        "HostConfig.Mounts.ImageOptions",
-        Refused(
-            r#"{"HostConfig":{"Mounts":[{"Type":"volume","Target":"/x","ImageOptions":{"Subpath":"a"}}]}}"#,
-        ),
-    ),
+    ("HostConfig.Mounts.ImageOptions.Subpath", Effect("an_image_is_mounted_for_reading")),
     ("HostConfig.Mounts.ReadOnly", Effect("mounts_are_as_asked")),
     ("HostConfig.Mounts.Source", Effect("mounts_are_as_asked")),
     ("HostConfig.Mounts.Target", Effect("mounts_are_as_asked")),
@@ -193,18 +188,11 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ),
     (
         "HostConfig.Mounts.VolumeOptions.DriverConfig.Options",
-        Refused(
-            r#"{"HostConfig":{"Mounts":[{"Type":"volume","Target":"/x","VolumeOptions":{"DriverConfig":{"Options":{"type":"nfs"}}}}]}}"#,
-        ),
+        Effect("a_volume_is_made_of_what_its_options_say"),
     ),
     ("HostConfig.Mounts.VolumeOptions.Labels", Effect("mounts_are_as_asked")),
     ("HostConfig.Mounts.VolumeOptions.NoCopy", Effect("mounts_are_as_asked")),
-    (
-        "HostConfig.Mounts.VolumeOptions.Subpath",
-        Refused(
-            r#"{"HostConfig":{"Mounts":[{"Type":"volume","Target":"/x","VolumeOptions":{"Subpath":"a"}}]}}"#,
-        ),
-    ),
+    ("HostConfig.Mounts.VolumeOptions.Subpath", Effect("a_part_of_a_volume_is_mounted_and_nothing_else")),
     ("HostConfig.NanoCpus", Effect("limits_hold")),
     ("HostConfig.NetworkMode", Effect("networks_modes_and_names")),
     ("HostConfig.OomKillDisable", Refused(r#"{"HostConfig":{"OomKillDisable":true}}"#)),
@@ -426,7 +414,7 @@ pub(crate) const DISCONNECT: &[(&str, Fate)] = &[
 pub(crate) const VOLUME: &[(&str, Fate)] = &[
     ("ClusterVolumeSpec", Refused(r#"{"ClusterVolumeSpec":{"Group":"g"}}"#)),
     ("Driver", Refused(r#"{"Driver":"flocker"}"#)),
-    ("DriverOpts", Refused(r#"{"DriverOpts":{"type":"nfs"}}"#)),
+    ("DriverOpts", Effect("a_volume_is_made_of_what_its_options_say")),
     ("Labels", Effect("volumes_keep_data_and_begin_with_the_image")),
     ("Name", Effect("volumes_keep_data_and_begin_with_the_image")),
 ];

@@ -102,6 +102,7 @@ fn mount(text: &str) -> Result<Value, String> {
     let mut driver_options = Map::new();
     let mut driver = String::new();
     let mut tmpfs = Map::new();
+    let mut image = Map::new();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
         let key = key.to_lowercase();
@@ -139,6 +140,9 @@ fn mount(text: &str) -> Result<Value, String> {
             "volume-subpath" => {
                 volume.insert("Subpath".to_owned(), Value::from(needed()?));
             }
+            "image-subpath" => {
+                image.insert("Subpath".to_owned(), Value::from(needed()?));
+            }
             "volume-label" | "volume-opt" => {
                 let (name, value) = needed()?.split_once('=').unwrap_or((needed()?, ""));
                 let map = if key == "volume-label" { &mut labels } else { &mut driver_options };
@@ -165,6 +169,7 @@ fn mount(text: &str) -> Result<Value, String> {
         (&labels, "volume"),
         (&driver_options, "volume"),
         (&tmpfs, "tmpfs"),
+        (&image, "image"),
     ] {
         if !options.is_empty() && kind != wanted {
             return Err(format!("cannot mix '{wanted}-*' options with mount type '{kind}'"));
@@ -193,6 +198,9 @@ fn mount(text: &str) -> Result<Value, String> {
     }
     if !volume.is_empty() {
         result.insert("VolumeOptions".to_owned(), Value::Object(volume));
+    }
+    if !image.is_empty() {
+        result.insert("ImageOptions".to_owned(), Value::Object(image));
     }
     if !tmpfs.is_empty() {
         result.insert("TmpfsOptions".to_owned(), Value::Object(tmpfs));
@@ -236,6 +244,10 @@ mod tests {
             (
                 "type=bind,src=/a,dst=/b,ro,bind-recursive=writable",
                 r#"{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"ReadOnlyNonRecursive":true}}"#,
+            ),
+            (
+                "type=image,src=busybox,dst=/b,image-subpath=etc",
+                r#"{"Type":"image","Source":"busybox","Target":"/b","ImageOptions":{"Subpath":"etc"}}"#,
             ),
             (
                 "type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1777",

@@ -70,7 +70,8 @@ impl Containers {
 
     /// Unmounts what nobody else uses.
     pub(crate) fn let_go_of_volumes(&self, user: &str) {
-        let all: Vec<_> = self.0.mounted.all().iter().map(|(name, users)| (name.clone(), Arc::clone(users))).collect();
+        let all: Vec<_> =
+            self.0.mounted.all().iter().map(|(name, users)| (name.clone(), Arc::clone(users))).collect();
         for (name, users) in all {
             let mut users = lock(&users);
             if users.remove(user) && users.is_empty() {
@@ -131,4 +132,3 @@ impl Containers {
         }
     }
 }
-

@@ -34,10 +34,11 @@ impl<'a> Source<'a> {
     /// None if the volume is a directory of its own. Refuses what makes no sense, in dockerd's words.
     pub(super) fn of(options: &'a BTreeMap<String, String>) -> Result<Option<Self>, ContainerError> {
         let invalid = |text: String| Err(ContainerError::Invalid(text));
-        if let Some(name) = options.keys().find(|name| ![TYPE, WORDS, DEVICE, SIZE].contains(&name.as_str())) {
+        if let Some(name) = options.keys().find(|name| ![TYPE, WORDS, DEVICE, SIZE].contains(&name.as_str()))
+        {
             return invalid(format!("invalid option: {name:?}"));
         }
-        if options.get(SIZE).is_some_and(|size| size.trim_start_matches(['0', '.']) != "") {
+        if options.get(SIZE).is_some_and(|size| !size.trim_start_matches(['0', '.']).is_empty()) {
             return invalid("quota size requested but no quota support".to_owned());
         }
         for (given, needed) in [(DEVICE, &[TYPE][..]), (TYPE, &[DEVICE]), (WORDS, &[DEVICE, TYPE])] {
@@ -52,11 +53,8 @@ impl<'a> Source<'a> {
         if [source.kind, source.device, source.words].iter().any(|text| text.contains('\0')) {
             return invalid("an option of a volume cannot contain a null byte".to_owned());
         }
-        if source.device.is_empty() && source.kind.is_empty() {
-            return match options.contains_key(TYPE) {
-                true => invalid("missing device in volume options".to_owned()),
-                false => Ok(None),
-            };
+        if !options.contains_key(TYPE) {
+            return Ok(None);
         }
         if source.device.is_empty() {
             return invalid("missing device in volume options".to_owned());
@@ -86,12 +84,15 @@ impl<'a> Source<'a> {
         let named = words.iter().find_map(|word| word.strip_prefix("addr="));
         let host = match named {
             Some(host) => host,
-            None if self.kind == "cifs" => self.device.trim_start_matches('/').split('/').next().unwrap_or_default(),
+            None if self.kind == "cifs" => {
+                self.device.trim_start_matches('/').split('/').next().unwrap_or_default()
+            }
             None => host_of(self.device),
         };
         if host.is_empty() {
             let device = self.device;
-            let message = format!("no host is named for the network volume `{device}`: say it in `o` as `addr=`");
+            let message =
+                format!("no host is named for the network volume `{device}`: say it in `o` as `addr=`");
             return Err(ContainerError::Invalid(message));
         }
         let address = format!("addr={}", address_of(host)?);
@@ -189,6 +190,9 @@ mod tests {
 
     #[test]
     fn passwords_are_not_told() {
-        assert_eq!(without_secrets("user=a,password=b,pass=c,ro"), "user=a,password=********,pass=********,ro");
+        assert_eq!(
+            without_secrets("user=a,password=b,pass=c,ro"),
+            "user=a,password=********,pass=********,ro"
+        );
     }
 }

@@ -328,7 +328,7 @@ pub struct Mount {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<Value>,
+    pub image_options: Option<ImageOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_options: Option<Value>,
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
@@ -363,6 +363,14 @@ pub struct VolumeOptions {
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver_config: Option<DriverConfig>,
+}
+
+/// Of an image that is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Who makes a volume for a mount, and how.

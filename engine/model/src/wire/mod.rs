@@ -5,8 +5,9 @@ mod health;
 mod image;
 
 pub use container::{
-    BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig, IpamConfig,
-    LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions, Ulimit, VolumeOptions,
+    BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig,
+    ImageOptions, IpamConfig, LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions,
+    Ulimit, VolumeOptions,
 };
 pub use health::HealthConfig;
 pub use image::{HistoryEntry, ImageConfig};
