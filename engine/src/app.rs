@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use engine_build::Builder;
 use engine_containers::{ContainerError, Containers, Images, Networks, Settings};
 use engine_images::{ImageError, ImageStore};
 use engine_model::event::EventBus;
@@ -15,6 +16,7 @@ use engine_model::{
 use engine_network::{Network, NetworkError, NetworkRecord};
 use engine_store::Quarantine;
 
+use crate::building::{ForBuilds, remove_orphans};
 use crate::config::{Config, Live};
 
 /// What every request handler can reach. Cheap to clone.
@@ -27,6 +29,8 @@ pub struct App {
     pub containers: Containers,
     /// The same, for what it takes to run one.
     pub executor: Arc<dyn Executor>,
+    /// Builds images from Dockerfiles.
+    pub builder: Builder,
     /// What could not be read.
     pub quarantine: Quarantine,
 }
@@ -40,6 +44,11 @@ pub enum AppError {
     Network(#[from] NetworkError),
     #[error("Could not open the containers")]
     Containers(#[from] ContainerError),
+    #[error("Could not make the folders of builds")]
+    Builder {
+        #[source]
+        source: std::io::Error,
+    },
     #[error("The work on the image store was cut short")]
     Interrupted(#[from] tokio::task::JoinError),
 }
@@ -79,8 +88,14 @@ impl App {
             quarantine.clone(),
         )
         .await?;
-        let executor = Arc::new(containers.clone());
-        let app = Self { config, events, images, network, containers, executor, quarantine };
+        let executor: Arc<dyn Executor> = Arc::new(containers.clone());
+        let for_builds =
+            ForBuilds { images: images.clone(), containers: containers.clone(), events: events.clone() };
+        let root = config.data_root.join("build");
+        let builder = Builder::open(root, Arc::new(for_builds), Arc::clone(&executor))
+            .map_err(|source| AppError::Builder { source })?;
+        remove_orphans(&containers, &builder).await;
+        let app = Self { config, events, images, network, containers, executor, builder, quarantine };
         app.apply(&app.config.live());
         Ok(app)
     }

@@ -11,11 +11,13 @@ use std::process::ExitCode;
 
 mod api;
 mod app;
+mod building;
 mod config;
 mod daemon;
 #[cfg(test)]
 mod fuzz;
 mod host;
+mod making;
 mod peer;
 mod prune;
 

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::app::{App, publish_network};
+use crate::building::{CacheWish, ForgottenSteps, forget_steps};
 use crate::config::Prune;
 use crate::host::used_percent;
 
@@ -282,6 +283,20 @@ pub async fn prune(app: &App, why: &'static str) -> Removal {
     let worker = app.clone();
     let images =
         tokio::task::spawn_blocking(move || images(&worker, true, &ages.image())).await.unwrap_or_default();
+    let (worker, wish) =
+        (app.clone(), CacheWish { all: true, until: Some(ages.unused), ..CacheWish::default() });
+    let steps = tokio::task::spawn_blocking(move || {
+        forget_steps(&worker.images, &worker.containers, &worker.builder, &wish)
+    })
+    .await;
+    let steps = steps.unwrap_or_else(|_| Ok(ForgottenSteps::default())).unwrap_or_else(|error| {
+        tracing::warn!(%error, "Could not forget steps of builds");
+        ForgottenSteps::default()
+    });
+    if !steps.ids.is_empty() {
+        let (count, bytes) = (steps.ids.len(), steps.bytes);
+        tracing::info!(why, count, bytes, "Forgot steps of builds that none has used for long");
+    }
     let mut removal = Removal::default();
     for image in images.images {
         tracing::info!(why, image, "Removed an image without a name");
@@ -310,7 +325,7 @@ pub async fn prune(app: &App, why: &'static str) -> Removal {
         tracing::info!(why, container, "Removed a container that had stopped long ago");
     }
     removal.containers = pruned.containers;
-    removal.space_reclaimed = images.bytes + pruned.bytes;
+    removal.space_reclaimed = images.bytes + steps.bytes + pruned.bytes;
     tracing::info!(
         why,
         images = removal.images.len(),

@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use serde_json::json;
 
 mod harness;
+#[path = "images/making.rs"]
+mod making;
 
 use harness::{Engine, busybox_image, image, wait_for};
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_kernel::confine::Root;
+use engine_kernel::mount::leave_mounts_of_others;
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::{self, Tree};
@@ -230,7 +231,7 @@ impl Containers {
             work: container.directory.join("work"),
         };
         let mount = || -> io::Result<Root> {
-            private_mounts()?;
+            leave_mounts_of_others()?;
             overlay::mount(&overlay, &path, &container.runtime_directory)?;
             let root = Root::open(&path)?;
             for (number, point) in container.identity().mounts.iter().enumerate() {
@@ -248,15 +249,6 @@ impl Containers {
         let root = mount().map_err(|source| ContainerError::Read { path: path.clone(), source })?;
         Ok((root, claim))
     }
-}
-
-#[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]
-fn private_mounts() -> io::Result<()> {
-    use rustix::mount::MountPropagationFlags;
-    use rustix::thread::UnshareFlags;
-    // SAFETY: descriptors stay shared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
-    Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {

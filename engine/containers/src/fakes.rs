@@ -37,6 +37,7 @@ impl Images for OneImage {
             last_tagged: None,
             added: None,
             recovered: false,
+            parent: None,
         })
     }
 

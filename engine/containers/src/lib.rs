@@ -12,6 +12,7 @@ pub mod archive;
 mod attributes;
 mod changes;
 mod checks;
+mod commit;
 pub mod container;
 mod create;
 mod error;

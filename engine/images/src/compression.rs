@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// The same content uncompressed.
-pub(super) fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+/// The same content uncompressed, be it plain, gzip or zstd.
+pub fn decompress<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut source = BufReader::with_capacity(64 * 1024, source);
     // A first read may be short; six bytes are enough for every format below.
     let mut head = Vec::with_capacity(6);

@@ -38,6 +38,8 @@ pub enum ImageError {
     InvalidArchive { reason: String },
     #[error("Could not read the archive")]
     ReadArchive { source: io::Error },
+    #[error("Could not read what was changed in `{}`", path.display())]
+    ReadChanges { path: PathBuf, source: io::Error },
     #[error("Could not describe the image in OCI's words")]
     Describe { source: oci_spec::OciSpecError },
     #[error("Could not write the archive")]
@@ -65,6 +67,7 @@ impl ImageError {
             Self::Unreadable { .. }
             | Self::WriteArchive { .. }
             | Self::Describe { .. }
+            | Self::ReadChanges { .. }
             | Self::Store { .. }
             | Self::Damaged { .. }
             | Self::Locked { .. }

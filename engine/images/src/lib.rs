@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine_model::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
+use engine_model::{Image, ImageId, ImageUser, KeptStep, LoadEvent, Loaded, NewImage, Removed};
 use engine_store::Quarantine;
 use jiff::Timestamp;
 
@@ -20,6 +20,7 @@ mod fuzz;
 mod layer;
 mod layout;
 mod load;
+mod making;
 mod reference;
 mod remove;
 mod repair;
@@ -28,11 +29,15 @@ mod sparse;
 mod split;
 mod spool;
 mod state;
+mod steps;
 mod tar_reader;
 #[cfg(test)]
 mod tests;
+mod upper;
+pub use compression::decompress;
 pub use error::ImageError;
 use layout::Paths;
+pub use making::Layer;
 pub use reference::Reference;
 use state::State;
 
@@ -93,10 +98,44 @@ impl ImageStore {
         load::load(&self.inner, reader, progress)
     }
 
-    /// All images, newest first.
-    pub fn list(&self) -> Vec<Image> {
+    /// Makes an image here. Its layer and its names appear all at once at the end; an attempt that fails or is killed leaves
+    /// nothing.
+    pub fn make(&self, new: &NewImage, layer: Layer<'_>) -> Result<ImageId, ImageError> {
+        making::make(&self.inner, new, layer)
+    }
+
+    /// The image that a build has made by doing the same to the same parent, or to nothing.
+    pub fn find_step(&self, parent: Option<&ImageId>, key: &str) -> Option<Image> {
         let state = self.inner.lock();
-        let visible = state.images.iter().filter(|(_, stored)| !stored.record.hidden);
+        steps::find(&state, parent, key).and_then(|id| state.image(&id))
+    }
+
+    /// Notes that a build has used these images, and that `result` is what it was for: it is shown, with a name or without.
+    pub fn finish_build(&self, used: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), ImageError> {
+        steps::finish(&self.inner, used, result)
+    }
+
+    /// Steps that are kept for the next build and that [`Self::list`] leaves out.
+    pub fn steps(&self) -> Vec<KeptStep> {
+        steps::list(&self.inner.lock())
+    }
+
+    /// Forgets those of `unneeded` that are still nothing but steps; they are returned.
+    pub fn forget_steps(&self, unneeded: &BTreeSet<ImageId>) -> Result<Vec<ImageId>, ImageError> {
+        steps::forget(&self.inner, unneeded)
+    }
+
+    /// All images, newest first, without the steps of builds that nobody has given a name.
+    pub fn list(&self) -> Vec<Image> {
+        self.list_with_steps(false)
+    }
+
+    /// The same, perhaps with the steps of builds.
+    pub fn list_with_steps(&self, with_steps: bool) -> Vec<Image> {
+        let state = self.inner.lock();
+        let visible = state.images.iter().filter(|(id, stored)| {
+            !stored.record.hidden && (with_steps || !steps::is_intermediate(&state, id, stored))
+        });
         let mut images: Vec<Image> = visible.filter_map(|(id, _)| state.image(id)).collect();
         images.sort_by_key(|image| std::cmp::Reverse(image.created));
         images

@@ -21,11 +21,11 @@ use super::spool::{Counted, Spool};
 use super::state::{ImageRecord, LayerState, State, StoredImage, chain_ids};
 
 /// Layers of a load: those that were there are held, those that were not are unpacked beside.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     store: &'a Inner,
     held: Vec<String>,
     /// Chain id to the directory with `diff`, `split.gz` and `layer.json`.
-    fresh: HashMap<String, (PathBuf, LayerFile)>,
+    pub(super) fresh: HashMap<String, (PathBuf, LayerFile)>,
 }
 
 /// Lets go of what was held and removes layers that an image removal left to this load.
@@ -50,7 +50,7 @@ pub(super) fn load(
     fs::create_dir(&parts).map_err(ImageError::store(&parts))?;
     let spool = Spool::read(reader, &parts, progress)?;
     let planned = plan(&spool)?;
-    let mut work = Work { store, held: Vec::new(), fresh: HashMap::new() };
+    let mut work = Work::new(store);
     for image in &planned {
         let chains = chain_ids(&image.parsed.rootfs.diff_ids);
         for ((chain, part), diff_id) in chains.iter().zip(&image.layers).zip(&image.parsed.rootfs.diff_ids) {
@@ -67,9 +67,13 @@ pub(super) fn load(
     publish(&mut work, &planned)
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    pub(super) fn new(store: &'a Inner) -> Self {
+        Self { store, held: Vec::new(), fresh: HashMap::new() }
+    }
+
     /// Whether nothing has to be unpacked for this chain id; from then on it stays.
-    fn has(&mut self, chain: &str) -> bool {
+    pub(super) fn has(&mut self, chain: &str) -> bool {
         if self.fresh.contains_key(chain) {
             return true;
         }
@@ -116,8 +120,17 @@ fn fresh_layer(
     Ok(LayerFile { diff_id: unpacked.diff_id, size: unpacked.size, tar_size: unpacked.tar_size, link: 0 })
 }
 
-/// Moves layers and configurations to their places, then writes the state, which makes them images.
 fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, ImageError> {
+    publish_with(work, planned, |_| {})
+}
+
+/// Moves layers and configurations to their places, then writes the state, which makes them images. What else is to be in it
+/// comes with them, or not at all.
+pub(super) fn publish_with(
+    work: &mut Work<'_>,
+    planned: &[Planned],
+    besides: impl FnOnce(&mut State),
+) -> Result<Vec<Loaded>, ImageError> {
     let paths = &work.store.paths;
     let mut current = work.store.lock();
     let mut changed: State = current.clone();
@@ -181,6 +194,7 @@ fn publish(work: &mut Work<'_>, planned: &[Planned]) -> Result<Vec<Loaded>, Imag
     for image in &loaded {
         changed.unreadable.remove(&image.id);
     }
+    besides(&mut changed);
     changed.save(paths)?;
     *current = changed;
     Ok(loaded)

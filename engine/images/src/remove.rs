@@ -107,17 +107,27 @@ pub(super) fn collect_hidden(store: &Inner, needed: &BTreeSet<ImageId>) -> Resul
     if unneeded.is_empty() {
         return Ok(());
     }
+    forget_all(store, &mut current, &unneeded)?;
+    drop(current);
+    clean_up(store, &unneeded);
+    Ok(())
+}
+
+/// Forgets images, and layers that no other has. What they were made of is removed by [`clean_up`], without the lock.
+pub(super) fn forget_all(store: &Inner, current: &mut State, ids: &[ImageId]) -> Result<(), ImageError> {
     let mut changed = current.clone();
-    let unused: Vec<_> = unneeded.iter().flat_map(|id| forget(&mut changed, id)).collect();
+    let unused: Vec<_> = ids.iter().flat_map(|id| forget(&mut changed, id)).collect();
     changed.save(&store.paths)?;
     *current = changed;
     move_away(store, &unused);
-    drop(current);
-    for id in &unneeded {
+    Ok(())
+}
+
+pub(super) fn clean_up(store: &Inner, ids: &[ImageId]) {
+    for id in ids {
         remove_config(store, id);
     }
     empty_trash(store);
-    Ok(())
 }
 
 /// Removes the directories of layers that the state no longer has.

@@ -39,6 +39,21 @@ pub(super) struct ImageRecord {
     /// Found again without its names, when the list of images could not be read.
     #[serde(default)]
     pub(super) recovered: bool,
+    /// Of an image that a build has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) step: Option<StepRecord>,
+}
+
+/// The step of a build that made an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct StepRecord {
+    pub(super) parent: Option<ImageId>,
+    /// Says what was done to the parent, and with what.
+    pub(super) key: String,
+    pub(super) is_intermediate: bool,
+    pub(super) last_used: Timestamp,
+    #[serde(default)]
+    pub(super) uses: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -221,6 +236,7 @@ impl State {
             history: config.history,
             last_tagged: stored.record.last_tagged,
             recovered: stored.record.recovered,
+            parent: stored.record.step.as_ref().and_then(|step| step.parent.clone()),
             added: stored.record.added,
         })
     }

@@ -10,6 +10,8 @@ use super::fields::{invalid, number};
 use super::sparse::{self, Map};
 
 const BLOCK: usize = 512;
+/// Bytes of a file that are worth a hole.
+const LONG_NOTHING: usize = 16 * 1024;
 /// Long names and extended headers: generous for real ones, which hold some paths and attributes.
 const LONGEST_EXTENSION: u64 = 1 << 20;
 
@@ -52,11 +54,20 @@ impl Entry {
             loop {
                 match part.read(&mut buffer)? {
                     0 => return Ok(()),
+                    // Long nothing becomes a hole: a file may have been one for the most part before it was packed.
+                    read if read >= LONG_NOTHING && buffer[..read].iter().all(|byte| *byte == 0) => {
+                        file.seek_relative(i64::try_from(read).map_err(io::Error::other)?)?;
+                    }
                     read => file.write_all(&buffer[..read])?,
                 }
             }
         };
-        let Some(map) = &self.holes else { return copy(self.size, file) };
+        let Some(map) = &self.holes else {
+            copy(self.size, file)?;
+            // A hole at the end, or an archive that ends too early: whoever reads on finds that.
+            let end = file.stream_position()?;
+            return file.set_len(end);
+        };
         for chunk in &map.chunks {
             file.seek(SeekFrom::Start(chunk.offset))?;
             copy(chunk.length, file)?;

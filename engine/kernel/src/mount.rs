@@ -44,3 +44,13 @@ fn set(tree: &impl AsFd, attribute: u64, propagation: u64, is_recursive: bool) -
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Gives this thread mounts and a working directory of its own: what it mounts nobody else sees, and it is gone with the thread.
+#[expect(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of shared descriptor tables")]
+pub fn leave_mounts_of_others() -> io::Result<()> {
+    use rustix::mount::MountPropagationFlags;
+    use rustix::thread::UnshareFlags;
+    // SAFETY: descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
+    Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+}

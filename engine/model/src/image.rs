@@ -1,6 +1,7 @@
 //! What an image is: its id, and what the store tells about it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,8 @@ pub struct Image {
     pub added: Option<Timestamp>,
     /// It has no name because the names could not be read, not because a user took it away.
     pub recovered: bool,
+    /// What a build has made it of.
+    pub parent: Option<ImageId>,
 }
 
 impl Image {
@@ -125,4 +128,60 @@ pub enum Removed {
     Untagged(String),
     /// An image or layer is gone.
     Deleted(String),
+}
+
+/// What is to be made here: an image with one layer more than its parent, or none more.
+#[derive(Clone, Debug, Default)]
+pub struct NewImage {
+    /// Whose layers and history it goes on with; without one it begins with nothing.
+    pub parent: Option<ImageId>,
+    pub config: ImageConfig,
+    /// Empty for the parent's, or this host's.
+    pub architecture: String,
+    pub variant: String,
+    pub author: String,
+    pub comment: String,
+    /// What made it, for its history.
+    pub created_by: String,
+    /// In any form; each takes the name from the image that has it.
+    pub names: Vec<String>,
+    /// The step of a build that made it.
+    pub step: Option<NewStep>,
+}
+
+/// A step of a build, as the store remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewStep {
+    /// Says what was done to the parent, and with what. The same again has the same result.
+    pub key: String,
+    /// Nobody is shown it unless it gets a name; it is there for the next build.
+    pub is_intermediate: bool,
+}
+
+/// Changes on top of layers, as overlayfs keeps them.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// Where they are.
+    pub upper: PathBuf,
+    /// What they are changes of, top layer first.
+    pub lower: Vec<PathBuf>,
+    /// Paths inside that something was mounted on: what was only made for that is not changed.
+    pub mount_points: Vec<PathBuf>,
+}
+
+/// A step of a build that is kept for the next one, as `docker system df` shows it.
+#[derive(Clone, Debug)]
+pub struct KeptStep {
+    pub id: ImageId,
+    pub parent: Option<ImageId>,
+    /// What was done.
+    pub description: String,
+    /// Of its own layer, in bytes; 0 if it has none.
+    pub size: u64,
+    /// An image that is shown has all its layers.
+    pub is_shared: bool,
+    pub created: Option<Timestamp>,
+    pub last_used: Timestamp,
+    /// How often a build found it.
+    pub uses: u64,
 }

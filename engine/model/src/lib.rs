@@ -16,7 +16,9 @@ pub mod task;
 pub mod wire;
 
 pub use failure::{Failure, Kind, chain};
-pub use image::{Image, ImageId, ImageUser, LoadEvent, Loaded, Removed};
+pub use image::{
+    Changes, Image, ImageId, ImageUser, KeptStep, LoadEvent, Loaded, NewImage, NewStep, Removed,
+};
 pub use network::{
     Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort, UnknownProtocol,
 };

@@ -51,6 +51,12 @@ pub enum Change {
         old: String,
     },
     Updated,
+    /// An image was made of it.
+    Committed {
+        image: String,
+        reference: String,
+        comment: String,
+    },
     /// A client has taken its streams.
     Attached,
     /// That client has left by the keys for it.
@@ -108,6 +114,7 @@ impl Change {
             | Self::Restarted
             | Self::Renamed { .. }
             | Self::Updated
+            | Self::Committed { .. }
             | Self::Attached
             | Self::Detached
             | Self::ExecCreated { .. }
@@ -142,6 +149,14 @@ impl Change {
                 "rename"
             }
             Self::Updated => "update",
+            Self::Committed { image, reference, comment } => {
+                more = vec![
+                    ("comment", comment.clone()),
+                    ("imageID", image.clone()),
+                    ("imageRef", reference.clone()),
+                ];
+                "commit"
+            }
             Self::Attached => "attach",
             Self::Detached => "detach",
             // The command is a part of docker's word for it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +20,7 @@ use super::filters::Filters;
 use crate::app::App;
 use crate::prune::{self, ImagePrune};
 
+mod making;
 mod transfer;
 
 pub fn routes() -> Router<App> {
@@ -28,6 +30,7 @@ pub fn routes() -> Router<App> {
         .route("/images/get", get(transfer::save_several))
         .route("/images/prune", post(prune_images))
         .route("/images/create", post(create))
+        .route("/commit", post(making::commit))
         .route("/images/search", get(search))
         // Names have slashes, so what is asked of an image is at the end.
         .route("/images/{*name}", any(one))
@@ -103,6 +106,7 @@ struct ListQuery {
     #[serde(rename = "shared-size")]
     shared_size: Option<String>,
     digests: Option<String>,
+    all: Option<String>,
 }
 
 fn is_true(text: Option<&str>) -> bool {
@@ -113,6 +117,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     let filters = Filters::parse(query.filters.as_deref())?;
     filters.only(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
     let _ = query.digests;
+    let with_steps = is_true(query.all.as_deref());
     let dangling = filters.boolean("dangling")?;
     let until = filters.until()?;
     let before = bounds(&app, filters.values("before")).await?;
@@ -121,7 +126,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     let shared = is_true(query.shared_size.as_deref());
     let images = blocking(&app, move |app| {
         let mut summaries = Vec::new();
-        for mut image in app.images.list() {
+        for mut image in app.images.list_with_steps(with_steps) {
             let named = !image.repo_tags.is_empty();
             let fits = dangling.is_none_or(|dangling| dangling != named)
                 && filters.labels_fit(&image.config.labels)
@@ -280,7 +285,7 @@ async fn inspect(app: &App, name: &str) -> Result<Response, ApiError> {
         "Id": image.id,
         "RepoTags": image.repo_tags,
         "RepoDigests": image.repo_digests,
-        "Parent": "",
+        "Parent": image.parent.as_ref().map_or("", |id| id.as_str()),
         "Comment": image.comment,
         "Created": image.created,
         "DockerVersion": "",
@@ -396,16 +401,22 @@ async fn prune_images(
 }
 
 /// Pulling comes later; what works today is said instead.
-async fn create(Query(query): Query<BTreeMap<String, String>>) -> ApiError {
-    let what = match (query.get("fromSrc"), query.get("fromImage")) {
-        (Some(_), _) => "Importing a filesystem".to_owned(),
-        (_, Some(image)) => format!("Pulling `{image}`"),
-        _ => return ApiError::bad_request("`fromImage` or `fromSrc` is needed"),
+async fn create(
+    State(app): State<App>,
+    Query(query): Query<Vec<(String, String)>>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let given = |key: &str| query.iter().find(|(name, value)| name == key && !value.is_empty());
+    if given("fromSrc").is_some() {
+        return making::import(app, query, body);
+    }
+    let Some((_, image)) = given("fromImage") else {
+        return Err(ApiError::bad_request("`fromImage` or `fromSrc` is needed"));
     };
-    ApiError::new(
+    Err(ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
-        format!("{what} is not supported by this engine yet: bring images in with `docker load`"),
-    )
+        format!("Pulling `{image}` is not supported by this engine yet: bring images in with `docker load`"),
+    ))
 }
 
 async fn search() -> ApiError {

@@ -12,6 +12,7 @@ use tower_service::Service;
 use crate::app::App;
 
 mod browser;
+mod build;
 pub mod containers;
 pub mod error;
 pub mod filters;
@@ -54,6 +55,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(system::routes())
         .merge(images::routes())
+        .merge(build::routes())
         .merge(containers::routes())
         .merge(networks::routes())
         .fallback(elsewhere)
@@ -124,7 +126,7 @@ async fn elsewhere(request: Request<Body>) -> ApiError {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
         }
         ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => not_a_manager(),
-        ("build" | "commit" | "session" | "grpc", _) => ApiError::not_implemented("Building images"),
+        ("session" | "grpc", _) => ApiError::not_implemented("Building images"),
         ("plugins", _) => ApiError::not_implemented("Installing plugins"),
         ("volumes", _) => ApiError::not_implemented("Managing volumes"),
         ("distribution", _) => ApiError::not_implemented("Asking a registry"),

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::filters::{Filters, timestamp};
-use super::{ApiError, Endless, images, info, version};
+use super::{ApiError, Endless, build, images, info, version};
 use crate::app::App;
 use crate::host;
 use crate::prune::{self, Plan, Removal};
@@ -28,7 +28,6 @@ pub fn routes() -> Router<App> {
         .route("/events", get(events))
         .route("/system/df", get(disk_usage))
         .route("/auth", post(authenticate))
-        .route("/build/prune", post(prune_build_cache))
         .route("/engine/prune", get(planned_prune).post(prune_now))
         .route("/plugins", get(plugins))
 }
@@ -145,24 +144,20 @@ async fn disk_usage(
     };
     let worker = app.images.clone();
     let layers = tokio::task::spawn_blocking(move || worker.layers_size()).await?;
+    let (steps, size) = if wanted("build-cache") { build::usage(&app).await? } else { (Value::Null, 0) };
     Ok(Json(json!({
         "LayersSize": layers,
         "Images": images,
         "Containers": containers,
         "Volumes": volumes,
-        "BuildCache": if wanted("build-cache") { json!([]) } else { Value::Null },
-        "BuilderSize": 0,
+        "BuildCache": steps,
+        "BuilderSize": size,
     })))
 }
 
 /// Nothing here could use what a registry would answer.
 async fn authenticate() -> ApiError {
     ApiError::not_implemented("Logging in to a registry")
-}
-
-/// There is no build cache, so nothing is in it.
-async fn prune_build_cache() -> Json<Value> {
-    Json(json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
 }
 
 /// What the automatic cleaning would remove now. This engine's own, not in the Docker API.

@@ -123,3 +123,41 @@ fn input_flows_through_a_real_container() {
     let output = run(&mut ours(&host, &["run", "--rm", "-i", "busybox", "cat"]), &input);
     assert_eq!(output.stdout.len(), input.len());
 }
+
+#[test]
+fn containers_and_archives_become_images() {
+    let engine = Engine::start();
+    engine.load_busybox();
+    let host = format!("unix://{}", engine.socket().display());
+    let ours = |arguments: &[&str], input: &[u8]| run(&mut ours(&host, arguments), input);
+    engine.docker(["run", "--name", "work", "busybox", "sh", "-c", "echo hello > /new"]).ok();
+    let words =
+        ["commit", "-a", "Me", "-m", "note", "-c", "CMD [\"cat\", \"/new\"]", "--pause=false", "work", "own"];
+    let id = ours(&words, b"").ok();
+    let format = "{{.Id}} {{.Author}} {{.Comment}}";
+    let shown = engine.docker(["image", "inspect", "-f", format, "own:latest"]).ok();
+    assert_eq!(shown, format!("{} Me note\n", id.trim()));
+    assert_eq!(engine.docker(["run", "--rm", "own"]).ok(), "hello\n");
+    let archive = engine.path("root.tar");
+    let path = archive.to_str().unwrap();
+    ours(&["export", "-o", path, "work"], b"").ok();
+    for (number, (source, input)) in
+        [(path, Vec::new()), ("-", std::fs::read(&archive).unwrap())].into_iter().enumerate()
+    {
+        let name = format!("imported:{number}");
+        let words = ["import", "-c", "ENTRYPOINT [\"cat\"]", "-m", "from a file", source, &name];
+        let said = ours(&words, &input).ok();
+        let shown = engine.docker(["image", "inspect", "-f", "{{.Id}} {{.Comment}}", &name]).ok();
+        assert_eq!(shown, format!("{} from a file\n", said.trim()));
+        assert_eq!(engine.docker(["run", "--rm", &name, "/new"]).ok(), "hello\n");
+    }
+    for (words, message) in [
+        (&["commit", "nope"][..], "No such container: nope"),
+        (&["export", "nope"], "No such container: nope"),
+        (&["import", "https://example.test/x"], "fromSrc=https://example.test/x"),
+        (&["import", "/nowhere/at/all"], "/nowhere/at/all"),
+    ] {
+        let error = ours(words, b"").failed();
+        assert!(error.contains(message), "{words:?}: {error}");
+    }
+}

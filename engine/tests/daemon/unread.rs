@@ -11,7 +11,7 @@ use crate::harness::{self, Answer, Engine, run};
 const LARGE: usize = 3 << 20;
 
 /// Requests that are answered without their body, and the status of the answer.
-const NEEDLESS: [(&str, &str, u16); 25] = [
+const NEEDLESS: [(&str, &str, u16); 24] = [
     ("POST", "/swarm/init", 501),
     ("POST", "/swarm/join", 501),
     ("POST", "/swarm/leave", 503),
@@ -19,8 +19,7 @@ const NEEDLESS: [(&str, &str, u16); 25] = [
     ("POST", "/services/create", 503),
     ("POST", "/secrets/create", 503),
     ("POST", "/configs/create", 503),
-    ("POST", "/build", 501),
-    ("POST", "/commit", 501),
+    ("POST", "/build?remote=x", 501),
     ("POST", "/session", 501),
     ("POST", "/plugins/pull", 501),
     ("POST", "/auth", 501),
@@ -40,12 +39,13 @@ const NEEDLESS: [(&str, &str, u16); 25] = [
 ];
 
 /// Requests whose body is read, and is not what it should be.
-const NEEDED: [(&str, &str, u16); 5] = [
+const NEEDED: [(&str, &str, u16); 6] = [
     ("POST", "/containers/create", 413),
     ("POST", "/networks/create", 413),
     ("POST", "/volumes/create", 400),
     ("POST", "/images/load", 200),
     ("POST", "/containers/x/exec", 413),
+    ("POST", "/commit?container=x", 413),
 ];
 
 enum Framing {

@@ -6,6 +6,7 @@ pub(crate) mod cp;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
+pub(crate) mod making;
 pub(crate) mod network;
 pub(crate) mod ps;
 pub(crate) mod pull;

@@ -11,7 +11,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::arguments;
 use super::client::Client;
 use super::commands::{
-    attach, cleaning, cp, images, inspect, lifecycle, network, ps, pull, run, stats, swarm, system, version,
+    attach, cleaning, cp, images, inspect, lifecycle, making, network, ps, pull, run, stats, swarm, system,
+    version,
 };
 use super::endpoint::Global;
 use super::failure::Outcome;
@@ -91,6 +92,8 @@ pub(crate) enum Command {
     Swarm(swarm::Swarm),
     /// Attach local standard input, output, and error streams to a running container
     Attach(attach::Attach),
+    /// Create a new image from a container's changes
+    Commit(making::Commit),
     /// Copy files/folders between a container and the local filesystem
     Cp(cp::Options),
     /// Create a new container
@@ -99,8 +102,12 @@ pub(crate) enum Command {
     Diff(inspect::Diff),
     /// Get real time events from the server
     Events(system::Events),
+    /// Export a container's filesystem as a tar archive
+    Export(making::Export),
     /// Show the history of an image
     History(images::History),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(making::Import),
     /// Return low-level information on Docker objects
     Inspect(inspect::Options),
     /// Kill one or more running containers
@@ -148,12 +155,16 @@ pub(crate) enum Command {
 pub(crate) enum Container {
     /// Attach local standard input, output, and error streams to a running container
     Attach(attach::Attach),
+    /// Create a new image from a container's changes
+    Commit(making::Commit),
     /// Copy files/folders between a container and the local filesystem
     Cp(cp::Options),
     /// Create a new container
     Create(Box<run::Create>),
     /// Inspect changes to files or directories on a container's filesystem
     Diff(inspect::Diff),
+    /// Export a container's filesystem as a tar archive
+    Export(making::Export),
     /// Execute a command in a running container
     Exec(attach::Exec),
     /// Display detailed information on one or more containers
@@ -201,6 +212,8 @@ pub(crate) enum Container {
 pub(crate) enum Image {
     /// Show the history of an image
     History(images::History),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(making::Import),
     /// Display detailed information on one or more images
     Inspect(inspect::OfKind),
     /// Load an image from a tar archive or STDIN
@@ -257,6 +270,15 @@ pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
         Command::Images(options) | Command::Image(Image::Ls(options)) => images::list(client, options).await,
         Command::History(options) | Command::Image(Image::History(options)) => {
             images::history(client, options).await
+        }
+        Command::Commit(options) | Command::Container(Container::Commit(options)) => {
+            making::commit(client, options).await
+        }
+        Command::Export(options) | Command::Container(Container::Export(options)) => {
+            making::export(client, options).await
+        }
+        Command::Import(options) | Command::Image(Image::Import(options)) => {
+            making::import(client, options).await
         }
         Command::Load(options) | Command::Image(Image::Load(options)) => images::load(client, options).await,
         Command::Save(options) | Command::Image(Image::Save(options)) => images::save(client, options).await,

@@ -92,7 +92,7 @@ fn progress_bar(current: u64, total: u64) -> String {
     format!("[{:<50}] {current}B/{total}B", format!("{}>", "=".repeat(done.saturating_sub(1))))
 }
 
-fn json_lines(receiver: mpsc::Receiver<Value>) -> Response {
+pub(super) fn json_lines(receiver: mpsc::Receiver<Value>) -> Response {
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let line = receiver.recv().await?;
         Some((Ok::<_, io::Error>(format!("{line}\r\n")), receiver))

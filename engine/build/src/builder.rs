@@ -1,0 +1,160 @@
+//! Carries a plan out: stages side by side, what they tell in their order, and an image at the end.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine_model::executor::Executor;
+use engine_model::{Failure, ImageId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::error::BuildError;
+use super::outside::{Outside, Told};
+use super::plan::{Context, Plan, Request};
+use super::shop::Shop;
+use super::stage;
+use super::work::Work;
+
+/// As much of a stage's talk waits until the stages before it have told all.
+const WAITING: usize = 1024;
+
+/// Builds images. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Builder(Arc<Shop>);
+
+impl Builder {
+    /// Builds in `root`, which has to be on the disk of the images. What an interrupted build left there is removed.
+    pub fn open(root: PathBuf, outside: Arc<dyn Outside>, executor: Arc<dyn Executor>) -> io::Result<Self> {
+        Ok(Self(Arc::new(Shop::open(root, outside, executor)?)))
+    }
+
+    /// Unpacks a context. Blocks as long as the client sends.
+    pub fn receive(&self, archive: impl Read) -> Result<Context, Failure> {
+        Context::receive(&self.0.temporary(), &*self.0.outside, archive)
+    }
+
+    /// Reads the Dockerfile and refuses what makes no sense. Blocks.
+    pub fn plan(&self, context: Context, request: Request) -> Result<Plan, Failure> {
+        Plan::new(context, request)
+    }
+
+    /// The steps of builds that are under way: they are not to be taken away.
+    pub fn in_use(&self) -> BTreeSet<ImageId> {
+        self.0.in_use()
+    }
+
+    /// Whether a container with the [`crate::LABEL`] was left to the user, as its command has failed. Others are left over.
+    pub fn is_kept(&self, container: &str) -> bool {
+        self.0.is_kept(container)
+    }
+
+    /// Forgets about containers that are gone.
+    pub fn forget_kept(&self, is_there: &dyn Fn(&str) -> bool) {
+        self.0.forget_kept(is_there);
+    }
+
+    /// Removes the caches of commands, and says how many bytes they had. Blocks.
+    pub fn remove_caches(&self) -> io::Result<u64> {
+        self.0.remove_caches()
+    }
+
+    /// Bytes in the caches of commands. Blocks.
+    pub fn size_of_caches(&self) -> u64 {
+        self.0.size_of_caches()
+    }
+
+    /// Builds. It ends when `cancelled` is, or when nobody listens to what it tells any more.
+    pub async fn build(
+        &self,
+        plan: Plan,
+        told: mpsc::Sender<Told>,
+        cancelled: CancellationToken,
+    ) -> Result<ImageId, BuildError> {
+        let _end = cancelled.clone().drop_guard();
+        let work = Arc::new(Work::new(Arc::clone(&self.0), plan, cancelled));
+        let result = carry_out(&work, &told).await;
+        // The context goes with it, and may be large.
+        let _ = tokio::task::spawn_blocking(move || drop(work)).await;
+        result
+    }
+}
+
+async fn carry_out(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<ImageId, BuildError> {
+    let say = async |text: String| told.send(Told::Text(text)).await.map_err(|_| BuildError::Cancelled);
+    for warning in &work.plan.dockerfile.warnings {
+        say(format!("{warning}\n")).await?;
+    }
+    if !work.plan.request.cache_from.is_empty() {
+        let names = work.plan.request.cache_from.join(", ");
+        say(format!("[Warning] Steps are taken from builds of this engine alone, not from {names}\n"))
+            .await?;
+    }
+    let all = work.plan.steps();
+    for (index, step) in work.plan.dockerfile.globals.iter().enumerate() {
+        say(format!("Step {}/{all} : {}\n", index + 1, step.text)).await?;
+    }
+    let mut stages = tokio::task::JoinSet::new();
+    let mut talks = Vec::new();
+    for &number in &work.plan.needed {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        talks.push(receiver);
+        let work = Arc::clone(work);
+        stages.spawn(async move {
+            let result = stage::build(&work, number, sender).await;
+            work.settle(number, result);
+        });
+    }
+    for talk in talks {
+        pass_on(talk, told, &work.cancelled).await;
+    }
+    while let Some(ended) = stages.join_next().await {
+        if let Err(error) = ended {
+            work.settle(work.plan.target, Err(error.into()));
+        }
+    }
+    let Some(id) = work.result()? else {
+        return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
+    };
+    finish(work, &id, told).await?;
+    Ok(id)
+}
+
+/// Tells what a stage tells. When nobody listens any more, which may be while nothing is told, the build ends.
+async fn pass_on(mut talk: mpsc::Receiver<Told>, told: &mpsc::Sender<Told>, cancelled: &CancellationToken) {
+    loop {
+        let said = tokio::select! {
+            said = talk.recv() => said,
+            () = told.closed() => None,
+        };
+        let Some(said) = said else { break };
+        if told.send(said).await.is_err() {
+            break;
+        }
+    }
+    if told.is_closed() {
+        cancelled.cancel();
+    }
+}
+
+/// Names the image and tells so. That nobody listens any more is no reason to throw away what is done.
+async fn finish(work: &Arc<Work>, id: &ImageId, told: &mpsc::Sender<Told>) -> Result<(), BuildError> {
+    let say = async |text: String| drop(told.send(Told::Text(text)).await);
+    let unused = work.plan.given.unused();
+    if !unused.is_empty() {
+        say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await;
+    }
+    let (shared, result) = (Arc::clone(work), id.clone());
+    let named = tokio::task::spawn_blocking(move || {
+        shared.outside().finish(&shared.used(), &result)?;
+        let names = shared.plan.request.names.iter();
+        names.map(|name| shared.outside().tag(&result, name)).collect::<Result<Vec<_>, Failure>>()
+    });
+    let named = named.await??;
+    say(format!("Successfully built {}\n", id.short())).await;
+    for name in named {
+        say(format!("Successfully tagged {name}\n")).await;
+    }
+    Ok(())
+}

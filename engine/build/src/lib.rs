@@ -1,0 +1,44 @@
+//! Builds images from Dockerfiles.
+//!
+//! ```text
+//! text ─ source ─ instruction ─ dockerfile ─┐
+//! archive ─ unpack ─ ignore ────────────────┴─ plan ─ builder ─┬─ stage ─ words, RUN, COPY ─┬─ looked up ─▶ image
+//!                                                              └─ stage …                   └─ done, kept ─▶ image
+//! ```
+//!
+//! It knows no HTTP, and neither the image store nor the containers: whoever puts the engine together hands them to it.
+
+mod builder;
+mod config;
+mod copy;
+mod copying;
+mod dockerfile;
+mod error;
+mod flags;
+#[cfg(test)]
+mod fuzz;
+mod glob;
+mod ignore;
+mod instruction;
+mod mounted;
+mod outside;
+mod plan;
+mod run;
+mod running;
+mod scope;
+mod select;
+mod shop;
+mod source;
+mod stage;
+mod unpack;
+mod words;
+mod work;
+
+pub use builder::Builder;
+pub use config::change;
+pub use dockerfile::Dockerfile;
+pub use error::BuildError;
+pub use outside::{Outside, Told};
+pub use plan::{Context, Plan, Request};
+pub use run::LABEL;
+pub use source::ParseError;

@@ -1,0 +1,131 @@
+//! What every build needs: its folders, the rest of the engine, and who uses which cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use engine_model::ImageId;
+use engine_model::executor::Executor;
+
+use super::outside::Outside;
+
+#[derive(Debug)]
+pub(crate) struct Shop {
+    root: PathBuf,
+    pub(crate) outside: Arc<dyn Outside>,
+    pub(crate) executor: Arc<dyn Executor>,
+    /// By the name of the cache, for those who do not share it.
+    locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Of builds that are under way.
+    running: Mutex<Vec<Weak<Mutex<BTreeSet<ImageId>>>>>,
+}
+
+/// The steps that a build has made or found so far.
+pub(crate) type Used = Arc<Mutex<BTreeSet<ImageId>>>;
+
+impl Shop {
+    /// Works in `root`. What an interrupted build left there is removed.
+    pub(crate) fn open(
+        root: PathBuf,
+        outside: Arc<dyn Outside>,
+        executor: Arc<dyn Executor>,
+    ) -> io::Result<Self> {
+        let shop = Self { root, outside, executor, locks: Mutex::default(), running: Mutex::default() };
+        if shop.temporary().exists() {
+            fs::remove_dir_all(shop.temporary())?;
+        }
+        fs::create_dir_all(shop.temporary())?;
+        Ok(shop)
+    }
+
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where the caches of `RUN --mount=type=cache` lie.
+    pub(crate) fn caches(&self) -> PathBuf {
+        self.root.join("caches")
+    }
+
+    /// Where a new build notes its steps.
+    pub(crate) fn begin(&self) -> Used {
+        let used = Used::default();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&used));
+        used
+    }
+
+    /// The steps of all builds that are under way.
+    pub(crate) fn in_use(&self) -> BTreeSet<ImageId> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|used| used.strong_count() > 0);
+        let used = running.iter().filter_map(Weak::upgrade);
+        used.flat_map(|used| used.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// Names containers that a user may want to look at, as their command has failed.
+    fn kept(&self) -> PathBuf {
+        self.root.join("kept")
+    }
+
+    /// Notes that a container is left to the user.
+    pub(crate) fn keep(&self, container: &str) {
+        let noted = fs::create_dir_all(self.kept()).and_then(|()| fs::write(self.kept().join(container), ""));
+        if let Err(error) = noted {
+            tracing::warn!(%error, container, "The next engine will remove a container of a build that failed");
+        }
+    }
+
+    /// Whether a container was left to the user.
+    pub(crate) fn is_kept(&self, container: &str) -> bool {
+        self.kept().join(container).exists()
+    }
+
+    /// Forgets those that are gone.
+    pub(crate) fn forget_kept(&self, is_there: &dyn Fn(&str) -> bool) {
+        for entry in fs::read_dir(self.kept()).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(is_there) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Held by whoever uses a cache alone.
+    pub(crate) fn lock_of(&self, cache: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody holds those any more.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(cache.to_owned()).or_default())
+    }
+
+    /// Removes all caches, and says how many bytes they had.
+    pub(crate) fn remove_caches(&self) -> io::Result<u64> {
+        let caches = self.caches();
+        if !caches.exists() {
+            return Ok(0);
+        }
+        let bytes = size(&caches);
+        // Renamed first: whoever makes a cache meanwhile gets a new one.
+        let doomed = tempfile::Builder::new().prefix("caches-").tempdir_in(self.temporary())?;
+        fs::rename(&caches, doomed.path().join("caches"))?;
+        doomed.close()?;
+        Ok(bytes)
+    }
+
+    /// Bytes in all caches.
+    pub(crate) fn size_of_caches(&self) -> u64 {
+        size(&self.caches())
+    }
+}
+
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

@@ -1,0 +1,311 @@
+//! Builds one stage: its base, then step by step, each looked up before it is done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine_model::{Failure, ImageId, Kind, NewImage, NewStep};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::config::Draft;
+use super::error::BuildError;
+use super::instruction::{Instruction, Step, understand_one};
+use super::mounted::{Layers, within};
+use super::outside::Told;
+use super::scope::Scope;
+use super::work::Work;
+
+/// A stage in the middle of its way.
+pub(crate) struct Stage<'a> {
+    pub(crate) work: &'a Arc<Work>,
+    pub(crate) number: usize,
+    pub(crate) escape: char,
+    pub(crate) told: mpsc::Sender<Told>,
+    pub(crate) scope: Scope,
+    pub(crate) draft: Draft,
+    /// What has been made so far.
+    pub(crate) image: Option<ImageId>,
+    /// Goes on with the numbers of the steps.
+    at: usize,
+}
+
+/// From the base to the last step.
+pub(crate) async fn build(
+    work: &Arc<Work>,
+    number: usize,
+    told: mpsc::Sender<Told>,
+) -> Result<Option<ImageId>, BuildError> {
+    let plan = &work.plan;
+    let mut stage = Stage {
+        work,
+        number,
+        escape: plan.dockerfile.escape,
+        told,
+        scope: plan.globals.of_stage(),
+        draft: Draft::default(),
+        image: None,
+        at: plan.dockerfile.globals.len() + plan.steps_before(number),
+    };
+    let planned = &plan.dockerfile.stages[number];
+    stage.announce(&planned.text).await?;
+    stage.base().await?;
+    stage.show().await?;
+    stage.triggers().await?;
+    for step in &planned.steps {
+        stage.announce(&step.text).await?;
+        stage.step(step).await?;
+        stage.show().await?;
+    }
+    if let Some(image) = &stage.image {
+        let _ = stage.told.send(Told::Image(image.clone())).await;
+    }
+    Ok(stage.image)
+}
+
+impl Stage<'_> {
+    pub(crate) async fn say(&self, text: String) -> Result<(), BuildError> {
+        self.told.send(Told::Text(text)).await.map_err(|_| BuildError::Cancelled)
+    }
+
+    async fn announce(&mut self, text: &str) -> Result<(), BuildError> {
+        if self.work.cancelled.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        self.at += 1;
+        let (at, all) = (self.at, self.work.plan.steps());
+        self.say(format!("Step {at}/{all} : {text}\n")).await
+    }
+
+    /// The image as it is now.
+    async fn show(&self) -> Result<(), BuildError> {
+        let id = self.image.as_ref().map_or("", ImageId::short);
+        self.say(format!(" ---> {id}\n")).await
+    }
+
+    /// Another stage, an image, or nothing.
+    async fn base(&mut self) -> Result<(), BuildError> {
+        let plan = &self.work.plan;
+        let base = &plan.bases[self.number];
+        let found = if let Some(stage) = plan.dockerfile.named_stage(base, self.number) {
+            self.work.stage(stage).await?
+        } else if base == "scratch" {
+            None
+        } else {
+            Some(self.image_named(base, plan.request.pull).await?)
+        };
+        if let Some(id) = &found {
+            let (work, wanted) = (Arc::clone(self.work), id.to_string());
+            let image = blocking(move || Ok(work.outside().find(&wanted)?)).await?;
+            self.draft.config = image.config;
+            self.draft.author = image.author;
+        }
+        self.image = found;
+        Ok(())
+    }
+
+    /// An image by its name, from its registry if it is not here.
+    pub(crate) async fn image_named(&self, name: &str, anew: bool) -> Result<ImageId, BuildError> {
+        let find = || {
+            let (work, name) = (Arc::clone(self.work), name.to_owned());
+            blocking(move || Ok(work.outside().find(&name)))
+        };
+        let found = find().await?;
+        match found {
+            Ok(image) if !anew => return Ok(image.id),
+            Err(failure) if failure.kind != Kind::NotFound => return Err(failure.into()),
+            _ => {}
+        }
+        let outside = self.work.outside();
+        tokio::select! {
+            pulled = outside.pull(name, &self.work.plan.request.registries, &self.told) => pulled?,
+            () = self.work.cancelled.cancelled() => return Err(BuildError::Cancelled),
+        }
+        Ok(find().await??.id)
+    }
+
+    /// What the base wants done in whatever is made of it.
+    async fn triggers(&mut self) -> Result<(), BuildError> {
+        let triggers = self.draft.config.on_build.take().unwrap_or_default();
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let plural = if triggers.len() == 1 { "" } else { "s" };
+        self.say(format!("# Executing {} build trigger{plural}\n", triggers.len())).await?;
+        for trigger in triggers {
+            let (step, escape) =
+                understand_one(&trigger).map_err(|error| BuildError::invalid(error.to_string()))?;
+            if matches!(step.instruction, Instruction::From(_) | Instruction::Onbuild(_)) {
+                return Err(BuildError::invalid(format!("`{trigger}` isn't allowed as an ONBUILD trigger")));
+            }
+            let own = std::mem::replace(&mut self.escape, escape);
+            let done = self.step(&step).await;
+            self.escape = own;
+            done?;
+            self.show().await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), BuildError> {
+        let done = match &step.instruction {
+            Instruction::Run(run) => self.run(run).await,
+            Instruction::Copy(copy) => self.copy(copy).await,
+            Instruction::Arg(pairs) => self.arg(pairs).await,
+            Instruction::Workdir(_) => self.workdir(&step.instruction).await,
+            other => self.words(other).await,
+        };
+        done.map_err(|error| match error {
+            // Where it is said of what the Dockerfile says, the line helps.
+            BuildError::Other(Failure { kind: Kind::Invalid, message }) if !message.contains("failed") => {
+                BuildError::invalid(format!("dockerfile parse error on line {}: {message}", step.line))
+            }
+            other => other,
+        })
+    }
+
+    async fn arg(&mut self, pairs: &[(String, Option<String>)]) -> Result<(), BuildError> {
+        let mut shown = Vec::new();
+        for (name, value) in pairs {
+            let value = value.as_deref().map(|value| self.expand(value)).transpose()?;
+            shown.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+            self.scope.declare(name, value);
+        }
+        self.make_words(&format!("ARG {}", shown.join(" "))).await
+    }
+
+    /// A step that changes nothing but what the image says of itself.
+    async fn words(&mut self, instruction: &Instruction) -> Result<(), BuildError> {
+        let mut draft = self.draft.clone();
+        let followed = {
+            let variables = self.scope.variables(&self.draft);
+            draft.follow(instruction, self.escape, &variables).map_err(BuildError::invalid)?
+        };
+        let Some(shown) = followed else {
+            return Err(BuildError::invalid("it is out of place"));
+        };
+        self.draft = draft;
+        self.make_words(&shown).await
+    }
+
+    async fn make_words(&mut self, shown: &str) -> Result<(), BuildError> {
+        let key = key(&["words", shown]);
+        if self.find(&key).await? {
+            return Ok(());
+        }
+        let new = self.new_image(key, &format!("/bin/sh -c #(nop)  {shown}"));
+        let work = Arc::clone(self.work);
+        self.made(blocking(move || Ok(work.outside().make(&new, None)?)).await?);
+        Ok(())
+    }
+
+    /// A directory to work in, which is made if it is not there.
+    async fn workdir(&mut self, instruction: &Instruction) -> Result<(), BuildError> {
+        let mut draft = self.draft.clone();
+        let followed = {
+            let variables = self.scope.variables(&self.draft);
+            draft.follow(instruction, self.escape, &variables).map_err(BuildError::invalid)?
+        };
+        let shown = followed.unwrap_or_default();
+        self.draft = draft;
+        let key = key(&["folder", &shown]);
+        if self.find(&key).await? {
+            return Ok(());
+        }
+        let new = self.new_image(key, &format!("/bin/sh -c #(nop) {shown}"));
+        let (work, path) = (Arc::clone(self.work), PathBuf::from(&self.draft.config.working_dir));
+        let layers = self.layers("folder").await?;
+        let made = blocking(move || {
+            let make = |roots: &[engine_kernel::confine::Root]| {
+                let end = roots[0].end_of_links(&path)?;
+                roots[0].create_directories(&end).map(drop)
+            };
+            within(&[&layers], make).map_err(|error| failed("WORKDIR", &error))?;
+            let made = work.outside().make(&new, Some(&changes(&layers)));
+            let _ = std::fs::remove_dir_all(&layers.scratch);
+            Ok(made?)
+        });
+        self.made(made.await?);
+        Ok(())
+    }
+
+    /// One word with its variables put in.
+    pub(crate) fn expand(&self, text: &str) -> Result<String, BuildError> {
+        let variables = self.scope.variables(&self.draft);
+        super::words::expand(text, self.escape, &variables)
+            .map_err(|error| BuildError::invalid(error.to_string()))
+    }
+
+    /// Whether an earlier build has done the same; its result is this one's then.
+    pub(crate) async fn find(&mut self, key: &str) -> Result<bool, BuildError> {
+        if self.work.plan.request.no_cache {
+            return Ok(false);
+        }
+        let (work, parent, key) = (Arc::clone(self.work), self.image.clone(), key.to_owned());
+        let found = blocking(move || Ok(work.outside().find_step(parent.as_ref(), &key))).await?;
+        let Some(found) = found else { return Ok(false) };
+        self.made(found.id);
+        self.say(" ---> Using cache\n".to_owned()).await?;
+        Ok(true)
+    }
+
+    pub(crate) fn made(&mut self, id: ImageId) {
+        self.work.note(&id);
+        self.image = Some(id);
+    }
+
+    pub(crate) fn new_image(&self, key: String, created_by: &str) -> NewImage {
+        NewImage {
+            parent: self.image.clone(),
+            config: self.draft.config.clone(),
+            author: self.draft.author.clone(),
+            created_by: created_by.to_owned(),
+            step: Some(NewStep { key, is_intermediate: true }),
+            ..NewImage::default()
+        }
+    }
+
+    /// The layers made so far, with a place for changes.
+    pub(crate) async fn layers(&self, what: &str) -> Result<Layers, BuildError> {
+        self.layers_of(self.image.clone(), what).await
+    }
+
+    pub(crate) async fn layers_of(&self, image: Option<ImageId>, what: &str) -> Result<Layers, BuildError> {
+        let scratch =
+            self.work.plan.context.folder.path().join(format!("{what}-{}-{}", self.number, self.at));
+        let work = Arc::clone(self.work);
+        blocking(move || {
+            let lower = image.map(|id| work.outside().lower_dirs(&id)).transpose()?;
+            Ok(Layers { lower: lower.unwrap_or_default(), scratch })
+        })
+        .await
+    }
+}
+
+/// What was changed on top of layers.
+pub(crate) fn changes(layers: &Layers) -> engine_model::Changes {
+    engine_model::Changes { upper: layers.upper(), lower: layers.lower.clone(), mount_points: Vec::new() }
+}
+
+/// Work that waits for the disk.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Names a step in its error.
+pub(crate) fn failed(step: &str, error: &std::io::Error) -> BuildError {
+    // Errors of ours say what is wrong with the request, those of the system what is wrong here.
+    let kind = if error.raw_os_error().is_some() { Kind::Internal } else { Kind::Invalid };
+    BuildError::Other(Failure::new(kind, format!("{step} failed: {error}")))
+}
+
+/// A digest of what a step is about.
+pub(crate) fn key(parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    format!("{:x}", digest.finalize())
+}

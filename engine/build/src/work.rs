@@ -1,0 +1,99 @@
+//! What the stages of one build share: the plan, what has become of each, and the first failure.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine_model::ImageId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::error::BuildError;
+use super::outside::Outside;
+use super::plan::Plan;
+use super::shop::{Shop, Used};
+
+/// What has become of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Built {
+    NotYet,
+    /// A stage `FROM scratch` without a step.
+    Nothing,
+    Image(ImageId),
+}
+
+impl Built {
+    fn image(&self) -> Option<ImageId> {
+        match self {
+            Self::Image(id) => Some(id.clone()),
+            Self::NotYet | Self::Nothing => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) shop: Arc<Shop>,
+    pub(crate) plan: Plan,
+    pub(crate) cancelled: CancellationToken,
+    /// What has become of each stage.
+    results: Vec<watch::Sender<Built>>,
+    used: Used,
+    /// The one that made the others end.
+    failure: Mutex<Option<BuildError>>,
+}
+
+impl Work {
+    pub(crate) fn new(shop: Arc<Shop>, plan: Plan, cancelled: CancellationToken) -> Self {
+        let results = plan.dockerfile.stages.iter().map(|_| watch::channel(Built::NotYet).0).collect();
+        let used = shop.begin();
+        Self { shop, plan, cancelled, results, used, failure: Mutex::default() }
+    }
+
+    pub(crate) fn outside(&self) -> &dyn Outside {
+        &*self.shop.outside
+    }
+
+    /// What the target has become, or why it has not.
+    pub(crate) fn result(&self) -> Result<Option<ImageId>, BuildError> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.results[self.plan.target].borrow().image()),
+        }
+    }
+
+    pub(crate) fn used(&self) -> BTreeSet<ImageId> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what has become of a stage. The first failure ends the others.
+    pub(crate) fn settle(&self, stage: usize, result: Result<Option<ImageId>, BuildError>) {
+        match result {
+            Ok(image) => {
+                self.results[stage].send_replace(image.map_or(Built::Nothing, Built::Image));
+            }
+            Err(error) => {
+                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert(error);
+                self.cancelled.cancel();
+            }
+        }
+    }
+
+    /// Waits until a stage is built.
+    pub(crate) async fn stage(&self, stage: usize) -> Result<Option<ImageId>, BuildError> {
+        let mut result = self.results[stage].subscribe();
+        tokio::select! {
+            built = result.wait_for(|built| *built != Built::NotYet) => match built {
+                Ok(built) => Ok(built.image()),
+                Err(_) => Err(BuildError::Cancelled),
+            },
+            () = self.cancelled.cancelled() => Err(BuildError::Cancelled),
+        }
+    }
+
+    /// Notes that a step was of use.
+    pub(crate) fn note(&self, id: &ImageId) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+    }
+}

@@ -1,0 +1,141 @@
+//! Images and containers, as builds see them; and what builds keep for the next one.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use engine_build::{Builder, LABEL, Outside, Told};
+use engine_containers::Containers;
+use engine_images::{ImageStore, Layer, Reference};
+use engine_model::event::EventBus;
+use engine_model::{Changes, Failure, Image, ImageId, KeptStep, Kind, NewImage};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+/// What builds reach of the engine.
+#[derive(Debug)]
+pub struct ForBuilds {
+    pub images: ImageStore,
+    pub containers: Containers,
+    pub events: EventBus,
+}
+
+#[async_trait]
+impl Outside for ForBuilds {
+    fn find(&self, reference: &str) -> Result<Image, Failure> {
+        Ok(self.images.find(reference)?)
+    }
+
+    fn lower_dirs(&self, id: &ImageId) -> Result<Vec<PathBuf>, Failure> {
+        Ok(self.images.lower_dirs(id)?)
+    }
+
+    fn find_step(&self, parent: Option<&ImageId>, key: &str) -> Option<Image> {
+        self.images.find_step(parent, key)
+    }
+
+    fn make(&self, new: &NewImage, changes: Option<&Changes>) -> Result<ImageId, Failure> {
+        Ok(self.images.make(new, changes.map_or(Layer::Nothing, Layer::Changes))?)
+    }
+
+    fn finish(&self, used: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), Failure> {
+        Ok(self.images.finish_build(used, result)?)
+    }
+
+    fn tag(&self, id: &ImageId, name: &str) -> Result<String, Failure> {
+        self.images.tag(id.as_str(), name)?;
+        let shown = Reference::parse(name)?.with_default_tag().familiar();
+        self.events.publish("image", "tag", id.as_str(), &[("name", &shown)]);
+        Ok(shown)
+    }
+
+    fn decompress<'a>(&self, archive: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>> {
+        engine_images::decompress(archive)
+    }
+
+    async fn commit(&self, container: &str, new: NewImage) -> Result<ImageId, Failure> {
+        let container = self.containers.find(container)?;
+        let images = self.images.clone();
+        let make = move |changes| Ok(images.make(&new, Layer::Changes(&changes))?);
+        Ok(self.containers.with_changes(&container, false, make).await?)
+    }
+
+    async fn pull(&self, reference: &str, _: &str, _: &mpsc::Sender<Told>) -> Result<(), Failure> {
+        let message = format!(
+            "Pulling `{reference}` is not supported by this engine yet: bring the image in with `docker load`"
+        );
+        Err(Failure::new(Kind::Unsupported, message))
+    }
+}
+
+/// Removes containers in which a killed engine ran commands of builds: nobody waits for those.
+pub async fn remove_orphans(containers: &Containers, builder: &Builder) {
+    builder.forget_kept(&|id| containers.find(id).is_ok());
+    for container in containers.all() {
+        let is_of_build = container.identity().config.labels.contains_key(LABEL);
+        if is_of_build && !builder.is_kept(&container.id) {
+            tracing::info!(container = container.id, "Removing a container of a build that was interrupted");
+            if let Err(error) = containers.remove(&container, true, true).await {
+                tracing::warn!(%error, container = container.id, "Could not remove a container of a build");
+            }
+        }
+    }
+}
+
+/// Which steps of builds are to be forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct CacheWish {
+    /// Also those that an image which is shown is made of.
+    pub all: bool,
+    /// Only those that no build has used since.
+    pub until: Option<Timestamp>,
+    /// Ids, or beginnings of them; all if there are none.
+    pub ids: Vec<String>,
+    /// As many bytes may stay: what was used last.
+    pub reserved: u64,
+}
+
+/// Steps that are gone, and bytes.
+#[derive(Debug, Default)]
+pub struct ForgottenSteps {
+    pub ids: Vec<ImageId>,
+    pub bytes: u64,
+}
+
+/// Forgets steps that no container and, unless all are to go, no image needs. Blocks.
+pub fn forget_steps(
+    images: &ImageStore,
+    containers: &Containers,
+    builder: &Builder,
+    wish: &CacheWish,
+) -> Result<ForgottenSteps, Failure> {
+    if containers.are_some_unknown() {
+        return Ok(ForgottenSteps::default());
+    }
+    let before = images.layers_size();
+    let in_use = builder.in_use();
+    let mut steps = images.steps();
+    // Of those that were used together, the ones that others are made of stay first.
+    steps.sort_by_key(|step| (std::cmp::Reverse(step.last_used), step.created));
+    let fits = |step: &KeptStep| {
+        let hex = step.id.hex();
+        (wish.all || !step.is_shared)
+            && wish.until.is_none_or(|until| step.last_used < until)
+            && (wish.ids.is_empty()
+                || wish.ids.iter().any(|id| hex.starts_with(id.trim_start_matches("sha256:"))))
+            && !in_use.contains(&step.id)
+            && containers.image_users(&step.id).is_empty()
+    };
+    let mut kept = 0;
+    let mut unneeded = BTreeSet::new();
+    for step in &steps {
+        if kept + step.size <= wish.reserved && wish.reserved > 0 {
+            kept += step.size;
+        } else if fits(step) {
+            unneeded.insert(step.id.clone());
+        }
+    }
+    let ids = if unneeded.is_empty() { Vec::new() } else { images.forget_steps(&unneeded)? };
+    Ok(ForgottenSteps { ids, bytes: before.saturating_sub(images.layers_size()) })
+}
