@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 mod formats;
+mod making;
 mod recovery;
 
 /// A tar stream under construction; headers are made by hand so that hostile ones can be made too.
