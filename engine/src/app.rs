@@ -1,7 +1,7 @@
 //! The engine put together: images, networks and containers, and how containers reach the other two.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use engine_build::Builder;
@@ -14,10 +14,13 @@ use engine_model::{
     Endpoint, EndpointRequest, Failure, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
 };
 use engine_network::{Network, NetworkError, NetworkRecord};
+use engine_registry::{Registries, Settings as RegistrySettings};
 use engine_store::Quarantine;
+use tokio::sync::Semaphore;
 
 use crate::building::{ForBuilds, remove_orphans};
 use crate::config::{Config, Live};
+use crate::pulling::Pulls;
 
 /// What every request handler can reach. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +28,7 @@ pub struct App {
     pub config: Arc<Config>,
     pub events: EventBus,
     pub images: ImageStore,
+    pub pulls: Pulls,
     pub network: Network,
     pub containers: Containers,
     /// The same, for what it takes to run one.
@@ -33,6 +37,8 @@ pub struct App {
     pub builder: Builder,
     /// What could not be read.
     pub quarantine: Quarantine,
+    /// How many layers are sent at once, of all pushes together.
+    uploads: Arc<RwLock<Arc<Semaphore>>>,
 }
 
 /// Why the engine cannot be put together.
@@ -89,13 +95,34 @@ impl App {
         )
         .await?;
         let executor: Arc<dyn Executor> = Arc::new(containers.clone());
-        let for_builds =
-            ForBuilds { images: images.clone(), containers: containers.clone(), events: events.clone() };
+        let pulls = Pulls {
+            images: images.clone(),
+            registries: Registries::new(RegistrySettings::default()),
+            events: events.clone(),
+        };
+        let uploads = Arc::new(RwLock::new(Arc::new(Semaphore::new(1))));
+        let for_builds = ForBuilds {
+            pulls: pulls.clone(),
+            images: images.clone(),
+            containers: containers.clone(),
+            events: events.clone(),
+        };
         let root = config.data_root.join("build");
         let builder = Builder::open(root, Arc::new(for_builds), Arc::clone(&executor))
             .map_err(|source| AppError::Builder { source })?;
         remove_orphans(&containers, &builder).await;
-        let app = Self { config, events, images, network, containers, executor, builder, quarantine };
+        let app = Self {
+            config,
+            events,
+            images,
+            pulls,
+            uploads,
+            network,
+            containers,
+            executor,
+            builder,
+            quarantine,
+        };
         app.apply(&app.config.live());
         Ok(app)
     }
@@ -106,6 +133,15 @@ impl App {
             r#type: live.log_driver.clone(),
             config: live.log_options.clone(),
         });
+        self.pulls.registries.set(live.registries.clone());
+        self.images.limit_downloads(live.downloads);
+        *self.uploads.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Semaphore::new(live.uploads));
+    }
+
+    /// Who may send layers, one for each place.
+    pub fn uploads(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.uploads.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

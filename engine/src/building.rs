@@ -3,19 +3,25 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use engine_build::{Builder, LABEL, Outside, Told};
 use engine_containers::Containers;
-use engine_images::{ImageStore, Layer, Reference};
+use engine_images::{ImageStore, Layer, Reference, Tell};
 use engine_model::event::EventBus;
-use engine_model::{Changes, Failure, Image, ImageId, KeptStep, Kind, NewImage};
+use engine_model::{Changes, Failure, Image, ImageId, KeptStep, NewImage};
+use engine_registry::Credentials;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+
+use crate::progress::lines;
+use crate::pulling::Pulls;
 
 /// What builds reach of the engine.
 #[derive(Debug)]
 pub struct ForBuilds {
+    pub pulls: Pulls,
     pub images: ImageStore,
     pub containers: Containers,
     pub events: EventBus,
@@ -61,11 +67,24 @@ impl Outside for ForBuilds {
         Ok(self.containers.with_changes(&container, false, make).await?)
     }
 
-    async fn pull(&self, reference: &str, _: &str, _: &mpsc::Sender<Told>) -> Result<(), Failure> {
-        let message = format!(
-            "Pulling `{reference}` is not supported by this engine yet: bring the image in with `docker load`"
-        );
-        Err(Failure::new(Kind::Unsupported, message))
+    async fn pull(
+        &self,
+        reference: &str,
+        registries: &str,
+        progress: &mpsc::Sender<Told>,
+    ) -> Result<(), Failure> {
+        let name = Reference::parse(reference)?.with_default_tag();
+        let credentials = Credentials::of_config(registries, name.domain())
+            .map_err(|error| Failure::of(error.kind(), &error))?;
+        let progress = progress.clone();
+        let tell: Tell = Arc::new(move |event| {
+            for line in lines(&event) {
+                // A client that is slow gets less of it.
+                let _ = progress.try_send(Told::Line(line));
+            }
+        });
+        self.pulls.pull(&name, None, &credentials, &tell).await?;
+        Ok(())
     }
 }
 

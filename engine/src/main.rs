@@ -19,7 +19,9 @@ mod fuzz;
 mod host;
 mod making;
 mod peer;
+mod progress;
 mod prune;
+mod pulling;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();

@@ -46,8 +46,8 @@ pub fn images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> 
         if !users.is_empty() || (dangling_only && named()) {
             continue;
         }
-        // Forced only in that all its names go.
-        match app.images.remove(image.id.as_str(), !dangling_only, &|id| app.containers.image_users(id)) {
+        // Forced only in that all its names go, digests in several repositories too.
+        match app.images.remove(image.id.as_str(), true, &|id| app.containers.image_users(id)) {
             Ok(steps) => {
                 publish_removal(app, &image.id, &steps);
                 let is_gone = |step: &Removed| *step == Removed::Deleted(image.id.to_string());
@@ -62,7 +62,10 @@ pub fn images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> 
         }
     }
     collect_hidden(app);
-    ImagePrune { images: gone, removed, bytes: before.saturating_sub(app.images.layers_size()) }
+    // What pulls that failed have left is of use to the next one, for a while.
+    let downloads = app.images.clear_downloads(engine_images::OLD_DOWNLOAD);
+    let bytes = before.saturating_sub(app.images.layers_size()) + downloads;
+    ImagePrune { images: gone, removed, bytes }
 }
 
 fn unneeded_images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool) -> Vec<Image> {

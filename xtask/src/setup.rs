@@ -24,7 +24,8 @@ const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 const PEERS: [&str; 5] = ["mmdebstrap", "busybox-static", "iproute2", "nftables", "util-linux"];
 
 /// For the tests beyond that.
-const TEST: [&str; 16] = [
+const TEST: [&str; 17] = [
+    "docker-registry",
     "openssh-server",
     "openssh-client",
     "nftables",

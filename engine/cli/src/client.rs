@@ -1,6 +1,7 @@
 //! The HTTP client: one connection for plain questions, one of its own for each stream.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,6 +120,8 @@ pub(crate) struct Greeting {
 pub(crate) struct Client {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The folder of the user's files, if it is named.
+    config: Option<PathBuf>,
     greeting: Mutex<Option<Greeting>>,
     idle: Mutex<Option<SendRequest<Body>>>,
 }
@@ -134,7 +137,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Client {
     /// A client of this daemon; nothing is sent yet.
-    pub(crate) fn new(endpoint: Endpoint) -> Outcome<Self> {
+    pub(crate) fn new(endpoint: Endpoint, config: Option<PathBuf>) -> Outcome<Self> {
         let tls = match (&endpoint.tls, &endpoint.address) {
             (Some(files), Address::Tcp { host, .. }) => {
                 let name = ServerName::try_from(host.clone())
@@ -143,7 +146,12 @@ impl Client {
             }
             _ => None,
         };
-        Ok(Self { endpoint, tls, greeting: Mutex::new(None), idle: Mutex::new(None) })
+        Ok(Self { endpoint, tls, config, greeting: Mutex::new(None), idle: Mutex::new(None) })
+    }
+
+    /// The folder of the user's files, if the command line names one.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     fn no_connection(&self, error: io::Error) -> Failure {
@@ -289,6 +297,16 @@ impl Client {
             Some(value) => (&[(CONTENT_TYPE.as_str(), "application/json")], full(value.to_string())),
             None => (&[], empty()),
         };
+        self.json_with(method, target, headers, body).await
+    }
+
+    async fn json_with(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Outcome<Value> {
         let (response, sender) = self.send(method, target, headers, body).await?;
         let bytes = self.finish(response, sender).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -299,6 +317,10 @@ impl Client {
 
     pub(crate) async fn get(&self, target: &Target) -> Outcome<Value> {
         self.json(Method::GET, target, None).await
+    }
+
+    pub(crate) async fn get_with(&self, target: &Target, headers: &[(&str, &str)]) -> Outcome<Value> {
+        self.json_with(Method::GET, target, headers, empty()).await
     }
 
     pub(crate) async fn post(&self, target: &Target, body: Option<&Value>) -> Outcome<Value> {
@@ -327,7 +349,18 @@ impl Client {
     ) -> Outcome<Response<Incoming>> {
         let headers: Vec<(&str, &str)> =
             content_type.map(|value| (CONTENT_TYPE.as_str(), value)).into_iter().collect();
-        let (response, _sender) = self.send(method, target, &headers, body).await?;
+        self.stream_with(method, target, &headers, body).await
+    }
+
+    /// The same with headers of the caller's.
+    pub(crate) async fn stream_with(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Outcome<Response<Incoming>> {
+        let (response, _sender) = self.send(method, target, headers, body).await?;
         Ok(response)
     }
 

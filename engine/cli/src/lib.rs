@@ -7,6 +7,7 @@ mod arguments;
 mod client;
 mod commands;
 mod create;
+mod credentials;
 mod detach;
 mod endpoint;
 mod failure;
@@ -47,7 +48,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 async fn execute(parsed: Parsed) -> Outcome {
-    let client = Client::new(parsed.global.endpoint()?)?;
+    let client = Client::new(parsed.global.endpoint()?, parsed.global.config.clone())?;
     parser::dispatch(&client, parsed.command).await
 }
 

@@ -1,9 +1,9 @@
-//! The terminal of the person: raw mode that is always undone, and its size.
+//! The terminal of the person: settings that are always undone, and its size.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// The settings to go back to, while the terminal is raw; also looked at by the panic hook.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -26,9 +26,14 @@ pub(crate) struct RawMode(());
 impl RawMode {
     /// Makes the terminal on standard input raw.
     pub(crate) fn enter() -> io::Result<Self> {
+        Self::change(Termios::make_raw)
+    }
+
+    /// Changes the terminal's settings until the value is dropped.
+    fn change(change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
+        let mut changed = before.clone();
+        change(&mut changed);
         if let Ok(mut saved) = SAVED.lock()
             && saved.is_none()
         {
@@ -40,8 +45,20 @@ impl RawMode {
             }));
         }
         let mode = Self(());
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        tcsetattr(io::stdin(), OptionalActions::Now, &changed)?;
         Ok(mode)
+    }
+}
+
+/// Shows nothing of what is typed until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    _mode: RawMode,
+}
+
+impl Hidden {
+    pub(crate) fn begin() -> io::Result<Self> {
+        Ok(Self { _mode: RawMode::change(|settings| settings.local_modes.remove(LocalModes::ECHO))? })
     }
 }
 

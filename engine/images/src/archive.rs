@@ -1,14 +1,13 @@
 //! What a spooled archive holds: docker's `manifest.json` or an OCI image layout.
 
-use engine_model::ImageId;
 use engine_model::platform;
-use engine_model::wire::{HistoryEntry, ImageConfig, null_is_default};
-use jiff::Timestamp;
+use engine_model::wire::null_is_default;
 use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor, ImageIndex, ImageManifest, Os};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
+use super::configuration::{Incoming, parse};
 use super::error::ImageError;
 use super::reference::{Reference, is_digest};
 use super::spool::Spool;
@@ -17,68 +16,15 @@ use super::spool::Spool;
 pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Real manifests and configurations are some kilobytes.
 const LARGEST_JSON: u64 = 8 << 20;
-/// What overlayfs and docker can do.
-const MOST_LAYERS: usize = 125;
 const MOST_IMAGES: usize = 1024;
 /// An index may point to indexes; real ones do so once.
 const DEEPEST_INDEX: usize = 4;
 
 /// One image to be made of an archive.
 pub(super) struct Planned {
-    pub(super) id: ImageId,
-    /// The exact bytes of the configuration.
-    pub(super) config: Vec<u8>,
-    pub(super) parsed: ConfigFile,
+    pub(super) image: Incoming,
     /// Names of parts in the spool, base layer first.
     pub(super) layers: Vec<String>,
-    pub(super) tags: Vec<Reference>,
-}
-
-/// An image configuration, as far as it is needed here.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct ConfigFile {
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) architecture: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) variant: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) os: String,
-    pub(super) created: Option<Timestamp>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) author: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) comment: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) config: ImageConfig,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) rootfs: RootFs,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) history: Vec<HistoryEntry>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct RootFs {
-    #[serde(deserialize_with = "null_is_default")]
-    pub(super) diff_ids: Vec<String>,
-}
-
-impl ConfigFile {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let config: Self = parse("the image configuration", bytes)?;
-        if config.rootfs.diff_ids.len() > MOST_LAYERS {
-            return Err(ImageError::invalid(format!("an image has more than {MOST_LAYERS} layers")));
-        }
-        if let Some(bad) = config.rootfs.diff_ids.iter().find(|digest| !is_digest(digest)) {
-            return Err(ImageError::invalid(format!("`{bad}` is not a layer digest")));
-        }
-        if !matches!(config.os.as_str(), "" | "linux") {
-            let reason = format!("cannot load {} image on linux", config.os);
-            return Err(ImageError::invalid(reason));
-        }
-        Ok(config)
-    }
 }
 
 #[derive(Deserialize)]
@@ -148,17 +94,15 @@ fn image_name(text: &str) -> Result<Reference, ImageError> {
     Ok(reference)
 }
 
-fn planned(config: Vec<u8>, layers: Vec<String>, tags: Vec<Reference>) -> Result<Planned, ImageError> {
-    let parsed = ConfigFile::parse(&config)?;
-    let (said, found) = (parsed.rootfs.diff_ids.len(), layers.len());
+fn planned(config: Vec<u8>, layers: Vec<String>, names: Vec<Reference>) -> Result<Planned, ImageError> {
+    let image = Incoming::read(config, names)?;
+    let (said, found) = (image.parsed.rootfs.diff_ids.len(), layers.len());
     if said != found {
         return Err(ImageError::invalid(format!(
             "the configuration names {said} layers, the manifest {found}"
         )));
     }
-    let digest = format!("sha256:{:x}", Sha256::digest(&config));
-    let id = ImageId::parse(&digest).ok_or_else(|| ImageError::invalid("no digest"))?;
-    Ok(Planned { id, config, parsed, layers, tags })
+    Ok(Planned { image, layers })
 }
 
 fn oci_images(
@@ -220,9 +164,4 @@ fn verified(spool: &Spool, descriptor: &Descriptor) -> Result<Vec<u8>, ImageErro
         return Err(ImageError::invalid(format!("the content of `{digest}` has the digest `{found}`")));
     }
     Ok(bytes)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImageError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ImageError::invalid(format!("{what} is not as it should be: {error}")))
 }

@@ -48,6 +48,28 @@ pub enum ImageError {
     Unpack { entry: String, source: io::Error },
     #[error("Could not use `{}`", path.display())]
     Store { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Registry(#[from] engine_registry::RegistryError),
+    #[error("manifest for {reference} not found: {message}")]
+    NotInRegistry { reference: String, message: String },
+    #[error(
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': {message}"
+    )]
+    PullDenied { repository: String, message: String },
+    #[error("no matching manifest for {platform} in the manifest list entries")]
+    NoPlatform { platform: String },
+    #[error(
+        "the image was found but its platform ({found}) does not match the specified platform ({wanted})"
+    )]
+    OtherPlatform { found: String, wanted: String },
+    #[error("it is no image: the type of its configuration is `{media_type}`")]
+    NoImage { media_type: String },
+    #[error("An image does not exist locally with the tag: {repository}")]
+    NothingToPush { repository: String },
+    #[error("cannot push a digest reference")]
+    PushOfDigest,
+    #[error("The work on the image was cut short")]
+    CutShort,
     #[error("`{}` is damaged", path.display())]
     Damaged { path: PathBuf, source: serde_json::Error },
 }
@@ -56,11 +78,19 @@ impl ImageError {
     /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotFound { .. } => Kind::NotFound,
+            Self::NotFound { .. }
+            | Self::NotInRegistry { .. }
+            | Self::PullDenied { .. }
+            | Self::NoPlatform { .. }
+            | Self::OtherPlatform { .. }
+            | Self::NothingToPush { .. } => Kind::NotFound,
+            Self::Registry(error) => error.kind(),
             Self::InvalidReference { .. }
             | Self::UpperCaseReference { .. }
             | Self::TagWithDigest
             | Self::Ambiguous { .. }
+            | Self::NoImage { .. }
+            | Self::PushOfDigest
             | Self::InvalidArchive { .. } => Kind::Invalid,
             Self::ReferenceInUse { .. } | Self::InUse { .. } => Kind::Conflict,
             Self::ReadArchive { source } | Self::Unpack { source, .. } => Kind::of_archive(source),
@@ -71,8 +101,28 @@ impl ImageError {
             | Self::Store { .. }
             | Self::Damaged { .. }
             | Self::Locked { .. }
+            | Self::CutShort
             | Self::State(_)
             | Self::NotReproducible { .. } => Kind::Internal,
+        }
+    }
+
+    /// For work that panicked or was cancelled, which has said so itself.
+    pub(super) fn cut_short<E>(_: E) -> Self {
+        Self::CutShort
+    }
+
+    /// In dockerd's words about a pull, where it has some.
+    pub fn of_pull(self, name: &super::Reference) -> Self {
+        use engine_registry::RegistryError;
+        match self {
+            Self::Registry(RegistryError::NotFound { message }) => {
+                Self::NotInRegistry { reference: name.familiar(), message }
+            }
+            Self::Registry(RegistryError::Denied { message }) => {
+                Self::PullDenied { repository: name.familiar_repository(), message }
+            }
+            other => other,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use super::archive::{ConfigFile, plan};
+use super::archive::plan;
+use super::configuration::ConfigFile;
 use super::reference::Reference;
 use super::spool::Spool;
 use super::tar_reader::TarReader;

@@ -7,6 +7,8 @@
 //! images/layers/HEX/diff        a layer for overlayfs, HEX being its chain id
 //! images/layers/HEX/split.gz    the rest of its tar stream
 //! images/layers/HEX/layer.json  its digest and sizes
+//! images/layers/HEX/distribution.json  under which digests registries have it
+//! images/downloads/HEX          blobs of registries on their way here, HEX being their digest
 //! images/l/N                    short names of the diff directories, since mount options are limited to a page
 //! images/tmp                    work in progress, emptied at start
 //! ```
@@ -43,6 +45,14 @@ impl Paths {
 
     pub(super) fn layer(&self, chain: &str) -> PathBuf {
         self.layers().join(chain.trim_start_matches("sha256:"))
+    }
+
+    pub(super) fn distribution(&self, chain: &str) -> PathBuf {
+        self.layer(chain).join("distribution.json")
+    }
+
+    pub(super) fn downloads(&self) -> PathBuf {
+        self.0.join("downloads")
     }
 
     pub(super) fn links(&self) -> PathBuf {

@@ -10,17 +10,24 @@ use std::time::{Duration, Instant};
 use engine_model::{Image, ImageId, ImageUser, KeptStep, LoadEvent, Loaded, NewImage, Removed};
 use engine_store::Quarantine;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 mod archive;
 mod compression;
+mod configuration;
+mod distribution;
+mod download;
 mod error;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod intake;
 mod layer;
 mod layout;
 mod load;
 mod making;
+mod pull;
+mod push;
 mod reference;
 mod remove;
 mod repair;
@@ -35,9 +42,12 @@ mod tar_reader;
 mod tests;
 mod upper;
 pub use compression::decompress;
+use download::Downloads;
 pub use error::ImageError;
 use layout::Paths;
 pub use making::Layer;
+pub use pull::{Pulled, Tell};
+pub use push::Pushed;
 pub use reference::Reference;
 use state::State;
 
@@ -51,11 +61,17 @@ pub struct ImageStore {
 /// it is that program.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a pull that failed has left is of use to the next one, if that comes soon.
+pub const OLD_DOWNLOAD: Duration = Duration::from_secs(24 * 3600);
+
 #[derive(Debug)]
 struct Inner {
     paths: Paths,
     state: Mutex<State>,
     quarantine: Quarantine,
+    downloads: Downloads,
+    /// How many layers of pulls are unpacked at once.
+    unpacking: Semaphore,
     /// Locked as long as the store is open.
     _lock: File,
 }
@@ -84,7 +100,13 @@ impl ImageStore {
         let paths = Paths(root.to_owned());
         let state = Mutex::new(State::open(&paths, quarantine)?);
         let quarantine = quarantine.clone();
-        Ok(Self { inner: Arc::new(Inner { paths, state, quarantine, _lock: lock }) })
+        let downloads = paths.downloads();
+        fs::create_dir_all(&downloads).map_err(ImageError::store(&downloads))?;
+        let downloads = Downloads::new(downloads);
+        downloads.clear(OLD_DOWNLOAD);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let unpacking = Semaphore::new(cores);
+        Ok(Self { inner: Arc::new(Inner { paths, state, quarantine, downloads, unpacking, _lock: lock }) })
     }
 
     /// Brings in all images of an archive, as `docker save` or an OCI layout writes them, plain or compressed.
@@ -96,6 +118,17 @@ impl ImageStore {
         progress: &mut dyn FnMut(LoadEvent),
     ) -> Result<Vec<Loaded>, ImageError> {
         load::load(&self.inner, reader, progress)
+    }
+
+    /// How many layers are fetched at once, of all pulls together. Of pulls that have begun, it may be more for a while.
+    pub fn limit_downloads(&self, at_once: usize) {
+        self.inner.downloads.limit(at_once);
+    }
+
+    /// Removes what pulls that failed have left, if nothing happened to it for `age`. The bytes that are free then are
+    /// returned.
+    pub fn clear_downloads(&self, age: Duration) -> u64 {
+        self.inner.downloads.clear(age)
     }
 
     /// Makes an image here. Its layer and its names appear all at once at the end; an attempt that fails or is killed leaves

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use engine_model::wire::{HistoryEntry, ImageConfig};
 use engine_model::{Changes, ImageId, NewImage, platform};
@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::archive::{ConfigFile, Planned};
 use super::compression::decompress;
+use super::configuration::{ConfigFile, Incoming};
 use super::error::ImageError;
+use super::intake::{Intake, prepare};
 use super::layer::{Unpacked, unpack};
 use super::layout::LayerFile;
-use super::load::{Work, publish_with};
 use super::reference::Reference;
 use super::split::SplitWriter;
 use super::state::{StepRecord, chain_ids};
@@ -47,9 +47,9 @@ fn empty_layer() -> String {
     format!("sha256:{:x}", Sha256::digest([0; 1024]))
 }
 
-pub(super) fn make(store: &Inner, new: &NewImage, layer: Layer<'_>) -> Result<ImageId, ImageError> {
+pub(super) fn make(store: &Arc<Inner>, new: &NewImage, layer: Layer<'_>) -> Result<ImageId, ImageError> {
     let names = new.names.iter().map(|name| tag(name)).collect::<Result<Vec<_>, _>>()?;
-    let mut work = Work::new(store);
+    let mut intake = Intake::begin(store, "make-")?;
     let parent = match &new.parent {
         None => ConfigFile::default(),
         Some(id) => {
@@ -61,33 +61,25 @@ pub(super) fn make(store: &Inner, new: &NewImage, layer: Layer<'_>) -> Result<Im
     let mut diff_ids = parent.rootfs.diff_ids.clone();
     // From here on nobody takes the parent's layers away.
     for chain in chain_ids(&diff_ids) {
-        if !work.has(&chain) {
+        if !intake.has(&chain) {
             let gone = new.parent.as_ref().map_or("", ImageId::as_str);
             return Err(not_found(gone));
         }
     }
-    let temporary = store.paths.temporary();
-    let directory = tempfile::Builder::new()
-        .prefix("make-")
-        .tempdir_in(&temporary)
-        .map_err(ImageError::store(&temporary))?;
-    let place = directory.path().join("layer");
+    let place = intake.directory().join("layer");
     let unpacked = match layer {
         Layer::Nothing => None,
         Layer::Changes(changes) => Some(from_changes(changes, &place)?),
-        Layer::Archive(archive) => Some(from_archive(archive, directory.path(), &place)?),
+        Layer::Archive(archive) => Some(from_archive(archive, intake.directory(), &place)?),
     };
     let unpacked = unpacked.filter(|unpacked| unpacked.diff_id != empty_layer());
     let is_empty = unpacked.is_none();
     if let Some(unpacked) = unpacked {
         diff_ids.push(unpacked.diff_id.clone());
         let chain = chain_ids(&diff_ids).pop().unwrap_or_default();
-        if !work.has(&chain) {
+        if !intake.has(&chain) {
             let Unpacked { diff_id, size, tar_size, .. } = unpacked;
-            work.fresh.insert(chain, (place.clone(), LayerFile { diff_id, size, tar_size, link: 0 }));
-            // Layers have to be on disk before the state names them.
-            let all = fs::File::open(directory.path()).map_err(ImageError::store(directory.path()))?;
-            rustix::fs::syncfs(&all).map_err(|source| ImageError::store(directory.path())(source.into()))?;
+            intake.add(chain, place, LayerFile { diff_id, size, tar_size, link: 0 });
         }
     }
     let now = Timestamp::now();
@@ -101,11 +93,9 @@ pub(super) fn make(store: &Inner, new: &NewImage, layer: Layer<'_>) -> Result<Im
     });
     let config = describe(new, &parent, &diff_ids, &history, now);
     let config = serde_json::to_vec(&config)
-        .map_err(|source| ImageError::Damaged { path: directory.path().to_owned(), source })?;
-    let parsed = ConfigFile::parse(&config)?;
-    let id = ImageId::parse(&format!("sha256:{:x}", Sha256::digest(&config)))
-        .ok_or_else(|| ImageError::invalid("no digest"))?;
-    let planned = Planned { id: id.clone(), config, parsed, layers: Vec::new(), tags: names };
+        .map_err(|source| ImageError::Damaged { path: intake.directory().to_owned(), source })?;
+    let image = Incoming::read(config, names)?;
+    let id = image.id.clone();
     let step = new.step.as_ref().map(|step| StepRecord {
         parent: new.parent.clone(),
         key: step.key.clone(),
@@ -113,7 +103,7 @@ pub(super) fn make(store: &Inner, new: &NewImage, layer: Layer<'_>) -> Result<Im
         last_used: now,
         uses: 0,
     });
-    publish_with(&mut work, &[planned], |state| {
+    intake.publish_with(&[image], |state| {
         if let Some(stored) = state.images.get_mut(&id) {
             stored.record.step = step;
         }
@@ -128,14 +118,6 @@ fn tag(text: &str) -> Result<Reference, ImageError> {
         return Err(ImageError::TagWithDigest);
     }
     Ok(name.with_default_tag())
-}
-
-fn prepare(place: &Path) -> Result<std::path::PathBuf, ImageError> {
-    let diff = place.join("diff");
-    fs::create_dir(place).map_err(ImageError::store(place))?;
-    fs::DirBuilder::new().mode(0o755).create(&diff).map_err(ImageError::store(&diff))?;
-    fs::set_permissions(&diff, fs::Permissions::from_mode(0o755)).map_err(ImageError::store(&diff))?;
-    Ok(diff)
 }
 
 /// Packs and unpacks side by side, so that a layer made here is in every way like one that was loaded.

@@ -81,6 +81,28 @@ impl Reference {
         self
     }
 
+    /// The same repository at a digest.
+    #[must_use]
+    pub(super) fn with_digest(&self, digest: &str) -> Self {
+        Self { tag: None, digest: Some(digest.to_owned()), ..self.clone() }
+    }
+
+    /// The same repository with another tag, or at a digest.
+    pub fn at(&self, tag_or_digest: &str) -> Result<Self, ImageError> {
+        let mark = if tag_or_digest.contains(':') { '@' } else { ':' };
+        Self::parse(&format!("{}{mark}{tag_or_digest}", self.repository()))
+    }
+
+    /// The registry.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The repository within its registry.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

@@ -51,6 +51,15 @@ pub(super) fn remove(
         let name = Reference::parse(text)?.with_default_tag();
         changed.names.remove(&name.to_string()).ok_or_else(|| not_found(text))?;
         removed.push(Removed::Untagged(name.familiar()));
+        // Digests of a repository go with its last tag.
+        let of_repository = |other: &Reference| other.repository() == name.repository();
+        let left: Vec<Reference> = names_of(&changed, &id).into_iter().filter(of_repository).collect();
+        if name.digest().is_none() && left.iter().all(|other| other.tag().is_none()) {
+            for other in left {
+                changed.names.remove(&other.to_string());
+                removed.push(Removed::Untagged(other.familiar()));
+            }
+        }
         let in_the_way = !names_of(&changed, &id).is_empty() || check_users(&id, force, users).is_err();
         if in_the_way {
             changed.save(&store.paths)?;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::archive::ConfigFile;
+use super::configuration::ConfigFile;
 use super::error::ImageError;
 use super::layout::{LayerFile, Paths, link};
 use super::reference::Reference;

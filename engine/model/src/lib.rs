@@ -13,6 +13,7 @@ pub mod platform;
 mod size;
 pub mod spec;
 pub mod task;
+pub mod transfer;
 pub mod wire;
 
 pub use failure::{Failure, Kind, chain};

@@ -1,10 +1,11 @@
 //! `/images/…`: list, inspect, history, load, save, tag, remove, prune.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -21,6 +22,7 @@ use crate::app::App;
 use crate::prune::{self, ImagePrune};
 
 mod making;
+pub(super) mod registry;
 mod transfer;
 
 pub fn routes() -> Router<App> {
@@ -31,7 +33,6 @@ pub fn routes() -> Router<App> {
         .route("/images/prune", post(prune_images))
         .route("/images/create", post(create))
         .route("/commit", post(making::commit))
-        .route("/images/search", get(search))
         // Names have slashes, so what is asked of an image is at the end.
         .route("/images/{*name}", any(one))
 }
@@ -56,7 +57,7 @@ async fn one(
         (&Method::GET, "history") => history(&app, name).await,
         (&Method::GET, "get") => transfer::save(&app, vec![name.to_owned()]).await,
         (&Method::POST, "tag") => tag(&app, name, &query).await,
-        (&Method::POST, "push") => Err(ApiError::not_implemented("Pushing images to a registry")),
+        (&Method::POST, "push") => registry::push(&app, name, &parse_query(&query), request.headers()).await,
         (&Method::DELETE, "") => remove(&app, name, &query).await,
         _ => Err(ApiError::not_found("page not found")),
     }
@@ -393,34 +394,31 @@ async fn prune_images(
             && filters.labels_fit(&image.config.labels)
     };
     let worker = app.clone();
-    let ImagePrune { removed, bytes, .. } =
-        tokio::task::spawn_blocking(move || prune::images(&worker, dangling_only, &fits)).await?;
+    let ImagePrune { removed, bytes, .. } = tokio::task::spawn_blocking(move || {
+        // Whoever asks for room wants it more than what is left of pulls that failed.
+        let downloads = worker.images.clear_downloads(Duration::ZERO);
+        let pruned = prune::images(&worker, dangling_only, &fits);
+        ImagePrune { bytes: pruned.bytes + downloads, ..pruned }
+    })
+    .await?;
     app.events.publish("image", "prune", "", &[("reclaimed", &bytes.to_string())]);
     let removed = if removed.is_empty() { Value::Null } else { json!(removed) };
     Ok(Json(json!({"ImagesDeleted": removed, "SpaceReclaimed": bytes})))
 }
 
-/// Pulling comes later; what works today is said instead.
+/// Imports what the client sends, or pulls.
 async fn create(
     State(app): State<App>,
     Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let given = |key: &str| query.iter().find(|(name, value)| name == key && !value.is_empty());
-    if given("fromSrc").is_some() {
-        return making::import(app, query, body);
+    let given = |key: &str| query.iter().any(|(name, value)| name == key && !value.is_empty());
+    match (given("fromImage"), given("fromSrc")) {
+        (false, true) => making::import(app, query, body),
+        (true, false) => registry::create(app, query.into_iter().collect(), &headers).await,
+        _ => Err(ApiError::bad_request("one of `fromImage` and `fromSrc` is needed")),
     }
-    let Some((_, image)) = given("fromImage") else {
-        return Err(ApiError::bad_request("`fromImage` or `fromSrc` is needed"));
-    };
-    Err(ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        format!("Pulling `{image}` is not supported by this engine yet: bring images in with `docker load`"),
-    ))
-}
-
-async fn search() -> ApiError {
-    ApiError::not_implemented("Searching a registry")
 }
 
 fn parse_query(query: &str) -> BTreeMap<String, String> {

@@ -87,6 +87,7 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
     } else {
         json!(["name=seccomp,profile=builtin"])
     };
+    let proxies = &live.registries.proxies;
     json!({
         "Driver": "overlay2",
         "DriverStatus": [
@@ -105,12 +106,12 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
         },
         "LoggingDriver": live.log_driver,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": registries(&live.registry_mirrors, &live.insecure_registries),
+        "RegistryConfig": registries(&live.registries.mirrors, &live.registries.insecure),
         "GenericResources": null,
         "DockerRootDir": config.data_root,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": proxy(proxies.http.as_deref()),
+        "HttpsProxy": proxy(proxies.https.as_deref()),
+        "NoProxy": proxies.none,
         "Labels": live.labels,
         "ExperimentalBuild": false,
         "ServerVersion": env!("CARGO_PKG_VERSION"),
@@ -151,6 +152,15 @@ fn unconfined() -> Option<String> {
          namespaces"
             .to_owned()
     })
+}
+
+/// Without the password that it may have.
+fn proxy(url: Option<&str>) -> String {
+    let url = url.unwrap_or_default();
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        None => url.to_owned(),
+    }
 }
 
 fn open_ports(config: &Config) -> Vec<String> {

@@ -20,6 +20,8 @@ pub mod images;
 mod info;
 pub mod networks;
 mod parameters;
+mod progress;
+mod registry;
 pub mod system;
 mod unread;
 pub mod version;
@@ -58,6 +60,7 @@ pub fn router(app: App) -> Router {
         .merge(build::routes())
         .merge(containers::routes())
         .merge(networks::routes())
+        .merge(registry::routes())
         .fallback(elsewhere)
         .method_not_allowed_fallback(elsewhere)
         .layer(DefaultBodyLimit::max(LARGEST_JSON))
@@ -129,7 +132,6 @@ async fn elsewhere(request: Request<Body>) -> ApiError {
         ("session" | "grpc", _) => ApiError::not_implemented("Building images"),
         ("plugins", _) => ApiError::not_implemented("Installing plugins"),
         ("volumes", _) => ApiError::not_implemented("Managing volumes"),
-        ("distribution", _) => ApiError::not_implemented("Asking a registry"),
         ("containers" | "exec" | "images" | "networks", Some(_))
             if matches!(
                 *request.method(),

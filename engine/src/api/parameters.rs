@@ -80,6 +80,11 @@ fn known(method: &Method, path: &str) -> Option<&'static [&'static str]> {
             &["all", "filters", "keep-storage", "reserved-space", "max-used-space", "min-free-space"]
         }
         ("POST", "commit", 1, _) => &["container", "repo", "tag", "comment", "author", "pause", "changes"],
+        ("POST", "images", 2, "create") => {
+            &["fromImage", "fromSrc", "repo", "tag", "message", "changes", "platform"]
+        }
+        ("POST", "images", _, "push") => &["tag", "platform"],
+        ("GET", "images", 2, "search") => &["term", "limit", "filters"],
         ("POST", "images", 2, "load") => &["quiet", "platform"],
         ("POST", "images", _, "tag") => &["repo", "tag"],
         ("DELETE", "images", ..) => &["force", "noprune", "platforms"],

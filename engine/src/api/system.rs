@@ -27,7 +27,6 @@ pub fn routes() -> Router<App> {
         .route("/info", get(info::info))
         .route("/events", get(events))
         .route("/system/df", get(disk_usage))
-        .route("/auth", post(authenticate))
         .route("/engine/prune", get(planned_prune).post(prune_now))
         .route("/plugins", get(plugins))
 }
@@ -153,11 +152,6 @@ async fn disk_usage(
         "BuildCache": steps,
         "BuilderSize": size,
     })))
-}
-
-/// Nothing here could use what a registry would answer.
-async fn authenticate() -> ApiError {
-    ApiError::not_implemented("Logging in to a registry")
 }
 
 /// What the automatic cleaning would remove now. This engine's own, not in the Docker API.

@@ -66,6 +66,15 @@ pub struct Flags {
     /// Registry that may be used without TLS
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     pub insecure_registries: Vec<String>,
+    /// Layers to fetch at once
+    #[arg(long, value_name = "NUMBER")]
+    pub max_concurrent_downloads: Option<u32>,
+    /// Layers to send at once
+    #[arg(long, value_name = "NUMBER")]
+    pub max_concurrent_uploads: Option<u32>,
+    /// How often a layer is tried
+    #[arg(long, value_name = "NUMBER")]
+    pub max_download_attempts: Option<u32>,
     /// Storage driver; there is one, `overlay2`
     #[arg(short = 's', long, value_name = "NAME")]
     pub storage_driver: Option<String>,
@@ -106,6 +115,9 @@ impl Flags {
             ("cgroup-parent", path(&self.cgroup_parent)),
             ("registry-mirrors", list(&self.registry_mirrors)),
             ("insecure-registries", list(&self.insecure_registries)),
+            ("max-concurrent-downloads", self.max_concurrent_downloads.map(Value::from)),
+            ("max-concurrent-uploads", self.max_concurrent_uploads.map(Value::from)),
+            ("max-download-attempts", self.max_download_attempts.map(Value::from)),
             ("storage-driver", self.storage_driver.clone().map(Value::from)),
             ("log-driver", self.log_driver.clone().map(Value::from)),
             ("log-opts", (!log_opts.is_empty()).then_some(Value::Object(log_opts))),

@@ -57,8 +57,11 @@ pub struct Live {
     pub log_driver: String,
     /// `max-size`, `max-file`.
     pub log_options: BTreeMap<String, String>,
-    pub registry_mirrors: Vec<String>,
-    pub insecure_registries: Vec<String>,
+    pub registries: engine_registry::Settings,
+    /// Layers that are fetched at once.
+    pub downloads: usize,
+    /// Layers that are sent at once.
+    pub uploads: usize,
     pub prune: Prune,
     pub log_level: Level,
 }
@@ -251,11 +254,47 @@ fn live(keys: &mut Keys) -> Result<Live, ConfigError> {
         labels,
         log_options: log_options(keys, &log_driver)?,
         log_driver,
-        registry_mirrors: keys.list("registry-mirrors")?,
-        insecure_registries: keys.list("insecure-registries")?,
+        registries: registries(keys)?,
+        downloads: count(keys, "max-concurrent-downloads", 3)?,
+        uploads: count(keys, "max-concurrent-uploads", 5)?,
         prune: prune(keys)?,
         log_level: if debug { Level::Debug } else { level },
     })
+}
+
+/// What is said of registries; proxies that it does not name are those of the environment.
+fn registries(keys: &mut Keys) -> Result<engine_registry::Settings, ConfigError> {
+    let mut given = Keys::new("proxies.", keys.object("proxies")?.unwrap_or_default());
+    let text = |value: Option<String>| value.filter(|value| !value.is_empty());
+    let proxies = engine_registry::Proxies {
+        http: text(given.string("http-proxy")?),
+        https: text(given.string("https-proxy")?),
+        none: given.string("no-proxy")?.unwrap_or_default(),
+    };
+    given.finish()?;
+    let settings = engine_registry::Settings {
+        mirrors: keys.list("registry-mirrors")?,
+        insecure: keys.list("insecure-registries")?,
+        proxies: proxies.or(engine_registry::Proxies::of_environment()),
+        attempts: u32::try_from(count(keys, "max-download-attempts", 5)?).unwrap_or(u32::MAX),
+        ..engine_registry::Settings::default()
+    };
+    settings.check().map_err(|error| match error {
+        engine_registry::RegistryError::Setting { key, value, reason } => {
+            ConfigError::value(key, format!("`{value}`: {reason}"))
+        }
+        other => ConfigError::value("registry-mirrors", other.to_string()),
+    })?;
+    Ok(settings)
+}
+
+/// How many of something there may be at once: one or more, 0 being the default, as with dockerd.
+fn count(keys: &mut Keys, key: &str, default: usize) -> Result<usize, ConfigError> {
+    match keys.integer(key)? {
+        None | Some(0) => Ok(default),
+        Some(number @ 1..=1000) => Ok(usize::try_from(number).unwrap_or(default)),
+        Some(number) => Err(ConfigError::value(key, format!("`{number}` is not between 1 and 1000"))),
+    }
 }
 
 /// One of the known names; the first is the default.

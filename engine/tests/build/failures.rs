@@ -46,7 +46,7 @@ fn what_makes_no_sense_is_refused_with_its_line() {
         ("FROM busybox\nCOPY --from=5 / /\n", "invalid from flag value 5"),
         ("FROM busybox\nCOPY --chown=nobody-here here /\n", "can't find uid for nobody-here"),
         ("FROM busybox\nCOPY --chmod=u+x here /\n", "invalid chmod parameter"),
-        ("FROM nothing/here:1\n", "Pulling `nothing/here:1` is not supported by this engine yet"),
+        ("FROM 127.0.0.1:1/here:1\n", "Could not reach https://127.0.0.1:1/v2/"),
         ("FROM ${EMPTY}\n", "base name (${EMPTY}) should not be blank"),
         ("FROM Bad\n", "must be lowercase"),
         ("FROM scratch\n", "No image was generated"),

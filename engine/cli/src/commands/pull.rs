@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::client::{Client, Target, empty};
+use crate::credentials;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
@@ -91,7 +92,15 @@ pub(crate) async fn pull(
         .with("fromImage", &full_name(name))
         .with("tag", tag.unwrap_or("latest"))
         .with_some("platform", platform);
-    let response = client.stream(Method::POST, &target, Some("text/plain"), empty()).await?;
+    fetch(client, reference, &target, quiet, speak).await
+}
+
+/// Has the daemon pull what the target says, as who the user is to the registry.
+async fn fetch(client: &Client, image: &str, target: &Target, quiet: bool, speak: Speak) -> Outcome {
+    let header = credentials::header(client.config(), image)?;
+    let login = header.iter().map(|value| ("x-registry-auth", value.as_str()));
+    let headers: Vec<(&str, &str)> = [("content-type", "text/plain")].into_iter().chain(login).collect();
+    let response = client.stream_with(Method::POST, target, &headers, empty()).await?;
     messages(response.into_body(), quiet, speak).await
 }
 
@@ -103,8 +112,7 @@ pub(crate) async fn run(client: &Client, options: Options) -> Outcome {
             return Err(Failure::refused("tag can't be used with --all-tags/-a"));
         }
         let target = Target::new(["images", "create"]).with("fromImage", &full_name(name));
-        let response = client.stream(Method::POST, &target, Some("text/plain"), empty()).await?;
-        return messages(response.into_body(), quiet, Speak::Out).await;
+        return fetch(client, name, &target, quiet, Speak::Out).await;
     }
     if tag.is_none() && !quiet {
         output::line("Using default tag: latest")?;

@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::arguments;
 use super::client::Client;
 use super::commands::{
-    attach, cleaning, cp, images, inspect, lifecycle, making, network, ps, pull, run, stats, swarm, system,
-    version,
+    attach, cleaning, cp, images, inspect, lifecycle, login, making, network, ps, pull, push, run, search,
+    stats, swarm, system, version,
 };
 use super::endpoint::Global;
 use super::failure::Outcome;
@@ -114,12 +114,20 @@ pub(crate) enum Command {
     Kill(lifecycle::Kill),
     /// Load an image from a tar archive or STDIN
     Load(images::Load),
+    /// Authenticate to a registry
+    Login(login::Options),
+    /// Log out from a registry
+    Logout(login::Logout),
     /// Fetch the logs of a container
     Logs(attach::Logs),
     /// Pause all processes within one or more containers
     Pause(lifecycle::Names),
     /// List port mappings or a specific mapping for the container
     Port(inspect::Port),
+    /// Upload an image to a registry
+    Push(push::Options),
+    /// Search a registry for images
+    Search(search::Options),
     /// Clean up now as the engine does by itself every day (of this engine only)
     Prune(cleaning::Options),
     /// Rename a container
@@ -225,6 +233,8 @@ pub(crate) enum Image {
     Prune(system::Prune),
     /// Download an image from a registry
     Pull(pull::Options),
+    /// Upload an image to a registry
+    Push(push::Options),
     /// Remove one or more images
     #[command(visible_alias = "remove")]
     Rm(images::Remove),
@@ -267,6 +277,10 @@ pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
         }
         Command::Ps(options) | Command::Container(Container::Ls(options)) => ps::run(client, options).await,
         Command::Pull(options) | Command::Image(Image::Pull(options)) => pull::run(client, options).await,
+        Command::Push(options) | Command::Image(Image::Push(options)) => push::run(client, options).await,
+        Command::Login(options) => login::login(client, options).await,
+        Command::Logout(options) => login::logout(client, options),
+        Command::Search(options) => search::run(client, options).await,
         Command::Images(options) | Command::Image(Image::Ls(options)) => images::list(client, options).await,
         Command::History(options) | Command::Image(Image::History(options)) => {
             images::history(client, options).await

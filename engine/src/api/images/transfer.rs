@@ -18,7 +18,9 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{find, is_true, only_own_platform};
 use crate::api::ApiError;
+use crate::api::progress::json_lines;
 use crate::app::App;
+use crate::progress::error_line;
 
 /// Pieces of an archive on their way to a client.
 const PIECE: usize = 64 * 1024;
@@ -80,7 +82,7 @@ fn load_result(app: &App, result: Result<Vec<Loaded>, ImageError>) -> Vec<Value>
         Err(error) => {
             let message = chain(&error);
             tracing::warn!(error = message, "An image could not be loaded");
-            vec![json!({"errorDetail": {"message": message}, "error": message})]
+            vec![error_line(&message)]
         }
     }
 }
@@ -90,14 +92,6 @@ fn progress_bar(current: u64, total: u64) -> String {
     let total = total.max(1);
     let done = usize::try_from((current.min(total) * WIDTH) / total).unwrap_or(0);
     format!("[{:<50}] {current}B/{total}B", format!("{}>", "=".repeat(done.saturating_sub(1))))
-}
-
-pub(super) fn json_lines(receiver: mpsc::Receiver<Value>) -> Response {
-    let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let line = receiver.recv().await?;
-        Some((Ok::<_, io::Error>(format!("{line}\r\n")), receiver))
-    });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response()
 }
 
 /// `names` may be given several times.

@@ -1,0 +1,30 @@
+//! The client of image registries: the OCI distribution specification 1.1, the tokens of Docker's registries, and nothing of a store.
+
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+mod credentials;
+mod endpoint;
+mod error;
+#[cfg(test)]
+mod fuzz;
+mod hub;
+mod manifest;
+mod push;
+mod resolve;
+mod settings;
+mod source;
+mod trust;
+
+pub use blob::Blob;
+pub use credentials::Credentials;
+pub use endpoint::Registries;
+pub use error::RegistryError;
+pub use hub::{Found, Login};
+pub use manifest::{Document, MediaType};
+pub use push::Mounted;
+/// The body of an upload.
+pub use reqwest::Body;
+pub use settings::{Proxies, Settings};
+pub use source::Source;

@@ -1,0 +1,199 @@
+//! Images on their way from and to registries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use engine_images::{ImageError, Reference, Tell};
+use engine_model::platform::Platform;
+use engine_model::transfer::TransferEvent;
+use engine_model::{Failure, chain};
+use engine_registry::Credentials;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::api::ApiError;
+use crate::api::progress::json_lines;
+use crate::app::App;
+use crate::progress::{error_line, lines};
+
+/// Lines that wait for a slow client.
+const LINES: usize = 256;
+
+/// `POST /images/create` with `fromImage`.
+pub(super) async fn create(
+    app: App,
+    query: BTreeMap<String, String>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let get = |key: &str| query.get(key).map(String::as_str).filter(|value| !value.is_empty());
+    let from = get("fromImage").unwrap_or_default();
+    if get("repo").is_some() || get("changes").is_some() || get("message").is_some() {
+        return Err(ApiError::bad_request("`repo`, `changes` and `message` are for imports (`fromSrc`)"));
+    }
+    let platform = get("platform").map(platform).transpose()?;
+    let name = wanted(from, get("tag"))?;
+    let credentials = credentials(headers)?;
+    let (events, receiver) = mpsc::channel(LINES);
+    let work = pull(app, name, platform, credentials, teller(&events));
+    stream(work, events, receiver).await
+}
+
+/// `linux/arm64/v8`.
+fn platform(text: &str) -> Result<Platform, ApiError> {
+    Platform::parse(text).ok_or_else(|| {
+        ApiError::bad_request(format!("`platform`: `{text}` is not of the form `os/architecture/variant`"))
+    })
+}
+
+/// The name, with the tag or digest that is said beside it.
+fn wanted(from: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
+    let name = Reference::parse(from)?;
+    match tag {
+        Some(tag) if name.digest().is_none() || tag.contains(':') => Ok(name.at(tag)?),
+        _ => Ok(name),
+    }
+}
+
+/// Who the caller is to the registry.
+pub(in crate::api) fn credentials(headers: &HeaderMap) -> Result<Credentials, ApiError> {
+    let value = headers.get("x-registry-auth").map(|value| value.to_str()).transpose();
+    let value = value.map_err(|_| ApiError::bad_request("X-Registry-Auth: it is not in base64"))?;
+    Ok(Credentials::of_header(value.unwrap_or_default())?)
+}
+
+fn teller(events: &mpsc::Sender<TransferEvent>) -> Tell {
+    let events = events.clone();
+    Arc::new(move |event| {
+        // Of counts of bytes, a slow client gets fewer. Everything else is told: there is room for a line for every step
+        // of every layer that an image can have, and then some.
+        let _ = events.try_send(event);
+    })
+}
+
+/// Pulls one tag or digest, or all tags.
+async fn pull(
+    app: App,
+    name: Reference,
+    platform: Option<Platform>,
+    credentials: Credentials,
+    tell: Tell,
+) -> Result<(), ImageError> {
+    let names = if name.tag().is_none() && name.digest().is_none() {
+        let source = app.pulls.registries.push_to(name.domain(), name.path(), &credentials).await?;
+        let tags = source.tags().await.map_err(|error| ImageError::from(error).of_pull(&name))?;
+        tags.iter().map(|tag| name.at(tag)).collect::<Result<Vec<_>, _>>()?
+    } else {
+        vec![name]
+    };
+    for name in names {
+        app.pulls.pull(&name, platform.as_ref(), &credentials, &tell).await?;
+    }
+    Ok(())
+}
+
+/// `POST /images/NAME/push`: one tag, or all that the repository has here.
+pub(super) async fn push(
+    app: &App,
+    name: &str,
+    query: &BTreeMap<String, String>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let tag = query.get("tag").map(String::as_str).filter(|tag| !tag.is_empty());
+    let mut name = Reference::parse(name)?;
+    if name.digest().is_some() || tag.is_some_and(|tag| tag.contains(':')) {
+        return Err(ImageError::PushOfDigest.into());
+    }
+    if let Some(tag) = tag {
+        name = name.at(tag)?;
+    }
+    let credentials = credentials(headers)?;
+    let (events, receiver) = mpsc::channel(LINES);
+    let tell = teller(&events);
+    let app = app.clone();
+    let work = async move {
+        tell(TransferEvent::To { repository: name.repository() });
+        let names = if name.tag().is_some() { vec![name.clone()] } else { app.images.tags_of(&name) };
+        if names.is_empty() {
+            return Err(ImageError::NothingToPush { repository: name.familiar_repository() });
+        }
+        let source = app.pulls.registries.push_to(name.domain(), name.path(), &credentials).await?;
+        let source = Arc::new(source);
+        for name in names {
+            app.images.push(Arc::clone(&source), &name, &app.uploads(), &tell).await?;
+            let shown = name.familiar();
+            app.events.publish("image", "push", &shown, &[("name", &name.familiar_repository())]);
+        }
+        Ok(())
+    };
+    stream(work, events, receiver).await
+}
+
+/// Answers with what the work tells. An error before the first word of it is the answer; a client that goes away ends it.
+async fn stream(
+    work: impl Future<Output = Result<(), ImageError>> + Send + 'static,
+    events: mpsc::Sender<TransferEvent>,
+    mut receiver: mpsc::Receiver<TransferEvent>,
+) -> Result<Response, ApiError> {
+    let (output, answer) = mpsc::channel::<Value>(LINES);
+    let (finished, end) = tokio::sync::oneshot::channel();
+    drop(events);
+    let gone = output.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            result = work => {
+                // Nobody waits for it when the client is gone.
+                let _ = finished.send(result);
+            }
+            () = gone.closed() => tracing::info!("A transfer ends, as its client is gone"),
+        }
+    });
+    let mut end = end;
+    let first = tokio::select! {
+        biased;
+        event = receiver.recv() => event,
+        result = &mut end => {
+            match result {
+                Ok(Err(error)) => return Err(error.into()),
+                _ => receiver.recv().await,
+            }
+        }
+    };
+    let Some(first) = first else {
+        // All is said by how it ended.
+        return match end.await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => Ok(json_lines(answer)),
+            Err(_) => Err(ApiError::internal("The transfer was cut short")),
+        };
+    };
+    tokio::spawn(async move {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            for line in lines(&event) {
+                if output.send(line).await.is_err() {
+                    return;
+                }
+            }
+            next = receiver.recv().await;
+        }
+        let message = match end.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "The transfer was cut short".to_owned(),
+        };
+        tracing::warn!(error = message, "A transfer with a registry failed");
+        let _ = output.send(error_line(&message)).await;
+    });
+    Ok(json_lines(answer))
+}
+
+impl From<engine_registry::RegistryError> for ApiError {
+    fn from(error: engine_registry::RegistryError) -> Self {
+        if matches!(error, engine_registry::RegistryError::Unauthorized { .. }) {
+            return Self::new(StatusCode::UNAUTHORIZED, chain(&error));
+        }
+        Failure::of(error.kind(), &error).into()
+    }
+}
