@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +21,10 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::pack::{Archive, pack, pack_root, write_archive};
 use super::place::{base_name, locate, missing};
-use super::record::MountKind;
-use super::tree::{Archive, Channel, Limits, pack, pack_level, unpack, write_archive};
+use super::record::{MountKind, MountPoint};
+use super::tree::{Channel, unpack};
 use super::{Container, ContainerError, Containers};
 
 /// What an archive call says about the path it was asked for.
@@ -92,13 +92,7 @@ impl Containers {
         container: &Arc<Container>,
         sender: mpsc::Sender<io::Result<Bytes>>,
     ) -> Result<(), ContainerError> {
-        self.pack_for(container, sender, |root, archive| {
-            let root = root.get(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
-            let device = rustix::fs::fstat(&root)?.st_dev;
-            let limits = Limits { depth: 0, device: Some(device) };
-            pack_level(root.as_fd(), Path::new("."), Path::new(""), archive, &limits)
-        })
-        .await
+        self.pack_for(container, sender, pack_root).await
     }
 
     /// Packs for a client that may take its time: by way of a file where nobody may start the container while it is packed.
@@ -148,12 +142,13 @@ impl Containers {
         mut archive: impl Read + Send + 'static,
         keep_kinds: bool,
     ) -> Result<(), ContainerError> {
-        if container.spec()?.confinement.read_only_root {
-            return Err(ContainerError::Invalid("container rootfs is marked read-only".to_owned()));
-        }
+        let identity = container.identity();
+        let read_only_root = container.spec()?.confinement.read_only_root;
         let work = move |root: &Root, archive: &mut dyn Read| {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             root.get(&path, flags).map_err(|error| missing(&path, &error))?;
+            let place = root.end_of_links(&path).map_err(|error| missing(&path, &error))?;
+            check_writable(&place, &identity.mounts, read_only_root)?;
             let unpacked = unpack(root, &path, &mut *archive, keep_kinds);
             // A client that cannot send all it has does not listen to the answer.
             let _ = io::copy(archive, &mut io::sink());
@@ -249,6 +244,17 @@ impl Containers {
         let root = mount().map_err(|source| ContainerError::Read { path: path.clone(), source })?;
         Ok((root, claim))
     }
+}
+
+/// Refuses to write where the container itself could not. `place` is free of links.
+fn check_writable(place: &Path, mounts: &[MountPoint], read_only_root: bool) -> Result<(), ContainerError> {
+    let around = mounts.iter().filter(|point| place.starts_with(&point.destination));
+    let refused = match around.max_by_key(|point| point.destination.components().count()) {
+        Some(point) if point.read_only => "mounted volume is marked read-only",
+        None if read_only_root => "container rootfs is marked read-only",
+        _ => return Ok(()),
+    };
+    Err(ContainerError::Invalid(refused.to_owned()))
 }
 
 fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {

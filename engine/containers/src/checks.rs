@@ -18,7 +18,7 @@ use super::record::Status;
 use super::{Container, ContainerError, Containers};
 
 /// How many may be begun at a time: when a daemon finds a thousand containers, all are due.
-pub(super) const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 32;
 /// How long the beginning of one may take. It does not count as its own time.
 const BEGINNING: Duration = Duration::from_secs(30);
 /// How long one that is killed may take to be gone.

@@ -86,6 +86,7 @@ impl Containers {
             attributes::check(&host_config.log_config.config)?;
         }
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
+        limits::resources(&spec.limits, engine_kernel::cgroup::is_unified()).map_err(oci::SpecError::from)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);

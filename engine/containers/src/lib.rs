@@ -32,6 +32,7 @@ mod mounts;
 mod names;
 mod oci;
 mod outside;
+mod pack;
 mod place;
 pub mod record;
 mod remove;

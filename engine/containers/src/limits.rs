@@ -1,14 +1,16 @@
 //! Limits of a container: of its cgroup, and of each of its processes.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use engine_model::spec::LimitSpec;
-use engine_model::wire::Ulimit;
+use engine_model::wire::{ThrottleDevice, Ulimit};
+use rustix::fs::FileType;
 use serde_json::{Map, Value, json};
 
 /// Limits in the form that libcgroups applies.
-pub(crate) fn resources(wish: &LimitSpec, unified: bool) -> Value {
+pub(crate) fn resources(wish: &LimitSpec, unified: bool) -> Result<Value, LimitError> {
     let mut memory = Map::new();
     let mut set = |name: &str, value: i64| {
         if value != 0 {
@@ -57,10 +59,54 @@ pub(crate) fn resources(wish: &LimitSpec, unified: bool) -> Value {
     if let Some(limit) = wish.pids.filter(|&limit| limit != 0) {
         resources.insert("pids".to_owned(), json!({ "limit": limit }));
     }
-    if wish.block_weight > 0 {
-        resources.insert("blockIO".to_owned(), json!({ "weight": wish.block_weight }));
+    let blocks = block_devices(wish)?;
+    if !blocks.is_empty() {
+        resources.insert("blockIO".to_owned(), blocks.into());
     }
-    Value::Object(resources)
+    Ok(Value::Object(resources))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    #[error("stat {path}")]
+    NoDevice { path: String, source: io::Error },
+    #[error("{path} is no block device, which can be limited")]
+    NoBlockDevice { path: String },
+}
+
+/// Limits of block devices, by their numbers.
+fn block_devices(wish: &LimitSpec) -> Result<Map<String, Value>, LimitError> {
+    let mut blocks = Map::new();
+    if wish.block_weight > 0 {
+        blocks.insert("weight".to_owned(), wish.block_weight.into());
+    }
+    let devices = &wish.block_devices;
+    for (name, list) in [
+        ("throttleReadBpsDevice", &devices.read_bytes),
+        ("throttleWriteBpsDevice", &devices.write_bytes),
+        ("throttleReadIOPSDevice", &devices.read_operations),
+        ("throttleWriteIOPSDevice", &devices.write_operations),
+    ] {
+        let mut throttled = Vec::new();
+        for ThrottleDevice { path, rate } in list {
+            let (major, minor) = numbers(path)?;
+            throttled.push(json!({ "major": major, "minor": minor, "rate": rate }));
+        }
+        if !throttled.is_empty() {
+            blocks.insert(name.to_owned(), throttled.into());
+        }
+    }
+    Ok(blocks)
+}
+
+/// Of a block device of the host.
+fn numbers(path: &str) -> Result<(u32, u32), LimitError> {
+    let stat = rustix::fs::stat(path)
+        .map_err(|error| LimitError::NoDevice { path: path.to_owned(), source: error.into() })?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
+        return Err(LimitError::NoBlockDevice { path: path.to_owned() });
+    }
+    Ok((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
 }
 
 /// Limits of a process, cut down to what this engine may give.
@@ -143,12 +189,17 @@ mod tests {
                 json!({ "Memory": 1000, "NanoCpus": 1_500_000_000, "PidsLimit": 7, "CpuShares": 5, "CpusetCpus": "0" }),
             ),
             true,
-        );
+        )
+        .unwrap();
         assert_eq!(found["memory"], json!({ "limit": 1000, "swap": 2000 }));
         assert_eq!(found["cpu"], json!({ "shares": 5, "period": 100_000, "quota": 150_000, "cpus": "0" }));
         assert_eq!(found["pids"]["limit"], 7);
-        assert_eq!(resources(&host(json!({})), true), json!({}));
-        let unlimited = resources(&host(json!({ "Memory": 10, "MemorySwap": -1 })), true);
+        assert_eq!(resources(&host(json!({})), true).unwrap(), json!({}));
+        let unlimited = resources(&host(json!({ "Memory": 10, "MemorySwap": -1 })), true).unwrap();
         assert_eq!(unlimited["memory"]["swap"], -1);
+        let throttled = |path: &str| host(json!({ "BlkioDeviceWriteIOps": [{ "Path": path, "Rate": 5 }] }));
+        let refusal = |path: &str| resources(&throttled(path), true).unwrap_err().to_string();
+        assert_eq!(refusal("/dev/null"), "/dev/null is no block device, which can be limited");
+        assert_eq!(refusal("/not/there"), "stat /not/there");
     }
 }

@@ -46,6 +46,8 @@ pub enum SpecError {
     Seccomp(#[from] SeccompError),
     #[error("invalid --security-opt 2: {0:?}")]
     SecurityOption(String),
+    #[error(transparent)]
+    Limit(#[from] limits::LimitError),
     #[error("The rules cannot be written down")]
     Write(#[from] serde_json::Error),
 }
@@ -185,7 +187,7 @@ pub(crate) fn build(
     let (nodes, rules) = device_rules(confined)?;
     let rules: Value =
         rules.into_iter().map(|rule| serde_json::to_value(rule.to_oci())).collect::<Result<_, _>>()?;
-    let mut resources = limits::resources(&spec.limits, around.unified_cgroups);
+    let mut resources = limits::resources(&spec.limits, around.unified_cgroups)?;
     resources["devices"] = rules.clone();
     let mut linux = json!({
         "namespaces": namespaces(spec, around),
@@ -315,14 +317,17 @@ fn mounts(points: &[MountPoint], spec: &ContainerSpec, around: &Surroundings) ->
         let access = if confined.writable_cgroups { "rw" } else { read_only };
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", access]));
     }
-    mounts.push(match (&around.shared_memory, &around.ipc) {
+    let shared_memory = match (&around.shared_memory, &around.ipc) {
         (Some(_), _) => {
             let brought = around.rootfs.with_file_name(protocol::SHARED_MEMORY);
             mount("/dev/shm", "bind", &brought.to_string_lossy(), &["rbind"])
         }
         (None, Namespace::Host) => mount("/dev/shm", "bind", "/dev/shm", &["rbind"]),
         _ => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
-    });
+    };
+    if spec.sharing.shared_memory {
+        mounts.push(shared_memory);
+    }
     for (on_host, inside) in &around.files {
         let covered = points.iter().any(|point| &point.destination == inside);
         if !covered {

@@ -290,7 +290,7 @@ impl Containers {
         };
         let sharing = &spec.sharing;
         let shared_memory = match &sharing.ipc {
-            Share::Of(other) => Some(self.find(other)?.namespace("mnt")?),
+            Share::Of(other) => Some(self.shared_memory_of(other)?),
             Share::Own | Share::Host => None,
         };
         // Whoever is in another's network has the other's names for it.
@@ -317,6 +317,18 @@ impl Containers {
             default_ulimits: self.0.config.default_ulimits.clone(),
             unified_cgroups: cgroup::is_unified(),
         })
+    }
+
+    /// The mount namespace of a container whose `/dev/shm` is to be another's as well.
+    fn shared_memory_of(&self, other: &str) -> Result<OpenNamespace, ContainerError> {
+        let other = self.find(other)?;
+        if other.spec().is_ok_and(|spec| !spec.sharing.shared_memory) {
+            return Err(ContainerError::Conflict(format!(
+                "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                other.id
+            )));
+        }
+        other.namespace("mnt")
     }
 
     fn shared_namespace(&self, other: &str, kind: &str) -> Result<Namespace, ContainerError> {

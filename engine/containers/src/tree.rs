@@ -1,128 +1,19 @@
-//! Trees of files as tar archives, and archives as trees; never outside of the container's root.
+//! Archives unpacked as trees of files, never outside of the container's root; and where archives go.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bytes::Bytes;
+use engine_kernel::attributes;
 use engine_kernel::confine::{Root, opened, set_attributes};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use tokio::sync::mpsc;
 
-use super::place::{base_name, locate};
-
-/// Deeper trees are refused: each level holds an open directory.
-const DEEPEST: usize = 200;
-
-/// The tree at a path.
-pub(super) fn pack(root: &Root, path: &Path, archive: &mut tar::Builder<impl Write>) -> io::Result<()> {
-    let (parent, name) = locate(root, path).map_err(|error| io::Error::other(error.to_string()))?;
-    let shown = match base_name(path).as_str() {
-        "/" | "" => PathBuf::from("."),
-        name => PathBuf::from(name),
-    };
-    pack_one(parent.as_fd(), &name, &shown, archive, &Limits { depth: 0, device: None })
-}
-
-/// An archive on its way to somewhere.
-pub(super) type Archive<'a> = tar::Builder<&'a mut dyn Write>;
-
-/// Writes a whole archive.
-pub(super) fn write_archive(
-    output: &mut dyn Write,
-    pack: impl FnOnce(&mut Archive<'_>) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut archive = tar::Builder::new(output);
-    pack(&mut archive)?;
-    archive.into_inner()?.flush()
-}
-
-/// How far packing goes.
-pub(super) struct Limits {
-    pub(super) depth: usize,
-    /// The only file system whose directories are entered.
-    pub(super) device: Option<u64>,
-}
-
-fn header(stat: &Stat, kind: tar::EntryType) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
-    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
-    header.set_size(0);
-    header
-}
-
-/// Everything in one directory.
-pub(super) fn pack_level(
-    parent: std::os::fd::BorrowedFd<'_>,
-    name: &Path,
-    shown: &Path,
-    archive: &mut tar::Builder<impl Write>,
-    limits: &Limits,
-) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&directory)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(PathBuf::from(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())));
-        }
-    }
-    names.sort();
-    let below = Limits { depth: limits.depth + 1, device: limits.device };
-    for inner in names {
-        pack_one(directory.as_fd(), &inner, &shown.join(&inner), archive, &below)?;
-    }
-    Ok(())
-}
-
-fn pack_one(
-    parent: std::os::fd::BorrowedFd<'_>,
-    name: &Path,
-    shown: &Path,
-    archive: &mut tar::Builder<impl Write>,
-    limits: &Limits,
-) -> io::Result<()> {
-    if limits.depth > DEEPEST {
-        return Err(io::Error::other("the directories are too deep"));
-    }
-    // What is described and what is read is one and the same, whatever comes by its name meanwhile.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&found)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            let mut folder = shown.as_os_str().to_owned();
-            folder.push("/");
-            archive.append_data(&mut header(&stat, tar::EntryType::Directory), folder, io::empty())?;
-            if limits.device.is_none_or(|device| device == stat.st_dev) {
-                pack_level(found.as_fd(), Path::new("."), shown, archive, limits)?;
-            }
-            Ok(())
-        }
-        FileType::Symlink => {
-            let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
-            let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
-            archive.append_link(&mut header(&stat, tar::EntryType::Symlink), shown, target)
-        }
-        FileType::RegularFile => {
-            let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
-            let size = file.metadata()?.len();
-            let mut header = header(&stat, tar::EntryType::Regular);
-            header.set_size(size);
-            // It may shrink meanwhile, and the header has promised its size.
-            archive.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))
-        }
-        // Devices, pipes and sockets mean nothing elsewhere.
-        _ => Ok(()),
-    }
-}
+use super::pack::ATTRIBUTE;
 
 /// Archives come as they are or compressed with gzip.
 fn plain<'a>(mut archive: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
@@ -143,6 +34,7 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
         let target = path.join(inner.strip_prefix("/").unwrap_or(&inner));
         let header = entry.header().clone();
         let kind = header.entry_type();
+        let more = Extensions::of(&mut entry)?;
         if inner == Path::new("/") {
             continue;
         }
@@ -166,7 +58,7 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
                 if !is_directory {
                     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
                 }
-                directories.push((target.clone(), header.clone()));
+                directories.push((target.clone(), more.times(&header)));
                 opened(&parent, name, FileType::Directory)?
             }
             tar::EntryType::Symlink => {
@@ -182,13 +74,16 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
                 rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?;
                 continue;
             }
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
+            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file =
                     File::from(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))?);
-                io::copy(&mut entry, &mut file)?;
+                copy_with_holes(&mut entry, &mut file)?;
                 file.into()
+            }
+            tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => {
+                special(parent.as_fd(), name, &header)?
             }
             _ => continue,
         };
@@ -199,20 +94,97 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
             tar::EntryType::Symlink => None,
             _ => Some(Mode::from_raw_mode(header.mode()? & 0o7777)),
         };
-        set_attributes(&file, owner, mode, &times(&header))?;
+        set_attributes(&file, owner, mode, &more.times(&header))?;
+        if kind != tar::EntryType::Symlink {
+            // After the owner, whose change takes capabilities away.
+            for (name, value) in &more.attributes {
+                attributes::write(&file, name, value)?;
+            }
+        }
     }
     // What was unpacked into them has changed their times.
-    for (target, header) in directories.into_iter().rev() {
+    for (target, times) in directories.into_iter().rev() {
         let (parent, name) = root.parent(&target)?;
-        rustix::fs::utimensat(&parent, name, &times(&header), AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }
 
-fn times(header: &tar::Header) -> Timestamps {
-    let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
+/// What an entry says beside its header.
+#[derive(Debug, Default)]
+struct Extensions {
+    attributes: Vec<(String, Vec<u8>)>,
+    /// Seconds and nanoseconds.
+    modified: Option<(i64, i64)>,
+}
+
+impl Extensions {
+    fn of(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Self> {
+        let mut found = Self::default();
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
+            let extension = extension?;
+            let Ok(key) = extension.key() else { continue };
+            if let Some(name) = key.strip_prefix(ATTRIBUTE).filter(|name| attributes::is_carried(name)) {
+                found.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
+            } else if key == "mtime" {
+                found.modified = extension.value().ok().and_then(time);
+            }
+        }
+        Ok(found)
+    }
+
+    fn times(&self, header: &tar::Header) -> Timestamps {
+        let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
+        let (tv_sec, tv_nsec) = self.modified.unwrap_or((seconds, 0));
+        let time = Timespec { tv_sec, tv_nsec };
+        Timestamps { last_access: time, last_modification: time }
+    }
+}
+
+/// `1700000000.25`.
+fn time(text: &str) -> Option<(i64, i64)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    Some((seconds.parse().ok()?, digits.parse().ok().filter(|nanoseconds| *nanoseconds >= 0)?))
+}
+
+/// Makes a pipe or a device, which nobody opens here.
+fn special(parent: BorrowedFd<'_>, name: &OsStr, header: &tar::Header) -> io::Result<OwnedFd> {
+    let kind = match header.entry_type() {
+        tar::EntryType::Char => FileType::CharacterDevice,
+        tar::EntryType::Block => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let number = |found: io::Result<Option<u32>>| Ok::<_, io::Error>(found?.unwrap_or(0));
+    let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
+    rustix::fs::mknodat(parent, name, kind, Mode::empty(), device)?;
+    opened(parent, name, kind)
+}
+
+/// Blocks of zeros take no room.
+fn copy_with_holes(from: &mut impl Read, to: &mut File) -> io::Result<()> {
+    const BLOCK: usize = 4096;
+    let (mut buffer, mut length) = (vec![0; 16 * BLOCK], 0_u64);
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if filled == 0 {
+            return to.set_len(length);
+        }
+        for block in buffer[..filled].chunks(BLOCK) {
+            if block.iter().any(|byte| *byte != 0) {
+                to.write_all_at(block, length)?;
+            }
+            length += block.len() as u64;
+        }
+    }
 }
 
 /// Writes to where an answer's body is read from.
@@ -257,6 +229,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
+    use crate::pack;
 
     #[test]
     fn an_archive_cannot_leave_the_root() {
@@ -337,17 +310,50 @@ mod tests {
 
     #[test]
     fn what_was_packed_unpacks_the_same() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(".").unwrap();
         let from = folder.path().join("from");
         fs::create_dir_all(from.join("tree/sub")).unwrap();
         fs::write(from.join("tree/sub/file"), "content").unwrap();
+        fs::hard_link(from.join("tree/sub/file"), from.join("tree/sub/same")).unwrap();
         symlink("sub/file", from.join("tree/link")).unwrap();
-        let mut builder = tar::Builder::new(Vec::new());
-        pack(&Root::open(&from).unwrap(), Path::new("/tree"), &mut builder).unwrap();
-        let archive = builder.into_inner().unwrap();
+        let tree = File::open(from.join("tree")).unwrap();
+        rustix::fs::mknodat(&tree, "pipe", FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let device = rustix::fs::makedev(1, 3);
+        let mode = Mode::from_raw_mode(0o666);
+        let has_devices = rustix::fs::mknodat(&tree, "null", FileType::CharacterDevice, mode, device).is_ok();
+        let noted = File::options().write(true).open(from.join("tree/sub/file")).unwrap();
+        attributes::write(&noted, "user.colour", b"red").unwrap();
+        let times =
+            fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(5, 25));
+        noted.set_times(times).unwrap();
+        File::create(from.join("tree/hole")).unwrap().set_len(50_000_000).unwrap();
+        let mut archive = Vec::new();
+        let root = Root::open(&from).unwrap();
+        pack::write_archive(&mut archive, |archive| pack::pack(&root, Path::new("/tree"), archive)).unwrap();
         let to = folder.path().join("to");
         fs::create_dir(&to).unwrap();
         unpack(&Root::open(&to).unwrap(), Path::new("/"), archive.as_slice(), false).unwrap();
         assert_eq!(fs::read_to_string(to.join("tree/link")).unwrap(), "content");
+        let found = |name: &str| fs::symlink_metadata(to.join("tree").join(name)).unwrap();
+        assert_eq!(found("sub/file").ino(), found("sub/same").ino());
+        assert_eq!((found("sub/file").mtime(), found("sub/file").mtime_nsec()), (5, 25));
+        assert!(FileType::from_raw_mode(found("pipe").mode()) == FileType::Fifo);
+        if has_devices {
+            assert_eq!(found("null").rdev(), device);
+        }
+        assert_eq!(found("hole").len(), 50_000_000);
+        assert!(found("hole").blocks() < 1000, "{}", found("hole").blocks());
+        let (before, after) = (File::open(from.join("tree/sub/file")), File::open(to.join("tree/sub/file")));
+        assert_eq!(attributes::read(&after.unwrap()).unwrap(), attributes::read(&before.unwrap()).unwrap());
+    }
+
+    #[test]
+    fn times_have_fractions() {
+        assert_eq!(time("12.5"), Some((12, 500_000_000)));
+        assert_eq!(time("12"), Some((12, 0)));
+        assert_eq!(time("12.0000000019"), Some((12, 1)));
+        for strange in ["", "x", "1.x", "1.-5"] {
+            assert_eq!(time(strange), None, "{strange}");
+        }
     }
 }

@@ -8,8 +8,8 @@ use engine_kernel::confine::clean;
 use engine_kernel::etc;
 use engine_model::PortRequest;
 use engine_model::spec::{
-    ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec, NetworkMode,
-    NetworkSpec, ProcessSpec, Restart, Seccomp, Share, Sharing,
+    BlockDevices, ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec,
+    NetworkMode, NetworkSpec, ProcessSpec, Restart, Seccomp, Share, Sharing,
 };
 use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, RestartPolicy};
 
@@ -39,6 +39,7 @@ pub(crate) fn request(
         sharing: Sharing {
             pid: share(&host.pid_mode),
             ipc: share(&host.ipc_mode),
+            shared_memory: host.ipc_mode != "none",
             host_names: host.uts_mode == "host",
             private_cgroups: match host.cgroupns_mode.as_str() {
                 "private" => Some(true),
@@ -171,11 +172,16 @@ fn ports(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>, Contain
                 "" => None,
                 address => Some(address.parse().map_err(|_| unclear(address))?),
             };
-            let host_port = match binding.host_port.split('-').next().unwrap_or_default() {
-                "" => None,
-                number => Some(number.parse().map_err(|_| unclear(&binding.host_port))?),
+            let number = |text: &str| text.parse().map_err(|_| unclear(&binding.host_port));
+            let (host_port, last_host_port) = match binding.host_port.split_once('-') {
+                Some((first, last)) => (Some(number(first)?), Some(number(last)?)),
+                None if binding.host_port.is_empty() => (None, None),
+                None => (Some(number(&binding.host_port)?), None),
             };
-            requests.push(PortRequest { protocol, container_port, host_ip, host_port });
+            if last_host_port.is_some_and(|last| Some(last) < host_port) {
+                return Err(unclear(&binding.host_port));
+            }
+            requests.push(PortRequest { protocol, container_port, host_ip, host_port, last_host_port });
         }
     }
     if host.publish_all_ports {
@@ -184,7 +190,8 @@ fn ports(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>, Contain
             let is_known =
                 |known: &PortRequest| known.container_port == container_port && known.protocol == protocol;
             if !requests.iter().any(is_known) {
-                requests.push(PortRequest { protocol, container_port, host_ip: None, host_port: None });
+                let (host_ip, host_port, last_host_port) = (None, None, None);
+                requests.push(PortRequest { protocol, container_port, host_ip, host_port, last_host_port });
             }
         }
     }
@@ -250,6 +257,12 @@ pub(crate) fn limits(host: &HostConfig) -> LimitSpec {
         cpuset_mems: host.cpuset_mems.clone(),
         pids: host.pids_limit,
         block_weight: host.blkio_weight,
+        block_devices: BlockDevices {
+            read_bytes: host.blkio_device_read_bps.clone().unwrap_or_default(),
+            write_bytes: host.blkio_device_write_bps.clone().unwrap_or_default(),
+            read_operations: host.blkio_device_read_iops.clone().unwrap_or_default(),
+            write_operations: host.blkio_device_write_iops.clone().unwrap_or_default(),
+        },
         out_of_memory_score: host.oom_score_adj,
         ulimits: host.ulimits.clone().unwrap_or_default(),
     }
@@ -350,10 +363,19 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_ports_stays_one() {
+        let host = json!({ "PortBindings": { "80/tcp": [{ "HostPort": "8000-8005" }] } });
+        let ports = understood(json!({}), host).unwrap().network.ports;
+        assert_eq!((ports[0].host_port, ports[0].last_host_port), (Some(8000), Some(8005)));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         let hosts = [
             json!({ "PortBindings": { "80/sctp": null } }),
             json!({ "PortBindings": { "99999/tcp": null } }),
+            json!({ "PortBindings": { "80/tcp": [{ "HostPort": "90-80" }] } }),
+            json!({ "PortBindings": { "80/tcp": [{ "HostPort": "90-" }] } }),
             json!({ "PortBindings": { "80/tcp": [{ "HostIp": "nowhere" }] } }),
             json!({ "ExtraHosts": ["name"] }),
             json!({ "RestartPolicy": { "Name": "sometimes" } }),

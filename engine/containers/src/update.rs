@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::unsupported::says_something;
 use super::{Container, ContainerError, Containers};
+use crate::oci::SpecError;
 use crate::{limits, understand};
 
 /// What can be wished of a new container only.
@@ -125,7 +126,7 @@ impl Containers {
         let spec =
             understand::request(&identity.config, &host, &identity.networks, identity.left_first_network)?;
         if container.status().is_alive() {
-            let value = limits::resources(&spec.limits, cgroup::is_unified());
+            let value = limits::resources(&spec.limits, cgroup::is_unified()).map_err(SpecError::from)?;
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
             let cgroup = container.cgroup();

@@ -1,6 +1,7 @@
 //! The Linux kernel as the engine uses it: cgroups, capabilities, seccomp, devices, overlayfs, namespaces, netlink, and files
 //! that are opened without ever leaving a container. It knows the kernel's words, and nothing of containers' lives.
 
+pub mod attributes;
 pub mod capabilities;
 pub mod cgroup;
 pub mod confine;

@@ -114,6 +114,9 @@ pub struct PortRequest {
     pub host_ip: Option<IpAddr>,
     /// Chosen from the ephemeral range when absent or 0.
     pub host_port: Option<u16>,
+    /// The first one that is free from `host_port` up to this one will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_host_port: Option<u16>,
 }
 
 /// A port that is reachable from outside. A request for every address yields one of these for each family.

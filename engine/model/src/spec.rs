@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::PortRequest;
-use crate::wire::Ulimit;
+use crate::wire::{ThrottleDevice, Ulimit};
 
 /// What a container is to be, apart from its image and its mounts.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +69,8 @@ pub enum Share {
 pub struct Sharing {
     pub pid: Share,
     pub ipc: Share,
+    /// There is a `/dev/shm`.
+    pub shared_memory: bool,
     /// The host's name is the container's.
     pub host_names: bool,
     /// Whether it sees only its own part of the cgroups; up to the host when absent.
@@ -182,8 +184,22 @@ pub struct LimitSpec {
     pub cpuset_mems: String,
     pub pids: Option<i64>,
     pub block_weight: u16,
+    pub block_devices: BlockDevices,
     pub out_of_memory_score: i32,
     pub ulimits: Vec<Ulimit>,
+}
+
+/// Limits for single block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockDevices {
+    /// Bytes in a second.
+    pub read_bytes: Vec<ThrottleDevice>,
+    /// Bytes in a second.
+    pub write_bytes: Vec<ThrottleDevice>,
+    /// Operations in a second.
+    pub read_operations: Vec<ThrottleDevice>,
+    /// Operations in a second.
+    pub write_operations: Vec<ThrottleDevice>,
 }
 
 /// What becomes of its output.

@@ -106,7 +106,15 @@ pub(super) fn hold(
     ephemeral: &Ephemeral,
 ) -> Result<Vec<Held>, NetworkError> {
     if let Some(wish) = request.host_port.filter(|port| *port != 0) {
-        return hold_port(request, wish).map_err(|(port, source)| refused(endpoint, port, source));
+        let last = request.last_host_port.unwrap_or(wish).max(wish);
+        for host_port in wish..last {
+            match hold_port(request, host_port) {
+                Ok(held) => return Ok(held),
+                Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err((port, error)) => return Err(refused(endpoint, port, error)),
+            }
+        }
+        return hold_port(request, last).map_err(|(port, source)| refused(endpoint, port, source));
     }
     for _ in EPHEMERAL {
         match hold_port(request, ephemeral.take()) {
@@ -188,7 +196,20 @@ mod tests {
             container_port: 80,
             host_ip: host_ip.map(|text| text.parse().unwrap()),
             host_port,
+            last_host_port: None,
         }
+    }
+
+    #[test]
+    fn of_a_range_the_first_free_port_is_taken() {
+        let ephemeral = Ephemeral::default();
+        let first = hold("web", &request(Some("127.0.0.1"), None), &ephemeral).unwrap();
+        let taken = first[0].port.host_port;
+        let range =
+            |last| PortRequest { last_host_port: Some(last), ..request(Some("127.0.0.1"), Some(taken)) };
+        let next = hold("web", &range(taken + 20), &ephemeral).unwrap();
+        assert!((taken + 1..=taken + 20).contains(&next[0].port.host_port));
+        assert!(matches!(hold("web", &range(taken), &ephemeral), Err(NetworkError::PortTaken { .. })));
     }
 
     #[test]

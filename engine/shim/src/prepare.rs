@@ -25,6 +25,8 @@ pub(crate) enum PrepareError {
     User(#[from] users::UserError),
     #[error("mkdir {}: {}", path.display(), reason(source))]
     WorkingDirectory { path: PathBuf, source: io::Error },
+    #[error("chdir to cwd ({path:?}) set in config.json failed: {}", missing(source))]
+    Directory { path: PathBuf, source: io::Error },
     #[error("Could not copy the image's `{}` into the volume", destination.display())]
     Volume { destination: PathBuf, source: io::Error },
     #[error("Could not get at the other container's shared memory")]
@@ -41,6 +43,13 @@ fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "not a directory".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+fn missing(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => "not a directory",
+        _ => "no such file or directory",
     }
 }
 
@@ -110,6 +119,14 @@ pub(crate) fn keep_for_filter(
 pub(crate) fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<User, PrepareError> {
     let path = PathBuf::from(format!("/proc/{init_pid}/root"));
     let root = Root::open(&path).map_err(|source| PrepareError::Configuration { path, source })?;
+    let directory = PathBuf::from(process["cwd"].as_str().unwrap_or("/"));
+    // What is in there is another's in there.
+    if !directory.starts_with("/proc")
+        && let Err(source) = root.get(&directory, OFlags::PATH | OFlags::DIRECTORY)
+        && matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    {
+        return Err(PrepareError::Directory { path: directory, source });
+    }
     let user = users::resolve(&root, &config.user, &config.groups)?;
     complete_process(process, &user);
     Ok(user)

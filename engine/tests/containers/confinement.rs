@@ -221,9 +221,8 @@ fn options_that_are_not_there_yet_are_refused() {
         (["--runtime", "kata"], "--runtime kata"),
         (["--platform", "linux/s390x"], "--platform linux/s390x"),
         (["--storage-opt", "size=1g"], "--storage-opt"),
-        (["--device-read-bps", "/dev/null:1mb"], "--device-read-bps"),
+        (["--blkio-weight-device", "/dev/null:100"], "--blkio-weight-device"),
         (["--volume-driver", "nfs"], "--volume-driver nfs"),
-        (["--ipc", "none"], "--ipc none"),
     ] {
         let tail = ["-v", "made:/made", "busybox", "true"];
         let output = engine.docker(["run", "--name", "refused"].into_iter().chain(options).chain(tail));

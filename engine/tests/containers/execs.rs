@@ -149,3 +149,27 @@ fn a_supervising_process_supervises_only_what_joins_its_container() {
     assert!(ask(&own).contains("no process that joins a container"));
     assert_eq!(engine.docker(["exec", &id, "echo", "alive"]).ok(), "alive\n");
 }
+
+#[test]
+fn what_cannot_be_run_says_why_by_its_code() {
+    let engine = engine();
+    engine.docker(["run", "-d", "--name", "host", "busybox", "sleep", "1000"]).ok();
+    for (options, code, said) in [
+        (&["host", "nothing"][..], 127, "executable file not found in $PATH"),
+        (&["host", "/not/there"], 127, "no such file or directory"),
+        (&["host", "/etc/passwd"], 126, "permission denied"),
+        (&["host", "/etc"], 126, "is a directory"),
+        (
+            &["-w", "/not/there", "host", "true"],
+            127,
+            "chdir to cwd (\"/not/there\") set in config.json failed: no such file",
+        ),
+        (&["-w", "/etc/passwd", "host", "true"], 126, "set in config.json failed: not a directory"),
+        (&["-u", "nobody-else", "host", "true"], 126, "unable to find user nobody-else"),
+        (&["-w", "/proc/self", "host", "true"], 0, ""),
+    ] {
+        let output = engine.docker(["exec"].iter().chain(options));
+        assert_eq!(output.code, Some(code), "{output:?}");
+        assert!(output.stderr.contains(said) || output.stdout.contains(said), "{output:?}");
+    }
+}

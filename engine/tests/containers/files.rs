@@ -137,3 +137,70 @@ fn an_archive_that_a_client_got_wrong_is_its_fault() {
     let answer = engine.http("POST", "/images/load?quiet=1", &image);
     assert!(answer.text().contains("checksum"), "{} {}", answer.status, answer.text());
 }
+
+#[test]
+fn who_cannot_write_is_not_written_into() {
+    let engine = engine();
+    let file = engine.path("file");
+    fs::write(&file, "new\n").unwrap();
+    let made = [
+        "create",
+        "--read-only",
+        "--name",
+        "still",
+        "-v",
+        "open:/open",
+        "-v",
+        "shut:/shut:ro",
+        "--tmpfs",
+        "/tmp",
+    ];
+    engine.docker(made.into_iter().chain(["busybox", "sleep", "1000"])).ok();
+    engine
+        .docker([
+            "run",
+            "-d",
+            "--read-only",
+            "--name",
+            "alive",
+            "-v",
+            "open:/open",
+            "-v",
+            "shut:/shut:ro",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    for name in ["still", "alive"] {
+        let copy = |place: &str| engine.docker(["cp", file.to_str().unwrap(), &format!("{name}:{place}")]);
+        copy(&format!("/open/{name}")).ok();
+        let back =
+            engine.docker(["run", "--rm", "-v", "open:/o", "busybox", "cat", &format!("/o/{name}")]).ok();
+        assert_eq!(back, "new\n");
+        assert!(copy("/etc/x").failed().contains("container rootfs is marked read-only"));
+        assert!(copy("/shut/x").failed().contains("mounted volume is marked read-only"));
+    }
+}
+
+#[test]
+fn a_tree_is_copied_as_it_is() {
+    let engine = engine();
+    let script = "mkdir -p /t/sub; echo one > /t/sub/a; ln /t/sub/a /t/sub/b; chown 7:8 /t/sub/a; chmod 4751 /t/sub/a; \
+        mkfifo /t/pipe; mknod /t/null c 1 3; touch -d @12345 /t/sub; truncate -s 5000000 /t/hole; sleep 1000";
+    engine.docker(["run", "-d", "--name", "from", "busybox", "sh", "-c", script]).ok();
+    let ready = ["exec", "from", "test", "-e", "/t/hole"];
+    wait_for("the tree", || engine.docker(ready).code == Some(0));
+    engine.docker(["create", "--name", "to", "busybox", "sleep", "1000"]).ok();
+    let mut take = engine.docker_command(["cp", "from:/t", "-"]);
+    let archive = take.stderr(Stdio::inherit()).output().unwrap().stdout;
+    engine.docker_with_input(["cp", "-", "to:/"], &archive).ok();
+    engine.docker(["start", "to"]).ok();
+    let look = "cd /t; stat -c '%n %u %g %a %F %h %s' sub/a sub/b pipe null hole sub; stat -c %Y sub; stat -c '%t %T' null; \
+        cat sub/b; [ $(stat -c %i sub/a) = $(stat -c %i sub/b) ] && echo same; [ $(stat -c %b hole) -lt 100 ] && echo thin";
+    let seen = engine.docker(["exec", "to", "sh", "-c", look]).ok();
+    let expected = "sub/a 7 8 4751 regular file 2 4\nsub/b 7 8 4751 regular file 2 4\npipe 0 0 644 fifo 1 0\n\
+        null 0 0 644 character special file 1 0\nhole 0 0 644 regular file 1 5000000\nsub 0 0 755 directory 2 ";
+    assert!(seen.starts_with(expected), "{seen}");
+    assert!(seen.ends_with("12345\n1 3\none\nsame\nthin\n"), "{seen}");
+}

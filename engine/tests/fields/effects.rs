@@ -70,6 +70,9 @@ fn namespaces_are_shared_as_asked() {
     for ((kind, own), host) in kinds.iter().zip(own.lines()).zip(&host).take(4) {
         assert_ne!(own, host, "{kind}");
     }
+    let none = json!({ "HostConfig": { "IpcMode": "none" } });
+    let none = output(&engine, none, "readlink /proc/self/ns/ipc; ls -d /dev/shm");
+    assert!(!none.contains(&host[0]) && none.contains("/dev/shm: No such file"), "{none}");
     let body =
         json!({ "Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": { "IpcMode": "shareable" } });
     let id = started(&engine, &body);
@@ -98,6 +101,56 @@ fn namespaces_are_shared_as_asked() {
     let refused =
         engine.docker(["run", "--rm", "--ipc", "container:hostile", "busybox", "ls", "/dev/shm"]).failed();
     assert!(refused.contains("shared memory"), "{refused}");
+}
+
+/// A block device of this host, and its numbers.
+fn block_device() -> Option<(String, String)> {
+    let devices = fs::read_dir("/sys/block").ok()?.flatten();
+    let mut found = devices.filter_map(|device| {
+        let path = format!("/dev/{}", device.file_name().to_str()?);
+        let numbers = fs::read_to_string(device.path().join("dev")).ok()?;
+        Path::new(&path).exists().then(|| (path, numbers.trim().to_owned()))
+    });
+    found.find(|(path, _)| path.starts_with("/dev/vd") || path.starts_with("/dev/sd"))
+}
+
+#[test]
+fn block_devices_are_throttled() {
+    let Some((device, numbers)) = block_device() else {
+        return skipped::say("a block device", "there is no disk here whose use could be limited");
+    };
+    let engine = engine();
+    let parent = format!("/throttled-{}", engine.pid());
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let rate = |rate: u64| json!([{ "Path": device, "Rate": rate }]);
+    let host = json!({ "CgroupParent": parent, "BlkioDeviceReadBps": rate(1 << 30), "BlkioDeviceWriteBps": rate(2 << 30),
+        "BlkioDeviceReadIOps": rate(70_000), "BlkioDeviceWriteIOps": rate(80_000) });
+    let id = started(&engine, &json!({ "Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host }));
+    let root = if unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/blkio" };
+    let read =
+        |file: &str| fs::read_to_string(format!("{root}{parent}/{id}/{file}")).unwrap().trim().to_owned();
+    if unified {
+        let expected = format!("{numbers} rbps=1073741824 wbps=2147483648 riops=70000 wiops=80000");
+        assert_eq!(read("io.max"), expected);
+    } else {
+        for (file, rate) in
+            [("read_bps", 1_u64 << 30), ("write_bps", 2 << 30), ("read_iops", 70_000), ("write_iops", 80_000)]
+        {
+            assert_eq!(read(&format!("blkio.throttle.{file}_device")), format!("{numbers} {rate}"));
+        }
+    }
+    engine.docker(["rm", "-f", &id]).ok();
+    for place in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = fs::remove_dir(place.path().join(parent.trim_start_matches('/')));
+    }
+    let body = json!({ "Image": "busybox", "HostConfig": { "BlkioDeviceReadBps": [{ "Path": "/not/there", "Rate": 1 }] } });
+    let refused = post(&engine, "/containers/create", &body);
+    assert_eq!(
+        (refused.status, refused.text().contains("stat /not/there")),
+        (400, true),
+        "{}",
+        refused.text()
+    );
 }
 
 #[test]

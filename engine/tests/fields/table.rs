@@ -64,22 +64,14 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
             r#"{"HostConfig":{"Binds":["/tmp:/x:rshared"]}}"#,
         ),
     ),
-    (
-        "HostConfig.BlkioDeviceReadBps",
-        Refused(r#"{"HostConfig":{"BlkioDeviceReadBps":[{"Path":"/dev/vda","Rate":1}]}}"#),
-    ),
-    (
-        "HostConfig.BlkioDeviceReadIOps",
-        Refused(r#"{"HostConfig":{"BlkioDeviceReadIOps":[{"Path":"/dev/vda","Rate":1}]}}"#),
-    ),
-    (
-        "HostConfig.BlkioDeviceWriteBps",
-        Refused(r#"{"HostConfig":{"BlkioDeviceWriteBps":[{"Path":"/dev/vda","Rate":1}]}}"#),
-    ),
-    (
-        "HostConfig.BlkioDeviceWriteIOps",
-        Refused(r#"{"HostConfig":{"BlkioDeviceWriteIOps":[{"Path":"/dev/vda","Rate":1}]}}"#),
-    ),
+    ("HostConfig.BlkioDeviceReadBps.Path", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceReadBps.Rate", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceReadIOps.Path", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceReadIOps.Rate", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceWriteBps.Path", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceWriteBps.Rate", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceWriteIOps.Path", Effect("block_devices_are_throttled")),
+    ("HostConfig.BlkioDeviceWriteIOps.Rate", Effect("block_devices_are_throttled")),
     // The kernels of this project's machines have no such weights, so the test sees what the runtime is told.
     ("HostConfig.BlkioWeight", Effect("limits_take_the_oci_form")),
     (
@@ -121,7 +113,10 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("HostConfig.IOMaximumBandwidth", Refused(r#"{"HostConfig":{"IOMaximumBandwidth":1}}"#)),
     ("HostConfig.IOMaximumIOps", Refused(r#"{"HostConfig":{"IOMaximumIOps":1}}"#)),
     ("HostConfig.Init", Effect("the_process_is_as_asked")),
-    ("HostConfig.IpcMode", Partly("namespaces_are_shared_as_asked", r#"{"HostConfig":{"IpcMode":"none"}}"#)),
+    (
+        "HostConfig.IpcMode",
+        Partly("namespaces_are_shared_as_asked", r#"{"HostConfig":{"IpcMode":"sometimes"}}"#),
+    ),
     ("HostConfig.Isolation", Refused(r#"{"HostConfig":{"Isolation":"hyperv"}}"#)),
     ("HostConfig.KernelMemory", Refused(r#"{"HostConfig":{"KernelMemory":8000000}}"#)),
     ("HostConfig.KernelMemoryTCP", Refused(r#"{"HostConfig":{"KernelMemoryTCP":8000000}}"#)),

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use clap::Args;
 use hyper::body::Frame;
 use hyper::{HeaderMap, Method};
+use rustix::fs::{CWD, FileType, Mode};
 use serde::Deserialize;
 use tokio_util::io::SyncIoBridge;
 
@@ -218,6 +219,9 @@ fn unpack(reader: impl io::Read, root: &Path) -> Outcome {
             }
             let _ = fs::remove_file(&target);
             fs::hard_link(&source, &target).map_err(failed(&target))?;
+        } else if matches!(kind, tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block) {
+            let _ = fs::remove_file(&target);
+            special(entry.header(), &target).map_err(failed(&target))?;
         } else if kind.is_dir() && target.is_dir() {
             // It is there already, and stays as it is.
         } else {
@@ -225,6 +229,19 @@ fn unpack(reader: impl io::Read, root: &Path) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Makes a pipe or a device. Whoever may not make devices is told so.
+fn special(header: &tar::Header, target: &Path) -> io::Result<()> {
+    let kind = match header.entry_type() {
+        tar::EntryType::Char => FileType::CharacterDevice,
+        tar::EntryType::Block => FileType::BlockDevice,
+        _ => FileType::Fifo,
+    };
+    let number = |found: io::Result<Option<u32>>| Ok::<_, io::Error>(found?.unwrap_or(0));
+    let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
+    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+    Ok(rustix::fs::mknodat(CWD, target, kind, mode, device)?)
 }
 
 async fn copy_in(client: &Client, options: &Options, from: &Place<'_>, name: &str, path: &str) -> Outcome {

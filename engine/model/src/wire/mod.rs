@@ -6,8 +6,8 @@ mod image;
 
 pub use container::{
     BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig,
-    ImageOptions, IpamConfig, LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, TmpfsOptions,
-    Ulimit, VolumeOptions,
+    ImageOptions, IpamConfig, LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, ThrottleDevice,
+    TmpfsOptions, Ulimit, VolumeOptions,
 };
 pub use health::HealthConfig;
 pub use image::{HistoryEntry, ImageConfig};

@@ -206,7 +206,13 @@ pub(super) fn links() -> Vec<String> {
 }
 
 pub(super) fn port(protocol: Protocol, host_port: u16) -> PortRequest {
-    PortRequest { protocol, container_port: 80, host_ip: None, host_port: Some(host_port) }
+    PortRequest {
+        protocol,
+        container_port: 80,
+        host_ip: None,
+        host_port: Some(host_port),
+        last_host_port: None,
+    }
 }
 
 pub(super) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {

@@ -199,6 +199,7 @@ fn again(ports: &[PublishedPort]) -> Vec<PortRequest> {
             container_port: port.container_port,
             host_ip: Some(port.host_ip),
             host_port: Some(port.host_port),
+            last_host_port: None,
         })
         .collect()
 }
