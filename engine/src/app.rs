@@ -1,5 +1,6 @@
 //! The engine put together: images, networks and containers, and how containers reach the other two.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,7 +12,7 @@ use engine_model::event::EventBus;
 use engine_model::executor::Executor;
 use engine_model::wire::LogConfig;
 use engine_model::{
-    Endpoint, EndpointRequest, Failure, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
+    Endpoint, EndpointRequest, Failure, Found, Image, ImageId, NetworkConfig, PortRequest, PublishedPort,
 };
 use engine_network::{Network, NetworkError, NetworkRecord};
 use engine_registry::{Registries, Settings as RegistrySettings};
@@ -78,13 +79,18 @@ impl App {
             let (root, quarantine) = (config.data_root.join("images"), quarantine.clone());
             tokio::task::spawn_blocking(move || ImageStore::open(&root, &quarantine)).await??
         };
-        let network_config = NetworkConfig { bip: config.bip.clone(), mtu: config.mtu };
+        let network_config = NetworkConfig {
+            bip: config.bip.clone(),
+            mtu: config.mtu,
+            host_gateways: config.host_gateways.clone(),
+        };
         let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;
         let settings = Settings {
             data_root: config.data_root.clone(),
             exec_root: config.exec_root.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
             default_ulimits: config.default_ulimits.clone(),
+            names: config.names.clone(),
         };
         let containers = Containers::open(
             settings,
@@ -191,8 +197,12 @@ impl Networks for NetworksOf {
         Ok(self.0.release(container).await?)
     }
 
-    async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure> {
+    async fn restore(&self, live: &[Found]) -> Result<(), Failure> {
         Ok(self.0.restore(live).await?)
+    }
+
+    fn host_gateways(&self) -> Vec<IpAddr> {
+        self.0.host_gateways()
     }
 
     async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {

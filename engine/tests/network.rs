@@ -5,6 +5,8 @@
 use serde_json::{Value, json};
 
 mod harness;
+#[path = "network/names.rs"]
+mod names;
 
 use harness::{Engine, wait_for};
 
@@ -228,12 +230,13 @@ fn containers_of_a_network_find_each_other_by_name() {
 fn a_new_name_holds_at_once() {
     let mut engine = engine();
     engine.docker(["network", "create", "inner"]).ok();
-    serve(&engine, "web", &["--network", "inner"]);
+    // Its host name, which stays, is another.
+    serve(&engine, "web", &["--network", "inner", "--hostname", "box"]);
     serve(&engine, "app", &["--network", "inner"]);
-    assert_eq!(ask_from_container(&engine, "app", "web", 80), "hello from web");
+    assert_eq!(ask_from_container(&engine, "app", "web", 80), "hello from box");
     engine.docker(["rename", "web", "web2"]).ok();
     let renamed = |engine: &Engine| {
-        assert_eq!(ask_from_container(engine, "app", "web2", 80), "hello from web");
+        assert_eq!(ask_from_container(engine, "app", "web2", 80), "hello from box");
         let old = engine.docker(["exec", "app", "ping", "-c", "1", "-W", "1", "web"]).failed();
         assert!(old.contains("bad address"), "{old}");
         let members = network(engine, "inner")["Containers"].clone();
@@ -247,7 +250,7 @@ fn a_new_name_holds_at_once() {
     engine.docker(["stop", "--time", "0", "web2"]).ok();
     engine.docker(["rename", "web2", "web3"]).ok();
     engine.docker(["start", "web3"]).ok();
-    assert_eq!(ask_from_container(&engine, "app", "web3", 80), "hello from web");
+    assert_eq!(ask_from_container(&engine, "app", "web3", 80), "hello from box");
 }
 
 #[test]

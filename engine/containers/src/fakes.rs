@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use engine_model::{Endpoint, EndpointRequest, Failure, Image, ImageId, Kind, PortRequest, PublishedPort};
+use engine_model::spec::NameSpec;
+use engine_model::{
+    Endpoint, EndpointRequest, Failure, Found, Image, ImageId, Kind, PortRequest, PublishedPort,
+};
 use serde_json::json;
 
 use crate::{Images, Networks, Settings};
@@ -68,12 +72,16 @@ impl Networks for NoNetworks {
         Ok(())
     }
 
-    async fn restore(&self, _: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure> {
+    async fn restore(&self, _: &[Found]) -> Result<(), Failure> {
         Ok(())
     }
 
     async fn rename(&self, _: &str, _: &str) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn host_gateways(&self) -> Vec<IpAddr> {
+        Vec::new()
     }
 
     async fn places(&self, _: &str) -> Vec<(Endpoint, Vec<PublishedPort>)> {
@@ -89,6 +97,7 @@ impl Settings {
             exec_root: folder.join("run"),
             cgroup_parent: None,
             default_ulimits: BTreeMap::new(),
+            names: NameSpec::default(),
         }
     }
 }

@@ -169,21 +169,38 @@ pub fn networks(identity: &Identity, state: &State) -> Value {
     for endpoint in &state.endpoints {
         networks.insert(
             endpoint.network_name.clone(),
-            describe_endpoint(&wish(&endpoint.network_name), Some(endpoint)),
+            describe_endpoint(identity, &wish(&endpoint.network_name), Some(endpoint)),
         );
     }
     if networks.is_empty() {
         if !identity.left_first_network {
-            networks.insert(mode.to_owned(), describe_endpoint(&wish(mode), None));
+            networks.insert(mode.to_owned(), describe_endpoint(identity, &wish(mode), None));
         }
         for name in identity.networks.keys().filter(|name| !matches!(name.as_str(), "default")) {
-            networks.entry(name.clone()).or_insert_with(|| describe_endpoint(&wish(name), None));
+            networks.entry(name.clone()).or_insert_with(|| describe_endpoint(identity, &wish(name), None));
         }
     }
     networks.into()
 }
 
-fn describe_endpoint(wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Value {
+/// What others on a user-defined network find it by.
+fn dns_names(identity: &Identity, wish: &EndpointConfig, endpoint: &Endpoint) -> Value {
+    if endpoint.network_name == "bridge" {
+        return Value::Null;
+    }
+    let short = identity.id.get(..12).unwrap_or(&identity.id);
+    let hostname = &identity.config.hostname;
+    let aliases = wish.aliases.iter().flatten().map(String::as_str);
+    let mut names: Vec<&str> = Vec::new();
+    for name in std::iter::once(identity.name.as_str()).chain(aliases).chain([short, hostname]) {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    json!(names)
+}
+
+fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Value {
     json!({
         "IPAMConfig": wish.ipam_config,
         "Links": wish.links,
@@ -199,7 +216,7 @@ fn describe_endpoint(wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Valu
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
+        "DNSNames": endpoint.map_or(Value::Null, |endpoint| dns_names(identity, wish, endpoint)),
     })
 }
 

@@ -30,6 +30,7 @@ pub mod list;
 pub mod logs;
 mod mounts;
 mod names;
+mod naming;
 mod oci;
 mod outside;
 mod pack;

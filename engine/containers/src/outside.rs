@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use engine_model::spec::NameSpec;
 use engine_model::wire::Ulimit;
-use engine_model::{Endpoint, EndpointRequest, Failure, Image, ImageId, PortRequest, PublishedPort};
+use engine_model::{Endpoint, EndpointRequest, Failure, Found, Image, ImageId, PortRequest, PublishedPort};
 
 /// Where things are, and what holds for every container.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Settings {
     pub cgroup_parent: Option<PathBuf>,
     /// By name, `nofile` and so on, for containers that do not set their own.
     pub default_ulimits: BTreeMap<String, Ulimit>,
+    /// How containers resolve names that have no wishes for that.
+    pub names: NameSpec,
 }
 
 /// Images that containers are made of. Every call blocks.
@@ -58,7 +62,10 @@ pub trait Networks: Debug + Send + Sync {
     async fn release(&self, container: &str) -> Result<(), Failure>;
 
     /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
-    async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), Failure>;
+    async fn restore(&self, live: &[Found]) -> Result<(), Failure>;
+
+    /// What containers call `host-gateway`: the addresses of the host that every container can reach.
+    fn host_gateways(&self) -> Vec<IpAddr>;
 
     /// Where a container was when that was last written down, and the ports published for it there.
     async fn places(&self, container: &str) -> Vec<(Endpoint, Vec<PublishedPort>)>;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use engine_kernel::cgroup;
 use engine_kernel::process::OpenNamespace;
+use engine_model::Found;
 use engine_model::chain;
 use engine_model::life::Change;
 use engine_model::task::vital;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::exit::should_restart;
 use super::record::{CONFIG_FILE, FORMAT, Identity, STATE_FILE, State, Status};
-use super::{Container, ContainerError, Containers};
+use super::{Container, ContainerError, Containers, sandbox};
 
 /// How long a supervising process is left alone that cannot be reached.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -71,22 +72,41 @@ impl Containers {
         })
         .await?;
         let mut live = Vec::new();
+        // Their paths lead there as long as they are open.
+        let mut held = Vec::new();
         for (container, _) in &running {
             let state = container.state();
+            let namespace = container.namespace("net").ok();
+            let naming = container.spec().ok().map(|spec| self.naming(container, &spec));
             for (number, endpoint) in state.endpoints.iter().enumerate() {
-                let ports = if number == 0 { state.ports.clone() } else { Vec::new() };
-                live.push((container.id.clone(), endpoint.clone(), ports));
+                live.push(Found {
+                    container: container.id.clone(),
+                    endpoint: endpoint.clone(),
+                    ports: if number == 0 { state.ports.clone() } else { Vec::new() },
+                    namespace: namespace.as_ref().map(OpenNamespace::path),
+                    naming: naming.clone(),
+                });
             }
+            held.extend(namespace);
         }
         // Those that are not known keep their place, too.
         let unknown = self.unknown().clone();
         for id in unknown {
             let places = self.0.network.places(&id).await;
-            live.extend(places.into_iter().map(|(endpoint, ports)| (id.clone(), endpoint, ports)));
+            let pin = sandbox::folder(&self.0.config.exec_root).join(&id);
+            let namespace = pin.exists().then_some(pin);
+            live.extend(places.into_iter().map(|(endpoint, ports)| Found {
+                container: id.clone(),
+                endpoint,
+                ports,
+                namespace: namespace.clone(),
+                naming: None,
+            }));
         }
         if let Err(error) = self.0.network.restore(&live).await {
             tracing::error!("Could not restore the networks: {}", engine_model::chain(&error));
         }
+        drop(held);
         for (container, connection) in running {
             self.tell_name(&container).await;
             tracing::info!(container = container.id, "Found a running container");

@@ -1,18 +1,16 @@
 //! From a container on disk to a running one.
 
 use std::fs;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine_kernel::cgroup;
-use engine_kernel::etc::{self, DnsRequest};
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::{Part, Whole};
 use engine_kernel::process::OpenNamespace;
 use engine_model::life::Change;
-use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, NetworkSpec, Share};
+use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, Share};
 use engine_model::{Endpoint, EndpointRequest, PublishedPort};
 use engine_shim::client::{self, Claim, Connection, Made, ShimError};
 use engine_shim::dialect::Dialect;
@@ -212,8 +210,8 @@ impl Containers {
             fs::write(&path, content).map_err(|source| ContainerError::Write { path, source })
         };
         write(container.directory.join("hostname"), format!("{}\n", around.hostname).as_bytes())?;
-        write(container.directory.join("resolv.conf"), resolver(&spec.network).as_bytes())?;
-        write(container.directory.join("hosts"), own_hosts(spec, &around.hostname, &[])?.as_bytes())?;
+        write(container.directory.join("resolv.conf"), self.resolver_file(&spec.network).as_bytes())?;
+        write(container.directory.join("hosts"), self.hosts_file(&spec.network)?.as_bytes())?;
         self.create_sources(&identity.mounts)?;
         self.hold_volumes(&container.id, &identity.mounts)?;
         let filters = &self.0.filters;
@@ -352,7 +350,6 @@ impl Containers {
             return Ok(Connected::default());
         }
         let network = &self.0.network;
-        let hosts_file = container.directory.join("hosts");
         let mut connected = Connected { pinned: true, ..Connected::default() };
         for wish in &spec.network.endpoints {
             let request = EndpointRequest {
@@ -361,7 +358,7 @@ impl Containers {
                 address: wish.address,
                 mac_address: wish.mac_address.clone(),
                 aliases: wish.aliases.clone(),
-                hosts_file: Some(hosts_file.clone()),
+                naming: Some(self.naming(container, spec)),
             };
             connected.endpoints.push(network.attach(&container.id, &container.pin, &request).await?);
         }
@@ -369,7 +366,6 @@ impl Containers {
         if let Some(first) = connected.endpoints.first().filter(|_| !ports.is_empty()) {
             connected.ports = network.publish(&container.id, first, ports).await?;
         }
-        write_hosts(&hosts_file, spec, container, &connected.endpoints)?;
         Ok(connected)
     }
 
@@ -396,55 +392,6 @@ async fn abandon(mut connection: Connection) {
     connection.close().await;
     // It answers with the end of the stream when all is gone.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), connection.reply()).await;
-}
-
-/// The file may be mounted already, so it is written in place. What the network has put there stays.
-fn write_hosts(
-    path: &Path,
-    spec: &ContainerSpec,
-    container: &Container,
-    endpoints: &[Endpoint],
-) -> Result<(), ContainerError> {
-    let hostname = spec.process.hostname.clone().unwrap_or_else(|| container.default_hostname());
-    let base = own_hosts(spec, &hostname, &[])?;
-    let full = own_hosts(spec, &hostname, endpoints)?;
-    let current = fs::read_to_string(path).unwrap_or_default();
-    let added = current.strip_prefix(base.as_str()).unwrap_or_default();
-    fs::write(path, format!("{full}{added}"))
-        .map_err(|source| ContainerError::Write { path: path.to_owned(), source })
-}
-
-fn own_hosts(spec: &ContainerSpec, hostname: &str, endpoints: &[Endpoint]) -> Result<String, ContainerError> {
-    let entries = &spec.network.names.extra_hosts;
-    if spec.network.mode == NetworkMode::Host && entries.is_empty() {
-        // The names that hold on the host hold in its network.
-        return Ok(fs::read_to_string("/etc/hosts").unwrap_or_default());
-    }
-    let gateway = endpoints.first().and_then(|endpoint| endpoint.gateway).map(IpAddr::from);
-    // Before there is a network, the gateway is not known yet.
-    let extra = if endpoints.is_empty() {
-        let entries: Vec<_> = entries.iter().filter(|entry| !entry.ends_with("host-gateway")).collect();
-        etc::extra_hosts(&entries, None)
-    } else {
-        etc::extra_hosts(entries, gateway)
-    };
-    let extra = extra.map_err(|error| ContainerError::Invalid(error.to_string()))?;
-    let addresses: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.address.into()).collect();
-    Ok(etc::hosts(hostname, &spec.process.domain_name, &addresses, &extra))
-}
-
-fn resolver(network: &NetworkSpec) -> String {
-    let names = &network.names;
-    if network.mode == NetworkMode::Host
-        && [&names.servers, &names.search, &names.options].iter().all(|list| list.is_empty())
-    {
-        return fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    }
-    etc::resolv_conf(&DnsRequest {
-        servers: names.servers.clone(),
-        search: names.search.clone(),
-        options: names.options.clone(),
-    })
 }
 
 fn log_config(container: &Container, identity: &Identity, log: LogSpec) -> Option<LogConfig> {

@@ -2,6 +2,7 @@
 //! nothing, and refuses what makes no sense.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::clean;
@@ -120,9 +121,12 @@ fn network(
         options: host.dns_options.clone(),
         extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
     };
-    // The gateway is known when there is a network.
-    let known: Vec<_> = names.extra_hosts.iter().filter(|entry| !entry.ends_with("host-gateway")).collect();
-    etc::extra_hosts(&known, None).map_err(|error| invalid(error.to_string()))?;
+    if let Some(odd) = names.servers.iter().find(|server| server.parse::<IpAddr>().is_err()) {
+        return Err(invalid(format!("invalid DNS server: \"{odd:.100}\" is not an IP address")));
+    }
+    // What the host is called by containers is known when there are networks.
+    etc::extra_hosts(&names.extra_hosts, &[Ipv4Addr::UNSPECIFIED.into()])
+        .map_err(|error| invalid(error.to_string()))?;
     Ok(NetworkSpec { mode, endpoints, ports: ports(config, host)?, names })
 }
 
@@ -378,6 +382,7 @@ mod tests {
             json!({ "PortBindings": { "80/tcp": [{ "HostPort": "90-" }] } }),
             json!({ "PortBindings": { "80/tcp": [{ "HostIp": "nowhere" }] } }),
             json!({ "ExtraHosts": ["name"] }),
+            json!({ "Dns": ["nowhere"] }),
             json!({ "RestartPolicy": { "Name": "sometimes" } }),
             json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } }),
             json!({ "SecurityOpt": ["nonsense=1"] }),

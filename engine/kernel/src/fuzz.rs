@@ -25,7 +25,7 @@ fn device_rules_and_hosts() {
     fuzz::run("device_rules_and_hosts", &corpus, |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         let _ = text.parse::<super::devices::DeviceRule>();
-        let _ = super::etc::extra_hosts(&[text.to_owned()], None);
+        let _ = super::etc::extra_hosts(&[text.to_owned()], &[]);
         let cleaned = super::confine::clean(Path::new(text));
         assert!(
             cleaned.is_absolute()

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::NameSpec;
+
 /// The default bridge's settings, from the daemon's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkConfig {
@@ -13,6 +15,8 @@ pub struct NetworkConfig {
     pub bip: Option<String>,
     /// The largest packet on the bridge and in containers, 1500 when absent.
     pub mtu: Option<u32>,
+    /// What containers call `host-gateway`; the default bridge's own address when there is none.
+    pub host_gateways: Vec<IpAddr>,
 }
 
 /// What a container asks for on one network.
@@ -28,9 +32,33 @@ pub struct EndpointRequest {
     pub mac_address: Option<String>,
     /// Further names that other containers of a user-defined network can use.
     pub aliases: Vec<String>,
-    /// The container's `/etc/hosts` as it lies on the host. Given, the names of the other containers of its
-    /// user-defined networks are kept up to date in it.
-    pub hosts_file: Option<PathBuf>,
+    /// Given, the container finds others by name on user-defined networks, and they find it by its host name as well.
+    pub naming: Option<Naming>,
+}
+
+/// What a container is called, and who answers it when it asks for names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Naming {
+    pub hostname: String,
+    /// Empty when there is none.
+    pub domain: String,
+    /// The container's `/etc/hosts` as it lies on the host: its own addresses are kept up to date in it.
+    pub hosts_file: PathBuf,
+    /// The container's `/etc/resolv.conf` as it lies on the host. It names the engine's own resolver once the container is on
+    /// a user-defined network, unless somebody else has written it by then.
+    pub resolver_file: PathBuf,
+    pub wishes: NameSpec,
+}
+
+/// A container that a new daemon has found running, on one of its networks.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub container: String,
+    pub endpoint: Endpoint,
+    pub ports: Vec<PublishedPort>,
+    /// Its network namespace, if one can get into it.
+    pub namespace: Option<PathBuf>,
+    pub naming: Option<Naming>,
 }
 
 impl Default for EndpointRequest {
@@ -41,7 +69,7 @@ impl Default for EndpointRequest {
             address: None,
             mac_address: None,
             aliases: Vec::new(),
-            hosts_file: None,
+            naming: None,
         }
     }
 }
@@ -67,8 +95,13 @@ pub struct Endpoint {
     pub mtu: u32,
     #[serde(default)]
     pub aliases: Vec<String>,
-    #[serde(default)]
-    pub hosts_file: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// The addresses by which others reach it.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        std::iter::once(self.address.into())
+    }
 }
 
 /// Protocols whose ports can be published.

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::PortRequest;
 use crate::wire::{ThrottleDevice, Ulimit};
 
@@ -109,7 +111,8 @@ pub struct EndpointSpec {
 }
 
 /// How it resolves names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NameSpec {
     pub servers: Vec<String>,
     pub search: Vec<String>,

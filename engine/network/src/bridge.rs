@@ -253,7 +253,7 @@ pub(super) fn of_cable(host_interface: &str) -> Option<String> {
 }
 
 /// Opens the namespace that a path such as `/proc/42/ns/net` names.
-fn open_namespace(path: &Path) -> Result<fs::File, NetworkError> {
+pub(super) fn open_namespace(path: &Path) -> Result<fs::File, NetworkError> {
     fs::File::open(path).map_err(|source| NetworkError::Namespace { path: path.to_owned(), source })
 }
 

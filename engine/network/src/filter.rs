@@ -22,10 +22,12 @@ use engine_kernel::netlink::{FLAG_APPEND, FLAG_CREATE, FLAG_DUMP, Message, Socke
 use super::addresses::Subnet;
 use super::{Protocol, PublishedPort};
 
+mod inside;
 mod others;
 mod rule;
 mod table;
 
+pub(super) use inside::lead_questions;
 pub(super) use others::drop_forwarded;
 pub(super) use table::Table;
 

@@ -8,6 +8,8 @@
 //!               └── listening sockets ───┘   the proxy, for what the packet filter leaves alone
 //! ```
 //!
+//! On networks that users have made, containers find one another by name: `resolver` answers them at 127.0.0.11.
+//!
 //! The packet filter's table is written as a whole when the daemon starts, and from then on changed by what comes and goes. What
 //! is wanted is kept in files.
 //!
@@ -23,17 +25,21 @@
 //! 3. What the networks are (`Running`): for the moments in which it is read or changed. Nothing is waited for meanwhile, and
 //!    the kernel is not asked, except where a starting daemon makes lost networks anew. What is under way is noted there
 //!    (`planned`, `arriving`), so that nobody else takes its name, bridge, subnet, interface or address.
+//! 4. Who is called what (`Names`), for the moment of a look or a change; and the resolvers at work.
 //!
 //! Calls for one container come one after the other: who keeps containers sees to that.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine_model::task::vital;
-use engine_model::{Endpoint, EndpointRequest, NetworkConfig, PortRequest, Protocol, PublishedPort};
+use engine_model::{
+    Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol, PublishedPort,
+};
 use engine_store::Quarantine;
 use tokio::sync::OwnedMutexGuard;
-use tracing::warn;
 
 mod addresses;
 mod bridge;
@@ -43,12 +49,14 @@ mod error;
 mod filter;
 mod links;
 mod membership;
-mod neighbours;
+mod names;
+mod naming;
 mod networks;
 mod ports;
 mod proxy;
 mod rebuild;
 mod record;
+mod resolver;
 mod restore;
 mod rules;
 mod running;
@@ -56,8 +64,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use names::Names;
 use ports::Ephemeral;
 use record::State;
+use resolver::Resolver;
 use rules::Rules;
 use running::Running;
 
@@ -84,6 +94,10 @@ struct Inner {
     networks_file: Mutex<()>,
     attachments_file: Mutex<()>,
     hosts_files: Mutex<()>,
+    host_gateways: Vec<IpAddr>,
+    names: Arc<Names>,
+    /// By the container's id.
+    resolvers: Mutex<HashMap<String, Resolver>>,
 }
 
 /// A panic of somebody else has changed nothing by halves: what is under the locks is changed in single steps.
@@ -123,7 +137,8 @@ impl Network {
         })
         .await?;
 
-        let running = Running::new(state);
+        let names = Arc::new(Names::default());
+        let running = Running::new(state, Arc::clone(&names));
         let rules = Rules::default();
         let wanted = running.wanted(false);
         rules.replace(move || wanted).await?;
@@ -135,6 +150,9 @@ impl Network {
             networks_file: Mutex::default(),
             attachments_file: Mutex::default(),
             hosts_files: Mutex::default(),
+            host_gateways: config.host_gateways.clone(),
+            names,
+            resolvers: Mutex::default(),
         });
         vital(restore::guard(Arc::downgrade(&inner)));
         Ok(Self { inner })
@@ -177,22 +195,5 @@ impl Network {
             state.save_attachments(&network.inner.folder)
         })
         .await
-    }
-
-    /// Renews the hosts files of all containers on a network, when names count on it, and of one that has left it.
-    async fn renew_names(&self, network_id: &str, left: Option<&str>) {
-        if !self.running().has_names(network_id) {
-            return;
-        }
-        let (network, id, left) = (self.clone(), network_id.to_owned(), left.map(str::to_owned));
-        let renewed = blocking(move || {
-            let _files = locked(&network.inner.hosts_files);
-            let work = network.running().names(&id, left.as_deref());
-            neighbours::write(work);
-            Ok(())
-        });
-        if let Err(error) = renewed.await {
-            warn!(error = engine_model::chain(&error), "The names of other containers could not be renewed");
-        }
     }
 }

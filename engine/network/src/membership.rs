@@ -36,8 +36,8 @@ impl Network {
                 (running.state.attachments[at].endpoint.clone(), false, is_default_route)
             } else {
                 let endpoint = running.new_endpoint(container, &network, &bridge, request)?;
-                let (container, ports) = (container.to_owned(), Vec::new());
-                running.arriving.push(Attachment { container, endpoint: endpoint.clone(), ports });
+                let (container, ports, naming) = (container.to_owned(), Vec::new(), request.naming.clone());
+                running.arriving.push(Attachment { container, endpoint: endpoint.clone(), ports, naming });
                 (endpoint, true, is_default_route)
             }
         };
@@ -45,20 +45,25 @@ impl Network {
             let (netns, endpoint) = (netns.to_owned(), endpoint.clone());
             blocking(move || bridge::plug(&netns, &bridge, &endpoint, is_default_route)).await
         };
+        let settled = match (plugged, &request.naming) {
+            (Ok(()), Some(naming)) => self.name(container, netns, &network, &endpoint, naming).await,
+            (plugged, _) => plugged,
+        };
         if is_new {
+            if settled.is_err() {
+                let interface = endpoint.host_interface.clone();
+                let _ = blocking(move || bridge::remove(&interface)).await;
+            }
             let mut running = self.running();
-            let arrived = running.arrived(&endpoint);
-            if plugged.is_ok() {
-                running.state.attachments.extend(arrived);
-            } else {
-                running.give_back(&endpoint);
+            match (running.arrived(&endpoint), &settled) {
+                (Some(arrived), Ok(())) => running.admit(&network, arrived),
+                _ => running.give_back(&endpoint),
             }
         }
-        plugged?;
+        settled?;
         if is_new {
             self.save().await?;
         }
-        self.renew_names(&network.id, None).await;
         Ok(endpoint)
     }
 
@@ -143,21 +148,10 @@ impl Network {
     pub async fn rename(&self, container: &str, name: &str) -> Result<(), NetworkError> {
         let networks = {
             let mut running = self.running();
-            let running = &mut *running;
-            let places = running.state.attachments.iter_mut().chain(&mut running.arriving);
-            for place in places.filter(|place| place.container == container) {
-                name.clone_into(&mut place.endpoint.container_name);
-            }
+            running.rename(container, name);
             running.networks_of(container)
         };
-        if networks.is_empty() {
-            return Ok(());
-        }
-        let saved = self.save().await;
-        for network in networks {
-            self.renew_names(&network, None).await;
-        }
-        saved
+        if networks.is_empty() { Ok(()) } else { self.save().await }
     }
 
     /// Takes a container off all its networks and closes its ports. That it is gone already is fine.
@@ -167,6 +161,7 @@ impl Network {
         for network in networks {
             result = result.and(self.take_off(container, &network, true).await);
         }
+        self.stop_answering(container);
         result
     }
 
@@ -206,7 +201,7 @@ impl Network {
         let filtered = self.inner.rules.redirect(gone, Vec::new()).await;
         forget_datagrams(ports.into_iter()).await;
         let saved = self.save().await;
-        let interface = leaving.endpoint.host_interface;
+        let interface = leaving.endpoint.host_interface.clone();
         let removal = blocking(move || bridge::remove(&interface));
         let removed = if entirely {
             // Nobody uses it any more, and the kernel takes its time. What is left over is swept away later.
@@ -219,7 +214,9 @@ impl Network {
         } else {
             removal.await
         };
-        self.renew_names(network_id, Some(container)).await;
+        if let Some(naming) = leaving.naming.filter(|_| !entirely) {
+            self.unname(&leaving.endpoint, &naming).await;
+        }
         filtered.and(saved).and(removed)
     }
 }

@@ -1,7 +1,7 @@
 //! The networks themselves: finding, making and removing them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use engine_model::id::random_id;
 use engine_model::{Endpoint, Kind, PublishedPort};
@@ -119,6 +119,16 @@ impl Network {
         let running = self.running();
         let places = running.state.attachments.iter().filter(|attachment| attachment.container == container);
         places.map(|attachment| (attachment.endpoint.clone(), attachment.ports.clone())).collect()
+    }
+
+    /// What containers call `host-gateway`.
+    pub fn host_gateways(&self) -> Vec<IpAddr> {
+        if !self.inner.host_gateways.is_empty() {
+            return self.inner.host_gateways.clone();
+        }
+        let running = self.running();
+        let default = running.find(DEFAULT_NETWORK).ok().and_then(NetworkRecord::bridge);
+        default.map(|bridge| bridge.gateway.into()).into_iter().collect()
     }
 
     /// When a container was last seen to leave a network.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use engine_model::{Endpoint, PublishedPort};
+use engine_model::{Endpoint, Naming, PublishedPort};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,8 @@ pub struct Attachment {
     pub endpoint: Endpoint,
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    #[serde(default)]
+    pub naming: Option<Naming>,
 }
 
 /// Everything that is kept.

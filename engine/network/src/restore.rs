@@ -11,7 +11,8 @@ use super::membership::close;
 use super::ports::{self, Publication};
 use super::running::{Running, Waiting, pool};
 use super::{
-    Endpoint, Inner, Network, NetworkError, NetworkRecord, PublishedPort, blocking, bridge, locked, rebuild,
+    Endpoint, Found, Inner, Network, NetworkError, NetworkRecord, PublishedPort, blocking, bridge, locked,
+    rebuild,
 };
 
 /// How often a port that somebody else took while the daemon was away is tried again.
@@ -24,11 +25,11 @@ impl Network {
     /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
     ///
     /// A port that somebody else has taken meanwhile is warned of, and tried again until it is free.
-    pub async fn restore(&self, live: &[(String, Endpoint, Vec<PublishedPort>)]) -> Result<(), NetworkError> {
+    pub async fn restore(&self, live: &[Found]) -> Result<(), NetworkError> {
         let _turns = self.all_turns().await;
         let is_changed = {
             let mut running = self.running();
-            rebuild::rebuild(&mut running.state, live.iter().map(|(_, endpoint, _)| endpoint))
+            rebuild::rebuild(&mut running.state, live.iter().map(|found| &found.endpoint))
         };
         if is_changed {
             self.bring_in_new().await?;
@@ -62,8 +63,11 @@ impl Network {
         let network = self.clone();
         self.inner.rules.replace(move || network.running().wanted(true)).await?;
         self.save().await?;
-        for network in self.networks() {
-            self.renew_names(&network.id, None).await;
+        for found in live {
+            let naming = found.naming.clone().or_else(|| self.running().naming_of(&found.container));
+            if let (Some(namespace), Some(naming)) = (&found.namespace, naming) {
+                self.answer_again(&found.container, namespace, &naming).await;
+            }
         }
         if !self.running().waiting.is_empty() {
             vital(try_again(Arc::downgrade(&self.inner)));

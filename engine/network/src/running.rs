@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::addresses::{NoAddress, Pool};
+use super::names::Names;
 use super::ports::Publication;
 use super::record::State;
 use super::{
-    Attachment, BridgeRecord, Endpoint, EndpointRequest, NetworkError, NetworkRecord, PublishedPort, bridge,
-    filter,
+    Attachment, BridgeRecord, Endpoint, EndpointRequest, Found, Naming, NetworkError, NetworkRecord,
+    PublishedPort, bridge, filter,
 };
 
 /// What is kept, and what runs because of it.
@@ -28,6 +29,8 @@ pub(super) struct Running {
     pub(super) planned: Vec<NetworkRecord>,
     /// Containers that are being attached: their addresses and interfaces are taken.
     pub(super) arriving: Vec<Attachment>,
+    /// Who is called what on them.
+    names: Arc<Names>,
     /// Whose turn it is at each network, by its id.
     turns: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -42,7 +45,7 @@ pub(super) struct Waiting {
 
 impl Running {
     /// What was kept comes to life. Who has no place on its network any more loses it.
-    pub(super) fn new(state: State) -> Self {
+    pub(super) fn new(state: State, names: Arc<Names>) -> Self {
         let pools =
             state.networks.iter().filter_map(|network| Some((network.id.clone(), pool(network)?))).collect();
         let mut running = Self {
@@ -52,6 +55,7 @@ impl Running {
             waiting: Vec::new(),
             planned: Vec::new(),
             arriving: Vec::new(),
+            names,
             turns: HashMap::new(),
         };
         let Self { state, pools, .. } = &mut running;
@@ -64,7 +68,33 @@ impl Running {
             }
             kept
         });
+        running.spread_names();
         running
+    }
+
+    /// Puts down anew who is called what.
+    fn spread_names(&self) {
+        self.names.replace(&self.state.networks, &self.state.attachments);
+    }
+
+    /// A container is on a network from now on.
+    pub(super) fn admit(&mut self, network: &NetworkRecord, attachment: Attachment) {
+        self.names.join(network, &attachment);
+        self.state.attachments.push(attachment);
+    }
+
+    /// Calls a container otherwise on all its networks.
+    pub(super) fn rename(&mut self, container: &str, name: &str) {
+        let Self { state, arriving, names, .. } = self;
+        for place in state.attachments.iter_mut().chain(arriving).filter(|one| one.container == container) {
+            name.clone_into(&mut place.endpoint.container_name);
+        }
+        for place in state.attachments.iter().filter(|one| one.container == container) {
+            let network = state.networks.iter().find(|network| network.id == place.endpoint.network_id);
+            if let Some(network) = network {
+                names.join(network, place);
+            }
+        }
     }
 
     /// The lock of those who work on a network.
@@ -123,6 +153,11 @@ impl Running {
         (bridges, redirections)
     }
 
+    pub(super) fn naming_of(&self, container: &str) -> Option<Naming> {
+        let mut places = self.state.attachments.iter().filter(|place| place.container == container);
+        places.find_map(|place| place.naming.clone())
+    }
+
     pub(super) fn position(&self, container: &str, network_id: &str) -> Option<usize> {
         self.state.attachments.iter().position(|attachment| {
             attachment.container == container && attachment.endpoint.network_id == network_id
@@ -179,7 +214,6 @@ impl Running {
             mac_address: bridge::format_hardware_address(hardware_address),
             mtu: bridge.mtu,
             aliases: request.aliases.clone(),
-            hosts_file: request.hosts_file.clone(),
         })
     }
 
@@ -200,6 +234,7 @@ impl Running {
         let at = self.position(container, network_id)?;
         let leaving = self.state.attachments.remove(at);
         self.give_back(&leaving.endpoint);
+        self.names.leave(network_id, container);
         self.state.last_used.insert(network_id.to_owned(), Timestamp::now());
         Some(leaving)
     }
@@ -211,10 +246,11 @@ impl Running {
     }
 
     /// Makes the attachments those of `live`.
-    pub(super) fn keep_only(&mut self, live: &[(String, Endpoint, Vec<PublishedPort>)]) {
+    pub(super) fn keep_only(&mut self, live: &[Found]) {
         let is_live = |attachment: &Attachment| {
-            live.iter().any(|(container, endpoint, _)| {
-                *container == attachment.container && endpoint.endpoint_id == attachment.endpoint.endpoint_id
+            live.iter().any(|found| {
+                found.container == attachment.container
+                    && found.endpoint.endpoint_id == attachment.endpoint.endpoint_id
             })
         };
         let (kept, stale): (Vec<_>, Vec<_>) =
@@ -224,9 +260,11 @@ impl Running {
             debug!(container = %attachment.container, "An endpoint without a container is removed");
             self.give_back(&attachment.endpoint);
         }
-        for (container, endpoint, ports) in live {
+        for Found { container, endpoint, ports, naming, .. } in live {
             if let Some(at) = self.position(container, &endpoint.network_id) {
-                self.state.attachments[at].ports.clone_from(ports);
+                let known = &mut self.state.attachments[at];
+                known.ports.clone_from(ports);
+                known.naming = naming.clone().or(known.naming.take());
                 continue;
             }
             let pool = self.pools.get_mut(&endpoint.network_id);
@@ -235,12 +273,14 @@ impl Running {
                     container: container.clone(),
                     endpoint: endpoint.clone(),
                     ports: ports.clone(),
+                    naming: naming.clone(),
                 });
             } else {
                 warn!(%container, address = %endpoint.address, network = %endpoint.network_name,
                     "A container's place on its network is not free any more");
             }
         }
+        self.spread_names();
     }
 }
 

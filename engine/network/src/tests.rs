@@ -12,12 +12,13 @@ use super::*;
 
 mod changes;
 mod host;
+mod named;
 mod published;
 mod survival;
 mod turns;
 mod user_networks;
 
-use host::{HOST, Host, OUTSIDE, Place, ask, ask_by_datagram, command, eventually, links, port, wish};
+use host::{HOST, Host, OUTSIDE, Place, ask, ask_by_datagram, command, eventually, found, links, port, wish};
 
 #[test]
 fn containers_reach_each_other_and_the_outside() {
@@ -101,7 +102,8 @@ fn attaching_again_changes_nothing_and_a_new_namespace_keeps_the_address() {
 fn the_bridge_is_as_configured() {
     Host::run(|host| {
         let open = |bip: &str, mtu| {
-            let config = NetworkConfig { bip: Some(bip.to_owned()), mtu: Some(mtu) };
+            let config =
+                NetworkConfig { bip: Some(bip.to_owned()), mtu: Some(mtu), ..NetworkConfig::default() };
             host.block_on(Network::open(&config, host.folder.path(), &Quarantine::of(host.folder.path())))
         };
         let network = open("10.99.0.1/24", 1400).unwrap();

@@ -51,6 +51,18 @@ pub struct Flags {
     /// MTU of container networks
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// DNS server of containers that name none
+    #[arg(long = "dns", value_name = "ADDRESS")]
+    pub dns: Vec<String>,
+    /// Option of the resolver of containers that name none
+    #[arg(long = "dns-opt", value_name = "OPTION")]
+    pub dns_opts: Vec<String>,
+    /// Domain that containers which name none search
+    #[arg(long = "dns-search", value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// What `host-gateway` means in `--add-host`: the default bridge's address unless it is given
+    #[arg(long = "host-gateway-ip", value_name = "ADDRESS")]
+    pub host_gateway_ips: Vec<String>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -110,6 +122,10 @@ impl Flags {
             ("debug", self.debug.map(Value::from)),
             ("bip", self.bip.clone().map(Value::from)),
             ("mtu", self.mtu.map(Value::from)),
+            ("dns", list(&self.dns)),
+            ("dns-opts", list(&self.dns_opts)),
+            ("dns-search", list(&self.dns_search)),
+            ("host-gateway-ips", list(&self.host_gateway_ips)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),

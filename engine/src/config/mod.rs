@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use engine_model::size;
+use engine_model::spec::NameSpec;
 use engine_model::wire::Ulimit;
 use serde_json::{Map, Value};
 
@@ -46,6 +47,10 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// `nofile` and so on.
     pub default_ulimits: BTreeMap<String, Ulimit>,
+    /// What containers call `host-gateway`; the default bridge's address when there is none.
+    pub host_gateways: Vec<IpAddr>,
+    /// How containers resolve names that do not say it themselves.
+    pub names: NameSpec,
     live: RwLock<Arc<Live>>,
 }
 
@@ -168,6 +173,8 @@ impl Config {
             ("bip", self.bip != other.bip),
             ("mtu", self.mtu != other.mtu),
             ("default-ulimits", self.default_ulimits != other.default_ulimits),
+            ("host-gateway-ip", self.host_gateways != other.host_gateways),
+            ("dns", self.names != other.names),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -214,6 +221,8 @@ impl Config {
             bip,
             mtu: mtu(&mut keys)?,
             default_ulimits: ulimits(&mut keys)?,
+            host_gateways: host_gateways(&mut keys)?,
+            names: names(&mut keys)?,
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;
@@ -360,6 +369,37 @@ fn prune(keys: &mut Keys) -> Result<Prune, ConfigError> {
     let enabled = given.boolean("enabled")?.unwrap_or(true);
     given.finish()?;
     Ok(Prune { enabled, schedule, disk_watermark, until, containers_until })
+}
+
+/// How containers resolve names that do not say it themselves.
+fn names(keys: &mut Keys) -> Result<NameSpec, ConfigError> {
+    let servers = keys.list("dns")?;
+    addresses("dns", &servers)?;
+    Ok(NameSpec {
+        servers,
+        search: keys.list("dns-search")?,
+        options: keys.list("dns-opts")?,
+        extra_hosts: Vec::new(),
+    })
+}
+
+/// `host-gateway-ips`, or `host-gateway-ip` as it was called when there could be one: at most one of each family.
+fn host_gateways(keys: &mut Keys) -> Result<Vec<IpAddr>, ConfigError> {
+    let mut list = keys.list("host-gateway-ips")?;
+    list.extend(keys.list("host-gateway-ip")?);
+    list.retain(|text| !text.is_empty());
+    let found = addresses("host-gateway-ip", &list)?;
+    for ipv4 in [true, false] {
+        if found.iter().filter(|address| address.is_ipv4() == ipv4).count() > 1 {
+            return Err(ConfigError::value("host-gateway-ip", "there can be one IPv4 and one IPv6 address"));
+        }
+    }
+    Ok(found)
+}
+
+fn addresses(key: &str, list: &[String]) -> Result<Vec<IpAddr>, ConfigError> {
+    let wrong = |text: &String| ConfigError::value(key, format!("`{text}` is not an IP address"));
+    list.iter().map(|text| text.parse().map_err(|_| wrong(text))).collect()
 }
 
 fn mtu(keys: &mut Keys) -> Result<Option<u32>, ConfigError> {

@@ -72,6 +72,9 @@ fn mistakes_are_refused_by_name() {
         (r#"{"debug": {}}"#, &[], "expected true or false"),
         (r#"{"mtu": 10}"#, &[], "`mtu`"),
         (r#"{"bip": "172.17.0.1"}"#, &[], "`bip`"),
+        (r#"{"dns": ["nowhere"]}"#, &[], "`nowhere` is not an IP address"),
+        (r#"{"host-gateway-ip": "x"}"#, &[], "`x` is not an IP address"),
+        ("{}", &["--host-gateway-ip", "10.0.0.1", "--host-gateway-ip", "10.0.0.2"], "one IPv4 and one IPv6"),
         (r#"{"storage-driver": "btrfs"}"#, &[], "`btrfs` is none of overlay2"),
         (r#"{"log-driver": "syslog"}"#, &[], "`syslog` is none of json-file, local, none"),
         (r#"{"log-level": "loud"}"#, &[], "`loud`"),
@@ -132,6 +135,19 @@ fn containers_lie_below_the_group_that_is_named() {
         "{twice}"
     );
     assert_eq!(load(&file, &[]).unwrap().reload(&load("{}", &[]).unwrap()), ["cgroup-parent"]);
+}
+
+#[test]
+fn names_are_resolved_as_the_daemon_is_told() {
+    let config = load(r#"{"dns-search": ["lan"]}"#, &["--dns", "10.0.0.1", "--dns-opt", "rotate"]).unwrap();
+    assert_eq!(
+        (&config.names.servers[..], &config.names.search[..]),
+        (&["10.0.0.1".to_owned()][..], &["lan".to_owned()][..])
+    );
+    assert_eq!(config.names.options, ["rotate"]);
+    let config = load(r#"{"host-gateway-ip": "10.0.0.1"}"#, &[]).unwrap();
+    assert_eq!(config.host_gateways, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(load("{}", &[]).unwrap().reload(&config), ["host-gateway-ip"]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("AttachStdin", Told(CLIENT)),
     ("AttachStdout", Told(CLIENT)),
     ("Cmd", Effect("the_process_is_as_asked")),
-    ("Domainname", Effect("the_process_is_as_asked")),
+    ("Domainname", Effect("the_host_is_called_as_asked")),
     ("Entrypoint", Effect("the_process_is_as_asked")),
     ("Env", Effect("the_process_is_as_asked")),
     ("ExposedPorts", Effect("the_network_is_as_asked")),

@@ -1,5 +1,7 @@
 //! The expressions of a rule, as nf_tables has them.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use engine_kernel::netlink::Message;
 
 use super::IPV4;
@@ -108,6 +110,45 @@ impl Rule<'_> {
         self.address_in(16, subnet)
     }
 
+    /// The destination is this very address.
+    pub(super) fn goes_to_address(&mut self, address: Ipv4Addr) -> &mut Self {
+        self.payload(1, 1, 16, 4).compare(1, true, &address.octets())
+    }
+
+    /// The transport protocol and the port it goes to.
+    pub(super) fn goes_to_port(&mut self, protocol: u8, port: u16) -> &mut Self {
+        self.meta(PROTOCOL_KEY, 1).compare(1, true, &[protocol]).payload(1, 2, 2, 2).compare(
+            1,
+            true,
+            &port.to_be_bytes(),
+        )
+    }
+
+    /// Puts a value into a register.
+    fn load(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.expression("immediate", |data| {
+            data.network_number(1, register).nest(2, |inside| {
+                inside.bytes(1, value);
+            });
+        })
+    }
+
+    /// Rewrites the destination.
+    pub(super) fn redirect_to(&mut self, target: SocketAddrV4) {
+        let [high, low] = target.port().to_be_bytes();
+        self.load(REGISTER[0], &target.ip().octets()).load(REGISTER[1], &[high, low]).rewrite_destination();
+    }
+
+    fn rewrite_destination(&mut self) {
+        const DESTINATION: u32 = 1;
+        self.expression("nat", |data| {
+            data.network_number(1, DESTINATION)
+                .network_number(2, u32::from(IPV4))
+                .network_number(3, REGISTER[0])
+                .network_number(5, REGISTER[1]);
+        });
+    }
+
     /// The destination is an address of this host.
     pub(super) fn goes_to_this_host(&mut self) -> &mut Self {
         const RESULT_KIND: u32 = 3;
@@ -142,19 +183,13 @@ impl Rule<'_> {
     }
 
     pub(super) fn redirect_by(&mut self, map: &str, identifier: u32) {
-        const DESTINATION: u32 = 1;
         self.expression("lookup", |data| {
             data.text(1, map)
                 .network_number(2, REGISTER[0])
                 .network_number(3, REGISTER[0])
                 .network_number(4, identifier);
         })
-        .expression("nat", |data| {
-            data.network_number(1, DESTINATION)
-                .network_number(2, u32::from(IPV4))
-                .network_number(3, REGISTER[0])
-                .network_number(5, REGISTER[1]);
-        });
+        .rewrite_destination();
     }
 
     pub(super) fn masquerade(&mut self) {

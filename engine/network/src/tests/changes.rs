@@ -175,7 +175,7 @@ fn any_changes_end_in_what_is_written_as_a_whole() {
             .state
             .attachments
             .iter()
-            .map(|one| (one.container.clone(), one.endpoint.clone(), one.ports.clone()))
+            .map(|one| found(&one.container, &one.endpoint, &one.ports))
             .collect();
         let before = ruleset(&command("nft -j list table ip engine"));
         host.block_on(network.restore(&live)).unwrap();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use engine_store::Quarantine;
 
 use super::super::{
-    Endpoint, EndpointRequest, Network, NetworkConfig, NewNetwork, PortRequest, Protocol, PublishedPort,
+    Endpoint, EndpointRequest, Found, Network, NetworkConfig, NewNetwork, PortRequest, Protocol,
+    PublishedPort,
 };
 
 /// The host's address and the one of a machine outside.
@@ -221,6 +222,12 @@ pub(super) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(begin.elapsed() < Duration::from_secs(15), "{what} did not come true");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A container as a new daemon finds it.
+pub(super) fn found(container: &str, endpoint: &Endpoint, ports: &[PublishedPort]) -> Found {
+    let (container, endpoint, ports) = (container.to_owned(), endpoint.clone(), ports.to_vec());
+    Found { container, endpoint, ports, namespace: None, naming: None }
 }
 
 pub(super) fn wish(name: &str) -> NewNetwork {

@@ -23,7 +23,7 @@ fn everything_survives_the_daemon() {
         let network = host.network();
         assert_eq!(network.find("bridge").unwrap(), bridge);
         assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
-        let live = [("web".to_owned(), endpoint.clone(), published.clone())];
+        let live = [found("web", &endpoint, &published)];
         host.block_on(network.restore(&live)).unwrap();
         // A port that somebody else has now is that one's until it is given up.
         assert!(host.outside.ask_by_datagram("203.0.113.1:8080").is_ok());
@@ -55,12 +55,12 @@ fn containers_come_back_although_the_bridge_and_the_state_are_lost() {
         host.kill();
         command("ip link delete docker0; nft flush ruleset");
         let network = host.network();
-        let live = [("web".to_owned(), endpoint, published)];
+        let live = [found("web", &endpoint, &published)];
         host.block_on(network.restore(&live)).unwrap();
         assert_eq!(host.outside.ask("203.0.113.1:8080").unwrap(), OUTSIDE);
         host.block_on(network.release("web")).unwrap();
         host.block_on(network.restore(&live)).unwrap();
-        assert_eq!(network.attachments(&live[0].1.network_id).len(), 1);
+        assert_eq!(network.attachments(&endpoint.network_id).len(), 1);
     });
 }
 

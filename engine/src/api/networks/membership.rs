@@ -66,6 +66,7 @@ fn check(container: &Container, network: &NetworkRecord) -> Result<(), ApiError>
 }
 
 fn request(
+    app: &App,
     container: &Container,
     network: &NetworkRecord,
     wish: &EndpointConfig,
@@ -83,7 +84,7 @@ fn request(
         address,
         mac_address: Some(wish.mac_address.clone()).filter(|text| !text.is_empty()),
         aliases: wish.aliases.clone().unwrap_or_default(),
-        hosts_file: Some(container.directory.join("hosts")),
+        naming: Some(app.containers.naming(container, &*container.spec()?)),
     })
 }
 
@@ -111,7 +112,7 @@ pub(super) async fn connect(
             format!("endpoint with name {} already exists in network {}", identity.name, network.name);
         return Err(forbidden(message));
     }
-    let request = request(&container, &network, &wish)?;
+    let request = request(&app, &container, &network, &wish)?;
     if state.status.is_alive() {
         let namespace = container.namespace("net")?;
         let endpoint = app.network.attach(&container.id, &namespace.path(), &request).await?;
