@@ -83,6 +83,7 @@ impl App {
             bip: config.bip.clone(),
             mtu: config.mtu,
             host_gateways: config.host_gateways.clone(),
+            pools: config.address_pools.clone(),
         };
         let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;
         let settings = Settings {

@@ -271,6 +271,29 @@ fn networks_of_users_survive_the_daemon() {
 }
 
 #[test]
+fn the_way_out_is_the_network_of_the_highest_priority() {
+    let configuration = r#"{"default-address-pools": [{"base": "10.60.0.0/15", "size": 24}]}"#;
+    let engine = Engine::start_with(configuration, &[]);
+    engine.load_busybox();
+    for name in ["one", "two", "three"] {
+        engine.docker(["network", "create", name]).ok();
+    }
+    // The default bridge has the first of the daemon's pools.
+    let run = ["run", "--detach", "--name", "box", "--network", "one", "--network", "name=two,gw-priority=7"];
+    engine.docker(run.iter().chain(&["busybox", "sleep", "1000"])).ok();
+    let way = || engine.docker(["exec", "box", "sh", "-c", "ip route | grep default"]).ok();
+    assert_eq!(way().trim(), "default via 10.60.2.1 dev eth1");
+    engine.docker(["network", "connect", "--gw-priority", "8", "three", "box"]).ok();
+    assert_eq!(way().trim(), "default via 10.60.3.1 dev eth2");
+    engine.docker(["network", "disconnect", "three", "box"]).ok();
+    assert_eq!(way().trim(), "default via 10.60.2.1 dev eth1");
+    engine.docker(["network", "disconnect", "two", "box"]).ok();
+    assert_eq!(way().trim(), "default via 10.60.1.1 dev eth0");
+    let shown = engine.http("GET", "/containers/box/json", b"").json();
+    assert_eq!(shown["NetworkSettings"]["Networks"]["one"]["GwPriority"], 0);
+}
+
+#[test]
 fn what_the_engine_does_not_do_is_said() {
     let engine = Engine::start();
     let create = |body: Value| engine.http("POST", "/networks/create", body.to_string().as_bytes());

@@ -207,7 +207,7 @@ fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Optio
         "Aliases": wish.aliases,
         "MacAddress": endpoint.map_or(wish.mac_address.as_str(), |endpoint| &endpoint.mac_address),
         "DriverOpts": wish.driver_opts,
-        "GwPriority": 0,
+        "GwPriority": wish.gw_priority,
         "NetworkID": endpoint.map_or("", |endpoint| &endpoint.network_id),
         "EndpointID": endpoint.map_or("", |endpoint| &endpoint.endpoint_id),
         "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),

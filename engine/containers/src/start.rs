@@ -358,6 +358,8 @@ impl Containers {
                 address: wish.address,
                 mac_address: wish.mac_address.clone(),
                 aliases: wish.aliases.clone(),
+                links: wish.links.clone(),
+                gw_priority: wish.gw_priority,
                 naming: Some(self.naming(container, spec)),
             };
             connected.endpoints.push(network.attach(&container.id, &container.pin, &request).await?);

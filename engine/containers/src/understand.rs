@@ -154,7 +154,22 @@ fn endpoint(
         address: address.transpose()?,
         mac_address: mac_address.filter(|mac| !mac.is_empty()),
         aliases: wish.and_then(|wish| wish.aliases.clone()).unwrap_or_default(),
+        links: links(wish.and_then(|wish| wish.links.as_deref()).unwrap_or_default())?,
+        gw_priority: wish.map_or(0, |wish| wish.gw_priority),
     })
+}
+
+/// What a container calls others, and what they are called: `container:alias`, or a name that stays the same.
+pub fn links(links: &[String]) -> Result<Vec<(String, String)>, ContainerError> {
+    let read = |link: &String| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        let (name, alias) = (name.trim_start_matches('/'), alias.trim_start_matches('/'));
+        if name.is_empty() || alias.is_empty() || alias.contains(':') {
+            return Err(invalid(format!("bad format for links: {link:.100}")));
+        }
+        Ok((alias.to_owned(), name.to_owned()))
+    };
+    links.iter().map(read).collect()
 }
 
 /// The ports to publish: those that were named, and with `-P` all that the image exposes.
@@ -371,6 +386,16 @@ mod tests {
         let host = json!({ "PortBindings": { "80/tcp": [{ "HostPort": "8000-8005" }] } });
         let ports = understood(json!({}), host).unwrap().network.ports;
         assert_eq!((ports[0].host_port, ports[0].last_host_port), (Some(8000), Some(8005)));
+    }
+
+    #[test]
+    fn links_are_understood() {
+        let read = |text: &str| links(&[text.to_owned()]).map(|mut links| links.remove(0));
+        assert_eq!(read("db:store").unwrap(), ("store".to_owned(), "db".to_owned()));
+        assert_eq!(read("/db").unwrap(), ("db".to_owned(), "db".to_owned()));
+        for bad in ["", ":", "db:", ":store", "a:b:c"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) fn refuse(request: &CreateRequest) -> Result<(), ContainerError> {
     }
     for (network, endpoint) in &request.networking_config.endpoints_config {
         if let Some(endpoint) = endpoint {
-            refuse_endpoint(endpoint, &format!("NetworkingConfig.EndpointsConfig.{network}."))?;
+            refuse_endpoint(network, endpoint, &format!("NetworkingConfig.EndpointsConfig.{network}."))?;
         }
     }
     if let Some(option) = host.mounts.iter().flatten().find_map(mount_option) {
@@ -69,7 +69,7 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
     let unified = engine_kernel::cgroup::is_unified();
     let swappiness = host.memory_swappiness.is_some_and(|value| value >= 0);
     vec![
-        (host.links.as_ref().is_some_and(|links| !links.is_empty()), "HostConfig.Links", "--link"),
+        (links_by_address(request), "HostConfig.Links", "--link"),
         (some(&host.device_requests), "HostConfig.DeviceRequests", "--gpus"),
         (
             host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()),
@@ -88,17 +88,27 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
     ]
 }
 
+/// Whether names for others are wished for where there are none. A client that wishes for them on a user-defined network repeats
+/// them for the whole container.
+fn links_by_address(request: &CreateRequest) -> bool {
+    let networks = &request.networking_config.endpoints_config;
+    let by_name: Vec<&String> =
+        networks.values().flatten().flat_map(|endpoint| endpoint.links.iter().flatten()).collect();
+    request.host_config.links.iter().flatten().any(|link| !by_name.contains(&link))
+}
+
 /// Refuses wishes for a place on a network that it would not get, by the names of their fields.
-pub fn refuse_endpoint(endpoint: &EndpointConfig, prefix: &str) -> Result<(), ContainerError> {
+pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -> Result<(), ContainerError> {
     let ipam = endpoint.ipam_config.as_ref();
+    let has_names = !matches!(network, "" | "default" | "bridge" | "host" | "none");
+    let has_links = endpoint.links.as_ref().is_some_and(|links| !links.is_empty());
     let wishes = [
-        (endpoint.links.as_ref().is_some_and(|links| !links.is_empty()), "Links", "--link"),
+        (has_links && !has_names, "Links", "--link"),
         (
             endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty()),
             "DriverOpts",
             "--driver-opt",
         ),
-        (endpoint.gw_priority != 0, "GwPriority", "--network …,gw-priority"),
         (ipam.is_some_and(|ipam| !ipam.ipv6_address.is_empty()), "IPAMConfig.IPv6Address", "--ip6"),
         (
             ipam.and_then(|ipam| ipam.link_local_ips.as_ref()).is_some_and(|list| !list.is_empty()),

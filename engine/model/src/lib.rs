@@ -21,8 +21,8 @@ pub use image::{
     Changes, Image, ImageId, ImageUser, KeptStep, LoadEvent, Loaded, NewImage, NewStep, Removed,
 };
 pub use network::{
-    Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol, PublishedPort,
-    UnknownProtocol,
+    AddressPool, Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol,
+    PublishedPort, UnknownProtocol,
 };
 pub use pattern::Patterns;
 pub use size::size;

@@ -17,6 +17,17 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// What containers call `host-gateway`; the default bridge's own address when there is none.
     pub host_gateways: Vec<IpAddr>,
+    /// Where the subnets of networks are taken from that name none; Docker's own choice when there is none.
+    pub pools: Vec<AddressPool>,
+}
+
+/// A range of addresses that subnets of one size are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    /// Its first address, and the length of its prefix.
+    pub base: (Ipv4Addr, u8),
+    /// The length of each subnet's prefix.
+    pub size: u8,
 }
 
 /// What a container asks for on one network.
@@ -32,6 +43,10 @@ pub struct EndpointRequest {
     pub mac_address: Option<String>,
     /// Further names that other containers of a user-defined network can use.
     pub aliases: Vec<String>,
+    /// Names that this container alone has for others of a user-defined network: what it calls them, and what they are called.
+    pub links: Vec<(String, String)>,
+    /// Of several networks with a way out, the one with the highest is the container's; of equals the one it came to first.
+    pub gw_priority: i64,
     /// Given, the container finds others by name on user-defined networks, and they find it by its host name as well.
     pub naming: Option<Naming>,
 }
@@ -69,6 +84,8 @@ impl Default for EndpointRequest {
             address: None,
             mac_address: None,
             aliases: Vec::new(),
+            links: Vec::new(),
+            gw_priority: 0,
             naming: None,
         }
     }
@@ -95,6 +112,10 @@ pub struct Endpoint {
     pub mtu: u32,
     #[serde(default)]
     pub aliases: Vec<String>,
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
+    #[serde(default)]
+    pub gw_priority: i64,
 }
 
 impl Endpoint {

@@ -108,6 +108,9 @@ pub struct EndpointSpec {
     pub address: Option<Ipv4Addr>,
     pub mac_address: Option<String>,
     pub aliases: Vec<String>,
+    /// What it alone calls others there, and what they are called.
+    pub links: Vec<(String, String)>,
+    pub gw_priority: i64,
 }
 
 /// How it resolves names.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use engine_model::AddressPool;
 use engine_model::id::random_id;
 use jiff::Timestamp;
 
@@ -25,6 +26,7 @@ pub(super) fn ensure(
     state: &mut State,
     wish: Option<(Ipv4Addr, Subnet)>,
     mtu: u32,
+    pools: &[AddressPool],
 ) -> Result<(), NetworkError> {
     let known = state.networks.iter().find(|network| network.name == DEFAULT_NETWORK).cloned();
     let before = known.as_ref().and_then(NetworkRecord::bridge).map(|bridge| (bridge.gateway, bridge.subnet));
@@ -32,7 +34,7 @@ pub(super) fn ensure(
         address
     } else {
         let subnet =
-            networks::free_subnet(&bridge::subnets_in_use(&[DEFAULT_BRIDGE])?, state.networks.iter())?;
+            networks::free_subnet(pools, &bridge::subnets_in_use(&[DEFAULT_BRIDGE])?, state.networks.iter())?;
         (subnet.nth(1), subnet)
     };
     let option = |name: &str, value: &str| (format!("com.docker.network.{name}"), value.to_owned());

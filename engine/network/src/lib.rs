@@ -36,7 +36,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine_model::task::vital;
 use engine_model::{
-    Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol, PublishedPort,
+    AddressPool, Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol,
+    PublishedPort,
 };
 use engine_store::Quarantine;
 use tokio::sync::OwnedMutexGuard;
@@ -95,6 +96,7 @@ struct Inner {
     attachments_file: Mutex<()>,
     hosts_files: Mutex<()>,
     host_gateways: Vec<IpAddr>,
+    pools: Vec<AddressPool>,
     names: Arc<Names>,
     /// By the container's id.
     resolvers: Mutex<HashMap<String, Resolver>>,
@@ -124,10 +126,10 @@ impl Network {
             return Err(NetworkError::Mtu { value: mtu });
         }
         let wish = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
-        let (folder, quarantine) = (state_dir.to_owned(), quarantine.clone());
+        let (folder, quarantine, pools) = (state_dir.to_owned(), quarantine.clone(), config.pools.clone());
         let (folder, state) = blocking(move || {
             let mut state = State::load(&folder, &quarantine)?;
-            built_in::ensure(&mut state, wish, mtu)?;
+            built_in::ensure(&mut state, wish, mtu, &pools)?;
             bridge::enable_forwarding()?;
             for bridge in state.networks.iter().filter_map(NetworkRecord::bridge) {
                 bridge::ensure(bridge)?;
@@ -151,6 +153,7 @@ impl Network {
             attachments_file: Mutex::default(),
             hosts_files: Mutex::default(),
             host_gateways: config.host_gateways.clone(),
+            pools: config.pools.clone(),
             names,
             resolvers: Mutex::default(),
         });

@@ -27,10 +27,12 @@ impl Network {
         };
         let (endpoint, is_new, is_default_route) = {
             let mut running = self.running();
+            // Of equals, the one that was first.
             let is_default_route = !running.state.attachments.iter().chain(&running.arriving).any(|other| {
                 other.container == container
                     && other.endpoint.gateway.is_some()
                     && other.endpoint.network_id != network.id
+                    && other.endpoint.gw_priority >= request.gw_priority
             });
             if let Some(at) = running.position(container, &network.id) {
                 (running.state.attachments[at].endpoint.clone(), false, is_default_route)
@@ -176,10 +178,13 @@ impl Network {
         self.take_off(container, &id, false).await?;
         let remaining = {
             let running = self.running();
-            let mut remaining = running.state.attachments.iter();
+            let remaining = running.state.attachments.iter().map(|one| (&one.container, &one.endpoint));
+            let remaining = remaining.filter(|(of, endpoint)| *of == container && endpoint.gateway.is_some());
+            // Of equals, the first; `max_by_key` gives the last.
             remaining
-                .find(|one| one.container == container && one.endpoint.gateway.is_some())
-                .map(|one| one.endpoint.clone())
+                .rev()
+                .max_by_key(|(_, endpoint)| endpoint.gw_priority)
+                .map(|(_, endpoint)| endpoint.clone())
         };
         let (Some(endpoint), Some(netns)) = (remaining, netns.map(Path::to_owned)) else { return Ok(()) };
         let (_, _turn) = self.turn(&endpoint.network_id, &endpoint.network_name).await?;

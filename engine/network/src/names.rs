@@ -44,6 +44,8 @@ struct Place {
     network: String,
     /// There is a way to the outside from there.
     leads_out: bool,
+    /// What it alone calls others there, to what they are called; in small letters.
+    links: HashMap<String, String>,
 }
 
 impl Member {
@@ -85,7 +87,14 @@ impl Page {
 impl Book {
     fn join(&mut self, network: &NetworkRecord, attachment: &Attachment) {
         self.leave(&network.id, &attachment.container);
-        let place = Place { network: network.id.clone(), leads_out: attachment.endpoint.gateway.is_some() };
+        let endpoint = &attachment.endpoint;
+        let small =
+            |(alias, name): &(String, String)| (alias.to_ascii_lowercase(), name.to_ascii_lowercase());
+        let place = Place {
+            network: network.id.clone(),
+            leads_out: endpoint.gateway.is_some(),
+            links: endpoint.links.iter().map(small).collect(),
+        };
         self.places.entry(attachment.container.clone()).or_default().push(place);
         if has_names(network) {
             let page = self.pages.entry(network.id.clone()).or_default();
@@ -109,8 +118,9 @@ impl Book {
         }
     }
 
-    fn pages<'a>(&'a self, container: &str) -> impl Iterator<Item = &'a Page> + use<'a> {
-        self.places.get(container).into_iter().flatten().filter_map(|place| self.pages.get(&place.network))
+    fn places<'a>(&'a self, container: &str) -> impl Iterator<Item = (&'a Place, &'a Page)> + use<'a> {
+        let places = self.places.get(container).into_iter().flatten();
+        places.filter_map(|place| Some((place, self.pages.get(&place.network)?)))
     }
 }
 
@@ -156,10 +166,11 @@ impl Names {
         let whole = std::iter::once((name, None));
         let cuts = name.rmatch_indices('.').map(|(at, _)| (&name[..at], Some(&name[at + 1..])));
         for (name, network) in whole.chain(cuts) {
-            for page in
-                book.pages(container).filter(|page| network.is_none_or(|network| page.name == network))
+            let places = book.places(container);
+            for (place, page) in places.filter(|(_, page)| network.is_none_or(|network| page.name == network))
             {
-                if let Some(members) = page.members.get(name) {
+                let linked = place.links.get(name).and_then(|name| page.members.get(name));
+                if let Some(members) = linked.or_else(|| page.members.get(name)) {
                     return Some(
                         members.iter().flat_map(|member| member.addresses.iter().copied()).collect(),
                     );
@@ -172,7 +183,7 @@ impl Names {
     /// Who has an address on the networks of a container: its name, and that of the network behind it.
     pub(super) fn name_of(&self, container: &str, address: IpAddr) -> Option<String> {
         let book = self.read();
-        book.pages(container).find_map(|page| {
+        book.places(container).find_map(|(_, page)| {
             let member = page.addresses.get(&address)?;
             Some(format!("{}.{}", member.name, page.name))
         })

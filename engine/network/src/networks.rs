@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use engine_model::id::random_id;
-use engine_model::{Endpoint, Kind, PublishedPort};
+use engine_model::{AddressPool, Endpoint, Kind, PublishedPort};
 use jiff::Timestamp;
 
 use super::addresses::Subnet;
@@ -60,21 +60,36 @@ fn invalid(message: impl Into<String>) -> NetworkError {
     refused(Kind::Invalid, message)
 }
 
-/// Where subnets are chosen from, in Docker's order.
-fn candidates() -> impl Iterator<Item = Subnet> {
-    let large = (17..32).filter_map(|second| Subnet::of(Ipv4Addr::new(172, second, 0, 0), 16));
-    let small = (0..16).filter_map(|third| Subnet::of(Ipv4Addr::new(192, 168, third * 16, 0), 20));
-    large.chain(small)
+/// Where subnets are chosen from unless one says otherwise, in Docker's order.
+fn usual_pools() -> Vec<AddressPool> {
+    let large = (17..32).map(|second| AddressPool { base: (Ipv4Addr::new(172, second, 0, 0), 16), size: 16 });
+    let small = AddressPool { base: (Ipv4Addr::new(192, 168, 0, 0), 16), size: 20 };
+    large.chain([small]).collect()
+}
+
+/// The subnets of a pool, the lowest first.
+fn subnets(pool: AddressPool) -> impl Iterator<Item = Subnet> {
+    let (first, prefix) = pool.base;
+    let count = 1_u32 << pool.size.saturating_sub(prefix).min(31);
+    let first = Subnet::of(first, prefix).map(|base| base.first().to_bits());
+    let place = move |number: u32| number.checked_shl(32 - u32::from(pool.size)).unwrap_or(0);
+    let nth = move |number| Subnet::of(Ipv4Addr::from_bits(first? | place(number)), pool.size);
+    (0..count).filter_map(nth)
 }
 
 /// A subnet that neither the host nor another network uses.
 pub(super) fn free_subnet<'a>(
+    pools: &[AddressPool],
     in_use: &[Subnet],
     networks: impl Iterator<Item = &'a NetworkRecord>,
 ) -> Result<Subnet, NetworkError> {
     let used: Vec<Subnet> =
         networks.filter_map(|network| Some(network.bridge()?.subnet)).chain(in_use.iter().copied()).collect();
-    candidates()
+    let usual = if pools.is_empty() { usual_pools() } else { Vec::new() };
+    pools
+        .iter()
+        .chain(&usual)
+        .flat_map(|pool| subnets(*pool))
         .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
         .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
 }
@@ -147,7 +162,7 @@ impl Network {
             let mut running = self.running();
             let known = running.known();
             check(&known, &wish)?;
-            let record = plan(&known, wish, &in_use)?;
+            let record = plan(&known, wish, &self.inner.pools, &in_use)?;
             running.planned.push(record.clone());
             let turn = running.turn(&record.id);
             (record, turn)
@@ -246,6 +261,7 @@ fn check(known: &[&NetworkRecord], wish: &NewNetwork) -> Result<(), NetworkError
 fn plan(
     known: &[&NetworkRecord],
     wish: NewNetwork,
+    pools: &[AddressPool],
     in_use: &[Subnet],
 ) -> Result<NetworkRecord, NetworkError> {
     let id = random_id();
@@ -278,7 +294,7 @@ fn plan(
         None if wish.gateway.is_some() || wish.range.is_some() => {
             return Err(invalid("a gateway or an IP range needs a subnet"));
         }
-        None => free_subnet(in_use, known.iter().copied())?,
+        None => free_subnet(pools, in_use, known.iter().copied())?,
     };
     let within = |text: &String| {
         let bare = text.split('/').next().unwrap_or_default();
@@ -345,4 +361,30 @@ fn wished_subnet(known: &[&NetworkRecord], text: &str) -> Result<Subnet, Network
         ));
     }
     Ok(subnet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_used_from_their_beginning_to_their_end() {
+        let shown = |base: [u8; 4], prefix, size| -> Vec<String> {
+            let pool = AddressPool { base: (base.into(), prefix), size };
+            subnets(pool).map(|subnet| subnet.to_string()).collect()
+        };
+        assert_eq!(shown([10, 9, 8, 7], 23, 24), ["10.9.8.0/24", "10.9.9.0/24"]);
+        assert_eq!(shown([10, 0, 0, 0], 16, 16), ["10.0.0.0/16"]);
+        assert_eq!(shown([10, 0, 0, 0], 8, 30).len(), 1 << 22);
+        let usual: Vec<String> =
+            usual_pools().into_iter().flat_map(subnets).map(|one| one.to_string()).collect();
+        assert_eq!(
+            (usual.len(), usual[0].as_str(), usual[15].as_str()),
+            (31, "172.17.0.0/16", "192.168.0.0/20")
+        );
+        let pools = [AddressPool { base: ([10, 0, 0, 0].into(), 30), size: 30 }];
+        let in_use: Vec<Subnet> = Subnet::of([10, 0, 0, 1].into(), 8).into_iter().collect();
+        assert!(free_subnet(&pools, &in_use, std::iter::empty()).is_err());
+        assert!(free_subnet(&pools, &[], std::iter::empty()).is_ok());
+    }
 }

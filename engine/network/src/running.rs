@@ -214,6 +214,8 @@ impl Running {
             mac_address: bridge::format_hardware_address(hardware_address),
             mtu: bridge.mtu,
             aliases: request.aliases.clone(),
+            links: request.links.clone(),
+            gw_priority: request.gw_priority,
         })
     }
 

@@ -63,6 +63,9 @@ pub struct Flags {
     /// What `host-gateway` means in `--add-host`: the default bridge's address unless it is given
     #[arg(long = "host-gateway-ip", value_name = "ADDRESS")]
     pub host_gateway_ips: Vec<String>,
+    /// Range that subnets of networks are taken from: `base=10.0.0.0/8,size=24`
+    #[arg(long = "default-address-pool", value_name = "POOL")]
+    pub address_pools: Vec<String>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -126,6 +129,7 @@ impl Flags {
             ("dns-opts", list(&self.dns_opts)),
             ("dns-search", list(&self.dns_search)),
             ("host-gateway-ips", list(&self.host_gateway_ips)),
+            ("default-address-pools", list_of_objects(&self.address_pools)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),
@@ -140,4 +144,13 @@ impl Flags {
         ];
         given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
+}
+
+/// `key=value,…` each.
+fn list_of_objects(texts: &[String]) -> Option<Value> {
+    let object = |text: &String| -> Map<String, Value> {
+        let pairs = text.split(',').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.map(|(key, value)| (key.trim().to_owned(), json!(value.trim()))).collect()
+    };
+    (!texts.is_empty()).then(|| texts.iter().map(object).collect())
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use engine_model::AddressPool;
 use engine_model::size;
 use engine_model::spec::NameSpec;
 use engine_model::wire::Ulimit;
@@ -51,6 +52,8 @@ pub struct Config {
     pub host_gateways: Vec<IpAddr>,
     /// How containers resolve names that do not say it themselves.
     pub names: NameSpec,
+    /// Where the subnets of networks are taken from that name none.
+    pub address_pools: Vec<AddressPool>,
     live: RwLock<Arc<Live>>,
 }
 
@@ -175,6 +178,7 @@ impl Config {
             ("default-ulimits", self.default_ulimits != other.default_ulimits),
             ("host-gateway-ip", self.host_gateways != other.host_gateways),
             ("dns", self.names != other.names),
+            ("default-address-pools", self.address_pools != other.address_pools),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -223,6 +227,7 @@ impl Config {
             default_ulimits: ulimits(&mut keys)?,
             host_gateways: host_gateways(&mut keys)?,
             names: names(&mut keys)?,
+            address_pools: address_pools(&mut keys)?,
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;
@@ -395,6 +400,29 @@ fn host_gateways(keys: &mut Keys) -> Result<Vec<IpAddr>, ConfigError> {
         }
     }
     Ok(found)
+}
+
+fn address_pools(keys: &mut Keys) -> Result<Vec<AddressPool>, ConfigError> {
+    const KEY: &str = "default-address-pools";
+    let mut pools = Vec::new();
+    for pool in keys.objects(KEY)? {
+        let mut given = Keys::new("default-address-pools.", pool);
+        let (base, size) = (given.string("base")?.unwrap_or_default(), given.integer("size")?);
+        given.finish()?;
+        let wrong = |reason: &str| ConfigError::value(KEY, format!("`{base:.50}`: {reason}"));
+        let (address, prefix) = base
+            .split_once('/')
+            .and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse::<u8>().ok()?)))
+            .ok_or_else(|| {
+                wrong("`base` is not an IPv4 address with a prefix length, such as `10.0.0.0/8`")
+            })?;
+        let size = size.and_then(|size| u8::try_from(size).ok()).filter(|size| (8..=30).contains(size));
+        let size = size.filter(|size| (8..=*size).contains(&prefix));
+        let size = size
+            .ok_or_else(|| wrong("`size` is a prefix length between that of `base`, 8 at least, and 30"))?;
+        pools.push(AddressPool { base: (address, prefix), size });
+    }
+    Ok(pools)
 }
 
 fn addresses(key: &str, list: &[String]) -> Result<Vec<IpAddr>, ConfigError> {

@@ -75,6 +75,15 @@ fn mistakes_are_refused_by_name() {
         (r#"{"dns": ["nowhere"]}"#, &[], "`nowhere` is not an IP address"),
         (r#"{"host-gateway-ip": "x"}"#, &[], "`x` is not an IP address"),
         ("{}", &["--host-gateway-ip", "10.0.0.1", "--host-gateway-ip", "10.0.0.2"], "one IPv4 and one IPv6"),
+        (
+            r#"{"default-address-pools": [{"base": "10.0.0.0/16", "size": 8}]}"#,
+            &[],
+            "`size` is a prefix length",
+        ),
+        (r#"{"default-address-pools": [{"base": "10.0.0.0", "size": 24}]}"#, &[], "`base` is not"),
+        (r#"{"default-address-pools": [{"base": "10.0.0.0/16"}]}"#, &[], "`size` is a prefix length"),
+        (r#"{"default-address-pools": [{"bas": "10.0.0.0/16", "size": 24}]}"#, &[], "`base` is not"),
+        (r#"{"default-address-pools": {}}"#, &[], "a list of objects"),
         (r#"{"storage-driver": "btrfs"}"#, &[], "`btrfs` is none of overlay2"),
         (r#"{"log-driver": "syslog"}"#, &[], "`syslog` is none of json-file, local, none"),
         (r#"{"log-level": "loud"}"#, &[], "`loud`"),
@@ -148,6 +157,9 @@ fn names_are_resolved_as_the_daemon_is_told() {
     let config = load(r#"{"host-gateway-ip": "10.0.0.1"}"#, &[]).unwrap();
     assert_eq!(config.host_gateways, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(load("{}", &[]).unwrap().reload(&config), ["host-gateway-ip"]);
+    let config = load("{}", &["--default-address-pool", "base=10.0.0.0/16,size=24"]).unwrap();
+    let pools: Vec<_> = config.address_pools.iter().map(|pool| (pool.base, pool.size)).collect();
+    assert_eq!(pools, [(([10, 0, 0, 0].into(), 16), 24)]);
 }
 
 #[test]

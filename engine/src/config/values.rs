@@ -79,6 +79,20 @@ impl Keys {
         }
     }
 
+    pub(super) fn objects(&mut self, key: &str) -> Result<Vec<Map<String, Value>>, ConfigError> {
+        match self.take(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .map(|item| match item {
+                    Value::Object(map) => Ok(map),
+                    other => Err(self.wrong(key, "a list of objects", &other)),
+                })
+                .collect(),
+            Some(other) => Err(self.wrong(key, "a list of objects", &other)),
+        }
+    }
+
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         if self.map.is_empty() {
             return Ok(());

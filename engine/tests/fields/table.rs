@@ -242,7 +242,7 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("NetworkingConfig.EndpointsConfig.*.GlobalIPv6PrefixLen", Told(REPEATED)),
     (
         "NetworkingConfig.EndpointsConfig.*.GwPriority",
-        Refused(r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"GwPriority":1}}}}"#),
+        Effect("the_way_out_is_the_network_of_the_highest_priority"),
     ),
     (
         "NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv4Address",
@@ -265,7 +265,10 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("NetworkingConfig.EndpointsConfig.*.IPv6Gateway", Told(REPEATED)),
     (
         "NetworkingConfig.EndpointsConfig.*.Links",
-        Refused(r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"Links":["a:b"]}}}}"#),
+        Partly(
+            "links_of_user_defined_networks_are_names",
+            r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"Links":["a:b"]}}}}"#,
+        ),
     ),
     ("NetworkingConfig.EndpointsConfig.*.MacAddress", Effect("the_network_is_as_asked")),
     ("NetworkingConfig.EndpointsConfig.*.NetworkID", Told(REPEATED)),
@@ -381,7 +384,7 @@ pub(crate) const CONNECT: &[(&str, Fate)] = &[
     ("EndpointConfig.Gateway", Told(REPEATED)),
     ("EndpointConfig.GlobalIPv6Address", Told(REPEATED)),
     ("EndpointConfig.GlobalIPv6PrefixLen", Told(REPEATED)),
-    ("EndpointConfig.GwPriority", Refused(r#"{"Container":"box","EndpointConfig":{"GwPriority":1}}"#)),
+    ("EndpointConfig.GwPriority", Effect("the_way_out_is_the_network_of_the_highest_priority")),
     ("EndpointConfig.IPAMConfig.IPv4Address", Effect("a_network_is_as_asked")),
     (
         "EndpointConfig.IPAMConfig.IPv6Address",
@@ -394,7 +397,13 @@ pub(crate) const CONNECT: &[(&str, Fate)] = &[
     ("EndpointConfig.IPAddress", Told(REPEATED)),
     ("EndpointConfig.IPPrefixLen", Told(REPEATED)),
     ("EndpointConfig.IPv6Gateway", Told(REPEATED)),
-    ("EndpointConfig.Links", Refused(r#"{"Container":"box","EndpointConfig":{"Links":["a:b"]}}"#)),
+    (
+        "EndpointConfig.Links",
+        Partly(
+            "links_of_user_defined_networks_are_names",
+            r#"{"Container":"box","EndpointConfig":{"Links":["a:b"]}}"#,
+        ),
+    ),
     ("EndpointConfig.MacAddress", Effect("a_network_is_as_asked")),
     ("EndpointConfig.NetworkID", Told(REPEATED)),
 ];

@@ -94,6 +94,26 @@ fn the_default_bridge_has_no_names_until_another_network_has() {
 }
 
 #[test]
+fn links_of_user_defined_networks_are_names() {
+    let engine = engine();
+    engine.docker(["network", "create", "--subnet", "10.77.0.0/24", "inner"]).ok();
+    serve(&engine, "db", &["--network", "inner"]);
+    serve(&engine, "web", &["--network", "inner", "--link", "db:store"]);
+    assert_eq!(addresses(&engine, "web", "store"), ["10.77.0.2"]);
+    assert_eq!(ask_from_container(&engine, "web", "store", 80), "hello from db");
+    assert!(addresses(&engine, "db", "store").is_empty());
+    let links = "{{json (index .NetworkSettings.Networks \"inner\").Links}}";
+    assert_eq!(engine.docker(["inspect", "--format", links, "web"]).ok(), "[\"db:store\"]\n");
+    engine.docker(["network", "disconnect", "inner", "web"]).ok();
+    engine.docker(["network", "connect", "--link", "db:other", "inner", "web"]).ok();
+    assert_eq!(addresses(&engine, "web", "other"), ["10.77.0.2"]);
+    assert!(addresses(&engine, "web", "store").is_empty());
+    // On the default bridge there are no names.
+    let refused = engine.docker(["run", "--rm", "--link", "db:store", "busybox", "true"]).failed();
+    assert!(refused.contains("`HostConfig.Links` (`--link`)"), "{refused}");
+}
+
+#[test]
 fn the_host_is_called_as_asked() {
     let script = ["busybox", "cat", "/etc/hosts", "/etc/resolv.conf"];
     let hosts = |engine: &Engine, options: &[&str]| {

@@ -41,6 +41,8 @@ fn on(network: &str, container: &str, address: Ipv4Addr, aliases: &[&str]) -> At
         mac_address: String::new(),
         mtu: 1500,
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+        links: Vec::new(),
+        gw_priority: 0,
     };
     let container = format!("{container:0<64}");
     Attachment { container, endpoint, ports: Vec::new(), naming: None }
@@ -128,6 +130,24 @@ fn names_of_all_networks_of_a_container_are_known() {
     names.leave("id-of-inner", &format!("{:0<64}", "Asker"));
     assert_eq!(found("www."), None);
     assert_eq!(found("there."), some("10.1.0.3"));
+}
+
+#[test]
+fn a_link_is_known_to_its_container_alone() {
+    let names = Names::default();
+    let mut asker = on("inner", "Asker", Ipv4Addr::new(10, 0, 0, 2), &[]);
+    asker.endpoint.links = vec![("Store".to_owned(), "db".to_owned()), ("web".to_owned(), "db".to_owned())];
+    let db = on("inner", "db", Ipv4Addr::new(10, 0, 0, 3), &[]);
+    let web = on("inner", "web", Ipv4Addr::new(10, 0, 0, 4), &[]);
+    names.replace(&[network("inner")], &[asker, db, web]);
+    let found = |name: &str| ask(&names, &question(name, RecordType::A)).map(|answer| addresses(&answer));
+    assert_eq!(found("store."), Some(vec!["10.0.0.3".to_owned()]));
+    assert_eq!(found("STORE.inner."), Some(vec!["10.0.0.3".to_owned()]));
+    assert_eq!(found("web."), Some(vec!["10.0.0.3".to_owned()]), "a link comes first");
+    assert_eq!(names.addresses(&format!("{:0<64}", "db"), "store"), None);
+    names.leave("id-of-inner", &format!("{:0<64}", "db"));
+    assert_eq!(found("store."), None);
+    assert_eq!(found("web."), Some(vec!["10.0.0.4".to_owned()]));
 }
 
 #[test]

@@ -331,6 +331,42 @@ fn answers_come_again_with_the_next_daemon() {
 }
 
 #[test]
+#[ignore = "prints how many questions are answered in a second"]
+#[expect(clippy::print_stderr, reason = "it is there for that")]
+fn questions() {
+    Host::run(|host| {
+        let network = host.network();
+        host.block_on(network.create(wish("front"))).unwrap();
+        let web = Named::new(&host, "web", &[]);
+        web.attach(&host, &network, "front", &[]);
+        for programs in [1, 4] {
+            let each = 20_000;
+            let took = web.place.run(move || {
+                let begin = std::time::Instant::now();
+                // Threads that this one begins are in its network namespace.
+                let threads: Vec<_> = (0..programs)
+                    .map(|_| {
+                        thread::spawn(move || {
+                            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                            let bytes = question("web.", RecordType::A);
+                            for _ in 0..each {
+                                exchange(&socket, &bytes).unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                for thread in threads {
+                    thread.join().unwrap();
+                }
+                begin.elapsed()
+            });
+            let count = f64::from(programs * each) / took.as_secs_f64();
+            eprintln!("{programs} programs: {count:.0} questions a second");
+        }
+    });
+}
+
+#[test]
 fn a_file_that_somebody_has_changed_is_left_alone() {
     Host::run(|host| {
         let network = host.network();

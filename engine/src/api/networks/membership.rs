@@ -84,6 +84,8 @@ fn request(
         address,
         mac_address: Some(wish.mac_address.clone()).filter(|text| !text.is_empty()),
         aliases: wish.aliases.clone().unwrap_or_default(),
+        links: engine_containers::links(wish.links.as_deref().unwrap_or_default())?,
+        gw_priority: wish.gw_priority,
         naming: Some(app.containers.naming(container, &*container.spec()?)),
     })
 }
@@ -95,8 +97,8 @@ pub(super) async fn connect(
 ) -> Result<StatusCode, ApiError> {
     let ConnectBody { container, endpoint_config } = body(&bytes)?;
     let wish = endpoint_config.unwrap_or_default();
-    engine_containers::refuse_endpoint(&wish, "EndpointConfig.")?;
     let network = app.network.find(&id)?;
+    engine_containers::refuse_endpoint(&network.name, &wish, "EndpointConfig.")?;
     let container = app.containers.find(&container)?;
     let _operation = container.operation.lock().await;
     check(&container, &network)?;
