@@ -83,6 +83,7 @@ impl App {
             bip: config.bip.clone(),
             mtu: config.mtu,
             host_gateways: config.host_gateways.clone(),
+            host_binding: config.host_binding,
             pools: config.address_pools.clone(),
         };
         let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;

@@ -294,6 +294,29 @@ fn the_way_out_is_the_network_of_the_highest_priority() {
 }
 
 #[test]
+fn ports_are_published_on_the_address_of_their_network() {
+    let engine = Engine::start_with(r#"{"ip": "127.0.0.1"}"#, &[]);
+    engine.load_busybox();
+    engine.inside("ip", ["address", "add", "203.0.113.1/32", "dev", "lo"]).ok();
+    let option = "com.docker.network.bridge.host_binding_ipv4=203.0.113.1";
+    engine.docker(["network", "create", "--opt", option, "inner"]).ok();
+    serve(&engine, "web", &["--publish", "8080:80"]);
+    serve(&engine, "app", &["--network", "inner", "--publish", "8080:80", "--publish", "127.0.0.2:8080:80"]);
+    assert_eq!(engine.docker(["port", "web"]).ok(), "80/tcp -> 127.0.0.1:8080\n");
+    let ports = engine.docker(["port", "app"]).ok();
+    assert_eq!(ports, "80/tcp -> 127.0.0.2:8080\n80/tcp -> 203.0.113.1:8080\n");
+    assert_eq!(ask_from_host(&engine, "127.0.0.1", 8080), "hello from web");
+    assert_eq!(ask_from_host(&engine, "203.0.113.1", 8080), "hello from app");
+    let wrong = "com.docker.network.bridge.host_binding_ipv4=nowhere";
+    assert!(
+        engine
+            .docker(["network", "create", "--opt", wrong, "x"])
+            .failed()
+            .contains("an IPv4 address is expected")
+    );
+}
+
+#[test]
 fn what_the_engine_does_not_do_is_said() {
     let engine = Engine::start();
     let create = |body: Value| engine.http("POST", "/networks/create", body.to_string().as_bytes());

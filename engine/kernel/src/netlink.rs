@@ -7,13 +7,13 @@
 //! attribute whose form it does not expect: the links of a newer kernel would not be there. Here nothing is read but what is asked for.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sendto,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, sendto,
     socket_with,
 };
 
@@ -285,6 +285,46 @@ impl Socket {
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
         }
+    }
+}
+
+/// What the kernel tells everybody of changes to its packet filters. It belongs to the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct FilterChanges {
+    descriptor: OwnedFd,
+}
+
+impl FilterChanges {
+    pub fn open() -> io::Result<Self> {
+        /// `NFNLGRP_NFTABLES`, the seventh.
+        const GROUPS: u32 = 1 << 6;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let descriptor =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
+        bind(&descriptor, &SocketAddrNetlink::new(0, GROUPS))?;
+        Ok(Self { descriptor })
+    }
+
+    /// The kinds of the messages that have come together. Where there were too many, that they are lost is an error
+    /// (`ENOBUFS`); where there are none, it would block.
+    pub fn kinds(&self) -> io::Result<Vec<u16>> {
+        let mut buffer = vec![0; BUFFER];
+        let (length, _) =
+            rustix::io::retry_on_intr(|| recv(&self.descriptor, &mut buffer[..], RecvFlags::empty()))?;
+        let mut kinds = Vec::new();
+        let mut rest = &buffer[..length.min(BUFFER)];
+        while let Some(header) = rest.get(..HEADER) {
+            kinds.push(u16::from_ne_bytes([header[4], header[5]]));
+            let length = usize::try_from(number(header).unwrap_or(0)).unwrap_or(0).clamp(HEADER, rest.len());
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(kinds)
+    }
+}
+
+impl AsRawFd for FilterChanges {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
     }
 }
 

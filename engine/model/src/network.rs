@@ -17,6 +17,8 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// What containers call `host-gateway`; the default bridge's own address when there is none.
     pub host_gateways: Vec<IpAddr>,
+    /// The address of the host on which ports of the default bridge are published that name none; all of them when absent.
+    pub host_binding: Option<Ipv4Addr>,
     /// Where the subnets of networks are taken from that name none; Docker's own choice when there is none.
     pub pools: Vec<AddressPool>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use engine_model::AddressPool;
+use engine_model::NetworkConfig;
 use engine_model::id::random_id;
 use jiff::Timestamp;
 
@@ -26,15 +26,18 @@ pub(super) fn ensure(
     state: &mut State,
     wish: Option<(Ipv4Addr, Subnet)>,
     mtu: u32,
-    pools: &[AddressPool],
+    config: &NetworkConfig,
 ) -> Result<(), NetworkError> {
     let known = state.networks.iter().find(|network| network.name == DEFAULT_NETWORK).cloned();
     let before = known.as_ref().and_then(NetworkRecord::bridge).map(|bridge| (bridge.gateway, bridge.subnet));
     let (gateway, subnet) = if let Some(address) = wish.or(before) {
         address
     } else {
-        let subnet =
-            networks::free_subnet(pools, &bridge::subnets_in_use(&[DEFAULT_BRIDGE])?, state.networks.iter())?;
+        let subnet = networks::free_subnet(
+            &config.pools,
+            &bridge::subnets_in_use(&[DEFAULT_BRIDGE])?,
+            state.networks.iter(),
+        )?;
         (subnet.nth(1), subnet)
     };
     let option = |name: &str, value: &str| (format!("com.docker.network.{name}"), value.to_owned());
@@ -52,7 +55,7 @@ pub(super) fn ensure(
         option("bridge.default_bridge", "true"),
         option("bridge.enable_icc", "true"),
         option("bridge.enable_ip_masquerade", "true"),
-        option("bridge.host_binding_ipv4", "0.0.0.0"),
+        option("bridge.host_binding_ipv4", &config.host_binding.unwrap_or(Ipv4Addr::UNSPECIFIED).to_string()),
         option("bridge.name", DEFAULT_BRIDGE),
         option("driver.mtu", &mtu.to_string()),
     ]);
@@ -64,6 +67,7 @@ pub(super) fn ensure(
         mtu,
         masquerade: true,
         among_themselves: true,
+        host_binding: config.host_binding,
         auxiliary: BTreeMap::new(),
     });
     match state.networks.iter_mut().find(|network| network.name == DEFAULT_NETWORK) {

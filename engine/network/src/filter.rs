@@ -24,11 +24,13 @@ use super::{Protocol, PublishedPort};
 
 mod inside;
 mod others;
+mod removals;
 mod rule;
 mod table;
 
 pub(super) use inside::lead_questions;
 pub(super) use others::drop_forwarded;
+pub(super) use removals::Removals;
 pub(super) use table::Table;
 
 use rule::{

@@ -41,6 +41,7 @@ use engine_model::{
 };
 use engine_store::Quarantine;
 use tokio::sync::OwnedMutexGuard;
+use tracing::warn;
 
 mod addresses;
 mod bridge;
@@ -65,6 +66,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use filter::Removals;
 use names::Names;
 use ports::Ephemeral;
 use record::State;
@@ -126,10 +128,10 @@ impl Network {
             return Err(NetworkError::Mtu { value: mtu });
         }
         let wish = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
-        let (folder, quarantine, pools) = (state_dir.to_owned(), quarantine.clone(), config.pools.clone());
+        let (folder, quarantine, wishes) = (state_dir.to_owned(), quarantine.clone(), config.clone());
         let (folder, state) = blocking(move || {
             let mut state = State::load(&folder, &quarantine)?;
-            built_in::ensure(&mut state, wish, mtu, &pools)?;
+            built_in::ensure(&mut state, wish, mtu, &wishes)?;
             bridge::enable_forwarding()?;
             for bridge in state.networks.iter().filter_map(NetworkRecord::bridge) {
                 bridge::ensure(bridge)?;
@@ -157,7 +159,10 @@ impl Network {
             names,
             resolvers: Mutex::default(),
         });
-        vital(restore::guard(Arc::downgrade(&inner)));
+        let removals = Removals::watch()
+            .inspect_err(|error| warn!(%error, "The kernel does not tell of changes to packet filters"))
+            .ok();
+        vital(restore::guard(Arc::downgrade(&inner), removals));
         Ok(Self { inner })
     }
 

@@ -1,5 +1,6 @@
 //! Containers that come to networks, publish ports there and leave.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use tracing::{debug, warn};
@@ -96,9 +97,10 @@ impl Network {
         }
         let (before, gone) = close(before).await;
         let name = format!("{} ({})", endpoint.container_name, endpoint.endpoint_id);
+        let binding = network.bridge().and_then(|bridge| bridge.host_binding).map(IpAddr::from);
+        let ports = ports.iter().map(|port| PortRequest { host_ip: port.host_ip.or(binding), ..*port });
         let held = ports
-            .iter()
-            .map(|request| ports::hold(&name, request, &self.inner.ephemeral))
+            .map(|request| ports::hold(&name, &request, &self.inner.ephemeral))
             .collect::<Result<Vec<_>, _>>();
         let held = match held {
             Ok(held) => held.into_iter().flatten(),

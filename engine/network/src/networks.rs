@@ -20,18 +20,18 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_INTERFACE: usize = 15;
 
 /// The options of a network that are followed.
-pub const OPTIONS: [&str; 4] = [
+pub const OPTIONS: [&str; 5] = [
     "com.docker.network.bridge.name",
     "com.docker.network.driver.mtu",
     "com.docker.network.bridge.enable_ip_masquerade",
     "com.docker.network.bridge.enable_icc",
+    "com.docker.network.bridge.host_binding_ipv4",
 ];
 
 /// Options of a network that are not followed, with the value that says what is so anyway.
-pub const SO_ANYWAY: [(&str, &str); 5] = [
+pub const SO_ANYWAY: [(&str, &str); 4] = [
     ("com.docker.network.bridge.default_bridge", "false"),
     ("com.docker.network.bridge.gateway_mode_ipv4", "nat"),
-    ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
     ("com.docker.network.bridge.inhibit_ipv4", "false"),
     ("com.docker.network.container_iface_prefix", "eth"),
 ];
@@ -316,6 +316,14 @@ fn plan(
         Some(text) => within(text)?,
         None => subnet.nth(1),
     };
+    let host_binding: Option<Ipv4Addr> = option("bridge.host_binding_ipv4")
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            text.parse().map_err(|_| {
+                invalid("invalid value for com.docker.network.bridge.host_binding_ipv4: an IPv4 address is expected")
+            })
+        })
+        .transpose()?;
     let auxiliary = wish
         .auxiliary
         .iter()
@@ -329,6 +337,7 @@ fn plan(
         mtu,
         masquerade: switch("bridge.enable_ip_masquerade")?,
         among_themselves: switch("bridge.enable_icc")?,
+        host_binding: host_binding.filter(|address| !address.is_unspecified()),
         auxiliary,
     });
     Ok(NetworkRecord {

@@ -29,6 +29,7 @@ pub(super) fn rebuild<'a>(state: &mut State, endpoints: impl Iterator<Item = &'a
             mtu: endpoint.mtu,
             masquerade: true,
             among_themselves: true,
+            host_binding: None,
             auxiliary: BTreeMap::new(),
         });
         // One of those that are always there was made anew in the meantime: it is this one.

@@ -47,6 +47,9 @@ pub struct BridgeRecord {
     pub masquerade: bool,
     /// Containers may talk with each other.
     pub among_themselves: bool,
+    /// The address of the host on which ports are published that name none; all of them when absent.
+    #[serde(default)]
+    pub host_binding: Option<Ipv4Addr>,
     /// Shown as asked for, without a meaning of their own.
     #[serde(default)]
     pub auxiliary: BTreeMap<String, Ipv4Addr>,

@@ -7,6 +7,7 @@ use engine_model::task::vital;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{info, warn};
 
+use super::filter::Removals;
 use super::membership::close;
 use super::ports::{self, Publication};
 use super::running::{Running, Waiting, pool};
@@ -18,8 +19,11 @@ use super::{
 /// How often a port that somebody else took while the daemon was away is tried again.
 const BETWEEN_TRIES: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
-/// How often the packet filter is looked after.
-const BETWEEN_LOOKS: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
+/// How often the packet filter is looked after, whatever the kernel tells of it.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+
+/// Who loads a firewall anew first takes all away and then goes on for a while.
+const SETTLING: Duration = Duration::from_millis(200);
 
 impl Network {
     /// After the daemon was away: containers in `live` keep their place and get their ports back, all others lose theirs.
@@ -149,10 +153,23 @@ impl Network {
     }
 }
 
-/// Looks after the rules: tools that load the host's firewall often remove everything else.
-pub(super) async fn guard(inner: Weak<Inner>) {
+/// Looks after the rules, at once when some are taken away: tools that load the host's firewall often remove everything else.
+pub(super) async fn guard(inner: Weak<Inner>, mut removals: Option<Removals>) {
     loop {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let removal = async {
+            match &removals {
+                Some(removals) => removals.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::time::timeout(BETWEEN_LOOKS, removal).await {
+            Err(_elapsed) => {}
+            Ok(Ok(())) => tokio::time::sleep(SETTLING).await,
+            Ok(Err(error)) => {
+                warn!(%error, "The kernel does not tell of changes to packet filters any more");
+                removals = None;
+            }
+        }
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.rules.heal().await {
             warn!(error = engine_model::chain(&error), "The engine's packet filter rules are gone");

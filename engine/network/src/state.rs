@@ -145,6 +145,7 @@ mod tests {
                 mtu: 1500,
                 masquerade: true,
                 among_themselves: true,
+                host_binding: None,
                 auxiliary: BTreeMap::new(),
             }),
         };

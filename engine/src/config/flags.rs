@@ -51,6 +51,9 @@ pub struct Flags {
     /// MTU of container networks
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// Address on which ports of the default bridge are published that name none
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
     /// DNS server of containers that name none
     #[arg(long = "dns", value_name = "ADDRESS")]
     pub dns: Vec<String>,
@@ -125,6 +128,7 @@ impl Flags {
             ("debug", self.debug.map(Value::from)),
             ("bip", self.bip.clone().map(Value::from)),
             ("mtu", self.mtu.map(Value::from)),
+            ("ip", self.ip.clone().map(Value::from)),
             ("dns", list(&self.dns)),
             ("dns-opts", list(&self.dns_opts)),
             ("dns-search", list(&self.dns_search)),

@@ -50,6 +50,8 @@ pub struct Config {
     pub default_ulimits: BTreeMap<String, Ulimit>,
     /// What containers call `host-gateway`; the default bridge's address when there is none.
     pub host_gateways: Vec<IpAddr>,
+    /// The address on which ports of the default bridge are published that name none.
+    pub host_binding: Option<Ipv4Addr>,
     /// How containers resolve names that do not say it themselves.
     pub names: NameSpec,
     /// Where the subnets of networks are taken from that name none.
@@ -177,6 +179,7 @@ impl Config {
             ("mtu", self.mtu != other.mtu),
             ("default-ulimits", self.default_ulimits != other.default_ulimits),
             ("host-gateway-ip", self.host_gateways != other.host_gateways),
+            ("ip", self.host_binding != other.host_binding),
             ("dns", self.names != other.names),
             ("default-address-pools", self.address_pools != other.address_pools),
         ];
@@ -226,6 +229,7 @@ impl Config {
             mtu: mtu(&mut keys)?,
             default_ulimits: ulimits(&mut keys)?,
             host_gateways: host_gateways(&mut keys)?,
+            host_binding: host_binding(&mut keys)?,
             names: names(&mut keys)?,
             address_pools: address_pools(&mut keys)?,
             live: RwLock::new(Arc::new(live(&mut keys)?)),
@@ -400,6 +404,13 @@ fn host_gateways(keys: &mut Keys) -> Result<Vec<IpAddr>, ConfigError> {
         }
     }
     Ok(found)
+}
+
+fn host_binding(keys: &mut Keys) -> Result<Option<Ipv4Addr>, ConfigError> {
+    let Some(text) = keys.string("ip")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let address: Ipv4Addr =
+        text.parse().map_err(|_| ConfigError::value("ip", format!("`{text}` is not an IPv4 address")))?;
+    Ok(Some(address).filter(|address| !address.is_unspecified()))
 }
 
 fn address_pools(keys: &mut Keys) -> Result<Vec<AddressPool>, ConfigError> {

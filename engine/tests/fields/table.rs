@@ -365,7 +365,7 @@ pub(crate) const NETWORK: &[(&str, Fate)] = &[
         "Options",
         Partly(
             "a_network_is_as_asked",
-            r#"{"Name":"x","Options":{"com.docker.network.bridge.host_binding_ipv4":"127.0.0.1"}}"#,
+            r#"{"Name":"x","Options":{"com.docker.network.bridge.inhibit_ipv4":"true"}}"#,
         ),
     ),
     ("Scope", Refused(r#"{"Name":"x","Scope":"swarm"}"#)),
