@@ -266,7 +266,7 @@ impl Running {
             if let Some(at) = self.position(container, &endpoint.network_id) {
                 let known = &mut self.state.attachments[at];
                 known.ports.clone_from(ports);
-                known.naming = naming.clone().or(known.naming.take());
+                known.naming = naming.clone().or_else(|| known.naming.take());
                 continue;
             }
             let pool = self.pools.get_mut(&endpoint.network_id);

@@ -3,6 +3,7 @@
 use std::io;
 
 use engine_kernel::netlink::FilterChanges;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{DELETE_RULE, DELETE_TABLE, SUBSYSTEM};
@@ -14,8 +15,11 @@ const DELETE_CHAIN: u16 = 5;
 pub(in super::super) struct Removals(AsyncFd<FilterChanges>);
 
 impl Removals {
+    #[expect(unsafe_code, reason = "tokio takes any descriptor")]
     pub(in super::super) fn watch() -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(FilterChanges::open()?)?))
+        let changes = FilterChanges::open()?;
+        // SAFETY: it has one descriptor, which stays open until it is dropped.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }?))
     }
 
     /// Waits for the next one, which may be our own.

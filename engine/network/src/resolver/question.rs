@@ -211,7 +211,7 @@ fn malformed(header: &[u8; HEADER]) -> Vec<u8> {
 /// The name as text in small letters, without a last dot, if it could be somebody's.
 fn text(name: &Name) -> Option<String> {
     let mut text = String::with_capacity(name.len());
-    for label in name.iter() {
+    for label in name {
         if !label.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'.') {
             return None;
         }

@@ -332,7 +332,6 @@ fn answers_come_again_with_the_next_daemon() {
 
 #[test]
 #[ignore = "prints how many questions are answered in a second"]
-#[expect(clippy::print_stderr, reason = "it is there for that")]
 fn questions() {
     Host::run(|host| {
         let network = host.network();
