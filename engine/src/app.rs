@@ -124,12 +124,12 @@ impl App {
             events,
             images,
             pulls,
-            uploads,
             network,
             containers,
             executor,
             builder,
             quarantine,
+            uploads,
         };
         app.apply(&app.config.live());
         Ok(app)

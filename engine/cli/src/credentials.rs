@@ -188,7 +188,7 @@ impl Logins {
 
     fn write(&self) -> Outcome {
         let failed = |source| Failure::WriteFile { path: self.path.display().to_string(), source };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let text = serde_json::to_string_pretty(&self.file).map_err(io::Error::other).map_err(failed)?;
         // A link to a file elsewhere stays one.

@@ -113,6 +113,7 @@ impl ImageError {
     }
 
     /// In dockerd's words about a pull, where it has some.
+    #[must_use]
     pub fn of_pull(self, name: &super::Reference) -> Self {
         use engine_registry::RegistryError;
         match self {

@@ -57,7 +57,7 @@ impl ImageStore {
         platform: Option<&Platform>,
         tell: &Tell,
     ) -> Result<Pulled, ImageError> {
-        let reference = name.digest().or(name.tag()).unwrap_or_default().to_owned();
+        let reference = name.tag_or_digest().to_owned();
         let mut last = None;
         let mut sources = sources.into_iter().peekable();
         while let Some(source) = sources.next() {
@@ -82,7 +82,7 @@ impl ImageStore {
         platform: Option<&Platform>,
         tell: &Tell,
     ) -> Result<Pulled, ImageError> {
-        let reference = name.digest().or(name.tag()).unwrap_or_default().to_owned();
+        let reference = name.tag_or_digest().to_owned();
         tell(TransferEvent::From { path: name.path().to_owned(), reference });
         let mut names = vec![name.with_digest(&found.digest)];
         names.extend(name.digest().is_none().then(|| name.clone()));
@@ -311,12 +311,11 @@ async fn fetch_layers(
             let claim = inner.downloads.claim(&digest).await;
             {
                 let places = inner.downloads.places();
-                let _place = match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => place,
-                    Err(_) => {
-                        said(LayerStep::Waiting);
-                        places.acquire_owned().await.map_err(ImageError::cut_short)?
-                    }
+                let _place = if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                    place
+                } else {
+                    said(LayerStep::Waiting);
+                    places.acquire_owned().await.map_err(ImageError::cut_short)?
                 };
                 download(&source, &claim, size, &*said).await?;
             }

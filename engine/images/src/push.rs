@@ -82,12 +82,11 @@ impl ImageStore {
             work.spawn(async move {
                 let id = short(&layer.diff_id);
                 let said: Said = Arc::new(move |step| tell(TransferEvent::Layer { id: id.clone(), step }));
-                let _place = match Arc::clone(&uploads).try_acquire_owned() {
-                    Ok(place) => place,
-                    Err(_) => {
-                        said(LayerStep::Waiting);
-                        uploads.acquire_owned().await.map_err(ImageError::cut_short)?
-                    }
+                let _place = if let Ok(place) = Arc::clone(&uploads).try_acquire_owned() {
+                    place
+                } else {
+                    said(LayerStep::Waiting);
+                    uploads.acquire_owned().await.map_err(ImageError::cut_short)?
                 };
                 let known = push_layer(&inner, &source, &name, layer, &said).await?;
                 Ok::<_, ImageError>((index, known))
@@ -272,9 +271,10 @@ fn read_at(file: &File, offset: u64) -> io::Result<Bytes> {
 /// Docker's form, which every registry takes, unless a layer is packed in a way that only OCI's has a word for.
 fn manifest(config: &str, size: u64, layers: &[Known]) -> Result<(MediaType, Vec<u8>), ImageError> {
     let is_docker = layers.iter().all(|layer| !layer.media_type.contains("zstd"));
-    let (media_type, config_type) = match is_docker {
-        true => (MediaType::DockerManifest, DOCKER_CONFIG),
-        false => (MediaType::OciManifest, OCI_CONFIG),
+    let (media_type, config_type) = if is_docker {
+        (MediaType::DockerManifest, DOCKER_CONFIG)
+    } else {
+        (MediaType::OciManifest, OCI_CONFIG)
     };
     let descriptors = layers
         .iter()

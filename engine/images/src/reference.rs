@@ -93,6 +93,11 @@ impl Reference {
         Self::parse(&format!("{}{mark}{tag_or_digest}", self.repository()))
     }
 
+    /// What a registry is asked for: the digest, else the tag; nothing if it says neither.
+    pub fn tag_or_digest(&self) -> &str {
+        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or_default()
+    }
+
     /// The registry.
     pub fn domain(&self) -> &str {
         &self.domain

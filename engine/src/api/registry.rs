@@ -83,7 +83,7 @@ async fn distribution(
     let name = path.strip_suffix("/json").ok_or_else(|| ApiError::not_found("page not found"))?;
     let name = Reference::parse(name)?.with_default_tag();
     let credentials = credentials(&headers)?;
-    let reference = name.digest().or(name.tag()).unwrap_or_default();
+    let reference = name.tag_or_digest();
     let mut sources = app.pulls.registries.pull_from(name.domain(), name.path(), &credentials).await?;
     let last = sources.pop();
     for source in &sources {

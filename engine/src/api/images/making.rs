@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::is_true;
-use super::transfer::json_lines;
 use crate::api::ApiError;
 use crate::api::containers::body;
+use crate::api::progress::json_lines;
 use crate::app::App;
 use crate::making::{self, CommitRequest, ImportRequest};
 
