@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, NoProxy, Proxy, Response};
+use reqwest::{Client, NoProxy, Proxy, Response, Url};
 
 use super::error::RegistryError;
 use super::resolve::SystemNames;
@@ -20,6 +20,13 @@ const MOST_REDIRECTS: usize = 10;
 const OWN: &str = "localhost,127.0.0.0/8,::1";
 /// Of an error's body, what is read.
 const LARGEST_ERROR: u64 = 64 << 10;
+
+/// A server that speaks for a registry, perhaps.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) base: Url,
+    pub(crate) client: Client,
+}
 
 /// A client for the registry called `host[:port]`. One that is not `secure` is believed without a certificate.
 pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result<Client, RegistryError> {

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_no_credentials_is_refused_without_being_quoted() {
-        for bad in ["%%%", &header("[]"), &header("secret"), &header(r#"{"auth":"c2VjcmV0"}"#)] {
+        for bad in ["%%%", &header("3"), &header("secret"), &header(r#"{"auth":"c2VjcmV0"}"#)] {
             let error = Credentials::of_header(bad).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }

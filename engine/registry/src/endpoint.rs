@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ipnet::IpNet;
 use reqwest::{Client, Url};
 
-use super::client::build;
+use super::client::{Endpoint, build};
 use super::credentials::{Credentials, DEFAULT};
 use super::error::RegistryError;
 use super::resolve::look_up;
@@ -29,13 +29,6 @@ struct Inner {
     settings: RwLock<Arc<Settings>>,
     /// By `host[:port]`, and whether certificates are checked.
     clients: Mutex<HashMap<(String, bool), Client>>,
-}
-
-/// A server that speaks for a registry, perhaps.
-#[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) base: Url,
-    pub(crate) client: Client,
 }
 
 impl Registries {

@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::auth::{Auth, ask};
 use super::challenge::Challenge;
-use super::client::{read, refusal};
+use super::client::{Endpoint, read, refusal};
 use super::credentials::{Credentials, DEFAULT, DEFAULT_ADDRESS, domain_of};
-use super::endpoint::{Endpoint, Registries};
+use super::endpoint::Registries;
 use super::error::RegistryError;
 use super::source::join;
 

@@ -7,9 +7,8 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use super::auth::Auth;
-use super::client::{read, refusal};
+use super::client::{Endpoint, read, refusal};
 use super::credentials::Credentials;
-use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::settings::Settings;
 

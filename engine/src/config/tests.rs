@@ -82,7 +82,11 @@ fn mistakes_are_refused_by_name() {
         ),
         (r#"{"default-address-pools": [{"base": "10.0.0.0", "size": 24}]}"#, &[], "`base` is not"),
         (r#"{"default-address-pools": [{"base": "10.0.0.0/16"}]}"#, &[], "`size` is a prefix length"),
-        (r#"{"default-address-pools": [{"bas": "10.0.0.0/16", "size": 24}]}"#, &[], "`base` is not"),
+        (
+            r#"{"default-address-pools": [{"bas": "10.0.0.0/16", "size": 24}]}"#,
+            &[],
+            "default-address-pools.bas",
+        ),
         (r#"{"default-address-pools": {}}"#, &[], "a list of objects"),
         (r#"{"ip": "::1"}"#, &[], "`::1` is not an IPv4 address"),
         (r#"{"storage-driver": "btrfs"}"#, &[], "`btrfs` is none of overlay2"),
