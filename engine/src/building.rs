@@ -90,14 +90,18 @@ impl Outside for ForBuilds {
 
 /// Removes containers in which a killed engine ran commands of builds: nobody waits for those.
 pub async fn remove_orphans(containers: &Containers, builder: &Builder) {
-    builder.forget_kept(&|id| containers.find(id).is_ok());
-    for container in containers.all() {
-        let is_of_build = container.identity().config.labels.contains_key(LABEL);
-        if is_of_build && !builder.is_kept(&container.id) {
-            tracing::info!(container = container.id, "Removing a container of a build that was interrupted");
-            if let Err(error) = containers.remove(&container, true, true).await {
-                tracing::warn!(%error, container = container.id, "Could not remove a container of a build");
-            }
+    for id in builder.left_over() {
+        let Ok(container) = containers.find(&id) else {
+            builder.let_go(&id);
+            continue;
+        };
+        if container.id != id || !container.identity().config.labels.contains_key(LABEL) {
+            continue;
+        }
+        tracing::info!(container = id, "Removing a container of a build that was interrupted");
+        match containers.remove(&container, true, true).await {
+            Ok(()) => builder.let_go(&id),
+            Err(error) => tracing::warn!(%error, container = id, "Could not remove a container of a build"),
         }
     }
 }

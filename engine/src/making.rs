@@ -34,7 +34,9 @@ pub async fn commit(
         let message = format!("You cannot commit container {} which is being removed", container.id);
         return Err(Failure::new(Kind::Conflict, message));
     }
-    let own = app.containers.image_config(container);
+    let mut own = app.containers.image_config(container);
+    // It says of a container that a build runs in it, not of what is made of that.
+    own.labels.remove(engine_build::LABEL);
     let mut config = match &request.config {
         Some(wanted) => image_config(wanted),
         None => own.clone(),

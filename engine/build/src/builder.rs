@@ -45,14 +45,14 @@ impl Builder {
         self.0.in_use()
     }
 
-    /// Whether a container with the [`crate::LABEL`] was left to the user, as its command has failed. Others are left over.
-    pub fn is_kept(&self, container: &str) -> bool {
-        self.0.is_kept(container)
+    /// The ids of containers in which builds ran commands that came to no end. A label alone makes none: anybody can give it.
+    pub fn left_over(&self) -> Vec<String> {
+        self.0.left_over()
     }
 
-    /// Forgets about containers that are gone.
-    pub fn forget_kept(&self, is_there: &dyn Fn(&str) -> bool) {
-        self.0.forget_kept(is_there);
+    /// Forgets one of those, as it is gone.
+    pub fn let_go(&self, container: &str) {
+        self.0.let_go(container);
     }
 
     /// Removes the caches of commands, and says how many bytes they had. Blocks.

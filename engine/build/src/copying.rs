@@ -48,9 +48,13 @@ enum Origin {
 impl Stage<'_> {
     pub(super) async fn copy(&mut self, copy: &Copy) -> Result<(), BuildError> {
         let wanted = self.wanted(copy)?;
+        let from = match &copy.from {
+            None => None,
+            Some(from) => self.origin(from).await?,
+        };
         let origin = match &copy.from {
             None => Origin::Context,
-            Some(from) => Origin::Image(self.layers_of(self.origin(from).await?, "from").await?),
+            Some(_) => Origin::Image(self.layers_of(from.clone(), "from").await?),
         };
         let (work, asked) = (Arc::clone(self.work), wanted.clone());
         let (digest, selected, origin) = blocking(move || {
@@ -76,6 +80,12 @@ impl Stage<'_> {
         let work = Arc::clone(self.work);
         let made = blocking(move || {
             wanted.put(&work, &origin, &layers, &selected)?;
+            // An image that was taken away meanwhile may have given half of it, which would be found again for ever.
+            if let (Origin::Image(layers), Some(from)) = (&origin, &from)
+                && work.outside().lower_dirs(from)? != layers.lower
+            {
+                return Err(BuildError::invalid("the image that is copied from has changed meanwhile"));
+            }
             let made = work.outside().make(&new, Some(&changes(&layers)));
             let _ = std::fs::remove_dir_all(&layers.scratch);
             if let Origin::Image(from) = &origin {

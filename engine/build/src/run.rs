@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_kernel::confine::{Root, copy_tree};
-use engine_model::executor::{Executor, LogRequest};
+use engine_model::executor::LogRequest;
 use engine_model::wire::{
     BindOptions, Config, CreateRequest, HealthConfig, HostConfig, LogConfig, Mount as WireMount, TmpfsOptions,
 };
@@ -73,13 +73,13 @@ impl Running {
 
     pub(crate) async fn remove(mut self) {
         self.is_settled = true;
-        remove(&*self.shop.executor, &self.id).await;
+        remove(&self.shop, &self.id).await;
     }
 
     /// Leaves it to the user.
     pub(crate) fn keep(mut self) {
         self.is_settled = true;
-        self.shop.keep(&self.id);
+        self.shop.let_go(&self.id);
     }
 }
 
@@ -88,25 +88,30 @@ impl Drop for Running {
         if self.is_settled {
             return;
         }
-        let (executor, id) = (Arc::clone(&self.shop.executor), self.id.clone());
+        let (shop, id) = (Arc::clone(&self.shop), self.id.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { remove(&*executor, &id).await });
+            runtime.spawn(async move { remove(&shop, &id).await });
         }
     }
 }
 
-async fn remove(executor: &dyn Executor, id: &str) {
-    if let Err(error) = executor.remove(id, true, true).await
-        && error.kind != Kind::NotFound
-    {
-        tracing::warn!(%error, container = id, "Could not remove a container of a build");
+async fn remove(shop: &Shop, id: &str) {
+    match shop.executor.remove(id, true, true).await {
+        Err(error) if error.kind != Kind::NotFound => {
+            tracing::warn!(%error, container = id, "Could not remove a container of a build");
+        }
+        _ => shop.let_go(id),
     }
 }
 
 /// Makes the container.
 pub(crate) async fn prepare(shop: &Arc<Shop>, wish: &Wish) -> Result<Running, BuildError> {
     let prepared = shop.executor.prepare(None, wish.request()).await?;
-    Ok(Running { shop: Arc::clone(shop), id: prepared.id, is_settled: false })
+    let running = Running { shop: Arc::clone(shop), id: prepared.id, is_settled: false };
+    let (noting, id) = (Arc::clone(shop), running.id.clone());
+    let noted = tokio::task::spawn_blocking(move || noting.claim(&id)).await?;
+    noted.map_err(|error| super::stage::failed("RUN", &error))?;
+    Ok(running)
 }
 
 /// Runs the command to its end, and passes on what it writes.

@@ -34,11 +34,34 @@ impl Shop {
         executor: Arc<dyn Executor>,
     ) -> io::Result<Self> {
         let shop = Self { root, outside, executor, locks: Mutex::default(), running: Mutex::default() };
-        if shop.temporary().exists() {
-            fs::remove_dir_all(shop.temporary())?;
-        }
+        fs::create_dir_all(&shop.root)?;
+        shop.discard_temporary();
         fs::create_dir_all(shop.temporary())?;
         Ok(shop)
+    }
+
+    /// Removes what was being worked on, beside what is done now: a build may have left more than can be removed soon, or at
+    /// all, and no container has to wait for that.
+    fn discard_temporary(&self) {
+        let old = self.temporary();
+        if old.exists() {
+            let doomed = self.root.join(format!("old-{}", jiff::Timestamp::now().as_nanosecond()));
+            if let Err(error) = fs::rename(&old, &doomed) {
+                tracing::warn!(%error, path = %old.display(), "Could not move away what a build has left");
+            }
+        }
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let doomed: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"old-"))
+            .map(|entry| entry.path())
+            .collect();
+        std::thread::spawn(move || {
+            for path in doomed {
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    tracing::warn!(%error, path = %path.display(), "Could not remove what a build has left");
+                }
+            }
+        });
     }
 
     pub(crate) fn temporary(&self) -> PathBuf {
@@ -65,31 +88,32 @@ impl Shop {
         used.flat_map(|used| used.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// Names containers that a user may want to look at, as their command has failed.
-    fn kept(&self) -> PathBuf {
-        self.root.join("kept")
+    /// Names the containers that builds run commands in: what of those is there at the next start is left over.
+    fn busy(&self) -> PathBuf {
+        self.root.join("busy")
     }
 
-    /// Notes that a container is left to the user.
-    pub(crate) fn keep(&self, container: &str) {
-        let noted = fs::create_dir_all(self.kept()).and_then(|()| fs::write(self.kept().join(container), ""));
-        if let Err(error) = noted {
-            tracing::warn!(%error, container, "The next engine will remove a container of a build that failed");
+    /// Notes that a container is a build's. One that is not noted is taken for the user's.
+    pub(crate) fn claim(&self, container: &str) -> io::Result<()> {
+        fs::create_dir_all(self.busy())?;
+        fs::File::create(self.busy().join(container))?.sync_all()
+    }
+
+    /// Forgets that: it is the user's from now on, or gone.
+    pub(crate) fn let_go(&self, container: &str) {
+        let forgotten = fs::remove_file(self.busy().join(container))
+            .and_then(|()| fs::File::open(self.busy())?.sync_all());
+        if let Err(error) = forgotten
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, container, "The next engine may remove a container of a build that failed");
         }
     }
 
-    /// Whether a container was left to the user.
-    pub(crate) fn is_kept(&self, container: &str) -> bool {
-        self.kept().join(container).exists()
-    }
-
-    /// Forgets those that are gone.
-    pub(crate) fn forget_kept(&self, is_there: &dyn Fn(&str) -> bool) {
-        for entry in fs::read_dir(self.kept()).into_iter().flatten().flatten() {
-            if !entry.file_name().to_str().is_some_and(is_there) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+    /// The containers of builds that came to no end.
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.busy()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Held by whoever uses a cache alone.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_kernel::confine::Root;
-use engine_kernel::mount::leave_mounts_of_others;
+use engine_kernel::mount::{leave_mounts_of_others, set_attributes};
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::{self, Tree};
@@ -233,9 +233,9 @@ impl Containers {
                 if point.is_part() {
                     let part = self.part(point).map_err(io::Error::other)?;
                     let scratch = container.runtime_directory.join(protocol::PARTS).join(number.to_string());
-                    attach(&root, &part.open(&scratch)?, &point.destination)?;
+                    attach(&root, &part.open(&scratch)?, point)?;
                 } else if point.kind != MountKind::Tmpfs {
-                    bind(&root, &point.source, &point.destination)?;
+                    bind(&root, point)?;
                 }
             }
             // Opened anew, so that what was just mounted is seen.
@@ -257,7 +257,8 @@ fn check_writable(place: &Path, mounts: &[MountPoint], read_only_root: bool) -> 
     Err(ContainerError::Invalid(refused.to_owned()))
 }
 
-fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
+fn bind(root: &Root, point: &MountPoint) -> io::Result<()> {
+    let source = &point.source;
     let Ok(metadata) = source.metadata() else { return Ok(()) };
     if !metadata.is_dir() {
         return Ok(());
@@ -265,11 +266,15 @@ fn bind(root: &Root, source: &Path, destination: &Path) -> io::Result<()> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = Tree { tree: rustix::mount::open_tree(CWD, source, flags)?, is_directory: true };
-    attach(root, &tree, destination)
+    attach(root, &tree, point)
 }
 
-fn attach(root: &Root, Tree { tree, is_directory }: &Tree, destination: &Path) -> io::Result<()> {
-    let target = part::place(root, &root.end_of_links(destination)?, *is_directory)?;
+fn attach(root: &Root, Tree { tree, is_directory }: &Tree, point: &MountPoint) -> io::Result<()> {
+    // Whatever way an entry of an archive finds there, it writes nothing that the container could not.
+    if point.read_only {
+        set_attributes(tree, &["rro"])?;
+    }
+    let target = part::place(root, &root.end_of_links(&point.destination)?, *is_directory)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree, "", &target, "", flags)?)
 }

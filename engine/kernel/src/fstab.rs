@@ -114,6 +114,13 @@ pub fn mount(description: &Description<'_>, target: &Path) -> io::Result<()> {
         rustix::mount::mount_bind(device, target)?;
     }
     let finish = || -> io::Result<()> {
+        if words.is_bind {
+            // What is unmounted here stays mounted where it comes from.
+            rustix::mount::mount_change(
+                target,
+                MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+            )?;
+        }
         if words.is_bind && !words.flags.is_empty() {
             rustix::mount::mount_remount(target, words.flags | MountFlags::BIND, c"")?;
         }
@@ -123,7 +130,7 @@ pub fn mount(description: &Description<'_>, target: &Path) -> io::Result<()> {
         Ok(())
     };
     finish().inspect_err(|_| {
-        let _ = rustix::mount::unmount(target, UnmountFlags::DETACH);
+        let _ = unmount_all(target);
     })
 }
 
@@ -140,6 +147,11 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
 /// Unmounts all that is mounted on a place. What is still used there goes when it is not any more. That nothing is mounted is fine.
 pub fn unmount_all(path: &Path) -> io::Result<()> {
     for _ in 0..MOST_STACKED {
+        // With what is mounted below it: an unmount is passed on to where a tree was bound from, and takes that away there.
+        match rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
         match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOENT) => return Ok(()),

@@ -115,15 +115,25 @@ fn an_engine_that_is_killed_leaves_no_build_behind() {
     wait_for("the second command", || {
         engine.docker(["ps", "--format", "{{.Command}}"]).ok().contains("sleep")
     });
+    // A label makes no container a build's.
+    engine
+        .docker(["run", "-d", "--name", "own", "--label", "engine.build=1", "busybox", "sleep", "1000"])
+        .ok();
     engine.kill();
     client.wait().unwrap();
     engine.launch();
-    assert_eq!(containers(&engine), 0);
+    assert_eq!(engine.docker(["ps", "-a", "--format", "{{.Names}}"]).ok(), "own\n");
+    engine.docker(["rm", "-f", "own"]).ok();
     write(&engine, "Dockerfile", "FROM busybox\nRUN exit 1\n");
     build(&engine, &[]).failed();
     assert_eq!(engine.stop(), Some(0));
     engine.launch();
     assert_eq!(containers(&engine), 1, "one that has failed is there to be looked at");
+    let id = engine.docker(["ps", "-aq"]).ok();
+    engine.docker(["commit", id.trim(), "seen"]).ok();
+    let labels = engine.docker(["image", "inspect", "--format", "{{json .Config.Labels}}", "seen"]).ok();
+    assert!(!labels.contains("engine.build"), "{labels}");
+    engine.docker(["rmi", "seen"]).ok();
     assert_nothing_left(&engine);
     // What was done by then is not done again.
     write(&engine, "Dockerfile", "FROM busybox\nRUN echo done > /done\n");

@@ -14,6 +14,53 @@ fn run(engine: &Engine, volume: &str, script: &str) -> harness::Output {
     engine.docker(["run", "--rm", "-v", volume, "busybox", "sh", "-c", script])
 }
 
+/// A tree that is bound with all that is mounted in it, from where mounts and unmounts are passed on, as systemd has it.
+#[test]
+fn what_is_mounted_in_a_bound_tree_stays_mounted_there() {
+    let engine = engine();
+    let tree = engine.path("tree");
+    fs::create_dir_all(tree.join("disk")).unwrap();
+    let path = tree.to_str().unwrap();
+    let disk = tree.join("disk");
+    let disk = disk.to_str().unwrap();
+    engine.inside("mount", ["--bind", path, path]).ok();
+    engine.inside("mount", ["--make-rshared", path]).ok();
+    engine.inside("mount", ["-t", "tmpfs", "disk", disk]).ok();
+    engine.inside("touch", [&format!("{disk}/kept")]).ok();
+    for (name, words) in [("alone", "rbind"), ("both", "rbind,rshared")] {
+        let (words, device) = (format!("o={words}"), format!("device={path}"));
+        engine.docker(["volume", "create", "-o", "type=none", "-o", &words, "-o", &device, name]).ok();
+        assert_eq!(run(&engine, &format!("{name}:/v"), "ls /v/disk").stdout, "kept\n");
+        wait_for("it to be unmounted", || mounted(&engine).is_empty());
+        engine.docker(["volume", "rm", name]).ok();
+        assert_eq!(engine.inside("ls", [disk]).ok(), "kept\n", "{name}");
+    }
+}
+
+/// What is mounted for a container to read only is not written by way of `docker cp` either, whatever leads there.
+#[test]
+fn copies_into_a_stopped_container_write_nothing_that_is_read_only() {
+    let engine = engine();
+    let folder = engine.path("conf");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("x"), "old").unwrap();
+    let bind = format!("{}:/conf:ro", folder.display());
+    engine.docker(["run", "--name", "still", "-v", &bind, "busybox", "ln", "-s", "/conf", "/tmp/way"]).ok();
+    let mut archive = tar::Builder::new(Vec::new());
+    for name in ["conf/x", "tmp/way/y"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(3);
+        archive.append_data(&mut header, name, &b"new"[..]).unwrap();
+    }
+    let archive = archive.into_inner().unwrap();
+    let answer = engine.http("PUT", "/containers/still/archive?path=/", &archive);
+    assert!(answer.status >= 400, "{}", answer.text());
+    assert_eq!(fs::read_to_string(folder.join("x")).unwrap(), "old");
+    let entries = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(entries, 1);
+}
+
 #[test]
 fn a_volume_is_made_of_what_its_options_say() {
     let engine = engine();

@@ -158,6 +158,8 @@ fn compose_embedded(request: &DnsRequest, host: &str) -> Embedded {
     let inside = !own.is_empty();
     let servers: Vec<Server> = if inside { own } else { resolver.servers }
         .into_iter()
+        // However it is written, it must not be asked by itself.
+        .map(|address| address.to_canonical())
         .filter(|address| !(inside && *address == EMBEDDED))
         .take(MOST_SERVERS)
         .map(|address| Server { address, inside })

@@ -31,10 +31,17 @@ const LARGEST: usize = 65_535;
 const MADE_AT_ONCE: usize = 8;
 
 /// Questions of all containers that wait for others at once. Each takes a file descriptor, of which a quarter is theirs.
-static ALL: LazyLock<Semaphore> = LazyLock::new(|| {
+static ALL: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(most_of_all()));
+
+fn most_of_all() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
-    Semaphore::new(usize::try_from(limit / 4).unwrap_or(MOST_OF_ONE).clamp(64, 8 * MOST_OF_ONE))
-});
+    usize::try_from(limit / 4).unwrap_or(MOST_OF_ONE).clamp(64, 16 * MOST_OF_ONE)
+}
+
+/// No container takes them all.
+fn most_of_one() -> usize {
+    MOST_OF_ONE.min(most_of_all() / 8)
+}
 
 /// Who one container's questions are passed on to.
 #[derive(Debug)]
@@ -66,7 +73,7 @@ enum Silence {
 
 impl Upstream {
     pub(super) fn new(servers: Vec<Server>, namespace: Arc<File>) -> Self {
-        Self { servers, namespace, spare: Mutex::default(), waiting: Arc::new(Semaphore::new(MOST_OF_ONE)) }
+        Self { servers, namespace, spare: Mutex::default(), waiting: Arc::new(Semaphore::new(most_of_one())) }
     }
 
     /// Takes a place, if there is one.
