@@ -195,6 +195,7 @@ impl Logins {
         let place = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let mut file = tempfile::NamedTempFile::new_in(place.parent().unwrap_or(folder)).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
         file.persist(&place).map_err(|error| failed(error.error))?;
         Ok(())

@@ -44,7 +44,16 @@ fn is_busy(busy: &Busy, digest: &str) -> bool {
 pub(super) struct Claim {
     pub(super) path: PathBuf,
     pub(super) digest: String,
-    _held: tokio::sync::OwnedMutexGuard<()>,
+    held: Held,
+}
+
+/// Ends the claim when nobody has it any more, threads of a pull that was broken off among them.
+type Held = Arc<tokio::sync::OwnedMutexGuard<()>>;
+
+impl Claim {
+    pub(super) fn hold(&self) -> Held {
+        Arc::clone(&self.held)
+    }
 }
 
 impl Downloads {
@@ -70,7 +79,7 @@ impl Downloads {
         };
         let held = lock.lock_owned().await;
         let path = self.path(digest);
-        Claim { path, digest: digest.to_owned(), _held: held }
+        Claim { path, digest: digest.to_owned(), held: Arc::new(held) }
     }
 
     /// Removes what has been downloaded and is of no use any more, as its layer is in the store. Another pull that is at
@@ -128,7 +137,12 @@ pub(super) async fn download(
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        let Failure { error, progressed } = failure;
+        let Failure { error, progressed, resumed } = failure;
+        // What was wrong is gone, so that this comes once.
+        if resumed && matches!(&error, ImageError::Registry(RegistryError::Digest { .. })) {
+            attempt = 0;
+            continue;
+        }
         let may_pass = matches!(&error, ImageError::Registry(error) if error.may_pass());
         // What gets on is not given up.
         if progressed {
@@ -145,11 +159,13 @@ pub(super) async fn download(
 struct Failure {
     error: ImageError,
     progressed: bool,
+    /// It began with what an earlier attempt had left, which may be what is wrong.
+    resumed: bool,
 }
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
-        Self { error, progressed: false }
+        Self { error, progressed: false, resumed: false }
     }
 }
 
@@ -159,11 +175,12 @@ struct Filling {
     file: File,
     hasher: Sha256,
     length: u64,
+    _held: Held,
 }
 
 impl Filling {
     /// Reads what an earlier attempt has left.
-    fn open(path: &Path, size: u64) -> Result<Self, ImageError> {
+    fn open(path: &Path, size: u64, held: Held) -> Result<Self, ImageError> {
         let failed = ImageError::store(path);
         let open = || -> io::Result<(File, Sha256, u64)> {
             let mut options = OpenOptions::new();
@@ -185,7 +202,7 @@ impl Filling {
             }
         };
         let (file, hasher, length) = open().map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, hasher, length })
+        Ok(Self { path: path.to_owned(), file, hasher, length, _held: held })
     }
 
     fn empty(&mut self) -> Result<(), ImageError> {
@@ -224,8 +241,8 @@ async fn fetch(
     size: u64,
     tell: &(dyn Fn(LayerStep) + Send + Sync),
 ) -> Result<(), Failure> {
-    let path = claim.path.clone();
-    let mut filling = blocking(move || Filling::open(&path, size)).await?;
+    let (path, held) = (claim.path.clone(), claim.hold());
+    let mut filling = blocking(move || Filling::open(&path, size, held)).await?;
     let began_at = filling.length;
     if filling.length < size || size == 0 {
         let mut blob = source.blob(&claim.digest, filling.length).await.map_err(ImageError::from)?;
@@ -277,13 +294,17 @@ async fn fetch(
             broken = Some(RegistryError::BrokenOff { url, done, total: size });
         }
         if let Some(error) = broken {
-            return Err(Failure { error: error.into(), progressed });
+            return Err(Failure { error: error.into(), progressed, resumed: false });
         }
         tell(LayerStep::Downloading { current: size, total: size });
     }
     tell(LayerStep::Verifying);
     let digest = claim.digest.clone();
-    blocking(move || filling.verify(&digest)).await?;
+    blocking(move || filling.verify(&digest)).await.map_err(|error| Failure {
+        error,
+        progressed: false,
+        resumed: began_at > 0,
+    })?;
     tell(LayerStep::Downloaded);
     Ok(())
 }

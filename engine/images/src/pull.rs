@@ -62,7 +62,11 @@ impl ImageStore {
         let mut sources = sources.into_iter().peekable();
         while let Some(source) = sources.next() {
             match find(&source, &reference, platform).await {
-                Ok(found) => return self.pull_found(Arc::new(source), found, name, platform, tell).await,
+                Ok(found) => match self.pull_found(Arc::new(source), found, name, platform, tell).await {
+                    // A mirror may have lost what its manifest names.
+                    Err(error @ ImageError::Registry(_)) if sources.peek().is_some() => last = Some(error),
+                    done => return done,
+                },
                 Err(error) if sources.peek().is_some() => {
                     tracing::debug!(error = engine_model::chain(&error), "A mirror does not have it");
                     last = Some(error);
@@ -107,7 +111,14 @@ impl ImageStore {
         blocking(move || {
             intake.publish(&[image])?;
             for (chain, known) in &known {
-                distribution::note(&inner.paths, chain, known);
+                // What was not fetched was not compared with its digest either.
+                let is_known = || {
+                    let all = distribution::read(&inner.paths, chain);
+                    all.iter().any(|other| other.digest == known.digest)
+                };
+                if fetched.contains(&known.digest) || is_known() {
+                    distribution::note(&inner.paths, chain, known);
+                }
             }
             for digest in fetched {
                 inner.downloads.done(&digest);
@@ -320,10 +331,10 @@ async fn fetch_layers(
                 download(&source, &claim, size, &*said).await?;
             }
             let unpacking = inner.unpacking.acquire().await.map_err(ImageError::cut_short)?;
-            let path = claim.path.clone();
+            let (path, held) = (claim.path.clone(), claim.hold());
             let telling = Arc::clone(&said);
             let unpacked = blocking(move || {
-                let _directory = directory;
+                let _kept = (directory, held);
                 let tell = |current| telling(LayerStep::Extracting { current, total: size });
                 unpack_file(&path, &diff_id, &place, tell)
             })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use engine_model::ImageId;
 use engine_model::transfer::{LayerStep, TransferEvent};
 use engine_registry::{MediaType, Mounted, Source};
 use flate2::Compression;
@@ -69,7 +70,7 @@ impl ImageStore {
         let tag = name.tag().ok_or(ImageError::PushOfDigest)?.to_owned();
         let (inner, full) = (Arc::clone(&self.inner), name.to_string());
         let not_here = ImageError::NothingToPush { repository: name.familiar_repository() };
-        let (config, layers) = blocking(move || read_image(&inner, &full, not_here)).await?;
+        let (id, config, layers) = blocking(move || read_image(&inner, &full, not_here)).await?;
         // The last layer is the newest: docker tells of it first.
         for layer in layers.iter().rev() {
             tell(TransferEvent::Layer { id: short(&layer.diff_id), step: LayerStep::Preparing });
@@ -110,16 +111,18 @@ impl ImageStore {
         tell(TransferEvent::Pushed { tag, digest: digest.clone(), size });
         let (store, name) = (self.clone(), name.clone());
         let at = name.with_digest(&digest);
-        blocking(move || store.name(&name.to_string(), &at)).await?;
+        blocking(move || store.name(&name.to_string(), &id, &at)).await?;
         Ok(Pushed { digest, size })
     }
 
     /// Gives the image called `existing` one more name; it may be called something else by now, and then it gets none.
-    fn name(&self, existing: &str, name: &Reference) -> Result<(), ImageError> {
+    fn name(&self, existing: &str, id: &ImageId, name: &Reference) -> Result<(), ImageError> {
         let mut state = self.inner.lock();
-        let Some(id) = state.names.get(existing).cloned() else { return Ok(()) };
+        if state.names.get(existing) != Some(id) {
+            return Ok(());
+        }
         let mut changed = state.clone();
-        changed.names.insert(name.to_string(), id);
+        changed.names.insert(name.to_string(), id.clone());
         changed.save(&self.inner.paths)?;
         *state = changed;
         Ok(())
@@ -128,8 +131,12 @@ impl ImageStore {
 
 type Said = Arc<dyn Fn(LayerStep) + Send + Sync>;
 
-/// The configuration and the layers of the image with this name.
-fn read_image(inner: &Inner, name: &str, not_here: ImageError) -> Result<(Vec<u8>, Vec<Layer>), ImageError> {
+/// The image with this name: its id, its configuration and its layers.
+fn read_image(
+    inner: &Inner,
+    name: &str,
+    not_here: ImageError,
+) -> Result<(ImageId, Vec<u8>, Vec<Layer>), ImageError> {
     let state = inner.lock();
     let Ok(id) = resolve(&state, name) else { return Err(not_here) };
     let Some(image) = state.images.get(&id) else { return Err(not_here) };
@@ -145,7 +152,7 @@ fn read_image(inner: &Inner, name: &str, not_here: ImageError) -> Result<(Vec<u8
     drop(state);
     let path = inner.paths.config(&id);
     let config = std::fs::read(&path).map_err(ImageError::store(path))?;
-    Ok((config, layers))
+    Ok((id, config, layers))
 }
 
 /// Has a layer in the registry, in whichever way is the cheapest.
@@ -179,7 +186,8 @@ async fn push_layer(
         let registry = format!("{}/", name.domain());
         let paths = known.repositories.iter().rev().filter_map(|full| full.strip_prefix(&registry));
         for path in paths.filter(|path| *path != name.path()).take(4) {
-            if source.mount(&known.digest, path).await? == Mounted::Yes {
+            // Whoever may push here need not be let in there: it is sent then.
+            if matches!(source.mount(&known.digest, path).await, Ok(Mounted::Yes)) {
                 said(LayerStep::Mounted);
                 done(known).await?;
                 return Ok(known.clone());

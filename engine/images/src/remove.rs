@@ -181,6 +181,11 @@ fn empty_trash(store: &Inner) {
 
 fn remove_config(store: &Inner, id: &ImageId) {
     let path = store.paths.config(id);
+    // It may have come back meanwhile.
+    let state = store.lock();
+    if state.images.contains_key(id) {
+        return;
+    }
     if let Err(error) = fs::remove_file(&path) {
         tracing::warn!(path = %path.display(), %error, "Could not remove an image configuration");
     }

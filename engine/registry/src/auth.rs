@@ -10,7 +10,7 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
 
 use super::challenge::{Challenge, parse};
-use super::client::{read, said};
+use super::client::{SILENCE, in_time, read, said};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 
@@ -60,7 +60,10 @@ impl Auth {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let found: Vec<Challenge> = values.flat_map(parse).collect();
         let is_any = !found.is_empty();
-        *self.challenges.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        // Without any, what was asked for before is the best that is known.
+        if is_any {
+            *self.challenges.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        }
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
         is_any
     }
@@ -178,7 +181,8 @@ pub(crate) async fn ask(
         let form = form.query().unwrap_or_default().to_owned();
         client.post(url).header("content-type", "application/x-www-form-urlencoded").body(form)
     };
-    let response = request.send().await.map_err(|error| RegistryError::transport(&shown, error))?;
+    let sent = in_time(&shown, SILENCE, request.send()).await?;
+    let response = sent.map_err(|error| RegistryError::transport(&shown, error))?;
     granted(response, &shown).await
 }
 

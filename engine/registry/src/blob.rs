@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
-use super::client::refusal;
+use super::client::{SILENCE, in_time, refusal, without_query};
 use super::error::RegistryError;
 use super::source::Source;
 
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Blob {
 impl Blob {
     /// The next piece, `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        match self.stream.next().await {
+        match in_time(&self.url, SILENCE, self.stream.next()).await? {
             Some(piece) => piece.map(Some).map_err(|error| RegistryError::transport(&self.url, error)),
             None => Ok(None),
         }
@@ -71,13 +71,8 @@ impl Source {
                 }
                 _ => 0,
             };
-            let mut shown = response.url().clone();
-            shown.set_query(None);
-            return Ok(Blob {
-                offset: begins,
-                url: shown.to_string(),
-                stream: response.bytes_stream().boxed(),
-            });
+            let shown = without_query(response.url());
+            return Ok(Blob { offset: begins, url: shown, stream: response.bytes_stream().boxed() });
         }
     }
 }

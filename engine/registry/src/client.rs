@@ -14,7 +14,7 @@ use super::trust;
 const USER_AGENT: &str = concat!("docker/28.5.2 machine-engine/", env!("CARGO_PKG_VERSION"));
 const CONNECT: Duration = Duration::from_secs(15);
 /// A registry that says nothing for so long is taken for gone.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 const MOST_REDIRECTS: usize = 10;
 /// Reached directly, whatever the proxies.
 const OWN: &str = "localhost,127.0.0.0/8,::1";
@@ -36,7 +36,6 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
         .tcp_keepalive(Duration::from_secs(30))
         .dns_resolver(SystemNames)
         .referer(false)
@@ -72,20 +71,37 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     attempt.follow()
 }
 
+/// What may be shown of an address: signed ones are as good as a password.
+pub(crate) fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
+}
+
+/// Waits for something of a registry, and no longer than that.
+pub(crate) async fn in_time<T>(
+    url: &str,
+    patience: Duration,
+    answer: impl Future<Output = T>,
+) -> Result<T, RegistryError> {
+    let silent = || RegistryError::Silent { url: url.to_owned() };
+    tokio::time::timeout(patience, answer).await.map_err(|_| silent())
+}
+
 /// Reads an answer that is to be small.
 pub(crate) async fn read(
     response: Response,
     what: &'static str,
     limit: u64,
 ) -> Result<Vec<u8>, RegistryError> {
-    let url = response.url().to_string();
+    let url = without_query(response.url());
     let too_large = || RegistryError::TooLarge { what, url: url.clone(), limit };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     let mut stream = response.bytes_stream();
-    while let Some(piece) = stream.next().await {
+    while let Some(piece) = in_time(&url, SILENCE, stream.next()).await? {
         let piece = piece.map_err(|error| RegistryError::transport(&url, error))?;
         if bytes.len() as u64 + piece.len() as u64 > limit {
             return Err(too_large());
@@ -98,7 +114,7 @@ pub(crate) async fn read(
 /// What an answer that is no success means.
 pub(crate) async fn refusal(response: Response) -> RegistryError {
     let status = response.status().as_u16();
-    let url = response.url().to_string();
+    let url = without_query(response.url());
     let body = read(response, "An error", LARGEST_ERROR).await.unwrap_or_default();
     let (code, message) = said(&body);
     // As dockerd shows it: `manifest unknown: manifest unknown`.

@@ -84,7 +84,7 @@ impl Registries {
     /// The servers that may speak for a registry, the better protected one first.
     pub(crate) async fn servers(&self, domain: &str) -> Result<Vec<Endpoint>, RegistryError> {
         if domain == DEFAULT {
-            return Ok(vec![self.endpoint(DEFAULT_SERVER).await?]);
+            return Ok(vec![self.trusted(DEFAULT_SERVER)?]);
         }
         let mut found = vec![self.endpoint(&format!("https://{domain}")).await?];
         if self.is_insecure(&found[0].base).await {
@@ -94,12 +94,16 @@ impl Registries {
     }
 
     pub(crate) async fn endpoint(&self, base: &str) -> Result<Endpoint, RegistryError> {
-        let mut base = Url::parse(base).map_err(|error| RegistryError::answer("The address", base, error))?;
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
+        let base = base_of(base)?;
         let secure = !self.is_insecure(&base).await;
         let client = self.client(&name_of(&base), secure)?;
+        Ok(Endpoint { base, client })
+    }
+
+    /// A server of the default registry, which is never taken for an insecure one.
+    pub(crate) fn trusted(&self, base: &str) -> Result<Endpoint, RegistryError> {
+        let base = base_of(base)?;
+        let client = self.client(&name_of(&base), true)?;
         Ok(Endpoint { base, client })
     }
 
@@ -138,6 +142,14 @@ impl Registries {
             Err(_) => look_up(&host).await.is_ok_and(|addresses| addresses.iter().any(is_inside)),
         }
     }
+}
+
+fn base_of(text: &str) -> Result<Url, RegistryError> {
+    let mut base = Url::parse(text).map_err(|error| RegistryError::answer("The address", text, error))?;
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    Ok(base)
 }
 
 /// `host[:port]`, as names of images have it.

@@ -31,6 +31,8 @@ pub enum RegistryError {
     TooLarge { what: &'static str, url: String, limit: u64 },
     #[error("filesystem layer verification failed for digest {expected}: the content has the digest {found}")]
     Digest { expected: String, found: String },
+    #[error("{url} does not answer")]
+    Silent { url: String },
     #[error("{url} broke off after {done} of {total} bytes")]
     BrokenOff { url: String, done: u64, total: u64 },
     #[error("`{key}`: `{value}`: {reason}")]
@@ -58,7 +60,7 @@ impl RegistryError {
     /// Whether the same may succeed a little later.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::TooMany { .. } | Self::BrokenOff { .. } => true,
+            Self::TooMany { .. } | Self::BrokenOff { .. } | Self::Silent { .. } => true,
             Self::Status { status, .. } => *status >= 500,
             Self::Transport { source, .. } => {
                 let error = source.downcast_ref::<reqwest::Error>();

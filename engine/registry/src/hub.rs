@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::auth::{Auth, ask};
 use super::challenge::Challenge;
-use super::client::{Endpoint, read, refusal};
+use super::client::{Endpoint, SILENCE, in_time, read, refusal};
 use super::credentials::{Credentials, DEFAULT, DEFAULT_ADDRESS, domain_of};
 use super::endpoint::Registries;
 use super::error::RegistryError;
@@ -69,11 +69,8 @@ impl Registries {
             _ => (DEFAULT, term),
         };
         let is_default = matches!(domain, DEFAULT | DEFAULT_ADDRESS);
-        let endpoints = if is_default {
-            vec![self.endpoint(DEFAULT_SEARCH).await?]
-        } else {
-            self.servers(domain).await?
-        };
+        let endpoints =
+            if is_default { vec![self.trusted(DEFAULT_SEARCH)?] } else { self.servers(domain).await? };
         let mut last = None;
         for endpoint in endpoints {
             let mut url = join(&endpoint.base, "v1/search")?;
@@ -82,7 +79,7 @@ impl Registries {
             if !credentials.username.is_empty() {
                 request = request.basic_auth(&credentials.username, Some(&credentials.password));
             }
-            let response = match request.send().await {
+            let response = match in_time(url.as_str(), SILENCE, request.send()).await? {
                 Ok(response) => response,
                 Err(error) => {
                     last = Some(last.unwrap_or_else(|| RegistryError::transport(url.as_str(), error)));
@@ -104,12 +101,13 @@ impl Registries {
 async fn login(endpoint: &Endpoint, credentials: &Credentials) -> Result<Login, RegistryError> {
     let url = join(&endpoint.base, "v2/")?;
     let auth = Auth::new(credentials.clone());
-    let response = endpoint.client.get(url.clone()).send().await;
+    let response = in_time(url.as_str(), SILENCE, endpoint.client.get(url.clone()).send()).await?;
     let response = response.map_err(|error| RegistryError::transport(url.as_str(), error))?;
     if response.status().is_success() {
         return Ok(Login { identity_token: String::new() });
     }
-    if response.status() != StatusCode::UNAUTHORIZED || !auth.note(response.headers()) {
+    let is_own = response.url().origin() == endpoint.base.origin();
+    if response.status() != StatusCode::UNAUTHORIZED || !is_own || !auth.note(response.headers()) {
         return Err(refusal(response).await);
     }
     if let Some(challenge @ Challenge::Bearer { .. }) = auth.challenge() {
@@ -118,7 +116,8 @@ async fn login(endpoint: &Endpoint, credentials: &Credentials) -> Result<Login, 
     }
     let request = endpoint.client.get(url.clone());
     let request = auth.sign(&endpoint.client, request, &endpoint.base, "").await?;
-    let response = request.send().await.map_err(|error| RegistryError::transport(url.as_str(), error))?;
+    let sent = in_time(url.as_str(), SILENCE, request.send()).await?;
+    let response = sent.map_err(|error| RegistryError::transport(url.as_str(), error))?;
     basic(response, &url).await
 }
 

@@ -1,9 +1,11 @@
 //! Blobs and manifests on their way to a registry.
 
+use std::time::Duration;
+
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Body, Client, Response, StatusCode, Url};
 
-use super::client::refusal;
+use super::client::{SILENCE, refusal};
 use super::error::RegistryError;
 use super::manifest::{MediaType, digest_of};
 use super::source::Source;
@@ -91,7 +93,9 @@ impl Source {
             let request = client.put(place.clone()).header(CONTENT_TYPE, "application/octet-stream");
             request.header(CONTENT_LENGTH, size).body(open())
         };
-        let response = self.send_once(&scope, &place, &make).await?;
+        // However slow the way there is, and what the registry does with it then.
+        let patience = SILENCE + Duration::from_secs(size >> 14);
+        let response = self.send_once(&scope, &place, patience, &make).await?;
         if response.status() == StatusCode::CREATED { Ok(()) } else { Err(refusal(response).await) }
     }
 
@@ -99,7 +103,7 @@ impl Source {
     async fn cancel(&self, begun: &Response) {
         if let Ok(place) = location(begun) {
             let scope = self.scope(PUSH);
-            let _ = self.send_once(&scope, &place, &|client| client.delete(place.clone())).await;
+            let _ = self.send_once(&scope, &place, SILENCE, &|client| client.delete(place.clone())).await;
         }
     }
 

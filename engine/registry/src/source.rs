@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use super::auth::Auth;
-use super::client::{Endpoint, read, refusal};
+use super::client::{Endpoint, SILENCE, in_time, read, refusal, without_query};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::settings::Settings;
@@ -68,15 +68,17 @@ impl Source {
         let mut last = None;
         for endpoint in &self.endpoints {
             let url = join(&endpoint.base, "v2/")?;
-            match endpoint.client.get(url.clone()).send().await {
+            let answer = in_time(url.as_str(), SILENCE, endpoint.client.get(url.clone()).send()).await;
+            let answer =
+                answer.and_then(|sent| sent.map_err(|error| RegistryError::transport(url.as_str(), error)));
+            match answer {
                 Ok(response) => {
-                    if response.status() == StatusCode::UNAUTHORIZED {
+                    if response.status() == StatusCode::UNAUTHORIZED && is_of(&response, endpoint) {
                         self.auth.note(response.headers());
                     }
                     return Ok(endpoint.clone());
                 }
                 Err(error) => {
-                    let error = RegistryError::transport(url.as_str(), error);
                     // What the protected attempt ran into says more than that nobody speaks HTTP there either.
                     last = Some(last.unwrap_or(error));
                 }
@@ -114,11 +116,16 @@ impl Source {
                 Err(error) if error.may_pass() && !is_last => continue,
                 request => request?,
             };
-            let response = match request.send().await {
+            let shown = endpoint.base.as_str();
+            let sent = in_time(shown, SILENCE, request.send()).await.and_then(|sent| {
+                sent.map_err(|error| {
+                    let url = error.url().map_or_else(|| shown.to_owned(), without_query);
+                    RegistryError::transport(&url, error)
+                })
+            });
+            let response = match sent {
                 Ok(response) => response,
                 Err(error) => {
-                    let url = error.url().map_or_else(|| endpoint.base.to_string(), ToString::to_string);
-                    let error = RegistryError::transport(&url, error);
                     if is_last || !error.may_pass() {
                         return Err(error);
                     }
@@ -127,7 +134,12 @@ impl Source {
                 }
             };
             let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && !asked_again && self.auth.note(response.headers()) {
+            // Who else answers, after a redirect, does not say to whom a password is shown.
+            if status == StatusCode::UNAUTHORIZED
+                && !asked_again
+                && is_of(&response, endpoint)
+                && self.auth.note(response.headers())
+            {
                 // A token that ended early, or a server that says only now what it wants.
                 asked_again = true;
                 attempt -= 1;
@@ -149,6 +161,7 @@ impl Source {
         &self,
         scope: &str,
         place: &Url,
+        patience: Duration,
         make: &(dyn Fn(&Client) -> RequestBuilder + Sync),
     ) -> Result<Response, RegistryError> {
         let endpoint = self.endpoint().await?;
@@ -160,7 +173,8 @@ impl Source {
         if place.origin() == endpoint.base.origin() {
             request = self.auth.sign(&endpoint.client, request, &endpoint.base, scope).await?;
         }
-        request.send().await.map_err(|error| RegistryError::transport(endpoint.base.as_str(), error))
+        let sent = in_time(endpoint.base.as_str(), patience, request.send()).await?;
+        sent.map_err(|error| RegistryError::transport(endpoint.base.as_str(), error))
     }
 
     /// All tags of the repository.
@@ -191,6 +205,11 @@ impl Source {
         }
         Err(RegistryError::answer("The list of tags", url.as_str(), "it does not end"))
     }
+}
+
+/// Whether it is the registry itself that has answered.
+fn is_of(response: &Response, endpoint: &Endpoint) -> bool {
+    response.url().origin() == endpoint.base.origin()
 }
 
 /// `Link: </v2/…>; rel="next"` (RFC 8288), on the same server.

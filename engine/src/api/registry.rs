@@ -55,7 +55,7 @@ async fn search(
         stars.parse::<i64>().map_err(|_| ApiError::bad_request(format!("invalid filter 'stars={stars}'")))
     });
     let stars = stars.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0);
-    let credentials = credentials(&headers)?;
+    let credentials = credentials(&headers);
     let found = app.pulls.registries.search(term, limit, &credentials).await?;
     let fits = |found: &&engine_registry::Found| {
         official.is_none_or(|wanted| wanted == found.is_official)
@@ -82,7 +82,7 @@ async fn distribution(
 ) -> Result<Json<Value>, ApiError> {
     let name = path.strip_suffix("/json").ok_or_else(|| ApiError::not_found("page not found"))?;
     let name = Reference::parse(name)?.with_default_tag();
-    let credentials = credentials(&headers)?;
+    let credentials = credentials(&headers);
     let reference = name.tag_or_digest();
     let mut sources = app.pulls.registries.pull_from(name.domain(), name.path(), &credentials).await?;
     let last = sources.pop();

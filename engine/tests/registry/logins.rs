@@ -185,3 +185,27 @@ fn certificates_are_checked() {
     engine.docker(["push", "198.51.100.7:5000/app"]).ok();
     engine.docker(["push", "198.51.100.7:5001/app"]).ok();
 }
+
+/// Nor does whoever a redirect leads to say where a password is to be shown.
+#[test]
+fn another_host_does_not_say_where_a_password_is_to_be_shown() {
+    let engine = Engine::start_with(CONFIGURATION, &[]);
+    let served = Fixture::of(&[layer("file", 1000)]);
+    let thief = Fake::start(&engine, "127.0.0.3:5004", |_| Reply::new(200, r#"{"token":"t"}"#));
+    let storage = Fake::start(&engine, "127.0.0.2:5003", |_| {
+        Reply::new(401, "").with("WWW-Authenticate", "Bearer realm=\"http://127.0.0.3:5004/token\"")
+    });
+    let _registry = Fake::start(&engine, "127.0.0.1:5001", move |asked| {
+        if asked.headers.get("authorization").is_none_or(|shown| shown != "Basic bWU6d29yZA==") {
+            return Reply::error(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"");
+        }
+        if asked.path.contains("/blobs/") {
+            return Reply::new(307, "").with("Location", format!("http://127.0.0.2:5003{}", asked.path));
+        }
+        served.answer(asked)
+    });
+    engine.docker_with_input(["login", "-u", "me", "--password-stdin", "127.0.0.1:5001"], b"word").ok();
+    engine.docker(["pull", "127.0.0.1:5001/app"]).failed();
+    assert!(!storage.asked.lock().unwrap().is_empty());
+    assert_eq!(thief.asked.lock().unwrap().len(), 0, "{:?}", thief.asked.lock().unwrap());
+}

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use engine_images::{ImageError, Reference, Tell};
 use engine_model::platform::Platform;
-use engine_model::transfer::TransferEvent;
+use engine_model::transfer::{LayerStep, TransferEvent};
 use engine_model::{Failure, chain};
 use engine_registry::Credentials;
 use serde_json::Value;
@@ -19,7 +19,9 @@ use crate::app::App;
 use crate::progress::{error_line, lines};
 
 /// Lines that wait for a slow client.
-const LINES: usize = 256;
+const LINES: usize = 4096;
+/// Room that is kept for other things than counts of bytes.
+const RESERVED: usize = 3072;
 
 /// `POST /images/create` with `fromImage`.
 pub(super) async fn create(
@@ -34,7 +36,7 @@ pub(super) async fn create(
     }
     let platform = get("platform").map(platform).transpose()?;
     let name = wanted(from, get("tag"))?;
-    let credentials = credentials(headers)?;
+    let credentials = credentials(headers);
     let (events, receiver) = mpsc::channel(LINES);
     let work = pull(app, name, platform, credentials, teller(&events));
     stream(work, events, receiver).await
@@ -57,18 +59,32 @@ fn wanted(from: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
 }
 
 /// Who the caller is to the registry.
-pub(in crate::api) fn credentials(headers: &HeaderMap) -> Result<Credentials, ApiError> {
-    let value = headers.get("x-registry-auth").map(|value| value.to_str()).transpose();
-    let value = value.map_err(|_| ApiError::bad_request("X-Registry-Auth: it is not in base64"))?;
-    Ok(Credentials::of_header(value.unwrap_or_default())?)
+pub(in crate::api) fn credentials(headers: &HeaderMap) -> Credentials {
+    let value = headers.get("x-registry-auth").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // As dockerd has it: what cannot be read is nobody.
+    Credentials::of_header(value).unwrap_or_else(|error| {
+        tracing::debug!(%error, "A client does not say who it is");
+        Credentials::default()
+    })
 }
 
 fn teller(events: &mpsc::Sender<TransferEvent>) -> Tell {
     let events = events.clone();
     Arc::new(move |event| {
-        // Of counts of bytes, a slow client gets fewer. Everything else is told: there is room for a line for every step
-        // of every layer that an image can have, and then some.
-        let _ = events.try_send(event);
+        let counts = matches!(
+            event,
+            TransferEvent::Layer {
+                step: LayerStep::Downloading { .. }
+                    | LayerStep::Extracting { .. }
+                    | LayerStep::Pushing { .. }
+                    | LayerStep::Retrying { .. },
+                ..
+            }
+        );
+        // Of counts, a slow client gets fewer. For every step of every layer that an image can have there is room.
+        if !counts || events.capacity() > RESERVED {
+            let _ = events.try_send(event);
+        }
     })
 }
 
@@ -108,7 +124,7 @@ pub(super) async fn push(
     if let Some(tag) = tag {
         name = name.at(tag)?;
     }
-    let credentials = credentials(headers)?;
+    let credentials = credentials(headers);
     let (events, receiver) = mpsc::channel(LINES);
     let tell = teller(&events);
     let app = app.clone();
@@ -136,8 +152,8 @@ async fn stream(
     events: mpsc::Sender<TransferEvent>,
     mut receiver: mpsc::Receiver<TransferEvent>,
 ) -> Result<Response, ApiError> {
-    let (output, answer) = mpsc::channel::<Value>(LINES);
-    let (finished, end) = tokio::sync::oneshot::channel();
+    let (output, answer) = mpsc::channel::<Value>(16);
+    let (finished, mut end) = tokio::sync::oneshot::channel();
     drop(events);
     let gone = output.clone();
     tokio::spawn(async move {
@@ -149,42 +165,51 @@ async fn stream(
             () = gone.closed() => tracing::info!("A transfer ends, as its client is gone"),
         }
     });
-    let mut end = end;
+    let cut_short = |_| Err(ImageError::CutShort);
+    let mut ended = None;
     let first = tokio::select! {
         biased;
         event = receiver.recv() => event,
         result = &mut end => {
-            match result {
-                Ok(Err(error)) => return Err(error.into()),
-                _ => receiver.recv().await,
-            }
+            ended = Some(result.unwrap_or_else(cut_short));
+            receiver.try_recv().ok()
         }
     };
     let Some(first) = first else {
         // All is said by how it ended.
-        return match end.await {
-            Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) => Ok(json_lines(answer)),
-            Err(_) => Err(ApiError::internal("The transfer was cut short")),
+        let result = match ended {
+            Some(result) => result,
+            None => end.await.unwrap_or_else(cut_short),
         };
+        return result.map(|()| json_lines(answer)).map_err(Into::into);
     };
     tokio::spawn(async move {
-        let mut next = Some(first);
-        while let Some(event) = next {
+        let tell = async |event: TransferEvent| {
             for line in lines(&event) {
-                if output.send(line).await.is_err() {
-                    return;
-                }
+                // A client that is gone has ended the work.
+                let _ = output.send(line).await;
             }
-            next = receiver.recv().await;
-        }
-        let message = match end.await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => chain(&error),
-            Err(_) => "The transfer was cut short".to_owned(),
         };
-        tracing::warn!(error = message, "A transfer with a registry failed");
-        let _ = output.send(error_line(&message)).await;
+        tell(first).await;
+        let result = loop {
+            if let Some(result) = ended {
+                break result;
+            }
+            // What still works for it, and is not needed any more, need not be waited for.
+            tokio::select! {
+                biased;
+                Some(event) = receiver.recv() => tell(event).await,
+                result = &mut end => ended = Some(result.unwrap_or_else(cut_short)),
+            }
+        };
+        while let Ok(event) = receiver.try_recv() {
+            tell(event).await;
+        }
+        if let Err(error) = result {
+            let message = chain(&error);
+            tracing::warn!(error = message, "A transfer with a registry failed");
+            let _ = output.send(error_line(&message)).await;
+        }
     });
     Ok(json_lines(answer))
 }
