@@ -18,7 +18,8 @@ use super::error::BuildError;
 use super::outside::Told;
 use super::shop::Shop;
 
-/// Marks containers that a build runs commands in. Those of an engine that was killed are removed by the next one.
+/// Marks containers that a build runs commands in, for people to see. What an engine that was killed has left is told by what
+/// the builder noted, as anybody can give a label.
 pub const LABEL: &str = "engine.build";
 
 /// A command that is to be run.
