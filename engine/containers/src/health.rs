@@ -49,7 +49,8 @@ impl HealthStatus {
 }
 
 /// One check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Checked {
     pub start: Timestamp,
     pub end: Timestamp,
@@ -59,6 +60,7 @@ pub struct Checked {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Health {
     pub status: HealthStatus,
     /// Failures in a row.

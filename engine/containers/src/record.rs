@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_model::ImageId;
-use engine_model::wire::{Config, EndpointConfig, HostConfig};
+use engine_model::wire::{Config, EndpointConfig, HealthConfig, HostConfig};
 use engine_model::{Endpoint, PublishedPort};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::health::{Health, HealthStatus};
 
@@ -34,6 +34,7 @@ pub struct Identity {
     pub architecture: String,
     /// The program and its arguments.
     pub command: Vec<String>,
+    #[serde(deserialize_with = "recorded")]
     pub config: Config,
     pub host: HostConfig,
     /// By the network's name as the client wrote it.
@@ -45,6 +46,16 @@ pub struct Identity {
     /// `json-file`, `local` or `none`.
     pub log_driver: String,
     pub log_options: BTreeMap<String, String>,
+}
+
+/// What a client has asked for, maybe of an engine that knew nothing of health checks and kept whatever was said of them:
+/// what makes no sense was without effect, and is so still.
+fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
+    let mut fields = serde_json::Map::deserialize(deserializer)?;
+    if fields.get("Healthcheck").is_some_and(|check| Option::<HealthConfig>::deserialize(check).is_err()) {
+        fields.remove("Healthcheck");
+    }
+    Config::deserialize(serde_json::Value::Object(fields)).map_err(serde::de::Error::custom)
 }
 
 /// The shape that this version writes.

@@ -67,6 +67,7 @@ impl Containers {
         }
         greet_all(&running).await;
         self.blocking(|containers| {
+            containers.note_damaged_volumes();
             containers.restore_mounted();
             Ok(())
         })

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
-use engine_model::chain;
+use engine_model::Kind;
 use engine_model::id::random_id;
 use engine_store::Durability;
 use jiff::Timestamp;
@@ -39,6 +39,9 @@ pub struct Volume {
     /// What it is made of, if it is no directory of its own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// Its record cannot be read, so that nobody knows its labels and options.
+    #[serde(skip)]
+    pub is_damaged: bool,
 }
 
 /// The body of `POST /volumes/create`.
@@ -56,6 +59,11 @@ pub struct VolumeRequest {
 impl Volume {
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key(ANONYMOUS)
+    }
+
+    /// Whether what it holds is, or could be, not in its own directory.
+    fn may_be_elsewhere(&self) -> bool {
+        self.is_damaged || !self.options.is_empty()
     }
 }
 
@@ -82,7 +90,8 @@ impl Containers {
                 random_id()
             }
         };
-        self.ensure_volume(&name, labels, &options)
+        let found = self.ensure_volume(&name, labels.clone(), &options)?;
+        if found.is_damaged { self.describe_anew(&name, labels, options) } else { Ok(found) }
     }
 
     /// The volume of this name, made if it is not there. One that is there and is made of something else is not meant.
@@ -103,6 +112,9 @@ impl Containers {
         if folder.join("_data").is_dir() {
             settle().map_err(failed)?;
             let found = self.volume(name)?;
+            if found.is_damaged && !options.is_empty() {
+                return self.describe_anew(name, labels, options.clone());
+            }
             if !options.is_empty() && *options != found.options {
                 let message =
                     format!("create {name}: there is a volume of this name with other driver options");
@@ -111,7 +123,7 @@ impl Containers {
             return Ok(found);
         }
         let (created, options) = (Some(Timestamp::now()), options.clone());
-        let volume = Volume { name: name.to_owned(), created, labels, options };
+        let volume = Volume { name: name.to_owned(), created, labels, options, is_damaged: false };
         let make = || {
             fs::DirBuilder::new().recursive(true).mode(0o701).create(&folder)?;
             engine_store::write(&folder.join(RECORD), &volume, Durability::Durable)?;
@@ -124,6 +136,30 @@ impl Containers {
         make().map_err(failed)?;
         self.0.events.publish("volume", "create", name, &[("driver", "local")]);
         Ok(volume)
+    }
+
+    /// Writes a record in the place of one that cannot be read.
+    fn describe_anew(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<Volume, ContainerError> {
+        let damaged = self.volume(name)?;
+        let volume = Volume { labels, options, is_damaged: false, ..damaged };
+        self.keep_record(name, "the volume was described anew")?;
+        let path = self.volume_folder(name).join(RECORD);
+        engine_store::write(&path, &volume, Durability::Durable)
+            .map_err(|source| ContainerError::Write { path, source })?;
+        Ok(volume)
+    }
+
+    /// Keeps a record that cannot be read, which stays where it is until another takes its place: a volume without any would
+    /// be a directory of its own.
+    fn keep_record(&self, name: &str, why: &str) -> Result<(), ContainerError> {
+        let path = self.volume_folder(name).join(RECORD);
+        let kept = self.0.quarantine.keep(&path, why);
+        kept.map(drop).map_err(|source| ContainerError::Write { path, source })
     }
 
     pub(super) fn anonymous_labels() -> BTreeMap<String, String> {
@@ -142,15 +178,10 @@ impl Containers {
         let folder = self.volume_folder(name);
         let metadata = fs::metadata(folder.join("_data")).map_err(|_| missing())?;
         let made = || metadata.created().ok().and_then(|time| Timestamp::try_from(time).ok());
-        let path = folder.join(RECORD);
-        let mut volume: Volume = match engine_store::read(&path) {
+        let mut volume: Volume = match engine_store::read(&folder.join(RECORD)) {
             Ok(volume) => volume.unwrap_or_default(),
-            // Without labels it is nobody's to prune.
             Err(error) if !error.is_damage() => return Err(error.into()),
-            Err(error) => {
-                self.set_aside(&path, &chain(&error));
-                Volume::default()
-            }
+            Err(_) => Volume { is_damaged: true, ..Volume::default() },
         };
         name.clone_into(&mut volume.name);
         volume.created = volume.created.or_else(made);
@@ -164,6 +195,18 @@ impl Containers {
         let mut volumes: Vec<Volume> = names.filter_map(|name| self.volume(name.to_str()?).ok()).collect();
         volumes.sort_by(|one, other| one.name.cmp(&other.name));
         volumes
+    }
+
+    /// Says which volumes have records that cannot be read.
+    pub(super) fn note_damaged_volumes(&self) {
+        for volume in self.volumes().into_iter().filter(|volume| volume.is_damaged) {
+            self.0.quarantine.note(format!(
+                "`{}` cannot be read: containers do not start on that volume while it is empty; \
+                 `docker volume create {}`, with its options if it had any, describes it anew",
+                self.volume_folder(&volume.name).join(RECORD).display(),
+                volume.name
+            ));
+        }
     }
 
     /// The containers that use a volume.
@@ -198,10 +241,10 @@ impl Containers {
     pub fn volume_usage(&self) -> Vec<Value> {
         let describe = |volume: Volume| {
             // What is somewhere else takes no room here, and may be far away.
-            let size = if volume.options.is_empty() {
-                json!(size_of(&volume_directory(&self.0.config.data_root, &volume.name)))
-            } else {
+            let size = if volume.may_be_elsewhere() {
                 json!(-1)
+            } else {
+                json!(size_of(&volume_directory(&self.0.config.data_root, &volume.name)))
             };
             let mut view = self.describe_volume(&volume);
             view["UsageData"] = json!({ "RefCount": self.volume_users(&volume.name).len(), "Size": size });
@@ -211,16 +254,18 @@ impl Containers {
     }
 
     pub fn remove_volume(&self, name: &str, force: bool) -> Result<(), ContainerError> {
-        match self.volume(name) {
-            Err(_) if force => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
+        let volume = match self.volume(name) {
+            Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
+            volume => volume?,
+        };
         self.check_all_known()?;
         let users = self.volume_users(name);
         if !users.is_empty() {
             let message = format!("remove {name}: volume is in use - [{}]", users.join(", "));
             return Err(ContainerError::Conflict(message));
+        }
+        if volume.is_damaged {
+            self.keep_record(name, "the volume was removed")?;
         }
         self.erase_volume(name)?;
         self.0.events.publish("volume", "destroy", name, &[("driver", "local")]);
@@ -251,13 +296,14 @@ impl Containers {
             .collect();
         let (mut removed, mut bytes) = (Vec::new(), 0);
         for volume in self.volumes() {
-            if used.contains(&volume.name) || !(all || volume.is_anonymous()) || !wanted(&volume) {
+            let is_used = volume.is_damaged || used.contains(&volume.name);
+            if is_used || !(all || volume.is_anonymous()) || !wanted(&volume) {
                 continue;
             }
-            let size = if volume.options.is_empty() {
-                size_of(&volume_directory(&self.0.config.data_root, &volume.name))
-            } else {
+            let size = if volume.may_be_elsewhere() {
                 0
+            } else {
+                size_of(&volume_directory(&self.0.config.data_root, &volume.name))
             };
             if self.remove_volume(&volume.name, false).is_ok() {
                 removed.push(volume.name);

@@ -55,6 +55,7 @@ pub struct EndpointRequest {
 
 /// What a container is called, and who answers it when it asks for names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Naming {
     pub hostname: String,
     /// Empty when there is none.

@@ -37,6 +37,20 @@ impl Quarantine {
     ///
     /// If it cannot be moved it stays, and whoever called must not write in its place.
     pub fn set_aside(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
+        self.take(path, why, |path, place| fs::rename(path, place))
+    }
+
+    /// The same for something that stays where it is until another takes its place, or until its directory goes.
+    pub fn keep(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
+        self.take(path, why, |path, place| fs::hard_link(path, place))
+    }
+
+    fn take(
+        &self,
+        path: &Path,
+        why: &str,
+        take: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
         let folder = self.folder();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let relative = path.strip_prefix(&self.root).unwrap_or(path);
@@ -56,7 +70,7 @@ impl Quarantine {
             })
             .find(|place| place.symlink_metadata().is_err())
             .ok_or(io::ErrorKind::AlreadyExists)?;
-        fs::rename(path, &place)?;
+        take(path, &place)?;
         // It is there already; only a power cut could undo it.
         if let Err(error) = crate::sync_directory(&folder) {
             tracing::warn!(%error, "Could not bring the quarantine to the disk");
@@ -104,12 +118,18 @@ mod tests {
             places.push(place);
         }
         assert_eq!(fs::read_to_string(&places[0]).unwrap(), "first", "the second does not replace the first");
+        fs::write(&path, "third").unwrap();
+        let place = quarantine.keep(&path, "another takes its place").unwrap();
+        crate::write_bytes(&path, b"new", crate::Durability::Atomic).unwrap();
+        assert_eq!(fs::read_to_string(&place).unwrap(), "third");
+        places.push(place);
+        fs::remove_file(&path).unwrap();
         quarantine.note("The layer stays".to_owned());
         let report = quarantine.report();
-        assert_eq!(report.len(), 3, "{report:?}");
+        assert_eq!(report.len(), 4, "{report:?}");
         assert!(places.iter().all(|place| report.iter().any(|line| line.contains(place.to_str().unwrap()))));
         // Another start finds the same files; notes are taken anew.
-        assert_eq!(Quarantine::of(root.path()).report().len(), 2);
+        assert_eq!(Quarantine::of(root.path()).report().len(), 3);
         assert!(quarantine.set_aside(&path, "it is not there").is_err());
     }
 }

@@ -237,3 +237,96 @@ fn an_image_that_cannot_be_read_can_be_removed() {
     engine.launch();
     assert_eq!(fs::read_dir(engine.data_root().join("images/layers")).unwrap().count(), 0);
 }
+
+/// Engines before health checks kept whatever a client had said of them.
+#[test]
+fn a_record_with_a_health_check_that_makes_no_sense_is_understood() {
+    let mut engine = engine();
+    let checks =
+        [json!({ "Test": "x" }), json!({ "Interval": 1.5 }), json!({ "Retries": "3" }), json!("none")];
+    for number in 0..checks.len() {
+        let name = format!("old{number}");
+        engine.docker(["run", "--name", &name, "busybox", "echo", "ran"]).ok();
+    }
+    let records: Vec<PathBuf> =
+        (0..checks.len()).map(|number| record(&engine, &format!("old{number}"), "config.json")).collect();
+    engine.kill();
+    for (path, check) in records.iter().zip(&checks) {
+        let mut kept: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        kept["config"]["Healthcheck"] = check.clone();
+        fs::write(path, kept.to_string()).unwrap();
+    }
+    engine.launch();
+    for number in 0..checks.len() {
+        let name = format!("old{number}");
+        assert_eq!(engine.docker(["start", "-a", &name]).ok(), "ran\n");
+        assert!(inspect(&engine, &name)["State"].get("Health").is_none(), "{name}");
+    }
+    assert_eq!(engine.http("GET", "/info", b"").json()["Containers"], checks.len());
+    // Who asks for one now is told.
+    let body = json!({ "Image": "busybox", "Healthcheck": checks[0] }).to_string();
+    assert_eq!(engine.http("POST", "/containers/create", body.as_bytes()).status, 400);
+}
+
+/// What a volume is made of may be far away: its own folder is no stand-in for it.
+#[test]
+fn a_volume_whose_record_is_torn_is_not_taken_for_an_empty_one() {
+    let mut engine = engine();
+    let folder = engine.path("far");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("file"), "far\n").unwrap();
+    let device = format!("device={}", folder.display());
+    let bind = ["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device];
+    engine.docker(bind.iter().chain(&["named"])).ok();
+    engine.docker(bind.iter().chain(&["held"])).ok();
+    engine.docker(bind.iter().chain(&["idle"])).ok();
+    engine.docker(["run", "--name", "user", "-v", "named:/v", "busybox", "cat", "/v/file"]).ok();
+    let mount =
+        format!("type=volume,src=asked,dst=/v,volume-opt=type=none,volume-opt=o=bind,volume-opt={device}");
+    engine.docker(["run", "--name", "asker", "--mount", &mount, "busybox", "cat", "/v/file"]).ok();
+    let full = [
+        "run",
+        "--name",
+        "plain",
+        "-v",
+        "full:/v",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /v/file || echo own > /v/file",
+    ];
+    engine.docker(full).ok();
+    engine.docker(["run", "-d", "--name", "holder", "-v", "held:/v", "busybox", "sleep", "1000"]).ok();
+    engine.kill();
+    for volume in ["named", "asked", "full", "held", "idle"] {
+        tear(&engine.data_root().join("volumes").join(volume).join("volume.json"));
+    }
+    for _ in 0..2 {
+        engine.launch();
+        let said = engine.docker(["start", "-a", "user"]).failed();
+        assert!(said.contains("named") && said.contains("docker volume create"), "{said}");
+        // The container itself knows what it has asked for, and what holds files is a folder of its own.
+        assert_eq!(engine.docker(["start", "-a", "asker"]).ok(), "far\n");
+        assert_eq!(engine.docker(["start", "-a", "plain"]).ok(), "own\n");
+        // It is mounted, and stays so for as long as it is used.
+        assert_eq!(
+            engine.docker(["run", "--rm", "-v", "held:/v", "busybox", "cat", "/v/file"]).ok(),
+            "far\n"
+        );
+        assert_eq!(engine.docker(["exec", "holder", "cat", "/v/file"]).ok(), "far\n");
+        engine.docker(["volume", "prune", "--all", "--force"]).ok();
+        let volumes = engine.docker(["volume", "ls", "--quiet"]).ok();
+        assert_eq!(volumes, "asked\nfull\nheld\nidle\nnamed\n");
+        let told = warnings(&engine);
+        for volume in ["full", "held", "idle", "named"] {
+            assert!(told.contains(&format!("volumes/{volume}/volume.json")), "{told}");
+        }
+        engine.kill();
+    }
+    engine.launch();
+    engine.docker(bind.iter().chain(&["named"])).ok();
+    assert_eq!(engine.docker(["start", "-a", "user"]).ok(), "far\n");
+    engine.docker(["rm", "user"]).ok();
+    engine.docker(["volume", "rm", "named", "idle"]).ok();
+    assert!(folder.join("file").exists());
+}

@@ -1,11 +1,14 @@
 //! Volumes that are mounted: from their first user to their last, by whichever daemon.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine_kernel::fstab;
 use engine_model::Kind;
 
+use super::Volume;
 use super::source::Source;
 use crate::mounts::volume_directory;
 use crate::record::{MountKind, MountPoint};
@@ -38,6 +41,12 @@ fn volumes(points: &[MountPoint]) -> BTreeSet<&str> {
     volumes.filter_map(|point| point.name.as_deref()).collect()
 }
 
+/// Whether nothing is in a directory.
+fn is_empty(directory: &Path) -> Result<bool, ContainerError> {
+    let failed = |source| ContainerError::Read { path: directory.to_owned(), source };
+    Ok(fs::read_dir(directory).map_err(failed)?.next().is_none())
+}
+
 impl Containers {
     /// Mounts those volumes that have to be, if nobody has done so. They stay until this user lets go of them.
     pub(crate) fn hold_volumes(&self, user: &str, points: &[MountPoint]) -> Result<(), ContainerError> {
@@ -56,13 +65,26 @@ impl Containers {
             Err(error) if error.kind() == Kind::NotFound => return Ok(()),
             volume => volume?,
         };
-        let Some(source) = Source::of(&volume.options)? else { return Ok(()) };
+        let source = Source::of(&volume.options)?;
+        if source.is_none() && !volume.is_damaged {
+            return Ok(());
+        }
         let directory = volume_directory(&self.0.config.data_root, name);
         let users = self.0.mounted.users(name);
         let mut users = lock(&users);
         let failed = |source| ContainerError::Read { path: directory.clone(), source };
         if !fstab::is_mounted(&directory).map_err(failed)? {
-            source.mount(&directory)?;
+            match source {
+                Some(source) => source.mount(&directory)?,
+                // What is mounted elsewhere has nothing in its own directory.
+                None if !is_empty(&directory)? => return Ok(()),
+                None => {
+                    return Err(ContainerError::Refused(format!(
+                        "the record of the volume {name} cannot be read, and what it is made of is not known; \
+                         `docker volume create {name}`, with its options if it had any, describes it anew"
+                    )));
+                }
+            }
         }
         users.insert(user.to_owned());
         Ok(())
@@ -111,7 +133,7 @@ impl Containers {
     pub(crate) fn restore_mounted(&self) {
         for container in self.all().into_iter().filter(|container| container.status().is_alive()) {
             for name in volumes(&container.identity().mounts) {
-                if self.volume(name).is_ok_and(|volume| !volume.options.is_empty()) {
+                if self.volume(name).is_ok_and(|volume| volume.may_be_elsewhere()) {
                     lock(&self.0.mounted.users(name)).insert(container.id.clone());
                 }
             }
@@ -120,7 +142,7 @@ impl Containers {
         if self.are_some_unknown() {
             return;
         }
-        for volume in self.volumes().into_iter().filter(|volume| !volume.options.is_empty()) {
+        for volume in self.volumes().into_iter().filter(Volume::may_be_elsewhere) {
             let users = self.0.mounted.users(&volume.name);
             let users = lock(&users);
             if users.is_empty()
