@@ -249,6 +249,10 @@ fn mirrors_are_asked_first_and_not_told_who_the_caller_is() {
     let pulled = run(&mut command, b"").ok();
     assert!(pulled.contains("Status: Downloaded newer image for box:latest"), "{pulled}");
     assert_eq!(engine.docker(["run", "--rm", "box", "echo", "mirrored"]).ok(), "mirrored\n");
+    // All tags are those of a mirror that lists them.
+    engine.docker(["rmi", "box"]).ok();
+    let pulled = engine.docker(["pull", "-a", "box"]).ok();
+    assert!(pulled.contains("Status: Downloaded newer image for box"), "{pulled}");
     let asked = fake.asked.lock().unwrap();
     assert!(asked.iter().any(|one| one.path == "/v2/library/box/manifests/latest"), "{asked:?}");
     assert!(asked.iter().all(|one| !one.headers.contains_key("authorization")), "{asked:?}");

@@ -195,15 +195,14 @@ impl Containers {
                 .push("This engine may not raise limits of processes; higher ones are cut down.".to_owned());
         }
         let defaults = self.log_defaults();
+        let usual = if defaults.r#type.is_empty() { "json-file" } else { &defaults.r#type };
         if host.log_config.r#type.is_empty() {
-            host.log_config.r#type.clone_from(&defaults.r#type);
-            if host.log_config.r#type.is_empty() {
-                "json-file".clone_into(&mut host.log_config.r#type);
-            }
-            if host.log_config.r#type != "none" {
-                for (name, value) in &defaults.config {
-                    host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
-                }
+            usual.clone_into(&mut host.log_config.r#type);
+        }
+        // As in dockerd, whoever names the usual driver still gets the usual options.
+        if host.log_config.r#type == usual && usual != "none" {
+            for (name, value) in &defaults.config {
+                host.log_config.config.entry(name.clone()).or_insert_with(|| value.clone());
             }
         }
         Ok(())

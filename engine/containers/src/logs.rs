@@ -59,9 +59,6 @@ pub fn limits(driver: &str, options: &BTreeMap<String, String>) -> Result<(Optio
             _ => return Err(format!("unknown log opt '{name}' for json-file log driver")),
         }
     }
-    if limits.1 > 1 && limits.0.is_none() {
-        return Err("max-file cannot be set without max-size".to_owned());
-    }
     Ok(limits)
 }
 
@@ -427,7 +424,7 @@ mod tests {
         assert_eq!(options(&[("max-size", "10m"), ("max-file", "3")]), Ok((Some(10 << 20), 3)));
         assert_eq!(options(&[("max-size", "-1")]), Ok((None, 1)));
         assert!(options(&[("max-size", "x")]).is_err());
-        assert!(options(&[("max-file", "3")]).is_err());
+        assert_eq!(options(&[("max-file", "3")]), Ok((None, 3)), "without effect, as in dockerd");
         assert!(options(&[("max-file", "0"), ("max-size", "1k")]).is_err());
         assert!(options(&[("color", "red")]).is_err());
     }

@@ -25,6 +25,7 @@ use crate::app::App;
 
 mod archive;
 mod exec;
+mod frames;
 mod hijack;
 mod streams;
 mod volumes;

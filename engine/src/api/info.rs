@@ -13,7 +13,7 @@ use crate::host::{self, Facts};
 pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     let worker = app.clone();
     let (images, facts) = tokio::task::spawn_blocking(move || {
-        (worker.images.list().len(), Facts::gather(&worker.config.data_root))
+        (worker.images.list_with_steps(true).len(), Facts::gather(&worker.config.data_root))
     })
     .await?;
     let live = app.config.live();

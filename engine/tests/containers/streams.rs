@@ -153,3 +153,58 @@ fn wait_answers_its_header_at_once() {
     assert!(rest.contains("{\"StatusCode\":4}"), "{rest}");
     assert_eq!(engine.http("POST", "/containers/waited/wait?condition=never", b"").status, 400);
 }
+
+/// What counts is what whoever reads it says, not what was said when the exec was made; and fields in whatever case.
+#[test]
+fn output_of_execs_is_framed_as_their_readers_ask() {
+    let engine = engine();
+    engine.docker(["run", "-d", "--name", "some", "busybox", "sleep", "1000"]).ok();
+    let script = "echo out; echo err >&2";
+    for (has_terminal, asked, expected) in [
+        (false, false, &b"\x01\0\0\0\0\0\0\x04out\n\x02\0\0\0\0\0\0\x04err\n"[..]),
+        (false, true, b"out\nerr\n"),
+        (true, false, b"out\r\nerr\r\n"),
+        (true, true, b"out\r\nerr\r\n"),
+    ] {
+        let made = json!({ "cmd": ["sh", "-c", script], "TTY": has_terminal, "attachStdout": true,
+            "AttachStderr": true });
+        let made = engine.http("POST", "/containers/some/exec", made.to_string().as_bytes()).json();
+        let path = format!("/exec/{}/start", made["Id"].as_str().unwrap());
+        let answer = engine.http("POST", &path, json!({ "tty": asked }).to_string().as_bytes());
+        let kind = if asked { "raw" } else { "multiplexed" };
+        assert_eq!(answer.headers["content-type"], format!("application/vnd.docker.{kind}-stream"));
+        let mut bare = Vec::new();
+        if has_terminal && !asked {
+            // In how many frames is a matter of time.
+            let mut rest = &answer.body[..];
+            while let [1, 0, 0, 0, a, b, c, d, more @ ..] = rest {
+                let (now, later) = more.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+                bare.extend_from_slice(now);
+                rest = later;
+            }
+            assert_eq!(rest, b"");
+        } else {
+            bare = answer.body;
+        }
+        let (bare, expected) = (String::from_utf8_lossy(&bare), String::from_utf8_lossy(expected));
+        // The two outputs of a process without a terminal are two streams.
+        if has_terminal || bare.find("out") < bare.find("err") {
+            assert_eq!(bare, expected, "{has_terminal} {asked}");
+        }
+    }
+}
+
+#[test]
+fn the_usual_options_of_logs_are_for_whoever_names_the_usual_driver() {
+    let engine = Engine::start_with("{\"log-opts\":{\"max-size\":\"2k\",\"max-file\":\"3\"}}", &[]);
+    engine.load_busybox();
+    let options = |more: &[&str]| {
+        let id = engine.docker(["create"].iter().chain(more).chain(&["busybox"])).ok();
+        inspect(&engine, id.trim())["HostConfig"]["LogConfig"]["Config"].clone()
+    };
+    assert_eq!(options(&["--log-driver", "json-file"]), json!({ "max-size": "2k", "max-file": "3" }));
+    let own = ["--log-driver", "json-file", "--log-opt", "max-file=2"];
+    assert_eq!(options(&own), json!({ "max-size": "2k", "max-file": "2" }));
+    assert_eq!(options(&["--log-driver", "local"]), json!({}));
+    assert_eq!(options(&["--log-driver", "none"]), json!({}));
+}

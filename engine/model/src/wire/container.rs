@@ -48,7 +48,7 @@ impl CreateRequest {
     /// Reads a body. Its own fields lie beside those of the part that goes with the image.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         let mut fields: Map<String, Value> = serde_json::from_slice(body)?;
-        let mut part = |name: &str| fields.remove(name).unwrap_or(Value::Null);
+        let mut part = |name: &str| super::any_case::take(&mut fields, name).unwrap_or(Value::Null);
         let (host, networking) = (part("HostConfig"), part("NetworkingConfig"));
         let mut unknown = Vec::new();
         let config = super::noting_unknown(Value::Object(fields), "", &mut unknown)?;

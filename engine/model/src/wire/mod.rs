@@ -1,5 +1,6 @@
 //! Bodies of the API: what clients send, in the shapes that they send it in.
 
+mod any_case;
 mod container;
 mod health;
 mod image;
@@ -25,7 +26,7 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a part of a body and notes the fields that its type does not have: newer clients send more than an older engine
+/// Reads a part of a body, in which the case of fields does not count, and notes those that its type does not have: newer clients send more than an older engine
 /// knows, which is no reason to refuse them, but one to say so.
 pub fn noting_unknown<T: DeserializeOwned>(
     part: Value,
@@ -45,7 +46,7 @@ pub fn noting_unknown<T: DeserializeOwned>(
             unknown.push(format!("{prefix}{}", parts.join(".")));
         }
     };
-    serde_ignored::deserialize(&part, note)
+    serde_ignored::deserialize(any_case::AnyCase(&part), note)
 }
 
 /// How a container was on a network when somebody asked: whoever puts one on a network may send this again.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
+use super::frames::Reframe;
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, body, find};
 use crate::api::{ApiError, Endless};
@@ -37,9 +38,8 @@ pub(super) fn routes() -> Router<App> {
 #[serde(rename_all = "PascalCase", default)]
 struct StartRequest {
     detach: bool,
-    /// It was decided when the exec was made.
-    #[serde(rename = "Tty")]
-    _tty: Option<bool>,
+    /// How the client expects the output, whatever was said when the exec was made.
+    tty: Option<bool>,
     console_size: Option<[u32; 2]>,
 }
 
@@ -82,7 +82,8 @@ async fn start(
         .await
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wanted: StartRequest = if bytes.is_empty() { StartRequest::default() } else { body(&bytes)? };
-    let terminal = exec.is_terminal();
+    let (has_terminal, terminal) = (exec.is_terminal(), wanted.tty == Some(true));
+    let mut frames = Reframe::new(has_terminal, terminal);
     let (waiting, stream) =
         app.containers.prepare_exec(&exec, wanted.detach, wanted.console_size).await?.into_parts();
     let Some(process) = stream else {
@@ -95,11 +96,13 @@ async fn start(
         let headers = [(header::CONTENT_TYPE, hijack::content_type(terminal))];
         // As above, the end of the answer comes after the exit code is known.
         let recorded = stream::once(async move { exec.finished().await }).filter_map(|()| ready(None));
-        let body = Body::from_stream(ReaderStream::new(process).chain(recorded));
+        let output = ReaderStream::new(process)
+            .map(move |piece| frames.convert(&piece?).map(|bytes| Bytes::from(bytes.into_owned())));
+        let body = Body::from_stream(output.chain(recorded));
         return Ok((Extension(Endless::Gone), headers, body).into_response());
     };
     let keys = exec.request.detach_keys.as_deref().filter(|keys| !keys.is_empty());
-    let keys = hijack::parse_keys(keys).filter(|_| terminal && exec.request.attach_stdin == Some(true));
+    let keys = hijack::parse_keys(keys).filter(|_| has_terminal && exec.request.attach_stdin == Some(true));
     let peer = takeover.peer.clone();
     tokio::spawn(async move {
         let Ok(mut client) = takeover.stream().await else { return };
@@ -109,7 +112,7 @@ async fn start(
             let _ = client.shutdown().await;
             return;
         }
-        hijack::carry(client, peer.as_ref(), process, keys, exec.finished()).await;
+        hijack::carry(client, peer.as_ref(), process, keys, frames, exec.finished()).await;
     });
     Ok(Takeover::response(terminal))
 }

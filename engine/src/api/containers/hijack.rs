@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::frames::Reframe;
 use crate::peer::{self, Peer};
 
 /// What docker's clients detach with.
@@ -76,6 +77,7 @@ pub async fn carry(
     peer: Option<&Peer>,
     process: impl AsyncRead + AsyncWrite,
     keys: Option<Vec<u8>>,
+    mut frames: Reframe,
     recorded: impl Future<Output = ()>,
 ) -> bool {
     let (mut from_client, mut to_client) = tokio::io::split(client);
@@ -109,9 +111,8 @@ pub async fn carry(
         loop {
             match from_process.read(&mut buffer).await {
                 Ok(count) if count > 0 => {
-                    if to_client.write_all(&buffer[..count]).await.is_err()
-                        || to_client.flush().await.is_err()
-                    {
+                    let Ok(bytes) = frames.convert(&buffer[..count]) else { return };
+                    if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
                         return;
                     }
                 }
@@ -213,7 +214,8 @@ mod tests {
     async fn both_sides_end_on_their_own() {
         let (client, mut other_client) = tokio::io::duplex(64);
         let (process, mut other_process) = tokio::io::duplex(64);
-        let carrying = tokio::spawn(carry(client, None, process, None, std::future::ready(())));
+        let carrying =
+            tokio::spawn(carry(client, None, process, None, Reframe::Keep, std::future::ready(())));
         other_client.write_all(b"question").await.unwrap();
         other_client.shutdown().await.unwrap();
         let mut question = Vec::new();
@@ -233,7 +235,7 @@ mod tests {
         let (client, mut other_client) = tokio::io::duplex(64);
         let (process, other_process) = tokio::io::duplex(64);
         let (record, recorded) = tokio::sync::oneshot::channel::<()>();
-        let carrying = carry(client, None, process, None, async { drop(recorded.await) });
+        let carrying = carry(client, None, process, None, Reframe::Keep, async { drop(recorded.await) });
         drop(other_process);
         tokio::pin!(carrying);
         // As far as it comes by itself.
@@ -255,7 +257,7 @@ mod tests {
         let (mut other_client, client) = tokio::net::UnixStream::pair().unwrap();
         let (process, mut other_process) = tokio::io::duplex(64);
         let peer = Peer::from(client);
-        let carrying = carry(peer.clone(), Some(&peer), process, None, std::future::ready(()));
+        let carrying = carry(peer.clone(), Some(&peer), process, None, Reframe::Keep, std::future::ready(()));
         other_client.write_all(b"last words").await.unwrap();
         drop(other_client);
         assert!(!carrying.await);

@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::ReaderStream;
 
+use super::frames::Reframe;
 use super::hijack::{self, Takeover};
 use super::{Options, QueryMap, find};
 use crate::api::{ApiError, Endless, filters};
@@ -82,7 +83,7 @@ pub(super) async fn attach(
         };
         let Some(process) = process else { return };
         let keys = (terminal && stdin).then_some(keys);
-        if hijack::carry(client, peer.as_ref(), process, keys, ready(())).await {
+        if hijack::carry(client, peer.as_ref(), process, keys, Reframe::Keep, ready(())).await {
             container.tell(&app.events, &Change::Detached);
         }
     });

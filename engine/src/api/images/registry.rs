@@ -97,9 +97,11 @@ async fn pull(
     tell: Tell,
 ) -> Result<(), ImageError> {
     let names = if name.tag().is_none() && name.digest().is_none() {
-        let source = app.pulls.registries.push_to(name.domain(), name.path(), &credentials).await?;
-        let tags = source.tags().await.map_err(|error| ImageError::from(error).of_pull(&name))?;
-        tags.iter().map(|tag| name.at(tag)).collect::<Result<Vec<_>, _>>()?
+        all_tags(&app, &name, &credentials)
+            .await?
+            .iter()
+            .map(|tag| name.at(tag))
+            .collect::<Result<Vec<_>, _>>()?
     } else {
         vec![name]
     };
@@ -107,6 +109,22 @@ async fn pull(
         app.pulls.pull(&name, platform.as_ref(), &credentials, &tell).await?;
     }
     Ok(())
+}
+
+/// As the first of those says that have it: mirrors, then the registry.
+async fn all_tags(app: &App, name: &Reference, credentials: &Credentials) -> Result<Vec<String>, ImageError> {
+    let mut sources =
+        app.pulls.registries.pull_from(name.domain(), name.path(), credentials).await?.into_iter().peekable();
+    while let Some(source) = sources.next() {
+        match source.tags().await {
+            Ok(tags) => return Ok(tags),
+            Err(error) if sources.peek().is_some() => {
+                tracing::info!(error = chain(&error), "A mirror does not list the tags; asking the next");
+            }
+            Err(error) => return Err(ImageError::from(error).of_pull(name)),
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// `POST /images/NAME/push`: one tag, or all that the repository has here.
