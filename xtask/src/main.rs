@@ -55,6 +55,8 @@ enum Chore {
         #[arg(long)]
         record: bool,
     },
+    /// Run what the makers of clients' libraries test of an engine against ours
+    Clients,
     /// Give hostile inputs to every parser, or to one of them: `references`, `tar`, `daemon_json`, …
     Fuzz {
         /// A part of the target's name
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Chore::Test { quick } => test::run(quick),
         Chore::Kills { which } => kills::run(which),
         Chore::Takeover { record } => takeover::run(record),
+        Chore::Clients => test::clients(),
         Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: true, .. } => aws::figures(),

@@ -1,4 +1,4 @@
-//! Programs that come as Python packages: each in a virtual environment of its own, below `target/tools`.
+//! What comes as Python packages, below `target/tools`: programs, each in a virtual environment of its own, and sources.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -25,4 +25,34 @@ pub(crate) fn programs(name: &str, requirements: &str) -> Result<PathBuf> {
     )?;
     fs::write(&mark, requirements)?;
     Ok(programs)
+}
+
+/// Fetches the source package of a requirement (pip's words, in one line) and returns the folder with what is in it.
+pub(crate) fn sources(name: &str, requirement: &str) -> Result<PathBuf> {
+    let folder = root().join("target/tools").join(name);
+    let (list, mark, content) =
+        (folder.join("requirements.txt"), folder.join(".unpacked"), folder.join("content"));
+    if fs::read_to_string(&mark).is_ok_and(|text| text == requirement) {
+        return Ok(content);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let pip = programs("pip", "")?.join("pip");
+    say(&format!("Fetching the sources of {name}"));
+    fs::create_dir_all(&content)?;
+    fs::write(&list, requirement)?;
+    let fetched = folder.join("fetched");
+    check(
+        Command::new(pip)
+            .args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:"])
+            .args(["--dest".as_ref(), fetched.as_os_str(), "--requirement".as_ref(), list.as_os_str()]),
+    )?;
+    for archive in fs::read_dir(&fetched)? {
+        let mut unpack = Command::new("tar");
+        unpack.args(["--extract", "--strip-components", "1", "--file"]).arg(archive?.path());
+        check(unpack.arg("--directory").arg(&content))?;
+    }
+    fs::write(&mark, requirement)?;
+    Ok(content)
 }

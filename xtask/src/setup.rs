@@ -2,14 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{check, output, root, say};
+use crate::{
+    python,
+    run::{check, output, root, say},
+};
 
 /// For compiling the engine and `machine`.
 const BUILD: [&str; 3] = ["gcc", "libc6-dev", "libseccomp-dev"];
@@ -227,6 +230,22 @@ pub(crate) fn docker_cli() -> Result<PathBuf> {
         bail!("The package `{package}` has no docker command line in it");
     }
     Ok(program)
+}
+
+/// Docker's library for Python, and the tests that its makers have written of it: those of the last release whose source
+/// package has them.
+pub(crate) fn docker_sdk() -> Result<()> {
+    const LIBRARY: &str = "docker[ssh,websockets]==7.2.0\npytest==9.2.0\npytest-timeout==2.4.0\n";
+    const TESTS: &str = "docker==7.0.0 \
+        --hash=sha256:323736fb92cd9418fc5e7133bc953e11a9da04f4483f828b527db553f1e7e5a3\n";
+    let library = python::programs("docker-sdk", LIBRARY)?;
+    let folder = library.parent().context("a virtual environment is a folder")?.to_owned();
+    let tests = folder.join("tests");
+    if tests.symlink_metadata().is_ok() {
+        fs::remove_file(&tests)?;
+    }
+    symlink(python::sources("docker-sdk-source", TESTS)?.join("tests"), &tests)?;
+    Ok(())
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -20,10 +20,7 @@ use crate::{
 
 pub(crate) fn run(quick: bool) -> Result<()> {
     let mut report = Report::new()?;
-    let docker = report.part("Preparing the system", || {
-        setup::for_tests()?;
-        setup::docker_cli()
-    });
+    let docker = report.part("Preparing the system", prepare);
     let Some(path) = docker.map(|docker| path_with(&docker)) else {
         return report.finish();
     };
@@ -65,6 +62,22 @@ fn windows() -> Result<()> {
         command.args(["--package", package]);
     }
     check(command.args(["--", "-D", "warnings"]))
+}
+
+/// Clients of the engine, with what they take; answers with the stock command line.
+fn prepare() -> Result<PathBuf> {
+    setup::for_tests()?;
+    setup::docker_sdk()?;
+    setup::docker_cli()
+}
+
+/// The tests that came with clients' libraries, alone.
+pub(crate) fn clients() -> Result<()> {
+    let path = path_with(&prepare()?);
+    let mut command = cargo_test();
+    command.args(LIGHT).args(["--test", "clients"]).env("PATH", path);
+    as_root(&mut command);
+    check(&mut command)
 }
 
 fn unit_tests(packages: &[&str], path: &OsStr) -> Result<()> {
