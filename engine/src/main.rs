@@ -18,6 +18,7 @@ mod daemon;
 mod fuzz;
 mod host;
 mod making;
+mod metrics;
 mod peer;
 mod progress;
 mod prune;

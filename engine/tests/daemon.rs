@@ -18,6 +18,8 @@ mod harness;
 
 #[path = "daemon/cleaning.rs"]
 mod cleaning;
+#[path = "daemon/metrics.rs"]
+mod metrics;
 #[path = "daemon/power_loss.rs"]
 mod power_loss;
 #[path = "daemon/strangers.rs"]

@@ -76,6 +76,7 @@ impl Containers {
                     // What it would say then is not about how the container is.
                     _ = container.wait_until(|life| run.is_over(life) || is_paused()) => {}
                     (exit_code, output) = self.ask(container, spec) => {
+                        self.count_check(exit_code);
                         let checked = Checked { start, end: Timestamp::now(), exit_code, output };
                         self.learn(container, spec, run, checked);
                     }
@@ -83,6 +84,14 @@ impl Containers {
             }
             let Some(health) = container.state().health else { return };
             pause = health.pause(spec, run.started, Timestamp::now());
+        }
+    }
+
+    fn count_check(&self, exit_code: i32) {
+        let [all, failed] = &self.0.checks_made;
+        all.fetch_add(1, Ordering::Relaxed);
+        if exit_code != 0 {
+            failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
@@ -23,7 +24,7 @@ mod exit;
 mod fakes;
 #[cfg(test)]
 mod fuzz;
-mod health;
+pub mod health;
 pub mod inspect;
 mod limits;
 pub mod list;
@@ -93,6 +94,8 @@ struct Inner {
     mounted: Mounted,
     /// Turns at beginning to ask a container whether it is well.
     checks: Semaphore,
+    /// How many have come to an end, and how many of those have failed.
+    checks_made: [AtomicU64; 2],
     /// Done before the first network namespace is pinned.
     pins: Once,
 }
@@ -143,6 +146,7 @@ impl Containers {
             execs: Mutex::default(),
             mounted: Mounted::default(),
             checks: Semaphore::new(checks::AT_ONCE),
+            checks_made: Default::default(),
             pins: Once::new(),
         }));
         containers.restore().await?;
@@ -241,6 +245,11 @@ impl Containers {
             }
         }
         counts
+    }
+
+    /// How many health checks there have been since the daemon began, and how many of them failed.
+    pub fn checks_made(&self) -> [u64; 2] {
+        self.0.checks_made.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Runs something that waits for the disk.

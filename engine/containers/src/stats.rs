@@ -1,5 +1,6 @@
 //! What containers use: memory, processor, network, disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl Containers {
                     time: Timestamp::now(),
                     usage: None,
                     processes: Map::new(),
-                    networks: Value::Null,
+                    interfaces: Vec::new(),
                 });
             }
             let usage =
@@ -37,7 +38,7 @@ impl Containers {
                 time: Timestamp::now(),
                 usage: Some(usage),
                 processes: processes(&target),
-                networks: network_usage(&target),
+                interfaces: interfaces(&target),
             })
         })
         .await
@@ -50,7 +51,56 @@ pub struct Reading {
     pub time: Timestamp,
     usage: Option<Stats>,
     processes: Map<String, Value>,
-    networks: Value,
+    interfaces: Vec<Interface>,
+}
+
+/// One of a container's network interfaces, since it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+/// One direction of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
+}
+
+/// What a running container has used since it started, or uses.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Nanoseconds of processors: in all, for programs, for the kernel.
+    pub processor: [u64; 3],
+    /// Periods in which its share of processors was counted, those in which it was held back, and for how many nanoseconds.
+    pub throttled: [u64; 3],
+    /// Bytes of memory, with what caches files.
+    pub memory: u64,
+    /// The same, without what could be given back at once.
+    pub working_set: u64,
+    /// What caches files.
+    pub cache: u64,
+    /// What is in no file.
+    pub resident: u64,
+    /// None if there is no limit.
+    pub memory_limit: Option<u64>,
+    pub processes: u64,
+    /// By the devices' numbers.
+    pub devices: BTreeMap<(u64, u64), Transfers>,
+    pub interfaces: Vec<Interface>,
+}
+
+/// What went from and to a block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfers {
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
 }
 
 impl Reading {
@@ -64,19 +114,69 @@ impl Reading {
             "num_procs": 0,
             "storage_stats": {},
             "pids_stats": self.processes,
-            "blkio_stats": {
-                "io_service_bytes_recursive": null, "io_serviced_recursive": null, "io_queue_recursive": null,
-                "io_service_time_recursive": null, "io_wait_time_recursive": null, "io_merged_recursive": null,
-                "io_time_recursive": null, "sectors_recursive": null,
-            },
+            "blkio_stats": self.transfers(),
             "cpu_stats": self.processor(),
             "precpu_stats": before.map_or_else(Self::no_processor, Self::processor),
             "memory_stats": self.memory(),
         });
-        if !self.networks.is_null() {
-            view["networks"] = self.networks.clone();
+        if !self.interfaces.is_empty() {
+            view["networks"] = networks(&self.interfaces);
         }
         view
+    }
+
+    /// As numbers; none of a container that does not run.
+    pub fn figures(&self) -> Option<Figures> {
+        let usage = self.usage.as_ref()?;
+        let (cpu, throttling) = (&usage.cpu.usage, &usage.cpu.throttling);
+        let (memory, details) = (&usage.memory.memory, &usage.memory.stats);
+        // Of the first version of cgroups and of the second.
+        let detail = |first: &str, second: &str| {
+            details.get(first).or_else(|| details.get(second)).copied().unwrap_or_default()
+        };
+        let mut devices: BTreeMap<(u64, u64), Transfers> = BTreeMap::new();
+        for (stats, is_bytes) in [(&usage.blkio.service_bytes, true), (&usage.blkio.serviced, false)] {
+            for one in stats {
+                let transfers = devices.entry((one.major, one.minor)).or_default();
+                let is = |word: &str| one.op_type.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(word));
+                let field = match (is_bytes, is("read"), is("write")) {
+                    (true, true, _) => &mut transfers.read_bytes,
+                    (true, _, true) => &mut transfers.written_bytes,
+                    (false, true, _) => &mut transfers.reads,
+                    (false, _, true) => &mut transfers.writes,
+                    _ => continue,
+                };
+                *field += one.value;
+            }
+        }
+        Some(Figures {
+            processor: [cpu.usage_total, cpu.usage_user, cpu.usage_kernel],
+            throttled: [throttling.periods, throttling.throttled_periods, throttling.throttled_time],
+            memory: memory.usage,
+            working_set: memory.usage.saturating_sub(detail("total_inactive_file", "inactive_file")),
+            cache: detail("total_cache", "file"),
+            resident: detail("total_rss", "anon"),
+            memory_limit: Some(memory.limit).filter(|limit| *limit < total_memory()),
+            processes: self.processes.get("current").and_then(Value::as_u64).unwrap_or_default(),
+            devices,
+            interfaces: self.interfaces.clone(),
+        })
+    }
+
+    /// As dockerd shows it of the second version of cgroups: bytes alone.
+    fn transfers(&self) -> Value {
+        let mut bytes = Vec::new();
+        for ((major, minor), transfers) in self.figures().unwrap_or_default().devices {
+            for (op, value) in [("read", transfers.read_bytes), ("write", transfers.written_bytes)] {
+                bytes.push(json!({ "major": major, "minor": minor, "op": op, "value": value }));
+            }
+        }
+        json!({
+            "io_service_bytes_recursive": if bytes.is_empty() { Value::Null } else { bytes.into() },
+            "io_serviced_recursive": null, "io_queue_recursive": null, "io_service_time_recursive": null,
+            "io_wait_time_recursive": null, "io_merged_recursive": null, "io_time_recursive": null,
+            "sectors_recursive": null,
+        })
     }
 
     fn no_processor() -> Value {
@@ -151,24 +251,40 @@ pub(crate) fn total_memory() -> u64 {
     kibibytes.map_or(u64::MAX, |number| number * 1024)
 }
 
-/// Bytes and packets of a container's network interfaces.
-fn network_usage(container: &Container) -> Value {
+/// A container's network interfaces but that to itself.
+fn interfaces(container: &Container) -> Vec<Interface> {
     let content = container.process().and_then(|process| process.told("net/dev").ok());
-    let Some(content) = content else { return Value::Null };
-    let mut networks = Map::new();
+    content.as_deref().map(parse_interfaces).unwrap_or_default()
+}
+
+/// Reads `/proc/PID/net/dev`.
+fn parse_interfaces(content: &str) -> Vec<Interface> {
+    let mut interfaces = Vec::new();
     for line in content.lines().skip(2) {
         let Some((name, numbers)) = line.split_once(':') else { continue };
         let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        if name.trim() == "lo" || numbers.len() < 12 {
-            continue;
+        let traffic = |at: usize| match numbers.get(at..at + 4) {
+            Some(&[bytes, packets, errors, dropped]) => Some(Traffic { bytes, packets, errors, dropped }),
+            _ => None,
+        };
+        if name.trim() != "lo"
+            && let (Some(received), Some(sent)) = (traffic(0), traffic(8))
+        {
+            interfaces.push(Interface { name: name.trim().to_owned(), received, sent });
         }
-        networks.insert(
-            name.trim().to_owned(),
-            json!({
-                "rx_bytes": numbers[0], "rx_packets": numbers[1], "rx_errors": numbers[2], "rx_dropped": numbers[3],
-                "tx_bytes": numbers[8], "tx_packets": numbers[9], "tx_errors": numbers[10], "tx_dropped": numbers[11],
-            }),
-        );
     }
-    if networks.is_empty() { Value::Null } else { networks.into() }
+    interfaces
+}
+
+/// As the API shows them.
+fn networks(interfaces: &[Interface]) -> Value {
+    let shown = interfaces.iter().map(|Interface { name, received, sent }| {
+        let numbers = json!({
+            "rx_bytes": received.bytes, "rx_packets": received.packets, "rx_errors": received.errors,
+            "rx_dropped": received.dropped, "tx_bytes": sent.bytes, "tx_packets": sent.packets,
+            "tx_errors": sent.errors, "tx_dropped": sent.dropped,
+        });
+        (name.clone(), numbers)
+    });
+    Value::Object(shown.collect())
 }

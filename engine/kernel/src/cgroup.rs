@@ -49,7 +49,15 @@ pub fn update(cgroup: &Path, resources: &LinuxResources) -> io::Result<()> {
 
 /// What the container has used.
 pub fn stats(cgroup: &Path) -> io::Result<libcgroups::stats::Stats> {
-    manager(cgroup)?.stats().map_err(io::Error::other)
+    let mut stats = manager(cgroup)?.stats().map_err(io::Error::other)?;
+    if !is_unified() {
+        // The first version counts these two in ticks (cpuacct.stat), and everything else in nanoseconds.
+        let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        for ticks in [&mut stats.cpu.usage.usage_user, &mut stats.cpu.usage.usage_kernel] {
+            *ticks = ticks.saturating_mul(tick);
+        }
+    }
+    Ok(stats)
 }
 
 /// All processes of the container.

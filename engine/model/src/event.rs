@@ -1,6 +1,7 @@
 //! What happens in the engine, told to whoever asked, with a bounded memory of the recent past.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::Stream;
@@ -91,6 +92,7 @@ fn matches(event: &Event, key: &str, wanted: &str) -> bool {
 pub struct EventBus {
     sender: broadcast::Sender<Arc<Event>>,
     history: Arc<Mutex<VecDeque<Arc<Event>>>>,
+    published: Arc<AtomicU64>,
 }
 
 impl Default for EventBus {
@@ -101,7 +103,12 @@ impl Default for EventBus {
 
 impl EventBus {
     pub fn new() -> Self {
-        Self { sender: broadcast::channel(BACKLOG).0, history: Arc::default() }
+        Self { sender: broadcast::channel(BACKLOG).0, history: Arc::default(), published: Arc::default() }
+    }
+
+    /// How many events there have been since the engine began.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
     }
 
     /// How many read events at the moment.
@@ -136,6 +143,7 @@ impl EventBus {
             history.pop_front();
         }
         history.push_back(Arc::clone(&event));
+        self.published.fetch_add(1, Ordering::Relaxed);
         // An error only means that nobody listens.
         let _ = self.sender.send(event);
     }

@@ -69,6 +69,9 @@ pub struct Flags {
     /// Range that subnets of networks are taken from: `base=10.0.0.0/8,size=24`
     #[arg(long = "default-address-pool", value_name = "POOL")]
     pub address_pools: Vec<String>,
+    /// Address at which Prometheus finds figures under `/metrics`: `127.0.0.1:9323`
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_addr: Option<String>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -134,6 +137,7 @@ impl Flags {
             ("dns-search", list(&self.dns_search)),
             ("host-gateway-ips", list(&self.host_gateway_ips)),
             ("default-address-pools", list_of_objects(&self.address_pools)),
+            ("metrics-addr", self.metrics_addr.clone().map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),

@@ -56,6 +56,8 @@ pub struct Config {
     pub names: NameSpec,
     /// Where the subnets of networks are taken from that name none.
     pub address_pools: Vec<AddressPool>,
+    /// Where figures are served to Prometheus.
+    pub metrics: Option<SocketAddr>,
     live: RwLock<Arc<Live>>,
 }
 
@@ -182,6 +184,7 @@ impl Config {
             ("ip", self.host_binding != other.host_binding),
             ("dns", self.names != other.names),
             ("default-address-pools", self.address_pools != other.address_pools),
+            ("metrics-addr", self.metrics != other.metrics),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -232,6 +235,7 @@ impl Config {
             host_binding: host_binding(&mut keys)?,
             names: names(&mut keys)?,
             address_pools: address_pools(&mut keys)?,
+            metrics: metrics(&mut keys)?,
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;
@@ -411,6 +415,18 @@ fn host_binding(keys: &mut Keys) -> Result<Option<Ipv4Addr>, ConfigError> {
     let address: Ipv4Addr =
         text.parse().map_err(|_| ConfigError::value("ip", format!("`{text}` is not an IPv4 address")))?;
     Ok(Some(address).filter(|address| !address.is_unspecified()))
+}
+
+/// `127.0.0.1:9323`; as dockerd, any address may be named, and whoever reaches it reads the figures.
+fn metrics(keys: &mut Keys) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(address) = keys.string("metrics-addr")?.filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed = address.parse().map_err(|_| {
+        let reason = format!("`{address}` is no IP address with a port, such as `127.0.0.1:9323`");
+        ConfigError::value("metrics-addr", reason)
+    })?;
+    Ok(Some(parsed))
 }
 
 fn address_pools(keys: &mut Keys) -> Result<Vec<AddressPool>, ConfigError> {

@@ -34,7 +34,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_mins(5);
 const LONGEST_HEADERS: usize = 64 * 1024;
 /// After an error such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A socket that could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod figures;
 mod handshakes;
 mod linger;
 mod listen;
@@ -124,6 +125,7 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     let _pid_file = PidFile::take(&config.pidfile)?;
     let acceptor = config.tls.as_ref().map(Acceptor::new).transpose()?;
     let listeners = listen::open(&config, acceptor.as_ref())?;
+    let metrics = figures::open(config.metrics)?;
 
     // Finding the containers of before may take a while.
     let app = tokio::select! {
@@ -137,6 +139,9 @@ async fn run(flags: &Flags, config: Arc<Config>, level: &LevelSwitch) -> Result<
     let servers = TaskTracker::new();
     for listener in listeners {
         servers.spawn(whole(listen::serve(listener, router.clone(), stop.clone(), connections.clone())));
+    }
+    if let Some(metrics) = metrics {
+        servers.spawn(whole(figures::serve(metrics, app.clone(), stop.clone())));
     }
     let pruning = vital(prune::run(app.clone()));
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
