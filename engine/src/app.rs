@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use engine_build::Builder;
+use engine_buildkit::{Control, Sessions};
 use engine_containers::{ContainerError, Containers, Images, Networks, Settings};
 use engine_images::{ImageError, ImageStore};
 use engine_model::event::EventBus;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::building::{ForBuilds, remove_orphans};
 use crate::config::{Config, Live};
+use crate::kept::Kept;
 use crate::pulling::Pulls;
 
 /// What every request handler can reach. Cheap to clone.
@@ -36,6 +38,10 @@ pub struct App {
     pub executor: Arc<dyn Executor>,
     /// Builds images from Dockerfiles.
     pub builder: Builder,
+    /// Connections over which the clients of builds are asked.
+    pub sessions: Sessions,
+    /// Builds for clients that speak BuildKit's protocol.
+    pub control: Control,
     /// What could not be read.
     pub quarantine: Quarantine,
     /// How many layers are sent at once, of all pushes together.
@@ -109,16 +115,31 @@ impl App {
             events: events.clone(),
         };
         let uploads = Arc::new(RwLock::new(Arc::new(Semaphore::new(1))));
-        let for_builds = ForBuilds {
+        let for_builds = Arc::new(ForBuilds {
             pulls: pulls.clone(),
             images: images.clone(),
             containers: containers.clone(),
             events: events.clone(),
-        };
+        });
         let root = config.data_root.join("build");
-        let builder = Builder::open(root, Arc::new(for_builds), Arc::clone(&executor))
-            .map_err(|source| AppError::Builder { source })?;
+        let builder = Builder::open(
+            root,
+            config.exec_root.join("lent"),
+            Arc::clone(&for_builds) as _,
+            Arc::clone(&executor),
+        )
+        .map_err(|source| AppError::Builder { source })?;
         remove_orphans(&containers, &builder).await;
+        let kept = Kept {
+            images: images.clone(),
+            containers: containers.clone(),
+            builder: builder.clone(),
+            events: events.clone(),
+            network: network.clone(),
+            for_builds,
+        };
+        let sessions = Sessions::default();
+        let control = Control::new(builder.clone(), Arc::new(kept), sessions.clone());
         let app = Self {
             config,
             events,
@@ -128,6 +149,8 @@ impl App {
             containers,
             executor,
             builder,
+            sessions,
+            control,
             quarantine,
             uploads,
         };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine_build::{Builder, LABEL, Outside, Told};
+use engine_build::{Builder, Keys, LABEL, Outside, Told};
 use engine_containers::Containers;
 use engine_images::{ImageStore, Layer, Reference, Tell};
 use engine_model::event::EventBus;
@@ -45,7 +45,7 @@ impl Outside for ForBuilds {
         Ok(self.images.make(new, changes.map_or(Layer::Nothing, Layer::Changes))?)
     }
 
-    fn finish(&self, used: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), Failure> {
+    fn finish(&self, used: &BTreeSet<ImageId>, result: Option<&ImageId>) -> Result<(), Failure> {
         Ok(self.images.finish_build(used, result)?)
     }
 
@@ -67,17 +67,16 @@ impl Outside for ForBuilds {
         Ok(self.containers.with_changes(&container, false, make).await?)
     }
 
-    async fn pull(
-        &self,
-        reference: &str,
-        registries: &str,
-        progress: &mpsc::Sender<Told>,
-    ) -> Result<(), Failure> {
+    fn whole_name(&self, reference: &str) -> String {
+        match Reference::parse(reference) {
+            Ok(name) => name.with_default_tag().to_string(),
+            Err(_) => reference.to_owned(),
+        }
+    }
+
+    async fn pull(&self, reference: &str, keys: &Keys, progress: &mpsc::Sender<Told>) -> Result<(), Failure> {
         let name = Reference::parse(reference)?.with_default_tag();
-        let credentials = Credentials::of_config(registries, name.domain()).unwrap_or_else(|error| {
-            tracing::debug!(%error, "A client does not say who it is");
-            Credentials::default()
-        });
+        let credentials = credentials(keys, name.domain()).await;
         let progress = progress.clone();
         let tell: Tell = Arc::new(move |event| {
             for line in lines(&event) {
@@ -87,6 +86,32 @@ impl Outside for ForBuilds {
         });
         self.pulls.pull(&name, None, &credentials, &tell).await?;
         Ok(())
+    }
+}
+
+/// Who a client is to a registry; nobody in particular if that cannot be found out.
+async fn credentials(keys: &Keys, domain: &str) -> Credentials {
+    match keys {
+        Keys::Header(header) => Credentials::of_config(header, domain).unwrap_or_else(|error| {
+            tracing::debug!(%error, "A client does not say who it is");
+            Credentials::default()
+        }),
+        Keys::Client(client) => match client.login(domain).await {
+            Ok(Some(login)) => {
+                let mut credentials = Credentials::default();
+                if login.username.is_empty() {
+                    credentials.identitytoken = login.secret;
+                } else {
+                    (credentials.username, credentials.password) = (login.username, login.secret);
+                }
+                credentials
+            }
+            Ok(None) => Credentials::default(),
+            Err(error) => {
+                tracing::debug!(%error, "A client does not say who it is");
+                Credentials::default()
+            }
+        },
     }
 }
 

@@ -17,6 +17,7 @@ mod daemon;
 #[cfg(test)]
 mod fuzz;
 mod host;
+mod kept;
 mod making;
 mod metrics;
 mod peer;

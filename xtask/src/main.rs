@@ -9,6 +9,7 @@ mod fuzz;
 mod image;
 mod kills;
 mod peers;
+mod plugins;
 mod python;
 mod report;
 mod run;

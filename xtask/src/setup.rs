@@ -146,7 +146,7 @@ fn installed(name: &str) -> bool {
         .is_ok_and(|output| output.stdout == b"installed")
 }
 
-fn candidate(name: &str) -> Result<String> {
+pub(crate) fn candidate(name: &str) -> Result<String> {
     let policy = output(Command::new("apt-cache").args(["policy", name]))?;
     let line = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
     Ok(line.with_context(|| format!("apt knows no package `{name}`"))?.to_owned())

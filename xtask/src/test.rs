@@ -12,7 +12,7 @@ use anyhow::Result;
 use crate::{
     aws,
     build::{self, Make},
-    demo, deny,
+    demo, deny, plugins,
     report::Report,
     run::{cargo, cargo_test, check, root, say},
     setup,
@@ -67,6 +67,7 @@ fn windows() -> Result<()> {
 /// Clients of the engine, with what they take; answers with the stock command line.
 fn prepare() -> Result<PathBuf> {
     setup::for_tests()?;
+    plugins::fetch()?;
     setup::docker_sdk()?;
     setup::docker_cli()
 }

@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
-use super::outside::{Outside, Told};
-use super::plan::{Context, Plan, Request};
+use super::outside::{Audience, Event, Outside, Told};
+use super::plan::{Context, Plan, Request, Texts, Wanted};
 use super::shop::Shop;
 use super::stage;
+use super::voice::Voice;
 use super::work::Work;
 
 /// As much of a stage's talk waits until the stages before it have told all.
@@ -25,9 +26,15 @@ const WAITING: usize = 1024;
 pub struct Builder(Arc<Shop>);
 
 impl Builder {
-    /// Builds in `root`, which has to be on the disk of the images. What an interrupted build left there is removed.
-    pub fn open(root: PathBuf, outside: Arc<dyn Outside>, executor: Arc<dyn Executor>) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shop::open(root, outside, executor)?)))
+    /// Builds in `root`, which has to be on the disk of the images. What an interrupted build left there is removed, and so
+    /// is all of `lent`, which is for what must not get onto a disk.
+    pub fn open(
+        root: PathBuf,
+        lent: PathBuf,
+        outside: Arc<dyn Outside>,
+        executor: Arc<dyn Executor>,
+    ) -> io::Result<Self> {
+        Ok(Self(Arc::new(Shop::open(root, lent, outside, executor)?)))
     }
 
     /// Unpacks a context. Blocks as long as the client sends.
@@ -38,6 +45,26 @@ impl Builder {
     /// Reads the Dockerfile and refuses what makes no sense. Blocks.
     pub fn plan(&self, context: Context, request: Request) -> Result<Plan, Failure> {
         Plan::new(context, request)
+    }
+
+    /// Reads a Dockerfile that lies in no context. The plan's context is empty, and to be filled before it is carried out.
+    pub fn draft(&self, texts: Texts, request: Request) -> Result<Plan, Failure> {
+        Plan::draft(Context::empty(&self.0.temporary())?, texts, request)
+    }
+
+    /// A folder for files that are looked at before there is a plan. Blocks.
+    pub fn scratch(&self) -> io::Result<tempfile::TempDir> {
+        tempfile::Builder::new().prefix("scratch-").tempdir_in(self.0.temporary())
+    }
+
+    /// What a plan needs of its context. Blocks.
+    pub fn wanted(&self, plan: &Plan) -> Wanted {
+        let outside = &self.0.outside;
+        plan.wanted(|image| match outside.find(image) {
+            Ok(image) => image.config.on_build.is_some_and(|triggers| !triggers.is_empty()),
+            // It is not here, and tells nothing yet.
+            Err(_) => true,
+        })
     }
 
     /// The steps of builds that are under way: they are not to be taken away.
@@ -69,19 +96,64 @@ impl Builder {
     pub async fn build(
         &self,
         plan: Plan,
-        told: mpsc::Sender<Told>,
+        audience: Audience,
         cancelled: CancellationToken,
     ) -> Result<ImageId, BuildError> {
         let _end = cancelled.clone().drop_guard();
         let work = Arc::new(Work::new(Arc::clone(&self.0), plan, cancelled));
-        let result = carry_out(&work, &told).await;
+        let result = carry_out(&work, &audience).await;
         // The context goes with it, and may be large.
         let _ = tokio::task::spawn_blocking(move || drop(work)).await;
         result
     }
 }
 
-async fn carry_out(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<ImageId, BuildError> {
+async fn carry_out(work: &Arc<Work>, audience: &Audience) -> Result<ImageId, BuildError> {
+    match audience {
+        Audience::Reader(told) => to_reader(work, told).await?,
+        Audience::Watcher(events) => to_watcher(work, events).await?,
+    }
+    let Some(id) = work.result()? else {
+        return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
+    };
+    finish(work, &id, audience).await?;
+    Ok(id)
+}
+
+/// Stages tell side by side.
+async fn to_watcher(work: &Arc<Work>, events: &mpsc::Sender<Event>) -> Result<(), BuildError> {
+    let warn =
+        async |text: String| events.send(Event::Warning(text)).await.map_err(|_| BuildError::Cancelled);
+    for warning in &work.plan.dockerfile.warnings {
+        warn(warning.clone()).await?;
+    }
+    let mut stages = tokio::task::JoinSet::new();
+    for &number in &work.plan.needed {
+        let (work, voice) = (Arc::clone(work), Voice::new(Audience::Watcher(events.clone())));
+        stages.spawn(async move {
+            let result = stage::build(&work, number, voice).await;
+            work.settle(number, result);
+        });
+    }
+    loop {
+        let ended = tokio::select! {
+            ended = stages.join_next() => ended,
+            // Nobody watches any more.
+            () = events.closed(), if !work.cancelled.is_cancelled() => {
+                work.cancelled.cancel();
+                continue;
+            }
+        };
+        match ended {
+            None => return Ok(()),
+            Some(Ok(())) => {}
+            Some(Err(error)) => work.settle(work.plan.target, Err(error.into())),
+        }
+    }
+}
+
+/// Stages tell one after another, whichever is first.
+async fn to_reader(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<(), BuildError> {
     let say = async |text: String| told.send(Told::Text(text)).await.map_err(|_| BuildError::Cancelled);
     for warning in &work.plan.dockerfile.warnings {
         say(format!("{warning}\n")).await?;
@@ -102,7 +174,8 @@ async fn carry_out(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<ImageI
         talks.push(receiver);
         let work = Arc::clone(work);
         stages.spawn(async move {
-            let result = stage::build(&work, number, sender).await;
+            let voice = Voice::new(Audience::Reader(sender));
+            let result = stage::build(&work, number, voice).await;
             work.settle(number, result);
         });
     }
@@ -114,11 +187,7 @@ async fn carry_out(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<ImageI
             work.settle(work.plan.target, Err(error.into()));
         }
     }
-    let Some(id) = work.result()? else {
-        return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
-    };
-    finish(work, &id, told).await?;
-    Ok(id)
+    Ok(())
 }
 
 /// Tells what a stage tells. When nobody listens any more, which may be while nothing is told, the build ends.
@@ -139,15 +208,24 @@ async fn pass_on(mut talk: mpsc::Receiver<Told>, told: &mpsc::Sender<Told>, canc
 }
 
 /// Names the image and tells so. That nobody listens any more is no reason to throw away what is done.
-async fn finish(work: &Arc<Work>, id: &ImageId, told: &mpsc::Sender<Told>) -> Result<(), BuildError> {
-    let say = async |text: String| drop(told.send(Told::Text(text)).await);
+async fn finish(work: &Arc<Work>, id: &ImageId, audience: &Audience) -> Result<(), BuildError> {
+    let say = async |text: String| {
+        if let Audience::Reader(told) = audience {
+            let _ = told.send(Told::Text(text)).await;
+        }
+    };
     let unused = work.plan.given.unused();
     if !unused.is_empty() {
-        say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await;
+        let warning = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+        if let Audience::Watcher(events) = audience {
+            let _ = events.send(Event::Warning(warning.clone())).await;
+        }
+        say(format!("[Warning] {warning}\n")).await;
     }
     let (shared, result) = (Arc::clone(work), id.clone());
     let named = tokio::task::spawn_blocking(move || {
-        shared.outside().finish(&shared.used(), &result)?;
+        let shown = (!shared.plan.request.hides_result).then_some(&result);
+        shared.outside().finish(&shared.used(), shown)?;
         let names = shared.plan.request.names.iter();
         names.map(|name| shared.outside().tag(&result, name)).collect::<Result<Vec<_>, Failure>>()
     });

@@ -99,6 +99,9 @@ impl Stage<'_> {
 
     /// The stage or image that a name means.
     pub(super) async fn origin(&self, from: &str) -> Result<Option<ImageId>, BuildError> {
+        if self.work.plan.is_named(from) {
+            return Ok(Some(self.named(from).await?));
+        }
         match self.work.plan.dockerfile.stage(from, self.number) {
             Some(stage) => self.work.stage(stage).await,
             None if from.parse::<usize>().is_ok() => Err(BuildError::invalid(format!(

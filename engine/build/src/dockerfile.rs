@@ -87,6 +87,7 @@ impl Dockerfile {
         if let Some(stage) = self.stages.get_mut(stage) {
             stage.steps.push(Step {
                 line: stage.line,
+                last_line: stage.line,
                 text: format!("LABEL {}", shown.join(" ")),
                 instruction: Instruction::Label(pairs),
             });
@@ -111,20 +112,29 @@ impl Dockerfile {
     }
 
     /// The stages that a stage takes something from, with its base as `base` says it, variables put in.
-    pub(crate) fn needs(&self, stage: usize, base: &str) -> BTreeSet<usize> {
+    /// What `is_elsewhere` says is no stage, whatever a stage is called.
+    pub(crate) fn needs(
+        &self,
+        stage: usize,
+        base: &str,
+        is_elsewhere: &dyn Fn(&str) -> bool,
+    ) -> BTreeSet<usize> {
         let mut needed = BTreeSet::new();
-        needed.extend(self.named_stage(base, stage));
+        if !is_elsewhere(base) {
+            needed.extend(self.named_stage(base, stage));
+        }
+        let own = |from: &&str| !is_elsewhere(from);
         for step in &self.stages[stage].steps {
             match &step.instruction {
                 Instruction::Copy(copy) => {
-                    needed.extend(copy.from.as_deref().and_then(|from| self.stage(from, stage)));
+                    needed.extend(copy.from.as_deref().filter(own).and_then(|from| self.stage(from, stage)));
                 }
                 Instruction::Run(run) => {
                     let mounts = run
                         .mounts
                         .iter()
                         .filter(|mount| matches!(mount.kind, MountKind::Bind | MountKind::Cache));
-                    let from = mounts.filter_map(|mount| mount.from.as_deref());
+                    let from = mounts.filter_map(|mount| mount.from.as_deref()).filter(own);
                     needed.extend(from.filter_map(|from| self.stage(from, stage)));
                 }
                 _ => {}
@@ -152,7 +162,7 @@ mod tests {
                     RUN --mount=from=1,target=/x true\nFROM three\nCOPY --from=elsewhere/image x y\n";
         let dockerfile = Dockerfile::parse(text).unwrap();
         assert_eq!((dockerfile.globals.len(), dockerfile.stages.len()), (1, 4));
-        let needs = |stage: usize| dockerfile.needs(stage, &dockerfile.stages[stage].base);
+        let needs = |stage: usize| dockerfile.needs(stage, &dockerfile.stages[stage].base, &|_| false);
         assert_eq!(needs(2), BTreeSet::from([0, 1]));
         assert_eq!(needs(3), BTreeSet::from([2]));
         assert!(needs(0).is_empty());

@@ -8,6 +8,7 @@ use super::words::raw_words;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) line: usize,
+    pub(crate) last_line: usize,
     pub(crate) text: String,
     pub(crate) instruction: Instruction,
 }
@@ -129,7 +130,7 @@ pub(crate) fn understand(raw: &Raw, escape: char) -> Result<Step, ParseError> {
     let words = Words { name: &name, rest, escape };
     let instruction = words.instruction(&mut flags, &raw.heredocs).map_err(failed)?;
     flags.all_read().map_err(failed)?;
-    Ok(Step { line: raw.line, text: raw.text.clone(), instruction })
+    Ok(Step { line: raw.line, last_line: raw.last_line, text: raw.text.clone(), instruction })
 }
 
 /// A change of an image's configuration, as `docker commit --change` takes it, or a trigger.

@@ -1,14 +1,18 @@
-//! What a build needs of the rest of the engine, and what it tells while it goes on.
+//! What a build needs of the rest of the engine and of its client, and what it tells while it goes on.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use engine_model::{Changes, Failure, Image, ImageId, NewImage};
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+use super::error::BuildError;
 
 /// Images and containers, as a build needs them. Calls that are not asynchronous block.
 #[async_trait]
@@ -25,8 +29,8 @@ pub trait Outside: Debug + Send + Sync {
     /// Makes an image, with a layer of these changes.
     fn make(&self, new: &NewImage, changes: Option<&Changes>) -> Result<ImageId, Failure>;
 
-    /// Notes which steps were of use, and which image is the result, to be shown with or without a name.
-    fn finish(&self, used: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), Failure>;
+    /// Notes which steps were of use, and which image is a result that is to be shown, with or without a name.
+    fn finish(&self, used: &BTreeSet<ImageId>, result: Option<&ImageId>) -> Result<(), Failure>;
 
     /// Gives an image a name, and returns it as people write it.
     fn tag(&self, id: &ImageId, name: &str) -> Result<String, Failure>;
@@ -37,14 +41,95 @@ pub trait Outside: Debug + Send + Sync {
     /// Makes an image of what a container has changed.
     async fn commit(&self, container: &str, new: NewImage) -> Result<ImageId, Failure>;
 
-    /// Brings an image from its registry, and tells how that goes on in lines of the API. `registries` is what the client
-    /// has sent in the header `X-Registry-Config`, as it came.
-    async fn pull(
-        &self,
-        reference: &str,
-        registries: &str,
-        progress: &mpsc::Sender<Told>,
-    ) -> Result<(), Failure>;
+    /// The whole name of an image, with its registry and tag, as people write it or not.
+    fn whole_name(&self, reference: &str) -> String;
+
+    /// Brings an image from its registry, and tells how that goes on in lines of the API.
+    async fn pull(&self, reference: &str, keys: &Keys, progress: &mpsc::Sender<Told>) -> Result<(), Failure>;
+}
+
+/// How registries learn who the client of a build is.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// From what the client has sent in the header `X-Registry-Config`, as it came.
+    Header(String),
+    /// From the client itself, when it comes to that.
+    Client(Arc<dyn Client>),
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Header(String::new())
+    }
+}
+
+/// A user's name and password, or an identity token without a name.
+#[derive(Clone)]
+pub struct Login {
+    pub username: String,
+    pub secret: String,
+}
+
+impl Debug for Login {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// The client of a build, where it can be asked while the build goes on.
+#[async_trait]
+pub trait Client: Debug + Send + Sync {
+    /// What it has under this name; `None` if that is nothing.
+    async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Failure>;
+
+    /// Makes a socket at this path at which its SSH agent answers, as long as what is returned is held. `None` if it
+    /// forwards none of this name.
+    async fn agent(&self, id: &str, socket: &Path) -> Result<Option<Box<dyn Any + Send>>, Failure>;
+
+    /// Who it is to this registry; `None` if nobody in particular.
+    async fn login(&self, registry: &str) -> Result<Option<Login>, Failure>;
+}
+
+/// To whom a build tells how it goes on.
+#[derive(Clone, Debug)]
+pub enum Audience {
+    /// Who reads lines: stage after stage, in the order of the Dockerfile.
+    Reader(mpsc::Sender<Told>),
+    /// Who watches steps, several of which may be under way.
+    Watcher(mpsc::Sender<Event>),
+}
+
+/// A step: its stage, and its number in there. The base of a stage comes before its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StepId {
+    pub stage: usize,
+    pub number: usize,
+}
+
+/// What becomes of steps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Began {
+        step: StepId,
+        title: String,
+    },
+    /// A command has written something, or a pull tells how far it is.
+    Said {
+        step: StepId,
+        said: Told,
+    },
+    Ended {
+        step: StepId,
+        is_cached: bool,
+    },
+    /// `lines` are the first and last of the instruction, counted from 1. Not every instruction is a step that is told.
+    Failed {
+        step: Option<StepId>,
+        lines: (usize, usize),
+        error: BuildError,
+    },
+    /// What the client should know of, though the build goes on.
+    Warning(String),
 }
 
 /// What a build tells.

@@ -14,7 +14,7 @@ use engine_model::{Failure, Kind};
 use super::dockerfile::Dockerfile;
 use super::ignore::Ignored;
 use super::instruction::Instruction;
-use super::outside::Outside;
+use super::outside::{Client, Keys, Outside};
 use super::scope::{Given, Scope, of_platforms};
 use super::source::LARGEST;
 use super::unpack::{Keep, unpack};
@@ -29,6 +29,8 @@ pub struct Request {
     /// What the image is to be called.
     pub names: Vec<String>,
     pub no_cache: bool,
+    /// Stages, by name, whose steps are done anew.
+    pub no_cache_stages: Vec<String>,
     /// Asks the registry even for images that are there.
     pub pull: bool,
     /// Containers of steps that succeeded are removed.
@@ -45,8 +47,14 @@ pub struct Request {
     pub platform: String,
     /// Images to take steps from. Those of this engine's own builds are found without.
     pub cache_from: Vec<String>,
-    /// Credentials for registries, in the form of the API's header.
-    pub registries: String,
+    /// The result is not shown among the images.
+    pub hides_result: bool,
+    /// Who the client is to registries.
+    pub keys: Keys,
+    /// What else than stages and images is known by a name, in small letters.
+    pub contexts: BTreeMap<String, Named>,
+    /// Where commands find what the client lends them.
+    pub client: Option<Arc<dyn Client>>,
 }
 
 impl Request {
@@ -54,6 +62,34 @@ impl Request {
     pub fn check(&self) -> Result<(), Failure> {
         only_own_platform(&self.platform)
     }
+}
+
+/// What a name means that the client has given a meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// An image, by its own name.
+    Image(String),
+    /// Files, which have to be in [`Plan::folder_of`] before the plan is carried out.
+    Folder,
+}
+
+/// A Dockerfile that lies in no context.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// How it is called in messages.
+    pub name: String,
+    pub dockerfile: String,
+    /// What `.dockerignore` says.
+    pub ignored: String,
+}
+
+/// What a plan needs of its context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Nothing,
+    /// These paths, which may have patterns in them, and what they lead to as links.
+    Paths(Vec<String>),
+    All,
 }
 
 /// A context on disk. It goes with this.
@@ -67,12 +103,19 @@ impl Context {
         self.folder.path().join("context")
     }
 
-    /// Unpacks an archive, compressed or not. Blocks.
-    pub(crate) fn receive(parent: &Path, outside: &dyn Outside, archive: impl Read) -> Result<Self, Failure> {
+    /// One without files. Blocks.
+    pub(crate) fn empty(parent: &Path) -> Result<Self, Failure> {
         let internal = |error: std::io::Error| Failure::of(Kind::Internal, &error);
         let folder = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(internal)?;
         let context = Self { folder };
         fs::create_dir(context.files()).map_err(internal)?;
+        Ok(context)
+    }
+
+    /// Unpacks an archive, compressed or not. Blocks.
+    pub(crate) fn receive(parent: &Path, outside: &dyn Outside, archive: impl Read) -> Result<Self, Failure> {
+        let internal = |error: std::io::Error| Failure::of(Kind::Internal, &error);
+        let context = Self::empty(parent)?;
         let root = Root::open(&context.files()).map_err(internal)?;
         let broken = |error: std::io::Error| {
             Failure::new(Kind::of_archive(&error), format!("Error processing tar file: {error}"))
@@ -104,15 +147,33 @@ pub struct Plan {
 impl Plan {
     /// Reads the Dockerfile of a context and finds out what there is to do. Blocks.
     pub(crate) fn new(context: Context, request: Request) -> Result<Self, Failure> {
-        let invalid = |message: String| Failure::new(Kind::Invalid, message);
         request.check()?;
         let root = Root::open(&context.files()).map_err(|error| Failure::of(Kind::Internal, &error))?;
         let (name, text) = dockerfile(&root, &request.dockerfile)?;
+        let ignored = ignored(&root, &name).map_err(|message| Failure::new(Kind::Invalid, message))?;
+        Self::understand(context, &name, &text, ignored, request)
+    }
+
+    /// Finds out what there is to do before there is a context.
+    pub(crate) fn draft(context: Context, texts: Texts, request: Request) -> Result<Self, Failure> {
+        request.check()?;
+        let ignored =
+            Ignored::parse(&texts.ignored).map_err(|error| Failure::new(Kind::Invalid, error.to_string()))?;
+        Self::understand(context, &texts.name, &texts.dockerfile, ignored, request)
+    }
+
+    fn understand(
+        context: Context,
+        name: &str,
+        text: &str,
+        ignored: Ignored,
+        request: Request,
+    ) -> Result<Self, Failure> {
+        let invalid = |message: String| Failure::new(Kind::Invalid, message);
         if text.trim().is_empty() {
             return Err(invalid(format!("the Dockerfile ({name}) cannot be empty")));
         }
-        let mut dockerfile = Dockerfile::parse(&text).map_err(|error| invalid(error.to_string()))?;
-        let ignored = ignored(&root, &name).map_err(invalid)?;
+        let mut dockerfile = Dockerfile::parse(text).map_err(|error| invalid(error.to_string()))?;
         let Some(target) = dockerfile.target(&request.target) else {
             return Err(invalid(format!("failed to reach build target {} in Dockerfile", request.target)));
         };
@@ -142,11 +203,12 @@ impl Plan {
                 only_own_platform(&put_in(platform)?)?;
             }
         }
+        let is_named = |name: &str| request.contexts.contains_key(&name.to_ascii_lowercase());
         let mut needed = BTreeSet::new();
         let mut wanted = vec![target];
         while let Some(stage) = wanted.pop() {
             if needed.insert(stage) {
-                wanted.extend(dockerfile.needs(stage, &bases[stage]));
+                wanted.extend(dockerfile.needs(stage, &bases[stage], &is_named));
             }
         }
         for &stage in &needed {

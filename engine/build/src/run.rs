@@ -11,12 +11,12 @@ use engine_model::wire::{
 };
 use engine_model::{Failure, ImageId, Kind};
 use rustix::fs::OFlags;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::outside::Told;
 use super::shop::Shop;
+use super::voice::Voice;
 
 /// Marks containers that a build runs commands in, for people to see. What an engine that was killed has left is told by what
 /// the builder noted, as anybody can give a label.
@@ -119,7 +119,7 @@ pub(crate) async fn prepare(shop: &Arc<Shop>, wish: &Wish) -> Result<Running, Bu
 pub(crate) async fn run(
     container: &Running,
     wish: &Wish,
-    told: &mpsc::Sender<Told>,
+    voice: &Voice,
     cancelled: &CancellationToken,
 ) -> Result<(), BuildError> {
     let executor = &container.shop.executor;
@@ -133,7 +133,7 @@ pub(crate) async fn run(
         while let Some(piece) = logs.stream.recv().await {
             let piece = piece.map_err(|error| Failure::of(Kind::Internal, &error))?;
             for text in frames.add(&piece) {
-                told.send(text).await.map_err(|_| BuildError::Cancelled)?;
+                voice.pass_on(text).await?;
             }
         }
         Ok::<_, BuildError>(())

@@ -14,6 +14,7 @@ use super::error::BuildError;
 use super::flags::{Mount, MountKind, Sharing};
 use super::ignore::Ignored;
 use super::instruction::{Command, Run};
+use super::lent::Lent;
 use super::mounted::{plain, within};
 use super::run::{self, Wish, bind, copy_of, tmpfs};
 use super::select::Files;
@@ -27,6 +28,7 @@ const SCRIPTS: &str = "/dev/pipes";
 #[derive(Default)]
 struct Mounts {
     wire: Vec<WireMount>,
+    lent: Lent,
     /// Held until the command has ended.
     locks: Vec<tokio::sync::OwnedMutexGuard<()>>,
     /// Copies that were made for it.
@@ -74,6 +76,7 @@ impl Stage<'_> {
         let mut environment = self.draft.config.env.clone();
         environment.extend(arguments);
         environment.extend(self.scope.proxies());
+        environment.extend(ready.lent.environment.iter().cloned());
         let wish = Wish {
             image: self.without_volumes(image).await?,
             words,
@@ -81,7 +84,7 @@ impl Stage<'_> {
             user: self.draft.config.user.clone(),
             working_dir: self.draft.config.working_dir.clone(),
             host,
-            mounts: ready.wire.clone(),
+            mounts: ready.wire.iter().chain(&ready.lent.mounts).cloned().collect(),
             shown: shown.clone(),
         };
         let new = self.new_image(key, &shown);
@@ -95,7 +98,7 @@ impl Stage<'_> {
         let request = &self.work.plan.request;
         let container = run::prepare(&self.work.shop, wish).await?;
         self.say(format!(" ---> Running in {}\n", container.short())).await?;
-        let ended = run::run(&container, wish, &self.told, &self.work.cancelled).await;
+        let ended = run::run(&container, wish, &self.voice, &self.work.cancelled).await;
         let short = container.short().to_owned();
         let made = match ended {
             Ok(()) => self.work.outside().commit(&container.id, new).await.map_err(BuildError::from),
@@ -236,12 +239,8 @@ impl Stage<'_> {
             match mount.kind {
                 MountKind::Tmpfs => ready.wire.push(tmpfs(&target, mount.size)),
                 MountKind::Secret | MountKind::Ssh => {
-                    if mount.required {
-                        let what = format!("{:?}", mount.kind).to_ascii_lowercase();
-                        return Err(BuildError::unsupported(&format!(
-                            "`RUN --mount=type={what},required`: a build over this endpoint carries none; the `docker` command line without buildx has no way to send one, and so it"
-                        )));
-                    }
+                    let client = self.work.plan.request.client.as_ref();
+                    ready.lent.add(&self.work.shop, client, mount).await?;
                 }
                 MountKind::Cache => {
                     let (path, lock) = self.cache(mount, &target).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,6 +15,8 @@ use super::outside::Outside;
 #[derive(Debug)]
 pub(crate) struct Shop {
     root: PathBuf,
+    /// For what must not get onto a disk.
+    lent: PathBuf,
     pub(crate) outside: Arc<dyn Outside>,
     pub(crate) executor: Arc<dyn Executor>,
     /// By the name of the cache, for those who do not share it.
@@ -30,13 +32,19 @@ impl Shop {
     /// Works in `root`. What an interrupted build left there is removed.
     pub(crate) fn open(
         root: PathBuf,
+        lent: PathBuf,
         outside: Arc<dyn Outside>,
         executor: Arc<dyn Executor>,
     ) -> io::Result<Self> {
-        let shop = Self { root, outside, executor, locks: Mutex::default(), running: Mutex::default() };
+        let shop = Self { root, lent, outside, executor, locks: Mutex::default(), running: Mutex::default() };
         fs::create_dir_all(&shop.root)?;
         shop.discard_temporary();
         fs::create_dir_all(shop.temporary())?;
+        match fs::remove_dir_all(&shop.lent) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&shop.lent)?;
         Ok(shop)
     }
 
@@ -66,6 +74,11 @@ impl Shop {
 
     pub(crate) fn temporary(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// A new folder for what a client lends, in memory where `/run` is.
+    pub(crate) fn lend(&self) -> io::Result<tempfile::TempDir> {
+        tempfile::Builder::new().prefix("lent-").tempdir_in(&self.lent)
     }
 
     /// Where the caches of `RUN --mount=type=cache` lie.

@@ -21,6 +21,8 @@ pub(crate) struct Source {
 pub(crate) struct Raw {
     /// Where it begins, counted from 1.
     pub(crate) line: usize,
+    /// Where it ends.
+    pub(crate) last_line: usize,
     pub(crate) text: String,
     pub(crate) heredocs: Vec<Heredoc>,
 }
@@ -52,11 +54,15 @@ impl ParseError {
 /// The lines of a text, with their numbers.
 struct Lines<'a> {
     rest: std::iter::Enumerate<std::str::Lines<'a>>,
+    /// The number of the last one.
+    last: usize,
 }
 
 impl<'a> Lines<'a> {
     fn next(&mut self) -> Option<(usize, &'a str)> {
-        self.rest.next().map(|(index, line)| (index + 1, line.trim_end_matches('\r')))
+        let (index, line) = self.rest.next()?;
+        self.last = index + 1;
+        Some((self.last, line.trim_end_matches('\r')))
     }
 }
 
@@ -68,7 +74,7 @@ pub(crate) fn read(text: &str) -> Result<Source, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let escape = directives(text)?;
     let mut source = Source { escape, instructions: Vec::new(), warnings: Vec::new() };
-    let mut lines = Lines { rest: text.lines().enumerate() };
+    let mut lines = Lines { rest: text.lines().enumerate(), last: 0 };
     while let Some((number, first)) = lines.next() {
         let first = first.trim_start();
         if first.is_empty() || first.starts_with('#') {
@@ -105,7 +111,7 @@ pub(crate) fn read(text: &str) -> Result<Source, ParseError> {
             ));
         }
         let heredocs = heredocs(number, &text, &mut lines, escape)?;
-        source.instructions.push(Raw { line: number, text, heredocs });
+        source.instructions.push(Raw { line: number, last_line: lines.last, text, heredocs });
     }
     if source.instructions.is_empty() {
         return Err(ParseError::new(1, "file with no instructions"));

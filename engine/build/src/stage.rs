@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use engine_model::{Failure, ImageId, Kind, NewImage, NewStep};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
 use super::config::Draft;
 use super::error::BuildError;
 use super::instruction::{Instruction, Step, understand_one};
 use super::mounted::{Layers, within};
-use super::outside::Told;
+use super::outside::{StepId, Told};
 use super::scope::Scope;
+use super::voice::{Announced, Voice};
 use super::work::Work;
 
 /// A stage in the middle of its way.
@@ -20,7 +20,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) work: &'a Arc<Work>,
     pub(crate) number: usize,
     pub(crate) escape: char,
-    pub(crate) told: mpsc::Sender<Told>,
+    pub(crate) voice: Voice,
     pub(crate) scope: Scope,
     pub(crate) draft: Draft,
     /// What has been made so far.
@@ -33,51 +33,73 @@ pub(crate) struct Stage<'a> {
 pub(crate) async fn build(
     work: &Arc<Work>,
     number: usize,
-    told: mpsc::Sender<Told>,
+    voice: Voice,
 ) -> Result<Option<ImageId>, BuildError> {
     let plan = &work.plan;
     let mut stage = Stage {
         work,
         number,
         escape: plan.dockerfile.escape,
-        told,
+        voice,
         scope: plan.globals.of_stage(),
         draft: Draft::default(),
         image: None,
         at: plan.dockerfile.globals.len() + plan.steps_before(number),
     };
-    let planned = &plan.dockerfile.stages[number];
-    stage.announce(&planned.text).await?;
-    stage.base().await?;
-    stage.show().await?;
-    stage.triggers().await?;
-    for step in &planned.steps {
-        stage.announce(&step.text).await?;
-        stage.step(step).await?;
-        stage.show().await?;
+    let built = stage.all().await;
+    if let Err(error) = &built {
+        stage.voice.fail(error).await;
     }
+    built?;
     if let Some(image) = &stage.image {
-        let _ = stage.told.send(Told::Image(image.clone())).await;
+        stage.voice.image(Told::Image(image.clone())).await;
     }
     Ok(stage.image)
 }
 
 impl Stage<'_> {
-    pub(crate) async fn say(&self, text: String) -> Result<(), BuildError> {
-        self.told.send(Told::Text(text)).await.map_err(|_| BuildError::Cancelled)
+    async fn all(&mut self) -> Result<(), BuildError> {
+        let work = Arc::clone(self.work);
+        let plan = &work.plan;
+        let planned = &plan.dockerfile.stages[self.number];
+        let id = |number| StepId { stage: self.number, number };
+        let base = work.outside().whole_name(&plan.bases[self.number]);
+        let title = plan.title_of_base(self.number, &base);
+        let first = Announced { id: id(0), title, lines: (planned.line, planned.line) };
+        let mut announced = Vec::new();
+        for (index, step) in planned.steps.iter().enumerate() {
+            let title = plan.title(self.number, index);
+            announced.push(Announced { id: id(index + 1), title, lines: (step.line, step.last_line) });
+        }
+        self.announce(&planned.text, first).await?;
+        self.base().await?;
+        self.show().await?;
+        self.triggers().await?;
+        for (step, announced) in planned.steps.iter().zip(announced) {
+            self.announce(&step.text, announced).await?;
+            self.step(step).await?;
+            self.show().await?;
+        }
+        Ok(())
     }
 
-    async fn announce(&mut self, text: &str) -> Result<(), BuildError> {
+    pub(crate) async fn say(&self, text: String) -> Result<(), BuildError> {
+        self.voice.say(text).await
+    }
+
+    async fn announce(&mut self, text: &str, announced: Announced) -> Result<(), BuildError> {
         if self.work.cancelled.is_cancelled() {
             return Err(BuildError::Cancelled);
         }
+        self.voice.begin(announced).await;
         self.at += 1;
         let (at, all) = (self.at, self.work.plan.steps());
         self.say(format!("Step {at}/{all} : {text}\n")).await
     }
 
     /// The image as it is now.
-    async fn show(&self) -> Result<(), BuildError> {
+    async fn show(&mut self) -> Result<(), BuildError> {
+        self.voice.end().await;
         let id = self.image.as_ref().map_or("", ImageId::short);
         self.say(format!(" ---> {id}\n")).await
     }
@@ -86,7 +108,9 @@ impl Stage<'_> {
     async fn base(&mut self) -> Result<(), BuildError> {
         let plan = &self.work.plan;
         let base = &plan.bases[self.number];
-        let found = if let Some(stage) = plan.dockerfile.named_stage(base, self.number) {
+        let found = if plan.is_named(base) {
+            Some(self.named(base).await?)
+        } else if let Some(stage) = plan.dockerfile.named_stage(base, self.number) {
             self.work.stage(stage).await?
         } else if base == "scratch" {
             None
@@ -116,8 +140,11 @@ impl Stage<'_> {
             _ => {}
         }
         let outside = self.work.outside();
+        let (lines, pass_on) = self.voice.lines();
+        let pull = async move { outside.pull(name, &self.work.plan.request.keys, &lines).await };
+        let pulled = async { tokio::join!(pull, pass_on).0 };
         tokio::select! {
-            pulled = outside.pull(name, &self.work.plan.request.registries, &self.told) => pulled?,
+            pulled = pulled => pulled?,
             () = self.work.cancelled.cancelled() => return Err(BuildError::Cancelled),
         }
         Ok(find().await??.id)
@@ -237,13 +264,14 @@ impl Stage<'_> {
 
     /// Whether an earlier build has done the same; its result is this one's then.
     pub(crate) async fn find(&mut self, key: &str) -> Result<bool, BuildError> {
-        if self.work.plan.request.no_cache {
+        if self.work.plan.is_uncached(self.number) {
             return Ok(false);
         }
         let (work, parent, key) = (Arc::clone(self.work), self.image.clone(), key.to_owned());
         let found = blocking(move || Ok(work.outside().find_step(parent.as_ref(), &key))).await?;
         let Some(found) = found else { return Ok(false) };
         self.made(found.id);
+        self.voice.cached();
         self.say(" ---> Using cache\n".to_owned()).await?;
         Ok(true)
     }

@@ -144,7 +144,7 @@ impl ImageStore {
     }
 
     /// Notes that a build has used these images, and that `result` is what it was for: it is shown, with a name or without.
-    pub fn finish_build(&self, used: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), ImageError> {
+    pub fn finish_build(&self, used: &BTreeSet<ImageId>, result: Option<&ImageId>) -> Result<(), ImageError> {
         steps::finish(&self.inner, used, result)
     }
 

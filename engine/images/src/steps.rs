@@ -19,7 +19,11 @@ pub(super) fn find(state: &State, parent: Option<&ImageId>, key: &str) -> Option
 }
 
 /// Notes that a build has used these, and that one is what it was for.
-pub(super) fn finish(store: &Inner, ids: &BTreeSet<ImageId>, result: &ImageId) -> Result<(), ImageError> {
+pub(super) fn finish(
+    store: &Inner,
+    ids: &BTreeSet<ImageId>,
+    result: Option<&ImageId>,
+) -> Result<(), ImageError> {
     let mut current = store.lock();
     let mut changed = current.clone();
     let now = Timestamp::now();
@@ -29,7 +33,8 @@ pub(super) fn finish(store: &Inner, ids: &BTreeSet<ImageId>, result: &ImageId) -
             step.uses += 1;
         }
     }
-    if let Some(step) = changed.images.get_mut(result).and_then(|stored| stored.record.step.as_mut()) {
+    let result = result.and_then(|id| changed.images.get_mut(id));
+    if let Some(step) = result.and_then(|stored| stored.record.step.as_mut()) {
         step.is_intermediate = false;
     }
     changed.save(&store.paths)?;

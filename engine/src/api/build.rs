@@ -9,9 +9,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use engine_build::{BuildError, Request, Told};
+use engine_build::{Audience, BuildError, Keys, Request, Told};
 use engine_images::Reference;
-use engine_model::Failure;
 use engine_model::task::apart;
 use engine_model::wire::{HostConfig, Ulimit};
 use futures_util::TryStreamExt;
@@ -24,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::filters::Filters;
 use super::{ApiError, Endless};
 use crate::app::App;
-use crate::building::{CacheWish, forget_steps};
+use crate::building::CacheWish;
+use crate::kept;
 
 /// As much of what a build tells waits for the client.
 const WAITING: usize = 64;
@@ -148,7 +148,8 @@ impl Wishes {
             host: self.host()?,
             platform: self.text("platform").to_owned(),
             cache_from: sources,
-            registries,
+            keys: Keys::Header(registries),
+            ..Request::default()
         })
     }
 }
@@ -179,7 +180,7 @@ async fn build(
     let builder = app.builder.clone();
     let building = tokio::spawn({
         let cancelled = cancelled.clone();
-        async move { builder.build(plan, told, cancelled).await }
+        async move { builder.build(plan, Audience::Reader(told), cancelled).await }
     });
     tokio::spawn(async move {
         let mut kept = Vec::new();
@@ -259,54 +260,34 @@ async fn prune(
         ids: filters.values("id").to_vec(),
         reserved: u64::try_from(reserved).unwrap_or(0),
     };
-    let is_everything = wish.all && wish.until.is_none() && wish.ids.is_empty() && wish.reserved == 0;
     let worker = app.clone();
-    let forgotten = tokio::task::spawn_blocking(move || {
-        let mut forgotten = forget_steps(&worker.images, &worker.containers, &worker.builder, &wish)?;
-        if is_everything {
-            forgotten.bytes += worker
-                .builder
-                .remove_caches()
-                .map_err(|error| Failure::of(engine_model::Kind::Internal, &error))?;
-        }
-        Ok::<_, Failure>(forgotten)
+    let pruned = tokio::task::spawn_blocking(move || {
+        kept::prune(&worker.images, &worker.containers, &worker.builder, &worker.events, &wish)
     })
     .await??;
-    app.events.publish("builder", "prune", "", &[("reclaimed", &forgotten.bytes.to_string())]);
-    let ids: Vec<&str> = forgotten.ids.iter().map(engine_model::ImageId::hex).collect();
+    let ids: Vec<&str> = pruned.ids.iter().map(engine_model::ImageId::hex).collect();
     let ids = if ids.is_empty() { Value::Null } else { json!(ids) };
-    Ok(Json(json!({ "CachesDeleted": ids, "SpaceReclaimed": forgotten.bytes })))
+    Ok(Json(json!({ "CachesDeleted": ids, "SpaceReclaimed": pruned.bytes })))
 }
 
 /// For `docker system df`.
 pub(super) async fn usage(app: &App) -> Result<(Value, u64), ApiError> {
     let worker = app.clone();
-    let (steps, caches) =
-        tokio::task::spawn_blocking(move || (worker.images.steps(), worker.builder.size_of_caches())).await?;
-    let sum: u64 = steps.iter().map(|step| step.size).sum::<u64>() + caches;
-    let mut shown: Vec<Value> = steps
-        .iter()
-        .map(|step| {
-            json!({
-                "ID": step.id.hex(),
-                "Parents": step.parent.as_ref().map(|id| vec![id.hex().to_owned()]),
-                "Type": "regular",
-                "Description": step.description,
-                "InUse": false,
-                "Shared": step.is_shared,
-                "Size": step.size,
-                "CreatedAt": step.created,
-                "LastUsedAt": step.last_used,
-                "UsageCount": step.uses,
-            })
+    let records = tokio::task::spawn_blocking(move || kept::records(&worker.images, &worker.builder)).await?;
+    let sum = records.iter().map(|record| record.size).sum();
+    let shown = records.iter().map(|record| {
+        json!({
+            "ID": record.id,
+            "Parents": record.parent.as_ref().map(|id| vec![id]),
+            "Type": record.kind,
+            "Description": record.description,
+            "InUse": false,
+            "Shared": record.is_shared,
+            "Size": record.size,
+            "CreatedAt": record.created.map_or_else(|| json!("0001-01-01T00:00:00Z"), |time| json!(time)),
+            "LastUsedAt": record.last_used,
+            "UsageCount": record.uses,
         })
-        .collect();
-    if caches > 0 {
-        shown.push(json!({
-            "ID": "caches", "Parents": null, "Type": "exec.cachemount", "Description": "caches of `RUN --mount=type=cache`",
-            "InUse": false, "Shared": false, "Size": caches, "CreatedAt": "0001-01-01T00:00:00Z", "LastUsedAt": null,
-            "UsageCount": 0,
-        }));
-    }
-    Ok((Value::Array(shown), sum))
+    });
+    Ok((shown.collect(), sum))
 }

@@ -26,7 +26,7 @@ use crate::app::App;
 mod archive;
 mod exec;
 mod frames;
-mod hijack;
+pub mod hijack;
 mod streams;
 mod volumes;
 

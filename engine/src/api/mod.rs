@@ -13,6 +13,7 @@ use crate::app::App;
 
 mod browser;
 mod build;
+mod buildkit;
 pub mod containers;
 pub mod error;
 pub mod filters;
@@ -58,6 +59,7 @@ pub fn router(app: App) -> Router {
         .merge(system::routes())
         .merge(images::routes())
         .merge(build::routes())
+        .merge(buildkit::routes())
         .merge(containers::routes())
         .merge(networks::routes())
         .merge(registry::routes())

@@ -38,7 +38,7 @@ async fn ping() -> Response {
     headers.insert(header::CONTENT_TYPE, text("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, text("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, text("no-cache"));
-    headers.insert("builder-version", text("1"));
+    headers.insert("builder-version", text("2"));
     headers.insert("swarm", text("inactive"));
     (headers, "OK").into_response()
 }

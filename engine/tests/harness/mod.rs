@@ -324,6 +324,13 @@ impl Engine {
         parse_answer(&bytes)
     }
 
+    /// Lets the docker command line find its plug-ins buildx and compose. False if they are not here.
+    pub fn with_plugins(&self) -> bool {
+        let Some(plugins) = plugins() else { return false };
+        std::os::unix::fs::symlink(plugins, self.path("docker-config/cli-plugins")).unwrap();
+        true
+    }
+
     /// Loads the image `busybox:latest`.
     pub fn load_busybox(&self) {
         let output = self.docker_with_input(["load"], &busybox_image()).ok();
@@ -449,6 +456,13 @@ fn without_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
         body.extend_from_slice(rest.get(line + 2..line + 2 + length)?);
         rest = rest.get(line + 4 + length..)?;
     }
+}
+
+/// The folder of the plug-ins that `cargo xtask test` has fetched (`xtask/src/setup.rs`).
+pub fn plugins() -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?.join("tools/docker-plugins");
+    let folder = own.join("usr/libexec/docker/cli-plugins");
+    folder.join("docker-buildx").exists().then_some(folder)
 }
 
 /// An image of the machine's static busybox, as `docker save` would write it, named `busybox:latest`.

@@ -103,7 +103,7 @@ fn steps_are_found_shown_to_nobody_and_forgotten() {
     assert!(store.find_step(Some(&one), "one").is_none() && store.find_step(None, "one").is_none());
     assert_eq!((store.list().len(), store.list_with_steps(true).len(), store.steps().len()), (1, 3, 2));
     // The result is shown, and what it is made of has its layers.
-    store.finish_build(&BTreeSet::from([one.clone(), two.clone()]), &two).unwrap();
+    store.finish_build(&BTreeSet::from([one.clone(), two.clone()]), Some(&two)).unwrap();
     assert_eq!((store.list().len(), store.steps().len()), (2, 1));
     let kept = &store.steps()[0];
     assert!(kept.is_shared && kept.uses == 1 && kept.size > 0, "{kept:?}");

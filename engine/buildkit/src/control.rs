@@ -1,0 +1,318 @@
+//! `moby.buildkit.v1.Control`: builds, what becomes of them, and what they keep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine_build::Builder;
+use engine_model::{Failure, ImageId, platform};
+use jiff::Timestamp;
+
+use super::gateway;
+use super::grpc::{Code, Status};
+use super::house::{House, PruneWish, Record};
+use super::job::{Held, Job, Jobs};
+use super::messages::Platform;
+use super::messages::control::{
+    BuildkitVersion, CacheOptionsEntry, DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse,
+    ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, UsageRecord, WorkerRecord,
+};
+use super::options::{self, Options, warn_of_caches};
+use super::session::Sessions;
+use super::solve;
+
+/// The version of BuildKit whose interface this is, as far as it goes.
+const VERSION: &str = "v0.13.0";
+/// The label by which clients learn how containers reach the host.
+const HOST_GATEWAY: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
+
+/// The control service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(crate) builder: Builder,
+    pub(crate) house: Arc<dyn House>,
+    pub(crate) sessions: Sessions,
+    pub(crate) jobs: Jobs,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Export {
+    Nowhere,
+    /// Among the engine's images, by these names.
+    Image(Vec<String>),
+}
+
+impl Control {
+    /// Builds with `builder`, for clients that open their sessions with `sessions`.
+    pub fn new(builder: Builder, house: Arc<dyn House>, sessions: Sessions) -> Self {
+        Self { builder, house, sessions, jobs: Jobs::default() }
+    }
+
+    pub(crate) fn worker(&self) -> WorkerRecord {
+        let gateway = self.house.host_gateway();
+        WorkerRecord {
+            id: "engine".to_owned(),
+            labels: gateway
+                .map(|address| (HOST_GATEWAY.to_owned(), address.to_string()))
+                .into_iter()
+                .collect(),
+            platforms: vec![Platform {
+                architecture: platform::architecture().to_owned(),
+                os: "linux".to_owned(),
+            }],
+            version: Some(version()),
+        }
+    }
+
+    pub(crate) fn workers(&self) -> ListWorkersResponse {
+        ListWorkersResponse { record: vec![self.worker()] }
+    }
+
+    pub(crate) fn info() -> InfoResponse {
+        InfoResponse { version: Some(version()) }
+    }
+
+    /// Builds from the beginning to the end. Dropped, it breaks the build off.
+    pub(crate) async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Status> {
+        let export = Export::understand(&request)?;
+        let is_empty = request.definition.as_ref().is_none_or(|definition| definition.operations.is_empty());
+        if !is_empty || !request.frontend_inputs.is_empty() {
+            return Err(solve::no_operations());
+        }
+        if request.source_policy.is_some() {
+            return Err(Status::new(
+                Code::Unimplemented,
+                "a policy on sources is not supported by this engine",
+            ));
+        }
+        if let Some(entitlement) = request.entitlements.iter().find(|name| *name != "network.host") {
+            let message = format!("`--allow {entitlement}` is not supported by this engine");
+            return Err(Status::new(Code::Unimplemented, message));
+        }
+        let cache = request.cache.unwrap_or_default();
+        let warnings = warn_of_caches(&cache.exports)?;
+        let session = self.sessions.get(&request.session).await?;
+        let hides_result = !matches!(export, Export::Image(_));
+        let (held, returned) = self.jobs.begin(&request.reference, session, hides_result, warnings)?;
+        let job = Arc::clone(&held.job);
+        let id = if request.frontend.is_empty() {
+            let returned = tokio::select! {
+                returned = returned => returned.ok(),
+                () = job.cancelled.cancelled() => None,
+            };
+            let gone = || Status::new(Code::Cancelled, "the session of this build has ended");
+            match gateway::returned(returned.ok_or_else(gone)?)? {
+                Some(result) => Some(job.result(&result)?.await?),
+                None => None,
+            }
+        } else {
+            options::check_frontend(&request.frontend, &request.frontend_attributes)?;
+            Some(self.whole(&job, &request.frontend_attributes, &cache.imports).await?)
+        };
+        let exporter_response = match id {
+            Some(id) => self.export(&held, &export, &id).await?,
+            None => BTreeMap::new(),
+        };
+        Ok(SolveResponse { exporter_response })
+    }
+
+    /// What a client wants built that does not lead its build itself.
+    async fn whole(
+        &self,
+        job: &Arc<Job>,
+        attributes: &BTreeMap<String, String>,
+        imports: &[CacheOptionsEntry],
+    ) -> Result<ImageId, Status> {
+        let mut options = Options::understand(attributes)?;
+        options
+            .warnings
+            .extend(imports.iter().map(|import| options::no_import(&import.kind, &import.attributes)));
+        let drafted = solve::draft(&self.builder, job, options).await?;
+        let (_, outcome) = job.add(solve::carry_out(self.builder.clone(), Arc::clone(job), drafted))?;
+        outcome.await
+    }
+
+    async fn export(
+        &self,
+        held: &Held,
+        export: &Export,
+        id: &ImageId,
+    ) -> Result<BTreeMap<String, String>, Status> {
+        let names = match export {
+            Export::Nowhere => return Ok(BTreeMap::new()),
+            Export::Image(names) => names.clone(),
+        };
+        let step = held.job.progress.begin("exporting to image");
+        step.part("exporting layers", 0, 0, true);
+        step.part(&format!("writing image {id}"), 0, 0, true);
+        let (house, image) = (Arc::clone(&self.house), id.clone());
+        let named = blocking(move || {
+            names.iter().map(|name| house.tag(&image, name)).collect::<Result<Vec<_>, Failure>>()
+        });
+        let named = match named.await {
+            Ok(named) => named,
+            Err(error) => {
+                step.end(false, Some(&error.message));
+                return Err(error);
+            }
+        };
+        for name in &named {
+            step.part(&format!("naming to {name}"), 0, 0, true);
+        }
+        step.end(false, None);
+        let mut response = BTreeMap::from([
+            ("containerimage.digest".to_owned(), id.to_string()),
+            ("containerimage.config.digest".to_owned(), id.to_string()),
+        ]);
+        if !named.is_empty() {
+            response.insert("image.name".to_owned(), named.join(","));
+        }
+        Ok(response)
+    }
+
+    pub(crate) async fn usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
+        let filters = Filters::parse(&request.filter)?;
+        let house = Arc::clone(&self.house);
+        let records = blocking(move || house.records()).await?;
+        let fitting = records.into_iter().filter(|record| filters.fit(record));
+        Ok(DiskUsageResponse { record: fitting.map(UsageRecord::from).collect() })
+    }
+
+    pub(crate) async fn prune(&self, request: PruneRequest) -> Result<Vec<UsageRecord>, Status> {
+        for (name, value) in
+            [("max-used-space", request.max_used_space), ("min-free-space", request.min_free_space)]
+        {
+            if value != 0 {
+                return Err(Status::new(
+                    Code::Unimplemented,
+                    format!("`--{name}` is not supported by this engine"),
+                ));
+            }
+        }
+        let filters = Filters::parse(&request.filter)?;
+        if filters.kind.is_some() {
+            return Err(Status::new(
+                Code::Unimplemented,
+                "pruning by `type` is not supported by this engine",
+            ));
+        }
+        let age = Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or(0));
+        let wish = PruneWish {
+            all: request.all,
+            until: (!age.is_zero()).then(|| Timestamp::now().saturating_sub(age).unwrap_or(Timestamp::MIN)),
+            ids: filters.ids,
+            reserved: u64::try_from(request.keep_bytes).unwrap_or(0),
+        };
+        let house = Arc::clone(&self.house);
+        let removed = blocking(move || house.prune(&wish)).await?;
+        Ok(removed.into_iter().map(UsageRecord::from).collect())
+    }
+}
+
+fn version() -> BuildkitVersion {
+    let package = concat!("engine/", env!("CARGO_PKG_VERSION")).to_owned();
+    BuildkitVersion { package, version: VERSION.to_owned(), revision: String::new() }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| Status::new(Code::Internal, format!("Work was cut short: {error}")))?;
+    done.map_err(Status::from)
+}
+
+impl Export {
+    fn understand(request: &SolveRequest) -> Result<Self, Status> {
+        let own =
+            Exporter { kind: request.exporter.clone(), attributes: request.exporter_attributes.clone() };
+        let exporter = match &request.exporters[..] {
+            [] => &own,
+            [one] => one,
+            _ => {
+                return Err(Status::new(
+                    Code::Unimplemented,
+                    "several outputs of a build are not supported by this engine",
+                ));
+            }
+        };
+        let refused = |what: &str| {
+            Err(Status::new(Code::Unimplemented, format!("{what} is not supported by this engine")))
+        };
+        match exporter.kind.as_str() {
+            "" => return Ok(Self::Nowhere),
+            "moby" | "image" => {}
+            other => return refused(&format!("`--output type={other}`")),
+        }
+        let mut names = Vec::new();
+        for (name, value) in &exporter.attributes {
+            match (name.as_str(), value.as_str()) {
+                ("name", value) => {
+                    names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+                }
+                // The client pushes by itself, through the API.
+                ("push" | "context" | "unpack" | "store", _) | (_, "" | "false") => {}
+                (name, value) => return refused(&format!("`--output {name}={value}`")),
+            }
+        }
+        Ok(Self::Image(names))
+    }
+}
+
+/// What records are meant, as containerd writes it: `id==x`, `id~=^x`, `type==regular`.
+#[derive(Debug, Default)]
+struct Filters {
+    ids: Vec<String>,
+    kind: Option<String>,
+}
+
+impl Filters {
+    fn parse(filters: &[String]) -> Result<Self, Status> {
+        let mut parsed = Self::default();
+        for filter in filters.iter().flat_map(|filter| filter.split(',')).filter(|filter| !filter.is_empty())
+        {
+            let is_plain =
+                |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+            if let Some(id) = filter
+                .strip_prefix("id==")
+                .or_else(|| filter.strip_prefix("id~=^"))
+                .or_else(|| filter.strip_prefix("id~="))
+                && is_plain(id)
+            {
+                parsed.ids.push(id.to_owned());
+            } else if let Some(kind) = filter.strip_prefix("type==") {
+                parsed.kind = Some(kind.to_owned());
+            } else {
+                return Err(Status::new(
+                    Code::Unimplemented,
+                    format!("the filter `{filter}` is not supported by this engine"),
+                ));
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn fit(&self, record: &Record) -> bool {
+        (self.ids.is_empty() || self.ids.iter().any(|id| record.id.starts_with(id.as_str())))
+            && self.kind.as_ref().is_none_or(|kind| record.kind == *kind)
+    }
+}
+
+impl From<Record> for UsageRecord {
+    fn from(record: Record) -> Self {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Self {
+            id: record.id,
+            size: number(record.size),
+            created_at: Some(record.created.unwrap_or(Timestamp::UNIX_EPOCH).into()),
+            last_used_at: record.last_used.map(Into::into),
+            usage_count: number(record.uses),
+            description: record.description,
+            record_type: record.kind,
+            shared: record.is_shared,
+            parents: record.parent.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! A directory that a client sends, packet by packet, into one that nothing of it leads out of.
+//!
+//! ```text
+//! client: STAT a, STAT a/b, … STAT nothing        DATA …, DATA nothing        FIN
+//! here:              REQ 1, …                                          FIN
+//! ```
+//!
+//! Files are numbered as they come. Nothing that the client says is believed: paths do not climb, what is above a path is a
+//! directory that was sent before, no name comes twice, and content belongs to a file that was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use engine_kernel::confine::{Root, opened, set_attributes};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+
+use super::messages::session::{Packet, Stat, packet};
+
+/// As many as an archive of a context may have.
+const MOST_ENTRIES: u32 = 2_000_000;
+/// Bytes of all their names.
+const MOST_NAMES: usize = 256 << 20;
+/// As many as an archive of a context may have.
+const MOST_BYTES: u64 = 64 << 30;
+/// The client sends four files at a time.
+const MOST_OPEN: usize = 64;
+const LONGEST_PATH: usize = 4096;
+
+/// The bits of Go's `fs.FileMode`.
+mod go {
+    pub(super) const DIRECTORY: u32 = 1 << 31;
+    pub(super) const LINK: u32 = 1 << 27;
+    pub(super) const DEVICE: u32 = 1 << 26;
+    pub(super) const PIPE: u32 = 1 << 25;
+    pub(super) const SOCKET: u32 = 1 << 24;
+    pub(super) const SET_USER: u32 = 1 << 23;
+    pub(super) const SET_GROUP: u32 = 1 << 22;
+    pub(super) const STICKY: u32 = 1 << 20;
+    pub(super) const IRREGULAR: u32 = 1 << 19;
+    pub(super) const KINDS: u32 = DIRECTORY | LINK | DEVICE | PIPE | SOCKET | (1 << 21) | IRREGULAR;
+}
+
+/// What is wrong with what a client sends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TreeError {
+    #[error("the client could not send its files: {0}")]
+    Client(String),
+    #[error("the client sent what makes no sense: {0}")]
+    Nonsense(String),
+    #[error("`{path}` of the client's files is a device: leave it out by `.dockerignore`")]
+    Device { path: String },
+    #[error("Could not write `{path}` of the client's files: {source}")]
+    Write { path: String, source: io::Error },
+}
+
+fn nonsense(what: impl Into<String>) -> TreeError {
+    TreeError::Nonsense(what.into())
+}
+
+/// What the client is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Nothing,
+    /// Send the content of this file.
+    Request(u32),
+    /// All is here.
+    Finished,
+}
+
+/// A file whose content is on its way.
+#[derive(Debug)]
+struct Wanted {
+    path: PathBuf,
+    attributes: Attributes,
+    /// From the first piece on.
+    file: Option<File>,
+}
+
+#[derive(Clone, Debug)]
+struct Attributes {
+    mode: Mode,
+    times: Timestamps,
+}
+
+/// A directory that is being filled.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: Root,
+    next: u32,
+    names: usize,
+    /// Bytes of content so far.
+    pub(crate) bytes: u64,
+    directories: BTreeMap<PathBuf, Attributes>,
+    /// What links may lead to.
+    files: BTreeSet<PathBuf>,
+    wanted: BTreeMap<u32, Wanted>,
+    open: usize,
+    is_listed: bool,
+    is_finished: bool,
+}
+
+impl Tree {
+    /// Into a directory that is there and empty.
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: Root::open(folder)?,
+            next: 0,
+            names: 0,
+            bytes: 0,
+            directories: BTreeMap::new(),
+            files: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            open: 0,
+            is_listed: false,
+            is_finished: false,
+        })
+    }
+
+    /// Follows one packet. Blocks.
+    pub(crate) fn take(&mut self, packet: Packet) -> Result<Reply, TreeError> {
+        if self.is_finished {
+            return Err(nonsense("it goes on after its end"));
+        }
+        match (packet.kind, packet.stat) {
+            (packet::STAT, Some(stat)) if !self.is_listed => self.entry(stat),
+            (packet::STAT, None) if !self.is_listed => {
+                self.is_listed = true;
+                self.finish_if_all()
+            }
+            (packet::STAT, _) => Err(nonsense("files come after the end of the list")),
+            (packet::DATA, _) => self.content(packet.id, &packet.data),
+            (packet::ERROR, _) => Err(TreeError::Client(String::from_utf8_lossy(&packet.data).into_owned())),
+            (packet::FINISHED, _) => Err(nonsense("it ends before all was sent")),
+            (other, _) => Err(nonsense(format!("there are no packets of the kind {other} here"))),
+        }
+    }
+
+    fn entry(&mut self, stat: Stat) -> Result<Reply, TreeError> {
+        let id = self.next;
+        if id == MOST_ENTRIES {
+            return Err(nonsense(format!("there are more than {MOST_ENTRIES} files")));
+        }
+        self.next += 1;
+        self.names += stat.path.len() + stat.link.len();
+        if self.names > MOST_NAMES {
+            return Err(nonsense(format!("the names of all files have more than {MOST_NAMES} bytes")));
+        }
+        let path = checked(&stat.path)?;
+        let above = path.parent().unwrap_or_else(|| Path::new("/"));
+        if above != Path::new("/") && !self.directories.contains_key(above) {
+            return Err(nonsense(format!("`{}` is in a directory that was not sent", stat.path)));
+        }
+        let failed = |source: io::Error| TreeError::Write { path: stat.path.clone(), source };
+        let attributes = Attributes::of(&stat);
+        match stat.mode & go::KINDS {
+            go::DIRECTORY => {
+                self.make_directory(&path).map_err(failed)?;
+                self.directories.insert(path, attributes);
+                Ok(Reply::Nothing)
+            }
+            go::LINK => {
+                self.make_link(&path, &stat.link, &attributes).map_err(failed)?;
+                Ok(Reply::Nothing)
+            }
+            0 if !stat.link.is_empty() => {
+                let source = checked(&stat.link)?;
+                if !self.files.contains(&source) {
+                    return Err(nonsense(format!(
+                        "`{}` is a second name of a file that was not sent",
+                        stat.path
+                    )));
+                }
+                self.make_second_name(&source, &path).map_err(failed)?;
+                Ok(Reply::Nothing)
+            }
+            0 => {
+                self.make_file(&path).map_err(failed)?;
+                self.files.insert(path.clone());
+                self.wanted.insert(id, Wanted { path, attributes, file: None });
+                Ok(Reply::Request(id))
+            }
+            // Other programs' ends of what is under way now: nothing that an image could be made of.
+            go::PIPE | go::SOCKET => Ok(Reply::Nothing),
+            kind if kind & go::DEVICE != 0 => Err(TreeError::Device { path: stat.path.clone() }),
+            kind => Err(nonsense(format!("`{}` is of an unknown kind ({kind:#x})", stat.path))),
+        }
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.root.parent(path)?;
+        Ok(rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?)
+    }
+
+    fn make_link(&self, path: &Path, target: &str, attributes: &Attributes) -> io::Result<()> {
+        let (parent, name) = self.root.parent(path)?;
+        rustix::fs::symlinkat(target, &parent, name)?;
+        let link = opened(&parent, name, FileType::Symlink)?;
+        set_attributes(&link, OWNER, None, &attributes.times)
+    }
+
+    fn make_second_name(&self, source: &Path, path: &Path) -> io::Result<()> {
+        let (from, from_name) = self.root.parent(source)?;
+        let (parent, name) = self.root.parent(path)?;
+        Ok(rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?)
+    }
+
+    fn make_file(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.root.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))?;
+        Ok(())
+    }
+
+    fn content(&mut self, id: u32, data: &[u8]) -> Result<Reply, TreeError> {
+        let Some(wanted) = self.wanted.get_mut(&id) else {
+            return Err(nonsense(format!("there is content of the file {id}, which was not asked for")));
+        };
+        let failed =
+            |path: &Path, source: io::Error| TreeError::Write { path: path.display().to_string(), source };
+        if wanted.file.is_none() {
+            if self.open == MOST_OPEN {
+                return Err(nonsense(format!("more than {MOST_OPEN} files come at the same time")));
+            }
+            let file = open(&self.root, &wanted.path).map_err(|error| failed(&wanted.path, error))?;
+            wanted.file = Some(file);
+            self.open += 1;
+        }
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
+        if self.bytes > MOST_BYTES {
+            return Err(nonsense(format!("there are more than {MOST_BYTES} bytes")));
+        }
+        if !data.is_empty() {
+            if let Some(file) = &mut wanted.file {
+                file.write_all(data).map_err(|error| failed(&wanted.path, error))?;
+            }
+            return Ok(Reply::Nothing);
+        }
+        if let Some(Wanted { path, attributes, file: Some(file) }) = self.wanted.remove(&id) {
+            self.open -= 1;
+            let set = set_attributes(&file, OWNER, Some(attributes.mode), &attributes.times);
+            set.map_err(|error| failed(&path, error))?;
+        }
+        self.finish_if_all()
+    }
+
+    fn finish_if_all(&mut self) -> Result<Reply, TreeError> {
+        if !self.is_listed || !self.wanted.is_empty() {
+            return Ok(Reply::Nothing);
+        }
+        // From the inside out: making something in a directory changes its time.
+        for (path, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let set = || {
+                let (parent, name) = self.root.parent(&path)?;
+                let directory = opened(&parent, name, FileType::Directory)?;
+                set_attributes(&directory, OWNER, Some(attributes.mode), &attributes.times)
+            };
+            set().map_err(|source| TreeError::Write { path: path.display().to_string(), source })?;
+        }
+        self.is_finished = true;
+        Ok(Reply::Finished)
+    }
+}
+
+/// Whoever owns a file on the client, in a context it is root's.
+const OWNER: (Uid, Gid) = (Uid::ROOT, Gid::ROOT);
+
+impl Attributes {
+    fn of(stat: &Stat) -> Self {
+        let mut mode = stat.mode & 0o777;
+        for (bit, own) in [(go::SET_USER, 0o4000), (go::SET_GROUP, 0o2000), (go::STICKY, 0o1000)] {
+            if stat.mode & bit != 0 {
+                mode |= own;
+            }
+        }
+        let time = Timespec {
+            tv_sec: stat.modified.div_euclid(1_000_000_000),
+            tv_nsec: stat.modified.rem_euclid(1_000_000_000),
+        };
+        let times = Timestamps { last_access: time, last_modification: time };
+        Self { mode: Mode::from_raw_mode(mode), times }
+    }
+}
+
+/// Opens a file that was made here for writing.
+fn open(root: &Root, path: &Path) -> io::Result<File> {
+    let (parent, name) = root.parent(path)?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(&parent, name, flags, Mode::empty())?))
+}
+
+/// A path from the root on, of names alone.
+fn checked(path: &str) -> Result<PathBuf, TreeError> {
+    if path.len() > LONGEST_PATH {
+        return Err(nonsense(format!("a path has more than {LONGEST_PATH} bytes")));
+    }
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    if !path.split('/').all(is_name) {
+        return Err(nonsense(format!("`{}` is no path in a directory", path.escape_debug())));
+    }
+    Ok(Path::new("/").join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    fn stat(path: &str, mode: u32) -> Packet {
+        let stat = Stat { path: path.to_owned(), mode, modified: 1_500_000_000, ..Stat::default() };
+        Packet { kind: packet::STAT, stat: Some(stat), ..Packet::default() }
+    }
+
+    fn link(path: &str, mode: u32, target: &str) -> Packet {
+        let mut packet = stat(path, mode);
+        packet.stat.as_mut().unwrap().link = target.to_owned();
+        packet
+    }
+
+    fn data(id: u32, data: &[u8]) -> Packet {
+        Packet { kind: packet::DATA, id, data: data.to_vec(), ..Packet::default() }
+    }
+
+    fn take_all(folder: &Path, packets: Vec<Packet>) -> Result<Vec<Reply>, String> {
+        let mut tree = Tree::new(folder).unwrap();
+        packets.into_iter().map(|packet| tree.take(packet).map_err(|error| error.to_string())).collect()
+    }
+
+    #[test]
+    fn a_tree_is_written_as_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let end = Packet::default();
+        let replies = take_all(
+            folder.path(),
+            vec![
+                stat("a", go::DIRECTORY | 0o750),
+                stat("a/b", 0o640 | go::SET_USER),
+                link("a/c", go::LINK | 0o777, "/etc/passwd"),
+                link("a/d", 0o640, "a/b"),
+                stat("e", 0o600),
+                stat("f", go::SOCKET),
+                end,
+                data(1, b"one"),
+                data(4, b""),
+                data(1, b"two"),
+                data(1, b""),
+            ],
+        );
+        let replies = replies.unwrap();
+        assert_eq!((replies[1], replies[4]), (Reply::Request(1), Reply::Request(4)));
+        assert_eq!(replies.last(), Some(&Reply::Finished));
+        assert_eq!(std::fs::read(folder.path().join("a/d")).unwrap(), b"onetwo");
+        assert_eq!(std::fs::read_link(folder.path().join("a/c")).unwrap(), Path::new("/etc/passwd"));
+        let directory = folder.path().join("a").metadata().unwrap();
+        assert_eq!((directory.permissions().mode() & 0o7777, directory.mtime()), (0o750, 1));
+        assert_eq!(folder.path().join("a/b").metadata().unwrap().permissions().mode() & 0o7777, 0o4640);
+        assert!(!folder.path().join("f").exists());
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        let directory = || stat("a", go::DIRECTORY | 0o755);
+        let lies = [
+            vec![stat("../x", 0o644)],
+            vec![stat("/x", 0o644)],
+            vec![stat("a/../../x", 0o644)],
+            vec![stat("", 0o644)],
+            vec![stat("x\0y", 0o644)],
+            vec![stat("a/x", 0o644)],
+            vec![link("up", go::LINK, ".."), stat("up/x", 0o644)],
+            vec![link("a", go::LINK, "/etc"), directory()],
+            vec![directory(), directory()],
+            vec![stat("x", 0o644), stat("x", 0o644)],
+            vec![link("x", 0o644, "etc/passwd")],
+            vec![link("x", 0o644, "/etc/passwd")],
+            vec![stat("null", go::DEVICE | (1 << 21))],
+            vec![stat("x", go::IRREGULAR)],
+            vec![data(0, b"x")],
+            vec![directory(), data(0, b"x")],
+            vec![stat("x", 0o644), data(7, b"x")],
+            vec![stat("x", 0o644), data(0, b""), data(0, b"more")],
+            vec![Packet::default(), stat("x", 0o644)],
+            vec![Packet::default(), Packet::default()],
+            vec![Packet { kind: packet::FINISHED, ..Packet::default() }],
+            vec![Packet { kind: 77, ..Packet::default() }],
+            vec![stat(&"x".repeat(5000), 0o644)],
+        ];
+        for lie in lies {
+            let folder = tempfile::tempdir().unwrap();
+            let inside = folder.path().join("in");
+            std::fs::create_dir(&inside).unwrap();
+            let shown = format!("{lie:?}");
+            assert!(take_all(&inside, lie).is_err(), "{shown}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{shown}");
+        }
+    }
+}
