@@ -19,6 +19,8 @@ mod harness;
 mod effects;
 #[path = "fields/parameters.rs"]
 mod parameters;
+#[path = "fields/readme.rs"]
+mod readme;
 #[path = "fields/table.rs"]
 mod table;
 #[path = "fields/walk.rs"]
@@ -138,7 +140,7 @@ fn tests() -> BTreeSet<String> {
 #[test]
 fn every_effect_has_a_test() {
     let tests = tests();
-    for (field, fate) in table::ALL.into_iter().flatten().chain(parameters::PARAMETERS) {
+    for (field, fate) in table::ALL.into_iter().flat_map(|(_, rows)| rows).chain(parameters::PARAMETERS) {
         match fate {
             Fate::Effect(name) | Fate::Partly(name, _) => {
                 assert!(tests.contains(*name), "`{field}`: there is no test `{name}`");

@@ -5,6 +5,8 @@
 use serde_json::{Value, json};
 
 mod harness;
+#[path = "network/links.rs"]
+mod links;
 #[path = "network/names.rs"]
 mod names;
 

@@ -52,6 +52,10 @@ fn line(command: &Command) -> String {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).env(skipped::VARIABLE, skipped_file());
+    if std::env::var_os("CI").is_some_and(|value| value == "true") {
+        // What is built there is built once: nothing is kept for the next time, and failures say their lines without tables.
+        command.env("CARGO_INCREMENTAL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    }
     command
 }
 

@@ -77,6 +77,7 @@ impl Containers {
         }
         check(&wanted, &host_config)?;
         self.complete(&mut host_config, &mut warnings)?;
+        self.settle_links(&mut host_config)?;
         let networks = networking_config
             .endpoints_config
             .into_iter()

@@ -338,7 +338,13 @@ impl Containers {
         // Whatever goes wrong from here on, it does not wait for ever.
         let mut waiting =
             Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
-        let config = exec_config(exec, console_size, &self.0.config.default_ulimits, &self.0.filters)?;
+        let config = exec_config(
+            exec,
+            console_size,
+            &self.0.config.default_ulimits,
+            &self.0.filters,
+            &self.variables_of_links(&exec.container.identity()),
+        )?;
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
         exec.put_on_record(false)?;
@@ -435,6 +441,7 @@ fn exec_config(
     console_size: Option<[u32; 2]>,
     default_ulimits: &BTreeMap<String, Ulimit>,
     filters: &Filters,
+    links: &[String],
 ) -> Result<ShimConfig, ContainerError> {
     let spec = exec.container.spec()?;
     let own = &spec.process;
@@ -442,7 +449,7 @@ fn exec_config(
     let privileged = request.privileged == Some(true) || spec.confinement.privileged;
     let confinement = oci::confinement(&spec.confinement, privileged, filters)?;
     let hostname = own.hostname.clone().unwrap_or_else(|| exec.container.default_hostname());
-    let mut environment = oci::environment(own, &hostname);
+    let mut environment = oci::environment(own, &hostname, links);
     if exec.is_terminal() && !own.terminal {
         environment.push("TERM=xterm".to_owned());
     }

@@ -33,6 +33,10 @@ impl Containers {
         if identity.config.hostname.is_empty() && !shared_network {
             config["Hostname"] = container.default_hostname().into();
         }
+        let mut host = json!(identity.host);
+        if let Some(links) = self.shown_links(&identity) {
+            host["Links"] = links.into();
+        }
         let mut view = json!({
             "Id": container.id,
             "Created": identity.created.to_string(),
@@ -52,7 +56,7 @@ impl Containers {
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": Some(self.execs_of(&container.id)).filter(|ids| !ids.is_empty()),
-            "HostConfig": identity.host,
+            "HostConfig": host,
             "GraphDriver": { "Data": self.layers(container, &identity), "Name": "overlay2" },
             "Mounts": identity.mounts.iter().map(describe_mount).collect::<Vec<_>>(),
             "Config": config,

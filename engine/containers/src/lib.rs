@@ -27,6 +27,7 @@ mod fuzz;
 pub mod health;
 pub mod inspect;
 mod limits;
+mod linked;
 pub mod list;
 pub mod logs;
 mod mounts;

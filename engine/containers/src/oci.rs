@@ -69,6 +69,8 @@ pub(crate) struct Surroundings {
     pub rootfs: PathBuf,
     pub cgroup: PathBuf,
     pub hostname: String,
+    /// Variables that tell of the containers that it is linked to.
+    pub links: Vec<String>,
     pub network: Namespace,
     pub pid: Namespace,
     pub ipc: Namespace,
@@ -105,11 +107,12 @@ pub(crate) fn confinement(
 }
 
 /// The container's environment; `HOME` comes when the user is known.
-pub(crate) fn environment(wish: &ProcessSpec, hostname: &str) -> Vec<String> {
+pub(crate) fn environment(wish: &ProcessSpec, hostname: &str, links: &[String]) -> Vec<String> {
     let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if wish.terminal {
         environment.push("TERM=xterm".to_owned());
     }
+    merge_environment(&mut environment, links);
     merge_environment(&mut environment, &wish.environment);
     environment
 }
@@ -173,7 +176,7 @@ pub(crate) fn build(
 ) -> Result<Bundle, SpecError> {
     let ContainerSpec { process: wish, confinement: confined, .. } = spec;
     let confinement = confinement(confined, confined.privileged, filters)?;
-    let environment = environment(wish, &around.hostname);
+    let environment = environment(wish, &around.hostname, &around.links);
     let directory = wish.directory.to_string_lossy();
     let mut process = process(command, &environment, &directory, wish.terminal, &confinement);
     let rlimits = limits::processes(&spec.limits, &around.default_ulimits);

@@ -145,6 +145,7 @@ impl Containers {
         let connection = self.begin(container, &spec, connection, pid, connected).await?;
         self.check_health(container);
         self.watch(container, connection);
+        self.tell_linked(container);
         Ok(())
     }
 
@@ -211,7 +212,8 @@ impl Containers {
         };
         write(container.directory.join("hostname"), format!("{}\n", around.hostname).as_bytes())?;
         write(container.directory.join("resolv.conf"), self.resolver_file(&spec.network).as_bytes())?;
-        write(container.directory.join("hosts"), self.hosts_file(&spec.network)?.as_bytes())?;
+        let hosts = self.hosts_file(&spec.network)? + &self.lines_of_links(identity)?;
+        write(container.directory.join("hosts"), hosts.as_bytes())?;
         self.create_sources(&identity.mounts)?;
         self.hold_volumes(&container.id, &identity.mounts)?;
         let filters = &self.0.filters;
@@ -307,6 +309,7 @@ impl Containers {
             rootfs: container.runtime_directory.join(protocol::ROOTFS),
             cgroup: container.cgroup(),
             hostname,
+            links: self.variables_of_links(&container.identity()),
             network,
             pid: namespace(&sharing.pid, "pid")?,
             ipc: namespace(&sharing.ipc, "ipc")?,

@@ -4,7 +4,7 @@ use engine_model::platform::architecture;
 use engine_model::wire::{Config, CreateRequest, EndpointConfig, HostConfig, Mount};
 use serde_json::Value;
 
-use super::ContainerError;
+use super::{ContainerError, linked};
 
 /// The one runtime, as `docker info` shows it.
 pub(super) const RUNTIME: &str = "engine";
@@ -91,6 +91,9 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
 /// Whether names for others are wished for where there are none. A client that wishes for them on a user-defined network repeats
 /// them for the whole container.
 fn links_by_address(request: &CreateRequest) -> bool {
+    if linked::is_on_bridge(&request.host_config) {
+        return false;
+    }
     let networks = &request.networking_config.endpoints_config;
     let by_name: Vec<&String> =
         networks.values().flatten().flat_map(|endpoint| endpoint.links.iter().flatten()).collect();

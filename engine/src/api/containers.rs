@@ -39,6 +39,7 @@ pub fn routes() -> Router<App> {
         .route("/containers/create", post(create))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/{alias}", delete(unlink))
         .route("/containers/{id}/json", get(inspect))
         .route("/containers/{id}/top", get(top))
         .route("/containers/{id}/logs", get(streams::logs))
@@ -232,10 +233,24 @@ async fn remove(
 ) -> Result<StatusCode, ApiError> {
     let options = Options(query);
     if options.is("link") {
-        return Err(ApiError::not_implemented("Removing a link"));
+        app.containers.unlink(&id).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     let (force, volumes) = (options.is("force"), options.is("v"));
     vital(async move { app.executor.remove(&id, force, volumes).await }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /containers/web/db?link=1`: clients may leave the slash of a link as it is.
+async fn unlink(
+    State(app): State<App>,
+    Path((id, alias)): Path<(String, String)>,
+    Query(query): QueryMap,
+) -> Result<StatusCode, ApiError> {
+    if !Options(query).is("link") {
+        return Err(ApiError::not_found("page not found"));
+    }
+    app.containers.unlink(&format!("{id}/{alias}")).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -434,7 +434,7 @@ fn an_exec_is_as_asked() {
     };
     let command = ["sh", "-c", "stty size; tty | cut -c 1-8"];
     let terminal = json!({ "Cmd": command, "Tty": true, "AttachStdout": true });
-    let seen = exec(terminal.clone(), json!({ "ConsoleSize": [11, 22] }));
+    let seen = exec(terminal.clone(), json!({ "ConsoleSize": [11, 22], "Tty": true }));
     assert!(seen.contains("11 22\r\n/dev/pts"), "{seen:?}");
     let mut sized = terminal;
     sized["ConsoleSize"] = json!([33, 44]);

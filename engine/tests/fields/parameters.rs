@@ -24,7 +24,7 @@ pub(crate) const PARAMETERS: &[(&str, Fate)] = &[
     ("ContainerCreate.name", Effect("names_are_unique_and_errors_are_dockers")),
     ("ContainerCreate.platform", Refused("POST /containers/create?platform=linux/s390x")),
     ("ContainerDelete.force", Effect("names_are_unique_and_errors_are_dockers")),
-    ("ContainerDelete.link", Refused("DELETE /containers/user?link=1")),
+    ("ContainerDelete.link", Effect("links_of_the_default_bridge_are_lines_and_variables")),
     ("ContainerDelete.v", Effect("volumes_keep_data_and_begin_with_the_image")),
     ("ContainerInspect.size", Effect("parameters_are_followed")),
     ("ContainerKill.signal", Effect("parameters_are_followed")),

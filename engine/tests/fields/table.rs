@@ -120,7 +120,13 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("HostConfig.Isolation", Refused(r#"{"HostConfig":{"Isolation":"hyperv"}}"#)),
     ("HostConfig.KernelMemory", Refused(r#"{"HostConfig":{"KernelMemory":8000000}}"#)),
     ("HostConfig.KernelMemoryTCP", Refused(r#"{"HostConfig":{"KernelMemoryTCP":8000000}}"#)),
-    ("HostConfig.Links", Refused(r#"{"HostConfig":{"Links":["a:b"]}}"#)),
+    (
+        "HostConfig.Links",
+        Partly(
+            "links_of_the_default_bridge_are_lines_and_variables",
+            r#"{"HostConfig":{"NetworkMode":"none","Links":["a:b"]}}"#,
+        ),
+    ),
     (
         "HostConfig.LogConfig.Config",
         Partly(
@@ -310,8 +316,6 @@ pub(crate) const UPDATE: &[(&str, Fate)] = &[
     ("Ulimits", Refused(r#"{"Ulimits":[{"Name":"nofile","Soft":1,"Hard":1}]}"#)),
 ];
 
-const REQUESTED: &str = "an older client's word for what the exec was made with";
-
 /// `POST /containers/{id}/exec`.
 pub(crate) const EXEC: &[(&str, Fate)] = &[
     ("AttachStderr", Effect("an_exec_is_as_asked")),
@@ -337,7 +341,7 @@ pub(crate) const EXEC: &[(&str, Fate)] = &[
 pub(crate) const EXEC_START: &[(&str, Fate)] = &[
     ("ConsoleSize", Effect("an_exec_is_as_asked")),
     ("Detach", Effect("exec_joins_with_the_same_confinement")),
-    ("Tty", Told(REQUESTED)),
+    ("Tty", Effect("output_of_execs_is_framed_as_their_readers_ask")),
 ];
 
 /// `POST /networks/create`.
@@ -423,6 +427,14 @@ pub(crate) const VOLUME: &[(&str, Fate)] = &[
     ("Name", Effect("volumes_keep_data_and_begin_with_the_image")),
 ];
 
-/// All of them.
-pub(crate) const ALL: [&[(&str, Fate)]; 8] =
-    [CREATE, UPDATE, EXEC, EXEC_START, NETWORK, CONNECT, DISCONNECT, VOLUME];
+/// All of them, by their calls.
+pub(crate) const ALL: [(&str, &[(&str, Fate)]); 8] = [
+    ("POST /containers/create", CREATE),
+    ("POST /containers/{id}/update", UPDATE),
+    ("POST /containers/{id}/exec", EXEC),
+    ("POST /exec/{id}/start", EXEC_START),
+    ("POST /networks/create", NETWORK),
+    ("POST /networks/{id}/connect", CONNECT),
+    ("POST /networks/{id}/disconnect", DISCONNECT),
+    ("POST /volumes/create", VOLUME),
+];

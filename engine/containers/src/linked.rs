@@ -1,0 +1,269 @@
+//! Links on the default bridge (`--link`), where no server answers for names: lines in the hosts file and variables, both of the
+//! containers that are linked as they are when one starts. The lines follow when one of those starts anew.
+//!
+//! On user-defined networks a link is a name for the network's server, and nothing of this happens.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use engine_kernel::etc;
+use engine_model::spec::NetworkMode;
+use engine_model::wire::HostConfig;
+
+use super::record::Identity;
+use super::{Container, ContainerError, Containers, understand};
+
+const BRIDGE: &str = "bridge";
+/// Variables of a linked container that are about that one alone.
+const OWN: [&str; 2] = ["HOME", "PATH"];
+
+/// A container that another one is linked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Linked {
+    alias: String,
+    name: String,
+    short_id: String,
+    address: Ipv4Addr,
+    /// `80/tcp`, …: what it exposes.
+    ports: Vec<String>,
+    environment: Vec<String>,
+}
+
+impl Linked {
+    /// Its line in the other's hosts file.
+    fn line(&self) -> String {
+        let mut names = vec![self.alias.as_str()];
+        names.extend(
+            [self.short_id.as_str(), self.name.as_str()].into_iter().filter(|name| *name != self.alias),
+        );
+        format!("{}\t{}", self.address, names.join(" "))
+    }
+
+    /// The variables that tell of it, as Docker has them.
+    fn variables(&self, of: &str) -> Vec<String> {
+        let prefix = self.alias.to_uppercase().replace('-', "_");
+        let mut variables = vec![format!("{prefix}_NAME=/{of}/{}", self.alias)];
+        let mut ports: Vec<(u16, &str)> = self.ports.iter().filter_map(|port| parse(port)).collect();
+        ports.sort_by_key(|(number, protocol)| (*protocol != "tcp", *number));
+        for (at, (number, protocol)) in ports.into_iter().enumerate() {
+            let (url, name) = (
+                format!("{protocol}://{}:{number}", self.address),
+                format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase()),
+            );
+            if at == 0 {
+                variables.push(format!("{prefix}_PORT={url}"));
+            }
+            variables.extend([
+                format!("{name}={url}"),
+                format!("{name}_ADDR={}", self.address),
+                format!("{name}_PORT={number}"),
+                format!("{name}_PROTO={protocol}"),
+            ]);
+        }
+        for (name, value) in self.environment.iter().filter_map(|entry| entry.split_once('=')) {
+            if !OWN.contains(&name) {
+                variables.push(format!("{prefix}_ENV_{name}={value}"));
+            }
+        }
+        variables
+    }
+}
+
+fn parse(port: &str) -> Option<(u16, &str)> {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    Some((number.parse().ok()?, protocol))
+}
+
+/// A hosts file with this line in the place of the one that has the same alias first.
+fn with_line(text: &str, alias: &str, line: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let is_old = |line: &&str| line.split_whitespace().nth(1) == Some(alias);
+    match lines.iter().position(is_old) {
+        Some(place) => lines[place] = line,
+        None => lines.push(line),
+    }
+    lines.iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+/// What a container on the default bridge is linked to: aliases, and names or ids of containers.
+fn links(host: &HostConfig) -> Vec<(String, String)> {
+    if !is_on_bridge(host) {
+        return Vec::new();
+    }
+    // What makes no sense was refused.
+    understand::links(host.links.as_deref().unwrap_or_default()).unwrap_or_default()
+}
+
+/// Whether its first network is the default bridge.
+pub(super) fn is_on_bridge(host: &HostConfig) -> bool {
+    matches!(host.network_mode.as_str(), "" | "default" | BRIDGE)
+}
+
+impl Containers {
+    /// Writes links down by ids, which stay when names change. Those that they lead to run by the time this one starts.
+    pub(super) fn settle_links(&self, host: &mut HostConfig) -> Result<(), ContainerError> {
+        let wished = links(host);
+        for (link, (alias, name)) in host.links.iter_mut().flatten().zip(wished) {
+            let other = self.find(&name).map_err(|_| {
+                ContainerError::Invalid(format!(
+                    "could not get container for {name}: No such container: {name}"
+                ))
+            })?;
+            if other.spec().is_ok_and(|spec| spec.network.mode == NetworkMode::Host) {
+                let message = "conflicting options: host type networking can't be used with links. This would result in undefined behavior";
+                return Err(ContainerError::Conflict(message.to_owned()));
+            }
+            *link = format!("{}:{alias}", other.id);
+        }
+        Ok(())
+    }
+
+    /// The containers that this one is linked to; all have to run, on the default bridge.
+    pub(super) fn linked(&self, identity: &Identity) -> Result<Vec<Linked>, ContainerError> {
+        let find = |(alias, name): (String, String)| {
+            let other = self.find(&name)?;
+            let (known, state) = (other.identity(), other.state());
+            let refused = |what: &str| {
+                let (child, own) = (&known.name, &identity.name);
+                Err(ContainerError::Conflict(format!("Cannot link to {what}: /{child} AS /{own}/{alias}")))
+            };
+            if !state.status.is_alive() {
+                return refused("a non running container");
+            }
+            let endpoint = state.endpoints.iter().find(|endpoint| endpoint.network_name == BRIDGE);
+            let Some(endpoint) = endpoint else {
+                return refused("a container that is not on the default bridge");
+            };
+            Ok(Linked {
+                alias,
+                name: known.name.clone(),
+                short_id: other.id.chars().take(12).collect(),
+                address: endpoint.address,
+                ports: known.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),
+                environment: known.config.env.clone(),
+            })
+        };
+        links(&identity.host).into_iter().map(find).collect()
+    }
+
+    /// The variables that tell a container, or a process that joins it, of those that it is linked to. Whatever of them does not run now
+    /// is left out.
+    pub(super) fn variables_of_links(&self, identity: &Identity) -> Vec<String> {
+        let linked = self.linked(identity).unwrap_or_default();
+        linked.iter().flat_map(|linked| linked.variables(&identity.name)).collect()
+    }
+
+    /// The lines of a container's hosts file that tell of those that it is linked to.
+    pub(super) fn lines_of_links(&self, identity: &Identity) -> Result<String, ContainerError> {
+        Ok(self.linked(identity)?.iter().map(|linked| linked.line() + "\n").collect())
+    }
+
+    /// Tells those that are linked to a container, and run, where it is now.
+    pub(super) fn tell_linked(&self, target: &Arc<Container>) {
+        for other in self.all() {
+            let is_linked = other.status().is_alive() && {
+                let identity = other.identity();
+                links(&identity.host)
+                    .iter()
+                    .any(|(_, name)| self.find(name).is_ok_and(|one| one.id == target.id))
+            };
+            if !is_linked {
+                continue;
+            }
+            let containers = self.clone();
+            // Who changes its networks meanwhile changes the same file.
+            tokio::spawn(async move {
+                let _operation = other.operation.lock().await;
+                let (path, identity) = (other.directory.join("hosts"), other.identity());
+                let changed = tokio::task::spawn_blocking(move || {
+                    let linked = containers.linked(&identity).unwrap_or_default();
+                    linked.iter().try_for_each(|one| {
+                        etc::change(&path, |text| with_line(text, &one.alias, &one.line()))
+                    })
+                });
+                if let Ok(Err(error)) = changed.await {
+                    tracing::warn!(%error, "Could not tell a linked container of a new address");
+                }
+            });
+        }
+    }
+
+    /// Links as inspect shows them: `/db:/web/alias`.
+    pub(super) fn shown_links(&self, identity: &Identity) -> Option<Vec<String>> {
+        let links = links(&identity.host);
+        let name =
+            |id: &str| self.find(id).map_or_else(|_| id.to_owned(), |other| other.identity().name.clone());
+        let shown = links.iter().map(|(alias, id)| format!("/{}:/{}/{alias}", name(id), identity.name));
+        (!links.is_empty()).then(|| shown.collect())
+    }
+
+    /// Takes a link away: `/web/db` is what `web` calls `db`.
+    pub async fn unlink(&self, name: &str) -> Result<(), ContainerError> {
+        let missing = || ContainerError::NotFound(format!("No such link: {name}"));
+        let (parent, alias) = name.trim_start_matches('/').split_once('/').ok_or_else(missing)?;
+        let parent = self.find(parent)?;
+        let _operation = parent.operation.lock().await;
+        let is_meant = |link: &String| {
+            understand::links(std::slice::from_ref(link)).is_ok_and(|read| read[0].0 == alias)
+        };
+        if !parent.identity().host.links.iter().flatten().any(is_meant) {
+            return Err(missing());
+        }
+        parent.change_identity(|identity| {
+            if let Some(links) = &mut identity.host.links {
+                links.retain(|link| !is_meant(link));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn lines_and_variables_are_dockers() {
+        let linked = Linked {
+            alias: "my-db".to_owned(),
+            name: "store".to_owned(),
+            short_id: "0123456789ab".to_owned(),
+            address: Ipv4Addr::new(172, 17, 0, 2),
+            ports: ["53/udp", "5432/tcp", "80"].map(str::to_owned).to_vec(),
+            environment: ["PATH=/bin", "USER=me"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(linked.line(), "172.17.0.2\tmy-db 0123456789ab store");
+        assert_eq!(
+            linked.variables("web"),
+            [
+                "MY_DB_NAME=/web/my-db",
+                "MY_DB_PORT=tcp://172.17.0.2:80",
+                "MY_DB_PORT_80_TCP=tcp://172.17.0.2:80",
+                "MY_DB_PORT_80_TCP_ADDR=172.17.0.2",
+                "MY_DB_PORT_80_TCP_PORT=80",
+                "MY_DB_PORT_80_TCP_PROTO=tcp",
+                "MY_DB_PORT_5432_TCP=tcp://172.17.0.2:5432",
+                "MY_DB_PORT_5432_TCP_ADDR=172.17.0.2",
+                "MY_DB_PORT_5432_TCP_PORT=5432",
+                "MY_DB_PORT_5432_TCP_PROTO=tcp",
+                "MY_DB_PORT_53_UDP=udp://172.17.0.2:53",
+                "MY_DB_PORT_53_UDP_ADDR=172.17.0.2",
+                "MY_DB_PORT_53_UDP_PORT=53",
+                "MY_DB_PORT_53_UDP_PROTO=udp",
+                "MY_DB_ENV_USER=me",
+            ]
+        );
+        let same = Linked { alias: "store".to_owned(), ..linked };
+        assert_eq!(same.line(), "172.17.0.2\tstore 0123456789ab");
+    }
+
+    #[test]
+    fn a_line_takes_the_place_of_the_one_of_its_alias() {
+        let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb 0123 store\n172.17.0.3\tweb\n";
+        let renewed = with_line(text, "db", "172.17.0.9\tdb 0123 store");
+        assert_eq!(renewed, "127.0.0.1\tlocalhost\n172.17.0.9\tdb 0123 store\n172.17.0.3\tweb\n");
+        assert_eq!(with_line(&renewed, "db", "172.17.0.9\tdb 0123 store"), renewed);
+        assert_eq!(with_line("a b\n", "x", "1 x"), "a b\n1 x\n");
+    }
+}
