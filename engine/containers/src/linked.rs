@@ -118,56 +118,55 @@ impl Containers {
         Ok(())
     }
 
-    /// The containers that this one is linked to; all have to run, on the default bridge.
-    pub(super) fn linked(&self, identity: &Identity) -> Result<Vec<Linked>, ContainerError> {
-        let find = |(alias, name): (String, String)| {
-            let other = self.find(&name)?;
-            let (known, state) = (other.identity(), other.state());
-            let refused = |what: &str| {
-                let (child, own) = (&known.name, &identity.name);
-                Err(ContainerError::Conflict(format!("Cannot link to {what}: /{child} AS /{own}/{alias}")))
-            };
-            if !state.status.is_alive() {
-                return refused("a non running container");
-            }
-            let endpoint = state.endpoints.iter().find(|endpoint| endpoint.network_name == BRIDGE);
-            let Some(endpoint) = endpoint else {
-                return refused("a container that is not on the default bridge");
-            };
-            Ok(Linked {
-                alias,
-                name: known.name.clone(),
-                short_id: other.id.chars().take(12).collect(),
-                address: endpoint.address,
-                ports: known.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),
-                environment: known.config.env.clone(),
-            })
+    /// A container that another one is linked to, if it runs on the default bridge.
+    fn follow(&self, identity: &Identity, alias: String, name: &str) -> Result<Linked, ContainerError> {
+        let other = self.find(name)?;
+        let (known, state) = (other.identity(), other.state());
+        let refused = |what: &str| {
+            let (child, own) = (&known.name, &identity.name);
+            ContainerError::Conflict(format!("Cannot link to {what}: /{child} AS /{own}/{alias}"))
         };
-        links(&identity.host).into_iter().map(find).collect()
+        if !state.status.is_alive() {
+            return Err(refused("a non running container"));
+        }
+        let endpoint = state.endpoints.iter().find(|endpoint| endpoint.network_name == BRIDGE);
+        let address =
+            endpoint.ok_or_else(|| refused("a container that is not on the default bridge"))?.address;
+        Ok(Linked {
+            alias,
+            name: known.name.clone(),
+            short_id: other.id.chars().take(12).collect(),
+            address,
+            ports: known.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),
+            environment: known.config.env.clone(),
+        })
+    }
+
+    /// Those of the containers that this one is linked to that run.
+    fn running_links(&self, identity: &Identity) -> Vec<Linked> {
+        let links = links(&identity.host).into_iter();
+        links.filter_map(|(alias, name)| self.follow(identity, alias, &name).ok()).collect()
     }
 
     /// The variables that tell a container, or a process that joins it, of those that it is linked to. Whatever of them does not run now
     /// is left out.
     pub(super) fn variables_of_links(&self, identity: &Identity) -> Vec<String> {
-        let linked = self.linked(identity).unwrap_or_default();
-        linked.iter().flat_map(|linked| linked.variables(&identity.name)).collect()
+        self.running_links(identity).iter().flat_map(|linked| linked.variables(&identity.name)).collect()
     }
 
-    /// The lines of a container's hosts file that tell of those that it is linked to.
+    /// The lines of a container's hosts file that tell of those that it is linked to; all of them have to run.
     pub(super) fn lines_of_links(&self, identity: &Identity) -> Result<String, ContainerError> {
-        Ok(self.linked(identity)?.iter().map(|linked| linked.line() + "\n").collect())
+        let links = links(&identity.host).into_iter();
+        links.map(|(alias, name)| Ok(self.follow(identity, alias, &name)?.line() + "\n")).collect()
     }
 
     /// Tells those that are linked to a container, and run, where it is now.
     pub(super) fn tell_linked(&self, target: &Arc<Container>) {
-        for other in self.all() {
-            let is_linked = other.status().is_alive() && {
-                let identity = other.identity();
-                links(&identity.host)
-                    .iter()
-                    .any(|(_, name)| self.find(name).is_ok_and(|one| one.id == target.id))
-            };
-            if !is_linked {
+        let leads_here = |name: &str| self.find(name).is_ok_and(|one| one.id == target.id);
+        let others: Vec<_> = self.index().containers.values().cloned().collect();
+        for other in others.into_iter().filter(|other| other.status().is_alive()) {
+            let links = links(&other.identity().host);
+            if !links.iter().any(|(_, name)| leads_here(name)) {
                 continue;
             }
             let containers = self.clone();
@@ -176,8 +175,7 @@ impl Containers {
                 let _operation = other.operation.lock().await;
                 let (path, identity) = (other.directory.join("hosts"), other.identity());
                 let changed = tokio::task::spawn_blocking(move || {
-                    let linked = containers.linked(&identity).unwrap_or_default();
-                    linked.iter().try_for_each(|one| {
+                    containers.running_links(&identity).iter().try_for_each(|one| {
                         etc::change(&path, |text| with_line(text, &one.alias, &one.line()))
                     })
                 });
@@ -210,9 +208,9 @@ impl Containers {
             return Err(missing());
         }
         parent.change_identity(|identity| {
-            if let Some(links) = &mut identity.host.links {
-                links.retain(|link| !is_meant(link));
-            }
+            let mut links = identity.host.links.take().unwrap_or_default();
+            links.retain(|link| !is_meant(link));
+            identity.host.links = Some(links).filter(|links| !links.is_empty());
         })
     }
 }
