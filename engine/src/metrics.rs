@@ -83,7 +83,8 @@ impl Snapshot {
         let worker = app.clone();
         let gathered = tokio::task::spawn_blocking(move || {
             let facts = Facts::gather(&worker.config.data_root);
-            (facts, Process::gather(), worker.images.layers_size(), worker.containers.volumes().len())
+            let images = (worker.images.list_with_steps(true).len(), worker.images.layers_size());
+            (facts, Process::gather(), images, worker.containers.volumes().len())
         });
         let all = app.containers.all();
         let mut containers: Vec<One> = stream::iter(all)
@@ -92,17 +93,17 @@ impl Snapshot {
             .collect()
             .await;
         containers.sort_by(|one, other| one.labels.cmp(&other.labels));
-        let (facts, process, layer_bytes, volumes) = match gathered.await {
+        let (facts, process, (images, layer_bytes), volumes) = match gathered.await {
             Ok(gathered) => gathered,
             // It was broken off, as the engine stops.
-            Err(_) => (Facts::gather(&app.config.data_root), Process::default(), 0, 0),
+            Err(_) => (Facts::gather(&app.config.data_root), Process::default(), (0, 0), 0),
         };
         let counts = app.containers.counts();
         Self {
             facts,
             process,
             counts: [counts.running, counts.paused, counts.stopped],
-            images: app.images.list_with_steps(true).len(),
+            images,
             layer_bytes,
             networks: app.network.networks().len(),
             volumes,
@@ -117,8 +118,15 @@ impl Snapshot {
 impl One {
     async fn read(app: &App, container: &Arc<Container>) -> Self {
         let (identity, state) = (container.identity(), container.state());
-        // What cannot be read is about to go.
-        let reading = app.containers.stats(container).await.ok();
+        let reading = app
+            .containers
+            .stats(container)
+            .await
+            .inspect_err(|error| {
+                let error = engine_model::chain(error);
+                tracing::debug!(container = container.id, error, "Could not read what a container uses");
+            })
+            .ok();
         let id = container.cgroup().to_string_lossy().into_owned();
         Self {
             labels: vec![

@@ -5,15 +5,19 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine_kernel::etc;
 use engine_model::spec::NetworkMode;
+use engine_model::task::vital;
 use engine_model::wire::HostConfig;
 
-use super::record::Identity;
+use super::record::{Identity, Status};
 use super::{Container, ContainerError, Containers, understand};
 
 const BRIDGE: &str = "bridge";
+/// As dockerd.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Variables of a linked container that are about that one alone.
 const OWN: [&str; 2] = ["HOME", "PATH"];
 
@@ -74,10 +78,12 @@ fn parse(port: &str) -> Option<(u16, &str)> {
     Some((number.parse().ok()?, protocol))
 }
 
-/// A hosts file with this line in the place of the one that has the same alias first.
-fn with_line(text: &str, alias: &str, line: &str) -> String {
+/// A hosts file with this line in the place of the one that has the same first two names, an alias and an id.
+fn with_line(text: &str, line: &str) -> String {
+    let names = |line: &str| line.split_whitespace().skip(1).take(2).map(str::to_owned).collect::<Vec<_>>();
+    let wanted = names(line);
     let mut lines: Vec<&str> = text.lines().collect();
-    let is_old = |line: &&str| line.split_whitespace().nth(1) == Some(alias);
+    let is_old = |line: &&str| names(line) == wanted;
     match lines.iter().position(is_old) {
         Some(place) => lines[place] = line,
         None => lines.push(line),
@@ -92,6 +98,11 @@ fn links(host: &HostConfig) -> Vec<(String, String)> {
     }
     // What makes no sense was refused.
     understand::links(host.links.as_deref().unwrap_or_default()).unwrap_or_default()
+}
+
+/// The same, as long as it is there.
+fn links_of(identity: &Identity) -> Vec<(String, String)> {
+    if identity.left_first_network { Vec::new() } else { links(&identity.host) }
 }
 
 /// Whether its first network is the default bridge.
@@ -120,7 +131,11 @@ impl Containers {
 
     /// A container that another one is linked to, if it runs on the default bridge.
     fn follow(&self, identity: &Identity, alias: String, name: &str) -> Result<Linked, ContainerError> {
-        let other = self.find(name)?;
+        let other = self.find(name).map_err(|_| {
+            let message =
+                format!("Cannot link to a container that is gone: {name} AS /{}/{alias}", identity.name);
+            ContainerError::NotFound(message)
+        })?;
         let (known, state) = (other.identity(), other.state());
         let refused = |what: &str| {
             let (child, own) = (&known.name, &identity.name);
@@ -144,7 +159,7 @@ impl Containers {
 
     /// Those of the containers that this one is linked to that run.
     fn running_links(&self, identity: &Identity) -> Vec<Linked> {
-        let links = links(&identity.host).into_iter();
+        let links = links_of(identity).into_iter();
         links.filter_map(|(alias, name)| self.follow(identity, alias, &name).ok()).collect()
     }
 
@@ -156,34 +171,61 @@ impl Containers {
 
     /// The lines of a container's hosts file that tell of those that it is linked to; all of them have to run.
     pub(super) fn lines_of_links(&self, identity: &Identity) -> Result<String, ContainerError> {
-        let links = links(&identity.host).into_iter();
+        let links = links_of(identity).into_iter();
         links.map(|(alias, name)| Ok(self.follow(identity, alias, &name)?.line() + "\n")).collect()
     }
 
-    /// Tells those that are linked to a container, and run, where it is now.
+    /// Waits a while for those that a container is linked to and that are about to run, as after a start of the host.
+    pub(super) async fn wait_for_linked(&self, identity: &Identity) {
+        let all = async {
+            for (_, name) in links_of(identity) {
+                let Ok(other) = self.find(&name) else { continue };
+                if other.status() == Status::Restarting {
+                    other.wait_until(|_| other.status() != Status::Restarting).await;
+                }
+            }
+        };
+        // Whatever does not run by then is told.
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+    }
+
+    /// Tells those that are linked to a container, and run, where it is now; and the container itself, of those that have moved
+    /// while it was made.
     pub(super) fn tell_linked(&self, target: &Arc<Container>) {
         let leads_here = |name: &str| self.find(name).is_ok_and(|one| one.id == target.id);
         let others: Vec<_> = self.index().containers.values().cloned().collect();
         for other in others.into_iter().filter(|other| other.status().is_alive()) {
-            let links = links(&other.identity().host);
-            if !links.iter().any(|(_, name)| leads_here(name)) {
-                continue;
+            let links = links_of(&other.identity());
+            if links.iter().any(|(_, name)| leads_here(name)) || (other.id == target.id && !links.is_empty())
+            {
+                self.renew_lines(other);
             }
-            let containers = self.clone();
-            // Who changes its networks meanwhile changes the same file.
-            tokio::spawn(async move {
-                let _operation = other.operation.lock().await;
-                let (path, identity) = (other.directory.join("hosts"), other.identity());
-                let changed = tokio::task::spawn_blocking(move || {
-                    containers.running_links(&identity).iter().try_for_each(|one| {
-                        etc::change(&path, |text| with_line(text, &one.alias, &one.line()))
-                    })
-                });
-                if let Ok(Err(error)) = changed.await {
-                    tracing::warn!(%error, "Could not tell a linked container of a new address");
-                }
-            });
         }
+    }
+
+    /// Brings the lines of links in a running container's hosts file up to date.
+    pub(super) fn renew_lines(&self, container: Arc<Container>) {
+        if links_of(&container.identity()).is_empty() {
+            return;
+        }
+        let containers = self.clone();
+        vital(async move {
+            // Who changes its networks meanwhile changes the same file.
+            let _operation = container.operation.lock().await;
+            let (path, identity) = (container.directory.join("hosts"), container.identity());
+            let changed = containers
+                .blocking(move |containers| {
+                    let write = |source| ContainerError::Write { path: path.clone(), source };
+                    containers.running_links(&identity).iter().try_for_each(|one| {
+                        etc::change(&path, |text| with_line(text, &one.line())).map_err(write)
+                    })
+                })
+                .await;
+            if let Err(error) = changed {
+                let error = engine_model::chain(&error);
+                tracing::warn!(container = container.id, error, "Could not say where linked containers are");
+            }
+        });
     }
 
     /// Links as inspect shows them: `/db:/web/alias`.
@@ -257,11 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_takes_the_place_of_the_one_of_its_alias() {
+    fn a_line_takes_the_place_of_the_one_before() {
         let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb 0123 store\n172.17.0.3\tweb\n";
-        let renewed = with_line(text, "db", "172.17.0.9\tdb 0123 store");
+        let renewed = with_line(text, "172.17.0.9\tdb 0123 store");
         assert_eq!(renewed, "127.0.0.1\tlocalhost\n172.17.0.9\tdb 0123 store\n172.17.0.3\tweb\n");
-        assert_eq!(with_line(&renewed, "db", "172.17.0.9\tdb 0123 store"), renewed);
-        assert_eq!(with_line("a b\n", "x", "1 x"), "a b\n1 x\n");
+        assert_eq!(with_line(&renewed, "172.17.0.9\tdb 0123 store"), renewed);
+        // What its maker has called so stays.
+        assert_eq!(with_line("1.2.3.4\tdb\n", "172.17.0.9\tdb 0123"), "1.2.3.4\tdb\n172.17.0.9\tdb 0123\n");
     }
 }

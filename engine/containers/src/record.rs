@@ -53,7 +53,8 @@ pub struct Identity {
 fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
     let mut fields = serde_json::Map::deserialize(deserializer)?;
     if fields.get("Healthcheck").is_some_and(|check| Option::<HealthConfig>::deserialize(check).is_err()) {
-        fields.remove("Healthcheck");
+        let check = fields.remove("Healthcheck").unwrap_or_default();
+        tracing::warn!(%check, "A container's health check makes no sense and has no effect");
     }
     Config::deserialize(serde_json::Value::Object(fields)).map_err(serde::de::Error::custom)
 }

@@ -115,6 +115,7 @@ impl Containers {
                 Some(connection) => {
                     self.restore_execs(&container).await;
                     self.check_health(&container);
+                    self.renew_lines(Arc::clone(&container));
                     self.watch(&container, connection);
                 }
                 None => self.find_later(container),

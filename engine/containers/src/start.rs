@@ -113,6 +113,7 @@ impl Containers {
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
         let (identity, spec) = (container.identity(), container.spec()?);
         container.lie_below(&self.0.cgroup_parent);
+        self.wait_for_linked(&identity).await;
         // Namespaces of others are held in there until this one has joined them.
         let around = Arc::new(self.surroundings(container, &spec)?);
         let (config, claim) = {

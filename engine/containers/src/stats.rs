@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use engine_kernel::cgroup;
 use jiff::Timestamp;
@@ -244,6 +244,11 @@ fn system_usage() -> u64 {
 }
 
 pub(crate) fn total_memory() -> u64 {
+    static TOTAL: OnceLock<u64> = OnceLock::new();
+    *TOTAL.get_or_init(read_total_memory)
+}
+
+fn read_total_memory() -> u64 {
     let content = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = content
         .lines()

@@ -163,8 +163,11 @@ fn endpoint(
 pub fn links(links: &[String]) -> Result<Vec<(String, String)>, ContainerError> {
     let read = |link: &String| {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        let (name, alias) = (name.trim_start_matches('/'), alias.trim_start_matches('/'));
-        if name.is_empty() || alias.is_empty() || alias.contains(':') {
+        // Inspect shows them as `/db:/web/store`, and clients send back what they were shown.
+        let alias = if alias.starts_with('/') { alias.rsplit('/').next().unwrap_or_default() } else { alias };
+        let name = name.trim_start_matches('/');
+        let is_odd = |one: char| one.is_whitespace() || one.is_control() || matches!(one, ':' | '/');
+        if name.is_empty() || alias.is_empty() || alias.contains(is_odd) {
             return Err(invalid(format!("bad format for links: {link:.100}")));
         }
         Ok((alias.to_owned(), name.to_owned()))

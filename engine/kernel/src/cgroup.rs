@@ -1,5 +1,7 @@
 //! A container's cgroup, from the outside: both the unified hierarchy and the older one with a tree for each controller.
 
+mod usage;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,13 +51,14 @@ pub fn update(cgroup: &Path, resources: &LinuxResources) -> io::Result<()> {
 
 /// What the container has used.
 pub fn stats(cgroup: &Path) -> io::Result<libcgroups::stats::Stats> {
+    if is_unified() {
+        return usage::read(&directory("", cgroup));
+    }
     let mut stats = manager(cgroup)?.stats().map_err(io::Error::other)?;
-    if !is_unified() {
-        // The first version counts these two in ticks (cpuacct.stat), and everything else in nanoseconds.
-        let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        for ticks in [&mut stats.cpu.usage.usage_user, &mut stats.cpu.usage.usage_kernel] {
-            *ticks = ticks.saturating_mul(tick);
-        }
+    // The first version counts these two in ticks (cpuacct.stat), and everything else in nanoseconds.
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    for ticks in [&mut stats.cpu.usage.usage_user, &mut stats.cpu.usage.usage_kernel] {
+        *ticks = ticks.saturating_mul(tick);
     }
     Ok(stats)
 }

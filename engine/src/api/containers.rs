@@ -27,6 +27,7 @@ mod archive;
 mod exec;
 mod frames;
 pub mod hijack;
+mod sockets;
 mod streams;
 mod volumes;
 
@@ -55,6 +56,7 @@ pub fn routes() -> Router<App> {
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/attach/ws", get(sockets::attach))
         .route("/containers/{id}/changes", get(changes))
         .merge(archive::routes())
         .merge(exec::routes())

@@ -28,7 +28,9 @@ fn known(method: &Method, path: &str) -> Option<&'static [&'static str]> {
         ("GET" | "HEAD", "containers", 3, "archive") => &["path"],
         ("PUT", "containers", 3, "archive") => &["path", "noOverwriteDirNonDir", "copyUIDGID"],
         ("POST", "containers", 2, "create") => &["name", "platform"],
-        ("POST", "containers", 3, "attach") => &["detachKeys", "logs", "stream", "stdin", "stdout", "stderr"],
+        ("POST", "containers", 3, "attach") | ("GET", "containers", 4, "ws") => {
+            &["detachKeys", "logs", "stream", "stdin", "stdout", "stderr"]
+        }
         ("POST", "containers", 3, "start") => &["detachKeys"],
         ("POST", "containers", 3, "stop" | "restart") => &["signal", "t"],
         ("POST", "containers", 3, "kill") => &["signal"],

@@ -208,3 +208,100 @@ fn the_usual_options_of_logs_are_for_whoever_names_the_usual_driver() {
     assert_eq!(options(&["--log-driver", "local"]), json!({}));
     assert_eq!(options(&["--log-driver", "none"]), json!({}));
 }
+
+/// A web socket (RFC 6455), by hand.
+struct Socket(BufReader<UnixStream>);
+
+impl Socket {
+    fn open(engine: &Engine, path: &str) -> Self {
+        let mut stream = UnixStream::connect(engine.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "the answer to the RFC's own key: {head}");
+        Self(reader)
+    }
+
+    /// Whatever a client says is masked, here with nothing.
+    fn say(&mut self, opcode: u8, bytes: &[u8]) {
+        let mut frame = vec![0x80 | opcode, 0x80 | u8::try_from(bytes.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(bytes);
+        self.0.get_mut().write_all(&frame).unwrap();
+    }
+
+    /// The next message: its kind and what is in it.
+    fn hear(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 2];
+        self.0.read_exact(&mut header).unwrap();
+        let mut length = usize::from(header[1]);
+        if length == 126 {
+            let mut long = [0; 2];
+            self.0.read_exact(&mut long).unwrap();
+            length = usize::from(u16::from_be_bytes(long));
+        }
+        let mut content = vec![0; length];
+        self.0.read_exact(&mut content).unwrap();
+        (header[0] & 15, content)
+    }
+
+    /// What comes in binary messages, until all of this is there.
+    fn until(&mut self, end: &str) -> String {
+        let mut heard = Vec::new();
+        while !heard.ends_with(end.as_bytes()) {
+            let (kind, content) = self.hear();
+            assert_eq!(kind, 2, "{heard:?} {content:?}");
+            heard.extend(content);
+        }
+        String::from_utf8(heard).unwrap()
+    }
+}
+
+#[test]
+fn a_web_socket_carries_output_and_input() {
+    let engine = engine();
+    let script = "echo begun; while read line; do
+        case $line in error) echo wrong >&2;; *) echo heard $line;; esac; test $line = end && exit 3; done";
+    engine.docker(["run", "-d", "-i", "--name", "some", "busybox", "sh", "-c", script]).ok();
+    wait_for("the log", || engine.docker(["logs", "some"]).stdout == "begun\n");
+    let all = "/containers/some/attach/ws?logs=1&stream=1&stdin=1&stdout=1&stderr=1";
+    let mut socket = Socket::open(&engine, all);
+    assert_eq!(socket.until("begun\n"), "begun\n");
+    socket.say(1, b"error\n");
+    assert_eq!(socket.until("wrong\n"), "wrong\n");
+    socket.say(1, b"text\n");
+    assert_eq!(socket.until("heard text\n"), "heard text\n");
+    socket.say(9, b"ping");
+    assert_eq!(socket.hear(), (10, b"ping".to_vec()));
+    // One that leaves takes nothing with it.
+    drop(socket);
+    let mut socket = Socket::open(&engine, "/v1.51/containers/some/attach/ws?stream=1&stdin=1&stdout=1");
+    socket.say(2, b"binary\n");
+    assert_eq!(socket.until("heard binary\n"), "heard binary\n");
+    socket.say(2, b"end\n");
+    assert_eq!(socket.until("heard end\n"), "heard end\n");
+    assert_eq!(socket.hear().0, 8);
+    assert_eq!(engine.docker(["wait", "some"]).ok(), "3\n");
+
+    // The keys of a terminal leave the container alone.
+    let run = ["run", "-d", "-it", "--name", "shown", "busybox", "cat"];
+    engine.docker(run).ok();
+    let mut socket =
+        Socket::open(&engine, "/containers/shown/attach/ws?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,x");
+    socket.say(1, b"seen\r");
+    assert_eq!(socket.until("seen\r\nseen\r\n"), "seen\r\nseen\r\n");
+    socket.say(1, b"\x01x");
+    let mut end = [0; 1];
+    assert_eq!(socket.0.read(&mut end).unwrap(), 0);
+    assert_eq!(status(&engine, "shown"), "running");
+    let plain = engine.http("GET", "/containers/some/attach/ws", b"");
+    assert_eq!(plain.status, 400, "{}", plain.text());
+}

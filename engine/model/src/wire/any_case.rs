@@ -90,14 +90,18 @@ struct Fields<'de> {
 }
 
 impl<'de> Fields<'de> {
-    /// The name of the field that is meant.
+    /// The name of the field that is meant. Of several spellings, the last one counts, or that of the API if it is among them.
     fn meant(&self, key: &'de str) -> &'de str {
         if self.known.contains(&key) {
             return key;
         }
         let mut known = self.known.iter().copied();
         let same = known.find(|name| name.eq_ignore_ascii_case(key) && !self.object.contains_key(*name));
-        same.unwrap_or(key)
+        let mut later = self.rest.clone();
+        match same {
+            Some(name) if !later.any(|(other, _)| other.eq_ignore_ascii_case(key)) => name,
+            _ => key,
+        }
     }
 }
 
@@ -159,7 +163,7 @@ mod tests {
         let read = |body: &Value| Body::deserialize(AnyCase(body)).map(|body| body.name);
         assert_eq!(read(&json!({ "Name": "one", "name": "two" })).unwrap(), "one");
         assert_eq!(read(&json!({ "name": "two" })).unwrap(), "two");
-        assert!(read(&json!({ "name": "two", "NAME": "three" })).is_err());
+        assert_eq!(read(&json!({ "NAME": "two", "name": "three" })).unwrap(), "three");
         assert!(read(&json!({ "names": "two" })).is_err());
     }
 }

@@ -164,24 +164,25 @@ pub fn parse_keys(text: Option<&str>) -> Option<Vec<u8>> {
         .collect()
 }
 
-enum Typed {
+/// What becomes of what is typed.
+pub(super) enum Typed {
     Pass(Vec<u8>),
     Detach,
 }
 
 /// Looks for a sequence of keys in what is typed.
-struct Keys {
+pub(super) struct Keys {
     sequence: Vec<u8>,
     seen: usize,
 }
 
 impl Keys {
-    fn new(sequence: Vec<u8>) -> Self {
+    pub(super) fn new(sequence: Vec<u8>) -> Self {
         Self { sequence, seen: 0 }
     }
 
     /// Keys that may be the beginning of the sequence are held back until the next one tells.
-    fn look_for(&mut self, typed: &[u8]) -> Typed {
+    pub(super) fn look_for(&mut self, typed: &[u8]) -> Typed {
         let mut pass = Vec::with_capacity(typed.len());
         for &byte in typed {
             if self.sequence.get(self.seen) == Some(&byte) {

@@ -27,13 +27,13 @@ use crate::app::App;
 use crate::peer;
 
 /// Where the streams come from: at once, or as soon as the container starts.
-enum Streams {
+pub(super) enum Streams {
     Now(BufReader<UnixStream>),
     Later(oneshot::Receiver<BufReader<UnixStream>>),
 }
 
 impl Streams {
-    async fn wait(self) -> Option<BufReader<UnixStream>> {
+    pub(super) async fn wait(self) -> Option<BufReader<UnixStream>> {
         match self {
             Self::Now(stream) => Some(stream),
             Self::Later(receiver) => receiver.await.ok(),
@@ -90,7 +90,7 @@ pub(super) async fn attach(
     Ok(Takeover::response(terminal))
 }
 
-async fn streams_of(
+pub(super) async fn streams_of(
     container: &Container,
     stdin: bool,
     stdout: bool,
