@@ -384,3 +384,26 @@ fn tar_of(name: &str) -> Vec<u8> {
     layer.append_data(&mut header, name, name.as_bytes()).unwrap();
     layer.into_inner().unwrap()
 }
+
+/// Both connections of a build become something else than HTTP inside of TLS.
+#[test]
+fn builds_go_over_tls() {
+    let authority = Authority::new("ours");
+    let engine = engine_with_tls(&authority, "");
+    if !engine.with_plugins() {
+        skipped::say(
+            "buildx",
+            "there are no plug-ins buildx and compose here: `cargo xtask test` fetches them",
+        );
+        return;
+    }
+    engine.load_busybox();
+    let certificates = authority.client(&authority, engine.path("good"));
+    let context = engine.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\nCOPY file /\nRUN cat /file\n").unwrap();
+    // More than what fits into one window of either protocol.
+    fs::write(context.join("file"), "x".repeat(3 << 20)).unwrap();
+    docker_over_tls(&engine, &certificates, &["build", "-q", "-t", "built", context.to_str().unwrap()]).ok();
+    assert_eq!(engine.docker(["run", "--rm", "built", "wc", "-c", "/file"]).ok(), "3145728 /file\n");
+}

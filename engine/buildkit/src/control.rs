@@ -251,8 +251,8 @@ impl Export {
                 ("name", value) => {
                     names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
                 }
-                // The client pushes by itself, through the API.
-                ("push" | "context" | "unpack" | "store", _) | (_, "" | "false") => {}
+                // The client pushes by itself, through the API; where the image is to be, it is.
+                ("push" | "load" | "context" | "unpack" | "store", _) | (_, "" | "false") => {}
                 (name, value) => return refused(&format!("`--output {name}={value}`")),
             }
         }

@@ -21,7 +21,7 @@ const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
 /// A client that sends nothing for as long, though it is there, is not waited for. It may have to look through many files
 /// that are ignored before there is one to send.
-const STALLED: Duration = Duration::from_mins(3);
+const STALLED: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_mins(3) };
 /// Packets that wait for the disk.
 const WAITING: usize = 32;
 const TELL_EVERY: Duration = Duration::from_millis(150);
@@ -232,5 +232,142 @@ impl Read for Upload {
         let count = self.piece.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.piece.split_to(count));
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::convert::Infallible;
+
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2::Builder as Http2;
+    use hyper::service::service_fn;
+    use hyper::{HeaderMap, Request, Response};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    use super::super::grpc::{Outgoing, Reading, fine};
+    use super::super::messages::session::Stat;
+    use super::super::progress::Progress;
+    use super::super::session::{Introduction, Sessions};
+    use super::*;
+
+    /// What a client of these tests does with its files.
+    #[derive(Clone, Copy)]
+    enum Client {
+        Honest,
+        /// Says nothing at all.
+        Silent,
+        /// Names a file, and never sends it.
+        Stalls,
+        /// Is gone after the first packet.
+        Vanishes,
+        /// Ends as if all was sent.
+        Ends,
+        /// Sends what was not asked for, without an end.
+        Floods,
+    }
+
+    fn packets(client: Client, mut asked: Reading<Incoming>) -> Outgoing {
+        let (frames, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let send = async |packet: &Packet| frames.send(Frame::data(framed(packet))).await.is_ok();
+            let stat = Stat { path: "file".to_owned(), mode: 0o644, ..Stat::default() };
+            let stat = Packet { kind: packet::STAT, stat: Some(stat), ..Packet::default() };
+            match client {
+                Client::Silent => std::future::pending::<()>().await,
+                Client::Floods => {
+                    while send(&Packet {
+                        kind: packet::DATA,
+                        id: 9,
+                        data: vec![0; 1000],
+                        ..Packet::default()
+                    })
+                    .await
+                    {}
+                }
+                Client::Honest | Client::Stalls | Client::Vanishes | Client::Ends => {
+                    send(&stat).await;
+                    send(&Packet::default()).await;
+                }
+            }
+            match client {
+                Client::Stalls => std::future::pending::<()>().await,
+                Client::Ends => drop(frames.send(fine()).await),
+                Client::Honest => {
+                    assert_eq!(asked.one::<Packet>().await.unwrap().kind, packet::REQUEST);
+                    for data in [&b"content"[..], b""] {
+                        send(&Packet { kind: packet::DATA, data: data.to_vec(), ..Packet::default() }).await;
+                    }
+                    assert_eq!(asked.one::<Packet>().await.unwrap().kind, packet::FINISHED);
+                    send(&Packet { kind: packet::FINISHED, ..Packet::default() }).await;
+                    let _ = frames.send(fine()).await;
+                }
+                _ => {}
+            }
+        });
+        Outgoing::stream(receiver)
+    }
+
+    async fn received_from(client: Client) -> (Result<(), String>, usize) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            assert_eq!(request.headers()["dir-name"], "context");
+            Ok::<_, Infallible>(Response::new(packets(client, Reading::request(request.into_body()))))
+        });
+        let serving =
+            tokio::spawn(Http2::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service));
+        if matches!(client, Client::Vanishes) {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                serving.abort();
+            });
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-docker-expose-session-uuid", "id".parse().unwrap());
+        headers.insert("x-docker-expose-session-grpc-method", DIFF_COPY.parse().unwrap());
+        let (sessions, introduction) = (Sessions::default(), Introduction::of(&headers).unwrap());
+        let holding = sessions.clone();
+        tokio::spawn(async move { holding.hold(introduction, ours).await });
+        let session = sessions.get("id").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let wish = Wish { directory: "context".to_owned(), ..Wish::default() };
+        let (progress, inside) = (Progress::new("x"), folder.path().to_owned());
+        let step = progress.begin("x");
+        let result = receive(&session, &wish, inside, &step, "x").await;
+        let whole = std::fs::read(folder.path().join("file")).unwrap_or_default();
+        (result.map_err(|error| error.message), whole.len())
+    }
+
+    #[tokio::test]
+    async fn files_come_whole() {
+        assert_eq!(received_from(Client::Honest).await, (Ok(()), 7));
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_keep_to_it_are_not_waited_for() {
+        for (client, reason) in [
+            (Client::Silent, "has sent nothing"),
+            (Client::Stalls, "has sent nothing"),
+            (Client::Vanishes, "conne"),
+            (Client::Ends, "stopped in the middle"),
+            (Client::Floods, "was not asked for"),
+        ] {
+            let error = received_from(client).await.0.unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_get_into_headers() {
+        let names = ["a b".to_owned(), "ä+".to_owned()];
+        let mut metadata = Vec::new();
+        add(&mut metadata, "followpaths", "followpaths-encoded", &names);
+        let values: Vec<&str> = metadata.iter().map(|(_, value)| value.to_str().unwrap()).collect();
+        assert_eq!(values, ["a+b", "%C3%A4%2B", "1"]);
+        metadata.clear();
+        add(&mut metadata, "followpaths", "followpaths-encoded", &names[..1]);
+        assert_eq!(metadata.len(), 1);
     }
 }

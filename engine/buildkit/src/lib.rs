@@ -14,6 +14,8 @@ mod caller;
 mod client;
 mod control;
 mod filesync;
+#[cfg(test)]
+mod fuzz;
 mod gateway;
 mod grpc;
 mod house;
