@@ -75,26 +75,17 @@ impl Control {
 
     /// Builds from the beginning to the end. Dropped, it breaks the build off.
     pub(crate) async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Status> {
-        let export = Export::understand(&request)?;
-        let is_empty = request.definition.as_ref().is_none_or(|definition| definition.operations.is_empty());
-        if !is_empty || !request.frontend_inputs.is_empty() {
-            return Err(solve::no_operations());
-        }
-        if request.source_policy.is_some() {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "a policy on sources is not supported by this engine",
-            ));
-        }
-        if let Some(entitlement) = request.entitlements.iter().find(|name| *name != "network.host") {
-            let message = format!("`--allow {entitlement}` is not supported by this engine");
-            return Err(Status::new(Code::Unimplemented, message));
-        }
-        let cache = request.cache.unwrap_or_default();
-        let warnings = warn_of_caches(&cache.exports)?;
         let session = self.sessions.get(&request.session).await?;
-        let hides_result = !matches!(export, Export::Image(_));
+        let export = Export::understand(&request);
+        let hides_result = !matches!(export, Ok(Export::Image(_)));
+        let cache = request.cache.clone().unwrap_or_default();
+        let caches = warn_of_caches(&cache.exports);
+        let warnings = caches.clone().unwrap_or_default();
+        // From here on its client, which waits for that, is told that the build is over.
         let (held, returned) = self.jobs.begin(&request.reference, session, hides_result, warnings)?;
+        caches?;
+        let export = export?;
+        refuse(&request)?;
         let job = Arc::clone(&held.job);
         let id = if request.frontend.is_empty() {
             let returned = tokio::select! {
@@ -185,17 +176,14 @@ impl Control {
         {
             if value != 0 {
                 return Err(Status::new(
-                    Code::Unimplemented,
+                    Code::Unknown,
                     format!("`--{name}` is not supported by this engine"),
                 ));
             }
         }
         let filters = Filters::parse(&request.filter)?;
         if filters.kind.is_some() {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "pruning by `type` is not supported by this engine",
-            ));
+            return Err(Status::new(Code::Unknown, "pruning by `type` is not supported by this engine"));
         }
         let age = Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or(0));
         let wish = PruneWish {
@@ -208,6 +196,22 @@ impl Control {
         let removed = blocking(move || house.prune(&wish)).await?;
         Ok(removed.into_iter().map(UsageRecord::from).collect())
     }
+}
+
+/// Refuses what no build is made of here.
+fn refuse(request: &SolveRequest) -> Result<(), Status> {
+    let is_empty = request.definition.as_ref().is_none_or(|definition| definition.operations.is_empty());
+    if !is_empty || !request.frontend_inputs.is_empty() {
+        return Err(solve::no_operations());
+    }
+    if request.source_policy.is_some() {
+        return Err(Status::new(Code::Unknown, "a policy on sources is not supported by this engine"));
+    }
+    if let Some(entitlement) = request.entitlements.iter().find(|name| *name != "network.host") {
+        let message = format!("`--allow {entitlement}` is not supported by this engine");
+        return Err(Status::new(Code::Unknown, message));
+    }
+    Ok(())
 }
 
 fn version() -> BuildkitVersion {
@@ -232,14 +236,13 @@ impl Export {
             [one] => one,
             _ => {
                 return Err(Status::new(
-                    Code::Unimplemented,
+                    Code::Unknown,
                     "several outputs of a build are not supported by this engine",
                 ));
             }
         };
-        let refused = |what: &str| {
-            Err(Status::new(Code::Unimplemented, format!("{what} is not supported by this engine")))
-        };
+        let refused =
+            |what: &str| Err(Status::new(Code::Unknown, format!("{what} is not supported by this engine")));
         match exporter.kind.as_str() {
             "" => return Ok(Self::Nowhere),
             "moby" | "image" => {}
@@ -285,7 +288,7 @@ impl Filters {
                 parsed.kind = Some(kind.to_owned());
             } else {
                 return Err(Status::new(
-                    Code::Unimplemented,
+                    Code::Unknown,
                     format!("the filter `{filter}` is not supported by this engine"),
                 ));
             }

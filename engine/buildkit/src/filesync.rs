@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine_model::task::apart;
+use futures_util::FutureExt as _;
 use hyper::body::Frame;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::caller::Metadata;
 use super::grpc::{Code, Status, framed};
@@ -89,13 +91,19 @@ fn stalled() -> Status {
     Status::new(Code::DeadlineExceeded, format!("the client has sent nothing of its files for {seconds} s"))
 }
 
-/// Brings a directory of the client into `folder`, which is empty. `step` shows how it goes on.
+pub(crate) fn broken_off() -> Status {
+    Status::new(Code::Cancelled, "the build was broken off: its client, or its client's session, is gone")
+}
+
+/// Brings a directory of the client into `folder`, which is empty. `step` shows how it goes on. It has to be waited for to its
+/// end, which comes soon when `cancelled` is.
 pub(crate) async fn receive(
     session: &Session,
     wish: &Wish,
     folder: PathBuf,
     step: &Step,
     shown: &str,
+    cancelled: &CancellationToken,
 ) -> Result<(), Status> {
     if !session.serves(DIFF_COPY) {
         return Err(Status::new(Code::NotFound, "the client gives no access to local files"));
@@ -140,11 +148,18 @@ pub(crate) async fn receive(
             written.map_err(|_| Status::new(Code::Internal, "the writing of files was cut short"))?;
         written.map_err(|error| Status::new(Code::Unknown, error.to_string()))
     };
-    let both = futures_util::future::try_join(reading, writing);
-    let (bytes, ()) = tokio::select! {
-        both = both => both?,
-        () = sending => return Err(Status::new(Code::Internal, "the sending of requests ended")),
+    let writing = writing.boxed().shared();
+    let both = futures_util::future::try_join(reading, writing.clone());
+    let result = tokio::select! {
+        both = both => both,
+        () = sending => Err(Status::new(Code::Internal, "the sending of requests ended")),
+        () = cancelled.cancelled() => Err(broken_off()),
     };
+    // Whoever owns the folder removes it next: nothing may be written into it any more. What is read is gone by here, so that
+    // there is an end to it.
+    let written = writing.await;
+    let (bytes, ()) = result?;
+    written?;
     step.part(shown, bytes, 0, true);
     Ok(())
 }
@@ -174,7 +189,12 @@ fn write(
 }
 
 /// An archive that the client was given as its context, to be read by a thread.
-pub(crate) fn upload(session: &Session, path: &str, host: &str) -> Result<Upload, Status> {
+pub(crate) fn upload(
+    session: &Session,
+    path: &str,
+    host: &str,
+    cancelled: CancellationToken,
+) -> Result<Upload, Status> {
     if !session.serves(PULL) {
         return Err(Status::new(Code::NotFound, "the client uploads nothing"));
     }
@@ -205,6 +225,7 @@ pub(crate) fn upload(session: &Session, path: &str, host: &str) -> Result<Upload
         let result = tokio::select! {
             result = result => result,
             () = pieces.closed() => Ok(()),
+            () = cancelled.cancelled() => Err(broken_off()),
         };
         if let Err(error) = result {
             let _ = pieces.send(Err(error)).await;
@@ -335,7 +356,7 @@ mod tests {
         let wish = Wish { directory: "context".to_owned(), ..Wish::default() };
         let (progress, inside) = (Progress::new("x"), folder.path().to_owned());
         let step = progress.begin("x");
-        let result = receive(&session, &wish, inside, &step, "x").await;
+        let result = receive(&session, &wish, inside, &step, "x", &CancellationToken::new()).await;
         let whole = std::fs::read(folder.path().join("file")).unwrap_or_default();
         (result.map_err(|error| error.message), whole.len())
     }

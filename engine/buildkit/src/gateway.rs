@@ -75,10 +75,7 @@ pub(crate) fn returned(request: ReturnRequest) -> Result<Option<String>, Status>
     let one = |mut ids: Vec<String>| match ids.len() {
         0 => Ok(None),
         1 => Ok(ids.pop().filter(|id| !id.is_empty())),
-        _ => Err(Status::new(
-            Code::Unimplemented,
-            "a result of several images is not supported by this engine",
-        )),
+        _ => Err(Status::new(Code::Unknown, "a result of several images is not supported by this engine")),
     };
     match request.result.and_then(|result| result.found) {
         None => Ok(None),

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use engine_model::{Failure, Kind};
+use engine_model::Failure;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -102,13 +102,8 @@ impl Status {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let code = match failure.kind {
-            Kind::Unsupported => Code::Unimplemented,
-            Kind::NotFound => Code::NotFound,
-            // A client puts the names of all other codes in front of the message.
-            _ => Code::Unknown,
-        };
-        Self::new(code, failure.message)
+        // A client puts the names of all other codes in front of the message.
+        Self::new(Code::Unknown, failure.message)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Builds that are under way, each by the name that its client has given it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::session::Session;
 /// How long calls about a build wait for it. Clients make them at the same time.
 const ARRIVAL: Duration = Duration::from_secs(20);
 const MOST: usize = 256;
+/// So many builds that are over wait for somebody who asks what has become of them.
+const MOST_OVER: usize = 32;
 const MOST_RESULTS: usize = 64;
 const LONGEST_NAME: usize = 256;
 
@@ -34,13 +37,28 @@ pub(crate) struct Job {
     /// The result is no image that is shown.
     pub(crate) hides_result: bool,
     pub(crate) warnings: Vec<String>,
+    /// Somebody is told how it goes on.
+    is_watched: AtomicBool,
     results: Mutex<BTreeMap<String, Outcome>>,
     returns: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
 }
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Jobs(Arc<watch::Sender<BTreeMap<String, Arc<Job>>>>);
+pub(crate) struct Jobs(Arc<watch::Sender<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    running: BTreeMap<String, Arc<Job>>,
+    /// Those that nobody has watched yet. Clients ask for that at the same time as they begin a build, and some are short.
+    over: VecDeque<Arc<Job>>,
+}
+
+impl Known {
+    fn find(&self, name: &str) -> Option<&Arc<Job>> {
+        self.running.get(name).or_else(|| self.over.iter().find(|job| job.name == name))
+    }
+}
 
 /// A build that ends with this.
 #[derive(Debug)]
@@ -53,13 +71,21 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.job.cancelled.cancel();
         self.job.progress.end();
-        self.jobs.0.send_modify(|known| drop(known.remove(&self.job.name)));
+        self.jobs.0.send_modify(|known| {
+            known.running.remove(&self.job.name);
+            if !self.job.is_watched.load(Ordering::Relaxed) {
+                known.over.push_back(Arc::clone(&self.job));
+                if known.over.len() > MOST_OVER {
+                    known.over.pop_front();
+                }
+            }
+        });
     }
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self(Arc::new(watch::channel(BTreeMap::new()).0))
+        Self(Arc::new(watch::channel(Known::default()).0))
     }
 }
 
@@ -84,23 +110,22 @@ impl Jobs {
             session,
             hides_result,
             warnings,
+            is_watched: AtomicBool::new(false),
             results: Mutex::default(),
             returns: Mutex::new(Some(returns)),
         });
         let mut refused = None;
         self.0.send_if_modified(|known| {
-            if known.contains_key(name) {
-                refused = Some(Status::new(
-                    Code::AlreadyExists,
-                    format!("the build `{name}` is under way already"),
-                ));
-            } else if known.len() >= MOST {
+            if known.find(name).is_some() {
+                refused =
+                    Some(Status::new(Code::AlreadyExists, format!("there is a build `{name}` already")));
+            } else if known.running.len() >= MOST {
                 refused = Some(Status::new(
                     Code::ResourceExhausted,
                     format!("more than {MOST} builds are under way"),
                 ));
             } else {
-                known.insert(name.to_owned(), Arc::clone(&job));
+                known.running.insert(name.to_owned(), Arc::clone(&job));
             }
             refused.is_none()
         });
@@ -114,9 +139,21 @@ impl Jobs {
     pub(crate) async fn get(&self, name: &str) -> Result<Arc<Job>, Status> {
         let mut known = self.0.subscribe();
         let missing = || Status::new(Code::NotFound, format!("no such job {name}"));
-        let found = known.wait_for(|known| known.contains_key(name));
+        let found = known.wait_for(|known| known.running.contains_key(name));
         let known = tokio::time::timeout(ARRIVAL, found).await.map_err(|_| missing())?;
-        known.ok().and_then(|known| known.get(name).cloned()).ok_or_else(missing)
+        known.ok().and_then(|known| known.running.get(name).cloned()).ok_or_else(missing)
+    }
+
+    /// The progress of the build of this name, which may be about to begin, or over already.
+    pub(crate) async fn watch(&self, name: &str) -> Result<Progress, Status> {
+        let mut known = self.0.subscribe();
+        let missing = || Status::new(Code::NotFound, format!("no such job {name}"));
+        let found = known.wait_for(|known| known.find(name).is_some());
+        let known = tokio::time::timeout(ARRIVAL, found).await.map_err(|_| missing())?;
+        let job = known.ok().and_then(|known| known.find(name).cloned()).ok_or_else(missing)?;
+        job.is_watched.store(true, Ordering::Relaxed);
+        self.0.send_modify(|known| known.over.retain(|over| over.name != name));
+        Ok(job.progress.clone())
     }
 }
 
@@ -157,5 +194,37 @@ impl Job {
         // Nobody waits for it if the build is over meanwhile.
         let _ = returns.ok_or_else(again)?.send(request);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::session::lone;
+    use super::*;
+
+    /// Clients ask what becomes of a build while they begin it, and may be late.
+    #[tokio::test]
+    async fn a_build_that_is_over_is_told_of_once() {
+        let jobs = Jobs::default();
+        let (held, _returned) = jobs.begin("short", lone().await, false, Vec::new()).unwrap();
+        assert!(jobs.begin("short", held.job.session.clone(), false, Vec::new()).is_err());
+        drop(held.job.progress.begin("[1/1] FROM x"));
+        drop(held);
+        let progress = jobs.watch("short").await.unwrap();
+        assert_eq!(progress.after(0).await.unwrap().len(), 2);
+        assert!(progress.after(2).await.is_none());
+        assert!(jobs.0.borrow().over.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_build_ends_with_its_session() {
+        let jobs = Jobs::default();
+        let session = lone().await;
+        let (held, _returned) = jobs.begin("x", session.clone(), false, Vec::new()).unwrap();
+        assert!(!held.job.cancelled.is_cancelled());
+        session.caller.gone.cancel();
+        assert!(held.job.cancelled.is_cancelled());
     }
 }

@@ -36,12 +36,13 @@ pub(crate) struct Options {
     pub(crate) warnings: Vec<String>,
 }
 
+// Clients put the names of all other codes in front of what is said.
 fn unsupported(what: &str) -> Status {
-    Status::new(Code::Unimplemented, format!("{what} is not supported by this engine"))
+    Status::new(Code::Unknown, format!("{what} is not supported by this engine"))
 }
 
 fn invalid(message: impl Into<String>) -> Status {
-    Status::new(Code::InvalidArgument, message)
+    Status::new(Code::Unknown, message)
 }
 
 /// Refuses frontends that are no reader of Dockerfiles, by `frontend` and, of a gateway, the image of it.

@@ -23,6 +23,7 @@ use super::messages::control::{
     DiskUsageRequest, HealthCheckResponse, PruneRequest, SolveRequest, StatusRequest,
 };
 use super::messages::gateway::{ReturnRequest, SolveRequest as GatewaySolveRequest};
+use super::progress::Progress;
 
 /// A client that answers no ping for as long is taken for gone.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -77,7 +78,7 @@ impl Control {
             }
             "/moby.buildkit.v1.Control/Status" => {
                 let request = body.one::<StatusRequest>().await?;
-                Ok(status(self.jobs.get(&request.reference).await?))
+                Ok(status(self.jobs.watch(&request.reference).await?))
             }
             "/moby.buildkit.v1.Control/ListWorkers" => Ok(Outgoing::answer(&self.workers())),
             "/moby.buildkit.v1.Control/Info" => Ok(Outgoing::answer(&Self::info())),
@@ -122,13 +123,13 @@ impl Control {
 }
 
 /// Tells what becomes of a build, from its beginning to its end.
-fn status(job: Arc<Job>) -> Outgoing {
+fn status(progress: Progress) -> Outgoing {
     let (frames, receiver) = mpsc::channel::<Frame<Bytes>>(WAITING);
     tokio::spawn(async move {
         let mut seen = 0;
         loop {
             let told = tokio::select! {
-                told = job.progress.after(seen) => told,
+                told = progress.after(seen) => told,
                 () = frames.closed() => return,
             };
             let Some(told) = told else { break };

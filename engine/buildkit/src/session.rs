@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::grpc::{Code, Status};
 
 /// How long a build waits for its session. Clients open it at the same time.
-const ARRIVAL: Duration = Duration::from_secs(20);
+const ARRIVAL: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(20) };
 /// More builds than that are nobody's.
 const MOST: usize = 512;
 const MOST_METHODS: usize = 256;
@@ -132,11 +132,30 @@ impl Sessions {
     }
 }
 
+/// A session whose client answers nothing.
+#[cfg(test)]
+pub(crate) async fn lone() -> Session {
+    let (ours, theirs) = tokio::io::duplex(64);
+    let begun = Caller::begin(ours).await;
+    let (caller, work) = begun.unwrap_or_else(|error| panic!("no session to test with: {error}"));
+    tokio::spawn(async move {
+        let _theirs = theirs;
+        work.await;
+    });
+    Session { caller, methods: Arc::default() }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_does_not_come_is_not_waited_for() {
+        let error = Sessions::default().get("missing").await.unwrap_err();
+        assert!(error.message.contains("`missing`"), "{error}");
+    }
 
     #[test]
     fn an_introduction_says_an_id() {

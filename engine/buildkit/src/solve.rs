@@ -25,7 +25,7 @@ const UPLOADS: &str = "buildkit-session";
 
 pub(crate) fn no_operations() -> Status {
     Status::new(
-        Code::Unimplemented,
+        Code::Unknown,
         "a definition of operations (LLB) is not supported by this engine: it builds Dockerfiles",
     )
 }
@@ -55,24 +55,15 @@ fn ended<T>(step: &Step, result: Result<T, Status>) -> Result<T, Status> {
     result
 }
 
-/// Ends with the build.
-async fn unless_cancelled<T>(job: &Job, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    tokio::select! {
-        result = work => result,
-        () = job.cancelled.cancelled() => Err(cancelled()),
-    }
+/// Brings the Dockerfile, what is ignored and the context, and finds out what there is to do. It goes on when its caller is
+/// gone, as far as it takes to leave nothing: the build's end is its own.
+pub(crate) async fn draft(builder: &Builder, job: &Arc<Job>, options: Options) -> Result<Drafted, Status> {
+    let (builder, job) = (builder.clone(), Arc::clone(job));
+    let drafting = tokio::spawn(async move { bring(&builder, &job, options).await });
+    drafting.await.map_err(|error| internal(&error))?
 }
 
-fn cancelled() -> Status {
-    Status::new(Code::Cancelled, "the build was broken off: its client, or its client's session, is gone")
-}
-
-/// Brings the Dockerfile, what is ignored and the context, and finds out what there is to do.
-pub(crate) async fn draft(
-    builder: &Builder,
-    job: &Arc<Job>,
-    mut options: Options,
-) -> Result<Drafted, Status> {
+async fn bring(builder: &Builder, job: &Arc<Job>, mut options: Options) -> Result<Drafted, Status> {
     options.request.client = Some(Arc::new(job.session.clone()));
     options.request.keys = engine_build::Keys::Client(Arc::new(job.session.clone()));
     options.request.hides_result = job.hides_result;
@@ -81,20 +72,16 @@ pub(crate) async fn draft(
         options.warnings.iter().chain(&job.warnings).for_each(|warning| step.warn(warning));
         step.end(false, None);
     }
-    // All that is held while files come is more than a caller's own future should grow by.
-    let work = Box::pin(async {
-        let drafted = match options.context.clone() {
-            Origin::Upload(path) => of_upload(builder, job, &options, path).await?,
-            Origin::Directory(directory) => of_directory(builder, job, &options, &directory).await?,
-        };
-        for name in drafted.plan.folders_wanted() {
-            if let Some(directory) = options.directories.get(&name) {
-                named(builder, job, &drafted.plan, &name, directory).await?;
-            }
+    let drafted = match options.context.clone() {
+        Origin::Upload(path) => of_upload(builder, job, &options, path).await?,
+        Origin::Directory(directory) => of_directory(builder, job, &options, &directory).await?,
+    };
+    for name in drafted.plan.folders_wanted() {
+        if let Some(directory) = options.directories.get(&name) {
+            named(builder, job, &drafted.plan, &name, directory).await?;
         }
-        Ok(drafted)
-    });
-    unless_cancelled(job, work).await
+    }
+    Ok(drafted)
 }
 
 /// The context is a directory of the client, of which only what is needed is brought.
@@ -113,8 +100,14 @@ async fn of_directory(
         paths: vec![name.clone(), format!("{name}.dockerignore"), name.to_ascii_lowercase()],
         ..Wish::default()
     };
-    let received =
-        filesync::receive(&job.session, &wish, folder.path().to_owned(), &step, "transferring dockerfile:");
+    let received = filesync::receive(
+        &job.session,
+        &wish,
+        folder.path().to_owned(),
+        &step,
+        "transferring dockerfile:",
+        &job.cancelled,
+    );
     let texts = async {
         received.await?;
         let (name, root) = (name.clone(), folder.path().to_owned());
@@ -149,7 +142,8 @@ async fn of_directory(
     let step = job.progress.begin("[internal] load build context");
     let wish = Wish { directory: directory.to_owned(), excludes, paths };
     let received =
-        filesync::receive(&job.session, &wish, plan.folder(), &step, "transferring context:").await;
+        filesync::receive(&job.session, &wish, plan.folder(), &step, "transferring context:", &job.cancelled)
+            .await;
     ended(&step, received)?;
     Ok(Drafted { plan, source })
 }
@@ -163,10 +157,10 @@ async fn of_upload(
 ) -> Result<Drafted, Status> {
     if options.dockerfile.is_some() {
         let what = "a Dockerfile from elsewhere for an archive as context is not supported by this engine";
-        return Err(Status::new(Code::Unimplemented, what));
+        return Err(Status::new(Code::Unknown, what));
     }
     let step = job.progress.begin("[internal] load remote build context");
-    let mut archive = filesync::upload(&job.session, &path, UPLOADS)?;
+    let mut archive = filesync::upload(&job.session, &path, UPLOADS, job.cancelled.clone())?;
     let (receiving, request) = (builder.clone(), options.request.clone());
     // It waits for the client, so it is none of the threads that are for the disk.
     let planned = apart(move || {
@@ -205,7 +199,15 @@ async fn named(
         let made = folder.clone();
         blocking(move || std::fs::create_dir(&made).map_err(|error| Failure::of(Kind::Internal, &error)))
             .await?;
-        filesync::receive(&job.session, &wish, folder, &step, &format!("transferring {name}:")).await
+        filesync::receive(
+            &job.session,
+            &wish,
+            folder,
+            &step,
+            &format!("transferring {name}:"),
+            &job.cancelled,
+        )
+        .await
     };
     ended(&step, received.await)
 }
@@ -215,7 +217,15 @@ async fn ignored_of(builder: &Builder, job: &Job, directory: &str, step: &Step) 
     let folder = scratch(builder).await?;
     let wish =
         Wish { directory: directory.to_owned(), paths: vec![".dockerignore".to_owned()], ..Wish::default() };
-    filesync::receive(&job.session, &wish, folder.path().to_owned(), step, "transferring context:").await?;
+    filesync::receive(
+        &job.session,
+        &wish,
+        folder.path().to_owned(),
+        step,
+        "transferring context:",
+        &job.cancelled,
+    )
+    .await?;
     let root = folder.path().to_owned();
     Ok(blocking(move || text(&root, ".dockerignore")).await?.unwrap_or_default())
 }
@@ -276,7 +286,7 @@ pub(crate) async fn carry_out(builder: Builder, job: Arc<Job>, drafted: Drafted)
     let building = builder.build(plan, Audience::Watcher(events), job.cancelled.clone());
     let (built, failed) = tokio::join!(building, show(&job.progress, receiver));
     built.map_err(|error| match error {
-        BuildError::Cancelled => cancelled(),
+        BuildError::Cancelled => filesync::broken_off(),
         error => match failed {
             Some(lines) => source.point(status(&error), lines),
             None => source.point_by_message(status(&error)),
