@@ -67,7 +67,10 @@ fn windows() -> Result<()> {
 /// Clients of the engine, with what they take; answers with the stock command line.
 fn prepare() -> Result<PathBuf> {
     setup::for_tests()?;
-    plugins::fetch()?;
+    // Without them, the tests that need them say so.
+    if let Err(error) = plugins::fetch() {
+        say(&format!("Could not fetch the plug-ins of the docker command line: {error:#}"));
+    }
     setup::docker_sdk()?;
     setup::docker_cli()
 }

@@ -36,7 +36,10 @@ fn packets() {
     let lies = framed_all(&[stat("../x", 0o644, ""), stat("/x", 0o644, "/etc"), data(7, b"x")]);
     let odd = framed_all(&[stat("a", 1 << 26, ""), Packet { kind: packet::ERROR, ..Packet::default() }]);
     fuzz::run("packets", &[&whole, &lies, &odd], |input| {
-        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("no folder to fuzz in: {error}"));
+        // In memory: these are thousands of folders.
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap_or_else(|error| panic!("no folder to fuzz in: {error}"));
         let inside = folder.path().join("in");
         let made = std::fs::create_dir(&inside).and_then(|()| Tree::new(&inside));
         let mut tree = made.unwrap_or_else(|error| panic!("no folder to fuzz in: {error}"));
