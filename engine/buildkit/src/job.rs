@@ -52,6 +52,8 @@ struct Known {
     running: BTreeMap<String, Arc<Job>>,
     /// Those that nobody has watched yet. Clients ask for that at the same time as they begin a build, and some are short.
     over: VecDeque<Arc<Job>>,
+    /// The names of the last ones that are over, which nobody has to wait for.
+    gone: VecDeque<String>,
 }
 
 impl Known {
@@ -73,6 +75,10 @@ impl Drop for Held {
         self.job.progress.end();
         self.jobs.0.send_modify(|known| {
             known.running.remove(&self.job.name);
+            known.gone.push_back(self.job.name.clone());
+            if known.gone.len() > MOST_OVER {
+                known.gone.pop_front();
+            }
             if !self.job.is_watched.load(Ordering::Relaxed) {
                 known.over.push_back(Arc::clone(&self.job));
                 if known.over.len() > MOST_OVER {
@@ -139,7 +145,8 @@ impl Jobs {
     pub(crate) async fn get(&self, name: &str) -> Result<Arc<Job>, Status> {
         let mut known = self.0.subscribe();
         let missing = || Status::new(Code::NotFound, format!("no such job {name}"));
-        let found = known.wait_for(|known| known.running.contains_key(name));
+        let found = known
+            .wait_for(|known| known.running.contains_key(name) || known.gone.iter().any(|gone| gone == name));
         let known = tokio::time::timeout(ARRIVAL, found).await.map_err(|_| missing())?;
         known.ok().and_then(|known| known.running.get(name).cloned()).ok_or_else(missing)
     }
@@ -216,6 +223,8 @@ mod tests {
         assert_eq!(progress.after(0).await.unwrap().len(), 2);
         assert!(progress.after(2).await.is_none());
         assert!(jobs.0.borrow().over.is_empty());
+        // Calls about it are answered at once.
+        assert!(jobs.get("short").await.is_err());
     }
 
     #[tokio::test]

@@ -283,7 +283,9 @@ fn patterns(ignored: &str) -> Vec<String> {
 pub(crate) async fn carry_out(builder: Builder, job: Arc<Job>, drafted: Drafted) -> Result<ImageId, Status> {
     let Drafted { plan, source } = drafted;
     let (events, receiver) = mpsc::channel(WAITING);
-    let building = builder.build(plan, Audience::Watcher(events), job.cancelled.clone());
+    // The builder cancels what it is given when it is done, and the client has yet to say what becomes of the result.
+    let cancelled = job.cancelled.child_token();
+    let building = builder.build(plan, Audience::Watcher(events), cancelled);
     let (built, failed) = tokio::join!(building, show(&job.progress, receiver));
     built.map_err(|error| match error {
         BuildError::Cancelled => filesync::broken_off(),
