@@ -453,6 +453,38 @@ fn a_build_pulls_what_it_begins_with() {
     assert!(error.contains("pull access denied for localhost:5000/base"), "{error}");
 }
 
+/// With buildx, the client is asked who it is when it comes to that.
+#[test]
+fn a_build_by_buildx_asks_its_client_who_it_is() {
+    let engine = Engine::start();
+    if !engine.with_plugins() {
+        skipped::say(
+            "buildx",
+            "there are no plug-ins buildx and compose here: `cargo xtask test` fetches them",
+        );
+        return;
+    }
+    let _registry = Registry::start(&engine, "registry", "127.0.0.1:5000", &logins::passwords(&engine));
+    engine.load_busybox();
+    engine.docker_with_input(["login", "-u", "me", "--password-stdin", "localhost:5000"], b"word").ok();
+    engine.docker(["tag", "busybox", "localhost:5000/base"]).ok();
+    engine.docker(["push", "-q", "localhost:5000/base"]).ok();
+    engine.docker(["rmi", "localhost:5000/base", "busybox"]).ok();
+    let build = |more: &[&str]| {
+        let arguments = [&["build", "--progress", "plain", "-t", "app"], more, &["-"]].concat();
+        engine.docker_with_input(arguments, b"FROM localhost:5000/base\nRUN echo built > /done\n")
+    };
+    let built = build(&[]);
+    assert!(built.stderr.contains("[1/2] FROM localhost:5000/base:latest"), "{}", built.stderr);
+    built.ok();
+    assert_eq!(engine.docker(["run", "--rm", "app", "cat", "/done"]).ok(), "built\n");
+    build(&["--pull"]).ok();
+    engine.docker(["logout", "localhost:5000"]).ok();
+    let error = build(&["--pull"]).failed();
+    assert!(error.contains("pull access denied for localhost:5000/base"), "{error}");
+    assert!(!engine.log().contains("word"), "a password is in the log");
+}
+
 fn registry_image() -> Vec<u8> {
     let program = "/usr/bin/docker-registry";
     let libraries = run(std::process::Command::new("ldd").arg(program), b"").stdout;

@@ -131,7 +131,6 @@ async fn elsewhere(request: Request<Body>) -> ApiError {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
         }
         ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => not_a_manager(),
-        ("session" | "grpc", _) => ApiError::not_implemented("Building images"),
         ("plugins", _) => ApiError::not_implemented("Installing plugins"),
         ("volumes", _) => ApiError::not_implemented("Managing volumes"),
         ("containers" | "exec" | "images" | "networks", Some(_))

@@ -11,7 +11,7 @@ use crate::harness::{self, Answer, Engine, run};
 const LARGE: usize = 3 << 20;
 
 /// Requests that are answered without their body, and the status of the answer.
-const NEEDLESS: [(&str, &str, u16); 23] = [
+const NEEDLESS: [(&str, &str, u16); 24] = [
     ("POST", "/swarm/init", 501),
     ("POST", "/swarm/join", 501),
     ("POST", "/swarm/leave", 503),
@@ -20,7 +20,8 @@ const NEEDLESS: [(&str, &str, u16); 23] = [
     ("POST", "/secrets/create", 503),
     ("POST", "/configs/create", 503),
     ("POST", "/build?remote=x", 501),
-    ("POST", "/session", 501),
+    ("POST", "/session", 400),
+    ("POST", "/grpc", 400),
     ("POST", "/plugins/pull", 501),
     ("POST", "/images/create?fromImage=x", 500),
     ("POST", "/images/x/push", 200),
