@@ -91,6 +91,10 @@ impl App {
             host_gateways: config.host_gateways.clone(),
             host_binding: config.host_binding,
             pools: config.address_pools.clone(),
+            ipv6: config.ipv6,
+            fixed_cidr_v6: config.fixed_cidr_v6.clone(),
+            no_ipv6_rules: !config.ip6tables,
+            host_id: crate::host::engine_id(&config.data_root),
         };
         let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;
         let settings = Settings {

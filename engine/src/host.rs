@@ -53,7 +53,7 @@ impl Facts {
 }
 
 /// A name for the engine that stays: made once and kept in the data root.
-fn engine_id(data_root: &Path) -> String {
+pub fn engine_id(data_root: &Path) -> String {
     let path = data_root.join("engine-id");
     if let Ok(id) = fs::read_to_string(&path)
         && !id.trim().is_empty()

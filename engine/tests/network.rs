@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 mod harness;
 #[path = "network/links.rs"]
 mod links;
+#[path = "network/ipv6.rs"]
+mod ipv6;
 #[path = "network/names.rs"]
 mod names;
 
@@ -325,7 +327,7 @@ fn what_the_engine_does_not_do_is_said() {
     let unsupported = [
         json!({ "Name": "x", "Driver": "overlay" }),
         json!({ "Name": "x", "Driver": "macvlan" }),
-        json!({ "Name": "x", "EnableIPv6": true }),
+        json!({ "Name": "x", "EnableIPv4": false }),
         json!({ "Name": "x", "ConfigOnly": true }),
     ];
     for body in unsupported {

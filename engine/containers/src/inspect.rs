@@ -140,6 +140,7 @@ fn network_settings(container: &Container, identity: &Identity, state: &State) -
         _ if container.pinned_namespace().is_some() => (container.id.as_str(), container.pin.clone()),
         _ => (container.id.as_str(), format!("/proc/{}/ns/net", state.pid).into()),
     };
+    let ipv6 = first.and_then(|endpoint| endpoint.ipv6);
     json!({
         "Bridge": "",
         "SandboxID": sandbox,
@@ -152,11 +153,11 @@ fn network_settings(container: &Container, identity: &Identity, state: &State) -
         "SecondaryIPv6Addresses": null,
         "EndpointID": first.map_or("", |endpoint| &endpoint.endpoint_id),
         "Gateway": first.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": ipv6.map(|place| place.address.to_string()).unwrap_or_default(),
+        "GlobalIPv6PrefixLen": ipv6.map_or(0, |place| place.prefix),
         "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
         "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix),
-        "IPv6Gateway": "",
+        "IPv6Gateway": ipv6.and_then(|place| place.gateway).map(|address| address.to_string()).unwrap_or_default(),
         "MacAddress": first.map_or("", |endpoint| &endpoint.mac_address),
         "Networks": networks(identity, state),
     })
@@ -205,6 +206,7 @@ fn dns_names(identity: &Identity, wish: &EndpointConfig, endpoint: &Endpoint) ->
 }
 
 fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Value {
+    let ipv6 = endpoint.and_then(|endpoint| endpoint.ipv6);
     json!({
         "IPAMConfig": wish.ipam_config,
         "Links": wish.links,
@@ -217,9 +219,9 @@ fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Optio
         "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),
         "IPAddress": endpoint.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
         "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.prefix),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": ipv6.and_then(|place| place.gateway).map(|address| address.to_string()).unwrap_or_default(),
+        "GlobalIPv6Address": ipv6.map(|place| place.address.to_string()).unwrap_or_default(),
+        "GlobalIPv6PrefixLen": ipv6.map_or(0, |place| place.prefix),
         "DNSNames": endpoint.map_or(Value::Null, |endpoint| dns_names(identity, wish, endpoint)),
     })
 }

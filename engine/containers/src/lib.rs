@@ -57,7 +57,7 @@ pub use container::Container;
 pub use error::ContainerError;
 pub use outside::{Images, Networks, Settings};
 pub use remove::Pruned;
-pub use understand::links;
+pub use understand::{addresses, links};
 pub use unsupported::refuse_endpoint;
 pub use update::UpdateRequest;
 

@@ -360,6 +360,7 @@ impl Containers {
                 network: wish.network.clone(),
                 container_name: name.to_owned(),
                 address: wish.address,
+                ipv6_address: wish.ipv6_address,
                 mac_address: wish.mac_address.clone(),
                 aliases: wish.aliases.clone(),
                 links: wish.links.clone(),

@@ -2,8 +2,9 @@
 //! nothing, and refuses what makes no sense.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use engine_kernel::confine::clean;
 use engine_kernel::etc;
@@ -12,7 +13,7 @@ use engine_model::spec::{
     BlockDevices, ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec,
     NetworkMode, NetworkSpec, ProcessSpec, Restart, Seccomp, Share, Sharing,
 };
-use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, RestartPolicy};
+use engine_model::wire::{Config, EndpointConfig, HostConfig, IpamConfig, PortBinding, RestartPolicy};
 
 use crate::oci::SpecError;
 use crate::record::Identity;
@@ -143,20 +144,30 @@ fn endpoint(
     network: &str,
 ) -> Result<EndpointSpec, ContainerError> {
     let wish = networks.iter().find(|(known, _)| is_same_network(known, network)).map(|(_, wish)| wish);
-    let address = wish.and_then(|wish| wish.ipam_config.as_ref()).map(|ipam| ipam.ipv4_address.as_str());
-    let address = address
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|_| invalid(format!("invalid IPv4 address: {text}"))));
+    let addresses = wish.and_then(|wish| wish.ipam_config.as_ref()).map(addresses).transpose()?;
+    let (address, ipv6_address) = addresses.unwrap_or_default();
     let own = config.mac_address.clone().filter(|_| is_same_network(network, &host.network_mode));
     let mac_address = wish.map(|wish| wish.mac_address.clone()).filter(|mac| !mac.is_empty()).or(own);
     Ok(EndpointSpec {
         network: network.to_owned(),
-        address: address.transpose()?,
+        address,
+        ipv6_address,
         mac_address: mac_address.filter(|mac| !mac.is_empty()),
         aliases: wish.and_then(|wish| wish.aliases.clone()).unwrap_or_default(),
         links: links(wish.and_then(|wish| wish.links.as_deref()).unwrap_or_default())?,
         gw_priority: wish.map_or(0, |wish| wish.gw_priority),
     })
+}
+
+/// The addresses that are wished for on a network, one of each family.
+pub fn addresses(wish: &IpamConfig) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), ContainerError> {
+    fn read<T: FromStr>(family: &str, text: &str) -> Result<Option<T>, ContainerError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| invalid(format!("invalid {family} address: {text:.50}")))
+    }
+    Ok((read("IPv4", &wish.ipv4_address)?, read("IPv6", &wish.ipv6_address)?))
 }
 
 /// What a container calls others, and what they are called: `container:alias`, or a name that stays the same.

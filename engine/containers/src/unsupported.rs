@@ -112,7 +112,6 @@ pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -
             "DriverOpts",
             "--driver-opt",
         ),
-        (ipam.is_some_and(|ipam| !ipam.ipv6_address.is_empty()), "IPAMConfig.IPv6Address", "--ip6"),
         (
             ipam.and_then(|ipam| ipam.link_local_ips.as_ref()).is_some_and(|list| !list.is_empty()),
             "IPAMConfig.LinkLocalIPs",

@@ -21,7 +21,7 @@ pub use image::{
     Changes, Image, ImageId, ImageUser, KeptStep, LoadEvent, Loaded, NewImage, NewStep, Removed,
 };
 pub use network::{
-    AddressPool, Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol,
+    AddressPool, Endpoint, EndpointRequest, Found, Ipv6Place, Naming, NetworkConfig, PortRequest, Protocol,
     PublishedPort, UnknownProtocol,
 };
 pub use pattern::Patterns;

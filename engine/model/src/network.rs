@@ -1,7 +1,7 @@
 //! What callers of the networks hand in and get back.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -19,15 +19,23 @@ pub struct NetworkConfig {
     pub host_gateways: Vec<IpAddr>,
     /// The address of the host on which ports of the default bridge are published that name none; all of them when absent.
     pub host_binding: Option<Ipv4Addr>,
-    /// Where the subnets of networks are taken from that name none; Docker's own choice when there is none.
+    /// Where the subnets of networks are taken from that name none; Docker's own choice for a family that has none.
     pub pools: Vec<AddressPool>,
+    /// The default bridge has IPv6 as well.
+    pub ipv6: bool,
+    /// The default bridge's subnet of IPv6, `fd00:1::/64`; one from the pools when absent.
+    pub fixed_cidr_v6: Option<String>,
+    /// The packet filter's rules for IPv6 are others' business: ports are published over IPv6 by the proxy alone.
+    pub no_ipv6_rules: bool,
+    /// What no other host has: subnets of IPv6 are derived from it.
+    pub host_id: String,
 }
 
 /// A range of addresses that subnets of one size are taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressPool {
     /// Its first address, and the length of its prefix.
-    pub base: (Ipv4Addr, u8),
+    pub base: (IpAddr, u8),
     /// The length of each subnet's prefix.
     pub size: u8,
 }
@@ -41,6 +49,8 @@ pub struct EndpointRequest {
     pub container_name: String,
     /// A wish for this very address.
     pub address: Option<Ipv4Addr>,
+    /// A wish for this very address of IPv6.
+    pub ipv6_address: Option<Ipv6Addr>,
     /// A wish for this very hardware address, `02:42:ac:11:00:02`; derived from the address when absent.
     pub mac_address: Option<String>,
     /// Further names that other containers of a user-defined network can use.
@@ -85,6 +95,7 @@ impl Default for EndpointRequest {
             network: "bridge".to_owned(),
             container_name: String::new(),
             address: None,
+            ipv6_address: None,
             mac_address: None,
             aliases: Vec::new(),
             links: Vec::new(),
@@ -111,6 +122,9 @@ pub struct Endpoint {
     pub prefix: u8,
     /// Absent on internal networks.
     pub gateway: Option<Ipv4Addr>,
+    /// Absent where the network has no IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Place>,
     pub mac_address: String,
     pub mtu: u32,
     #[serde(default)]
@@ -121,10 +135,36 @@ pub struct Endpoint {
     pub gw_priority: i64,
 }
 
+/// A container's address of IPv6 on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Place {
+    pub address: Ipv6Addr,
+    /// The length of the subnet's prefix.
+    pub prefix: u8,
+    /// Absent on internal networks.
+    pub gateway: Option<Ipv6Addr>,
+}
+
 impl Endpoint {
     /// The addresses by which others reach it.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        std::iter::once(self.address.into())
+        let ipv6 = self.ipv6.map(|place| place.address.into());
+        std::iter::once(self.address.into()).chain(ipv6)
+    }
+
+    /// The ways out to which this network leads, at most one of each family.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ipv6 = self.ipv6.and_then(|place| place.gateway).map(IpAddr::from);
+        self.gateway.map(IpAddr::from).into_iter().chain(ipv6)
+    }
+
+    /// Where a published port leads that is reached at this address of the host: to the container's address of the same family, if
+    /// it has one.
+    pub fn behind(&self, host_ip: IpAddr) -> IpAddr {
+        match self.ipv6 {
+            Some(place) if host_ip.is_ipv6() => place.address.into(),
+            _ => self.address.into(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! A request of the API becomes one of these before anything is made, and all that is done with a container follows it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,6 +106,7 @@ pub struct EndpointSpec {
     /// As the client named it.
     pub network: String,
     pub address: Option<Ipv4Addr>,
+    pub ipv6_address: Option<Ipv6Addr>,
     pub mac_address: Option<String>,
     pub aliases: Vec<String>,
     /// What it alone calls others there, and what they are called.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -10,26 +10,15 @@ use engine_kernel::namespace;
 use engine_kernel::netlink::Socket;
 use tracing::debug;
 
-use super::addresses::Subnet;
+use super::addresses::{Subnet, octets};
+use super::error::failed;
+use super::filter::Family;
 use super::links::{self, Cable, HardwareAddress};
-use super::record::BridgeRecord;
-use super::{Endpoint, NetworkError, filter};
+use super::record::{BridgeRecord, PoolRecord};
+use super::{Endpoint, NetworkError, filter, ipv6};
 
 /// Every interface of ours on the host begins so; what is on a bridge of ours and does, belongs to a container.
 const CABLE: &str = "veth";
-
-pub(super) fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
-    let attempt = attempt.into();
-    move |source| NetworkError::Kernel { attempt, source }
-}
-
-/// Sets a kernel variable unless it has the value already (it may be read-only then).
-fn set_variable(path: &str, value: &str) -> io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|current| current.trim() == value) {
-        return Ok(());
-    }
-    fs::write(path, value)
-}
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -39,7 +28,7 @@ pub(super) fn enable_forwarding() -> Result<(), NetworkError> {
     if fs::read_to_string(FORWARDING).is_ok_and(|current| current.trim() == "1") {
         return Ok(());
     }
-    filter::drop_forwarded()
+    filter::drop_forwarded(Family::Ipv4)
         .map_err(failed("have forwarded packets dropped before IP forwarding is enabled"))?;
     fs::write(FORWARDING, "1").map_err(failed("enable IP forwarding"))
 }
@@ -48,10 +37,12 @@ pub(super) fn host_interface(endpoint_id: &str) -> String {
     format!("{CABLE}{}", endpoint_id.get(..7).unwrap_or(endpoint_id))
 }
 
-/// A locally administered hardware address that says which IPv4 address it goes with.
-pub(super) fn derive_hardware_address(address: Ipv4Addr) -> HardwareAddress {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
+/// A locally administered hardware address that says which address it goes with: all of one of IPv4, the end of one of IPv6.
+pub(super) fn derive_hardware_address(address: impl Into<IpAddr>) -> HardwareAddress {
+    let octets = octets(address.into());
+    let mut hardware_address = [0x02, 0x42, 0, 0, 0, 0];
+    hardware_address[2..].copy_from_slice(&octets[octets.len() - 4..]);
+    hardware_address
 }
 
 pub(super) fn format_hardware_address(address: HardwareAddress) -> String {
@@ -91,15 +82,19 @@ pub(super) fn subnets_in_use(except: &[&str]) -> Result<Vec<Subnet>, NetworkErro
             .filter(|(index, address, _)| {
                 index.is_none_or(|index| !excepted.contains(&index)) && !address.is_loopback()
             })
-            .filter_map(|(_, address, prefix)| Subnet::of(address, prefix.clamp(8, 30)))
+            .filter_map(|(_, address, prefix)| {
+                Subnet::of(address, prefix.clamp(8, if address.is_ipv4() { 30 } else { 126 }))
+            })
             .collect())
     };
     read().map_err(failed("list the host's addresses and routes"))
 }
 
 /// Makes the bridge, or makes it right.
-pub(super) fn ensure(bridge: &BridgeRecord) -> Result<(), NetworkError> {
+pub(super) fn ensure(bridge: &BridgeRecord, pools: &[PoolRecord]) -> Result<(), NetworkError> {
     let name = &bridge.interface;
+    let with_ipv6 = pools.iter().any(|pool| pool.subnet.is_ipv6()) && ipv6::is_enabled();
+    let pools = || pools.iter().filter(|pool| with_ipv6 || pool.subnet.is_ipv4());
     let make = || -> io::Result<()> {
         let mut socket = Socket::route()?;
         let link = match links::find(&mut socket, name)? {
@@ -107,32 +102,35 @@ pub(super) fn ensure(bridge: &BridgeRecord) -> Result<(), NetworkError> {
             Some(_) => return Err(io::Error::other("an interface of this name is there and is no bridge")),
             None => {
                 // Given by us, it does not change with the containers that come and go.
-                links::create_bridge(&mut socket, name, derive_hardware_address(bridge.gateway))?;
+                let gateways = pools().map(|pool| pool.gateway);
+                let hardware_address = gateways.map(derive_hardware_address).next().unwrap_or_default();
+                links::create_bridge(&mut socket, name, hardware_address)?;
                 links::find(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?
             }
         };
-        let mut is_there = false;
+        if let Err(error) = ipv6::enable(name, with_ipv6) {
+            if with_ipv6 {
+                return Err(error);
+            }
+            debug!(%error, bridge = %name, "IPv6 is not turned off");
+        }
+        let mut missing: Vec<(IpAddr, Subnet)> = pools().map(|pool| (pool.gateway, pool.subnet)).collect();
         for (_, address, prefix) in links::addresses(&mut socket, Some(link.index))? {
-            if (address, prefix) == (bridge.gateway, bridge.subnet.prefix()) {
-                is_there = true;
-            } else {
-                links::delete_address(&mut socket, link.index, address, prefix)?;
+            let known = missing.iter().position(|one| (one.0, one.1.prefix()) == (address, prefix));
+            match known {
+                Some(at) => drop(missing.remove(at)),
+                None => links::delete_address(&mut socket, link.index, address, prefix)?,
             }
         }
-        if !is_there {
-            links::add_address(&mut socket, link.index, bridge.gateway, bridge.subnet)?;
+        for (address, subnet) in missing {
+            links::add_address(&mut socket, link.index, address, subnet)?;
         }
         if link.mtu != bridge.mtu {
             links::set_mtu(&mut socket, link.index, bridge.mtu)?;
         }
         links::set_up(&mut socket, link.index)
     };
-    make().map_err(failed(format!("set up the bridge `{name}`")))?;
-    // A container must not be able to give the host routes.
-    if let Err(error) = set_variable(&format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0") {
-        debug!(%error, bridge = %name, "Router advertisements are not turned off");
-    }
-    Ok(())
+    make().map_err(failed(format!("set up the bridge `{name}`")))
 }
 
 pub(super) fn remove(interface: &str) -> Result<(), NetworkError> {
@@ -141,12 +139,12 @@ pub(super) fn remove(interface: &str) -> Result<(), NetworkError> {
         .map_err(failed(format!("remove the interface `{interface}`")))
 }
 
-/// Joins a container's namespace to a bridge. What is there already is kept.
+/// Joins a container's namespace to a bridge, which becomes its way out by these gateways. What is there already is kept.
 pub(super) fn plug(
     namespace: &Path,
     bridge: &BridgeRecord,
     endpoint: &Endpoint,
-    is_default_route: bool,
+    ways_out: &[IpAddr],
 ) -> Result<(), NetworkError> {
     let hardware_address = parse_hardware_address(&endpoint.mac_address)?;
     let namespace = open_namespace(namespace)?;
@@ -182,39 +180,53 @@ pub(super) fn plug(
     };
     connect().map_err(failed(format!("connect the container to the bridge `{}`", bridge.interface)))?;
 
-    let gateway = endpoint.gateway.filter(|_| is_default_route);
-    let configured = namespace::inside(&namespace, || {
-        let mut socket = Socket::route()?;
-        if let Some(loopback) = links::find(&mut socket, "lo")? {
-            links::set_up(&mut socket, loopback.index)?;
-        }
-        let link = links::find(&mut socket, there)?.ok_or(io::ErrorKind::NotFound)?;
-        // There is no IPv6 on this network; without this the interface would wait for it.
-        let _ = set_variable(&format!("/proc/sys/net/ipv6/conf/{there}/disable_ipv6"), "1");
-        links::add_address(&mut socket, link.index, endpoint.address, bridge.subnet)?;
-        links::set_up(&mut socket, link.index)?;
-        match gateway {
-            Some(gateway) => links::set_default_route(&mut socket, link.index, gateway),
-            None => Ok(()),
-        }
-    });
+    let configured = namespace::inside(&namespace, || configure(endpoint, ways_out));
     configured.map_err(|source| {
         let _ = remove(here);
         failed("configure the container's network interface")(source)
     })
 }
 
-/// Makes a container's interface its way out, unless another one is.
-pub(super) fn set_way_out(namespace: &Path, endpoint: &Endpoint) -> Result<(), NetworkError> {
-    let Some(gateway) = endpoint.gateway else { return Ok(()) };
+/// Gives the container's interface what belongs to it, from inside its network namespace.
+fn configure(endpoint: &Endpoint, ways_out: &[IpAddr]) -> io::Result<()> {
+    let name = &endpoint.interface;
+    let mut socket = Socket::route()?;
+    if let Some(loopback) = links::find(&mut socket, "lo")? {
+        links::set_up(&mut socket, loopback.index)?;
+    }
+    let link = links::find(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
+    match ipv6::enable(name, endpoint.ipv6.is_some()) {
+        Err(error) if endpoint.ipv6.is_some() => return Err(error),
+        _ => {}
+    }
+    let ipv6 = endpoint.ipv6.map(|place| (IpAddr::from(place.address), place.prefix));
+    for (address, prefix) in std::iter::once((endpoint.address.into(), endpoint.prefix)).chain(ipv6) {
+        let subnet = Subnet::of(address, prefix).ok_or(io::ErrorKind::InvalidData)?;
+        links::add_address(&mut socket, link.index, address, subnet)?;
+    }
+    links::set_up(&mut socket, link.index)?;
+    for gateway in ways_out {
+        links::set_default_route(&mut socket, link.index, *gateway)?;
+    }
+    Ok(())
+}
+
+/// Makes a container's interface its way out by these gateways, of each family for which no other is.
+pub(super) fn set_ways_out(
+    namespace: &Path,
+    interface: &str,
+    gateways: &[IpAddr],
+) -> Result<(), NetworkError> {
     let namespace = open_namespace(namespace)?;
     namespace::inside(&namespace, || {
         let mut socket = Socket::route()?;
-        if links::has_default_route(&mut socket)? {
-            return Ok(());
+        let link = links::find(&mut socket, interface)?.ok_or(io::ErrorKind::NotFound)?;
+        for gateway in gateways {
+            if !links::has_default_route(&mut socket, Family::of(*gateway))? {
+                links::set_default_route(&mut socket, link.index, *gateway)?;
+            }
         }
-        let link = links::find(&mut socket, &endpoint.interface)?.ok_or(io::ErrorKind::NotFound)?;
-        links::set_default_route(&mut socket, link.index, gateway)
+        Ok(())
     })
     .map_err(failed("set the container's default route"))
 }
@@ -260,6 +272,8 @@ pub(super) fn open_namespace(path: &Path) -> Result<fs::File, NetworkError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
 
     use super::*;
 

@@ -10,7 +10,8 @@ use engine_kernel::netlink::{FLAG_DUMP, Message, Socket, attribute};
 use super::Protocol;
 use super::filter::protocol_number;
 
-const IPV4: u8 = 2;
+/// Entries of all families.
+const ANY_FAMILY: u8 = 0;
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
@@ -20,9 +21,9 @@ const TRANSPORT: u16 = 2;
 const NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 
-fn message(kind: u16, flags: u16) -> Message {
+fn message(kind: u16, flags: u16, family: u8) -> Message {
     let mut message = Message::new(SUBSYSTEM << 8 | kind, flags);
-    message.raw(&[IPV4, 0, 0, 0]);
+    message.raw(&[family, 0, 0, 0]);
     message
 }
 
@@ -38,12 +39,13 @@ fn matching<'a>(entry: &'a [u8], ports: &[u16]) -> Option<&'a [u8]> {
 /// Forgets every exchange of UDP to one of these ports of the host.
 pub(super) fn forget(ports: &[u16]) -> io::Result<()> {
     let mut stale = Vec::new();
-    Socket::netfilter()?.query(message(GET, FLAG_DUMP), |_, body| {
-        stale.extend(matching(body, ports).map(<[u8]>::to_vec));
+    Socket::netfilter()?.query(message(GET, FLAG_DUMP, ANY_FAMILY), |_, body| {
+        let family = body.first().copied().unwrap_or(ANY_FAMILY);
+        stale.extend(matching(body, ports).map(|original| (family, original.to_vec())));
     })?;
     let mut socket = Socket::netfilter()?;
-    for original in stale {
-        let mut request = message(DELETE, 0);
+    for (family, original) in stale {
+        let mut request = message(DELETE, 0, family);
         request.nest(ORIGINAL, |inside| {
             inside.raw(&original);
         });

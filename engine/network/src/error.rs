@@ -1,7 +1,7 @@
 //! What can go wrong with networks.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use engine_model::{Failure, Kind};
@@ -11,6 +11,12 @@ use engine_model::{Failure, Kind};
 pub enum NetworkError {
     #[error("`{value}` is not an address with a prefix length, such as `172.17.0.1/16`")]
     BridgeAddress { value: String },
+    #[error("`{value}` is not a subnet of IPv6, such as `fd00:1::/64`")]
+    FixedSubnet { value: String },
+    #[error(
+        "This host has no IPv6: its kernel lacks it, or it is turned off by `net.ipv6.conf.all.disable_ipv6`"
+    )]
+    NoIpv6,
     #[error("An MTU of {value} is out of range (68 to 65535)")]
     Mtu { value: u32 },
     #[error("Could not {attempt}")]
@@ -25,12 +31,14 @@ pub enum NetworkError {
     NoSuchNetwork { name: String },
     #[error("network {name} is ambiguous ({matches} matches found based on ID prefix)")]
     Ambiguous { name: String, matches: usize },
-    #[error("no available IPv4 addresses on this network's address pools: {network}")]
-    Exhausted { network: String },
+    #[error("no available {family} addresses on this network's address pools: {network}")]
+    Exhausted { network: String, family: &'static str },
+    #[error("invalid endpoint settings: the network {network} has no IPv6, so nobody has {address} there")]
+    NoIpv6There { network: String, address: Ipv6Addr },
     #[error("Address already in use")]
-    AddressTaken { address: Ipv4Addr },
+    AddressTaken { address: IpAddr },
     #[error("Invalid address {address}: It does not belong to any of this network's subnets")]
-    AddressOutside { address: Ipv4Addr },
+    AddressOutside { address: IpAddr },
     #[error("invalid MAC address: {value}")]
     MacAddress { value: String },
     #[error(
@@ -61,6 +69,12 @@ pub enum NetworkError {
     Refused { kind: Kind, message: String },
 }
 
+/// The error of an attempt that the kernel has refused.
+pub(super) fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
+    let attempt = attempt.into();
+    move |source| NetworkError::Kernel { attempt, source }
+}
+
 impl NetworkError {
     /// What sort of failure it is.
     pub fn kind(&self) -> Kind {
@@ -68,12 +82,15 @@ impl NetworkError {
             Self::NoSuchNetwork { .. } => Kind::NotFound,
             Self::Ambiguous { .. }
             | Self::BridgeAddress { .. }
+            | Self::FixedSubnet { .. }
+            | Self::NoIpv6There { .. }
             | Self::Mtu { .. }
             | Self::AddressOutside { .. }
             | Self::MacAddress { .. } => Kind::Invalid,
-            Self::AddressTaken { .. } | Self::NotAttached { .. } | Self::NotForContainers { .. } => {
-                Kind::Forbidden
-            }
+            Self::NoIpv6
+            | Self::AddressTaken { .. }
+            | Self::NotAttached { .. }
+            | Self::NotForContainers { .. } => Kind::Forbidden,
             Self::Refused { kind, .. } => *kind,
             _ => Kind::Internal,
         }
@@ -89,11 +106,15 @@ impl NetworkError {
             }
             Self::Kernel { .. } => Some(
                 "The kernel needs bridges, veth and nf_tables with NAT: modules bridge, veth, nf_tables, nft_chain_nat, \
-                 nft_nat, nft_masq, nft_ct, nft_fib_ipv4",
+                 nft_nat, nft_masq, nft_ct, nft_fib_ipv4, nft_fib_ipv6",
             ),
             Self::State(error) if error.is_damage() => Some(
                 "Containers may be on those networks. With none running, move the file away to begin without networks of users",
             ),
+            Self::FixedSubnet { .. } => {
+                Some("Set `fixed-cidr-v6` to the subnet that the default bridge shall have")
+            }
+            Self::NoIpv6 => Some("Networks without `--ipv6`, and a default bridge without `ipv6`, need none"),
             Self::BridgeAddress { .. } => Some("Set `bip` to the address that the bridge shall have"),
             _ => None,
         }

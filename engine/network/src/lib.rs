@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine_model::task::vital;
 use engine_model::{
-    AddressPool, Endpoint, EndpointRequest, Found, Naming, NetworkConfig, PortRequest, Protocol,
+    AddressPool, Endpoint, EndpointRequest, Found, Ipv6Place, Naming, NetworkConfig, PortRequest, Protocol,
     PublishedPort,
 };
 use engine_store::Quarantine;
@@ -44,16 +44,19 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 mod addresses;
+mod announce;
 mod bridge;
 mod built_in;
 mod conntrack;
 mod error;
 mod filter;
+mod ipv6;
 mod links;
 mod membership;
 mod names;
 mod naming;
 mod networks;
+mod pools;
 mod ports;
 mod proxy;
 mod rebuild;
@@ -74,9 +77,11 @@ use resolver::Resolver;
 use rules::Rules;
 use running::Running;
 
+pub use addresses::Subnet;
 pub use error::NetworkError;
 pub use networks::{NewNetwork, OPTIONS, SO_ANYWAY};
-pub use record::{Attachment, BridgeRecord, NetworkKind, NetworkRecord};
+pub use pools::WishedPool;
+pub use record::{Attachment, BridgeRecord, NetworkKind, NetworkRecord, PoolRecord};
 
 /// The default network and its bridge.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -98,6 +103,7 @@ struct Inner {
     attachments_file: Mutex<()>,
     hosts_files: Mutex<()>,
     host_gateways: Vec<IpAddr>,
+    /// Where subnets are chosen from.
     pools: Vec<AddressPool>,
     names: Arc<Names>,
     /// By the container's id.
@@ -127,14 +133,21 @@ impl Network {
         if !(68..=65_535).contains(&mtu) {
             return Err(NetworkError::Mtu { value: mtu });
         }
-        let wish = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
+        let ipv4 = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
+        let ipv6 = config.fixed_cidr_v6.as_deref().map(built_in::fixed_subnet).transpose()?;
+        let pools = pools::pools(&config.pools, &config.host_id);
+        let choice = pools.clone();
         let (folder, quarantine, wishes) = (state_dir.to_owned(), quarantine.clone(), config.clone());
         let (folder, state) = blocking(move || {
             let mut state = State::load(&folder, &quarantine)?;
-            built_in::ensure(&mut state, wish, mtu, &wishes)?;
+            built_in::ensure(&mut state, [ipv4, ipv6], mtu, &wishes, &choice)?;
             bridge::enable_forwarding()?;
-            for bridge in state.networks.iter().filter_map(NetworkRecord::bridge) {
-                bridge::ensure(bridge)?;
+            let bridges = || state.networks.iter().filter_map(|one| Some((one.bridge()?, one)));
+            if state.networks.iter().any(NetworkRecord::has_ipv6) && ipv6::is_enabled() {
+                ipv6::enable_forwarding()?;
+            }
+            for (bridge, network) in bridges() {
+                bridge::ensure(bridge, &network.pools)?;
             }
             state.save_networks(&folder)?;
             Ok((folder, state))
@@ -143,7 +156,7 @@ impl Network {
 
         let names = Arc::new(Names::default());
         let running = Running::new(state, Arc::clone(&names));
-        let rules = Rules::default();
+        let rules = Rules::new(!config.no_ipv6_rules);
         let wanted = running.wanted(false);
         rules.replace(move || wanted).await?;
         let inner = Arc::new(Inner {
@@ -155,7 +168,7 @@ impl Network {
             attachments_file: Mutex::default(),
             hosts_files: Mutex::default(),
             host_gateways: config.host_gateways.clone(),
-            pools: config.pools.clone(),
+            pools,
             names,
             resolvers: Mutex::default(),
         });

@@ -1,14 +1,15 @@
 //! Network interfaces, their addresses and routes, by rtnetlink.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use engine_kernel::netlink::{
     FLAG_CREATE, FLAG_DUMP, FLAG_EXCLUSIVE, FLAG_REPLACE, Message, Socket, attribute, number, text,
 };
 
-use super::addresses::Subnet;
+use super::addresses::{Subnet, octets};
+use super::filter::Family;
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -41,7 +42,6 @@ const MAIN_TABLE: u8 = 254;
 const SET_BY_HAND: u8 = 3;
 const UNICAST: u8 = 1;
 
-const IPV4: u8 = 2;
 const UP: u32 = 1;
 
 /// An Ethernet address.
@@ -184,8 +184,11 @@ pub(super) fn delete(socket: &mut Socket, name: &str) -> io::Result<()> {
     }
 }
 
-fn address_header(index: u32, prefix: u8) -> [u8; 8] {
-    let mut header = [IPV4, prefix, 0, 0, 0, 0, 0, 0];
+fn address_header(family: Family, index: u32, prefix: u8) -> [u8; 8] {
+    /// What is given here is known to be free: nobody waits until others have been asked.
+    const NOT_ASKED_FOR: u8 = 2;
+    let flags = if family == Family::Ipv6 { NOT_ASKED_FOR } else { 0 };
+    let mut header = [family.number(), prefix, flags, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&index.to_ne_bytes());
     header
 }
@@ -194,85 +197,96 @@ fn address_header(index: u32, prefix: u8) -> [u8; 8] {
 pub(super) fn add_address(
     socket: &mut Socket,
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     subnet: Subnet,
 ) -> io::Result<()> {
     let mut message = Message::new(NEW_ADDRESS, FLAG_CREATE | FLAG_REPLACE);
     message
-        .raw(&address_header(index, subnet.prefix()))
-        .bytes(LOCAL_ADDRESS, &address.octets())
-        .bytes(ADDRESS, &address.octets())
-        .bytes(BROADCAST_ADDRESS, &subnet.broadcast().octets());
+        .raw(&address_header(Family::of(address), index, subnet.prefix()))
+        .bytes(LOCAL_ADDRESS, &octets(address))
+        .bytes(ADDRESS, &octets(address));
+    if let Some(broadcast) = subnet.broadcast() {
+        message.bytes(BROADCAST_ADDRESS, &broadcast.octets());
+    }
     socket.request(message)
 }
 
-pub(super) fn delete_address(
-    socket: &mut Socket,
-    index: u32,
-    address: Ipv4Addr,
-    prefix: u8,
-) -> io::Result<()> {
+pub(super) fn delete_address(socket: &mut Socket, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
     let mut message = Message::new(DELETE_ADDRESS, 0);
-    message.raw(&address_header(index, prefix)).bytes(LOCAL_ADDRESS, &address.octets());
+    message.raw(&address_header(Family::of(address), index, prefix)).bytes(LOCAL_ADDRESS, &octets(address));
     socket.request(message)
 }
 
-/// IPv4 addresses with the length of their prefix: of one interface, or of all.
-pub(super) fn addresses(socket: &mut Socket, index: Option<u32>) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
+        return Some(octets.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// Addresses with the length of their prefix: of one interface, or of all. Those that count on one link alone, which each interface
+/// with IPv6 has, are left out.
+pub(super) fn addresses(socket: &mut Socket, index: Option<u32>) -> io::Result<Vec<(u32, IpAddr, u8)>> {
     let mut message = Message::new(GET_ADDRESS, FLAG_DUMP);
-    message.raw(&address_header(0, 0));
+    message.raw(&[0; 8]);
     let mut found = Vec::new();
     socket.query(message, |kind, body| {
-        if kind != NEW_ADDRESS || body.first() != Some(&IPV4) {
+        if kind != NEW_ADDRESS {
             return;
         }
         let (Some(prefix), Some(interface)) = (body.get(1).copied(), body.get(4..).and_then(number)) else {
             return;
         };
-        let address = body
-            .get(8..)
-            .and_then(|content| attribute(content, LOCAL_ADDRESS))
-            .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        if let Some(address) = address
+        let content = body.get(8..).unwrap_or_default();
+        let bytes = attribute(content, LOCAL_ADDRESS).or_else(|| attribute(content, ADDRESS));
+        if let Some(address) = bytes.and_then(address)
             && index.is_none_or(|wanted| wanted == interface)
+            && !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
         {
-            found.push((interface, Ipv4Addr::from(address), prefix));
+            found.push((interface, address, prefix));
         }
     })?;
     Ok(found)
 }
 
-pub(super) fn set_default_route(socket: &mut Socket, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+/// Has packets to anywhere, of the gateway's family, go by it.
+pub(super) fn set_default_route(socket: &mut Socket, index: u32, gateway: IpAddr) -> io::Result<()> {
+    let family = Family::of(gateway).number();
     let mut message = Message::new(NEW_ROUTE, FLAG_CREATE | FLAG_REPLACE);
     message
-        .raw(&[IPV4, 0, 0, 0, MAIN_TABLE, SET_BY_HAND, 0, UNICAST, 0, 0, 0, 0])
+        .raw(&[family, 0, 0, 0, MAIN_TABLE, SET_BY_HAND, 0, UNICAST, 0, 0, 0, 0])
         .number(ROUTE_INTERFACE, index)
-        .bytes(ROUTE_GATEWAY, &gateway.octets());
+        .bytes(ROUTE_GATEWAY, &octets(gateway));
     socket.request(message)
 }
 
 /// Destinations in the main table, each with the interface it is reached by.
-pub(super) fn routes(socket: &mut Socket) -> io::Result<Vec<(Option<u32>, Ipv4Addr, u8)>> {
+pub(super) fn routes(socket: &mut Socket) -> io::Result<Vec<(Option<u32>, IpAddr, u8)>> {
     let mut message = Message::new(GET_ROUTE, FLAG_DUMP);
-    message.raw(&[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    message.raw(&[0; 12]);
     let mut found = Vec::new();
     socket.query(message, |kind, body| {
         // Family, length of the destination's prefix, …, table.
-        let (Some([IPV4, prefix, _, _, MAIN_TABLE, ..]), Some(content)) = (body.get(..12), body.get(12..))
+        let (Some([family, prefix, _, _, MAIN_TABLE, ..]), Some(content)) = (body.get(..12), body.get(12..))
         else {
             return;
         };
+        let anywhere: IpAddr = match family {
+            2 => Ipv4Addr::UNSPECIFIED.into(),
+            10 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return,
+        };
         if kind == NEW_ROUTE {
-            let destination =
-                attribute(content, ROUTE_DESTINATION).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            let destination = attribute(content, ROUTE_DESTINATION).and_then(address);
             let interface = attribute(content, ROUTE_INTERFACE).and_then(number);
-            found.push((interface, Ipv4Addr::from(destination.unwrap_or_default()), *prefix));
+            found.push((interface, destination.unwrap_or(anywhere), *prefix));
         }
     })?;
     Ok(found)
 }
 
-/// Whether packets to anywhere have a way.
-pub(super) fn has_default_route(socket: &mut Socket) -> io::Result<bool> {
-    Ok(routes(socket)?.into_iter().any(|(_, _, prefix)| prefix == 0))
+/// Whether packets of a family to anywhere have a way.
+pub(super) fn has_default_route(socket: &mut Socket, family: Family) -> io::Result<bool> {
+    let routes = routes(socket)?;
+    Ok(routes.into_iter().any(|(_, destination, prefix)| prefix == 0 && Family::of(destination) == family))
 }

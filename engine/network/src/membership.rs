@@ -5,11 +5,12 @@ use std::path::Path;
 
 use tracing::{debug, warn};
 
+use super::error::failed;
 use super::filter::Redirection;
 use super::ports::{self, Publication};
 use super::{
     Attachment, Endpoint, EndpointRequest, Network, NetworkError, PortRequest, Protocol, PublishedPort,
-    blocking, bridge, conntrack,
+    announce, blocking, bridge, conntrack,
 };
 
 impl Network {
@@ -26,27 +27,21 @@ impl Network {
         let Some(bridge) = network.bridge().cloned() else {
             return Err(NetworkError::NotForContainers { network: network.name });
         };
-        let (endpoint, is_new, is_default_route) = {
+        let (endpoint, is_new) = {
             let mut running = self.running();
-            // Of equals, the one that was first.
-            let is_default_route = !running.state.attachments.iter().chain(&running.arriving).any(|other| {
-                other.container == container
-                    && other.endpoint.gateway.is_some()
-                    && other.endpoint.network_id != network.id
-                    && other.endpoint.gw_priority >= request.gw_priority
-            });
             if let Some(at) = running.position(container, &network.id) {
-                (running.state.attachments[at].endpoint.clone(), false, is_default_route)
+                (running.state.attachments[at].endpoint.clone(), false)
             } else {
                 let endpoint = running.new_endpoint(container, &network, &bridge, request)?;
                 let (container, ports, naming) = (container.to_owned(), Vec::new(), request.naming.clone());
                 running.arriving.push(Attachment { container, endpoint: endpoint.clone(), ports, naming });
-                (endpoint, true, is_default_route)
+                (endpoint, true)
             }
         };
+        let ways_out = self.running().ways_out(container, &endpoint);
         let plugged = {
             let (netns, endpoint) = (netns.to_owned(), endpoint.clone());
-            blocking(move || bridge::plug(&netns, &bridge, &endpoint, is_default_route)).await
+            blocking(move || bridge::plug(&netns, &bridge, &endpoint, &ways_out)).await
         };
         let settled = match (plugged, &request.naming) {
             (Ok(()), Some(naming)) => self.name(container, netns, &network, &endpoint, naming).await,
@@ -64,6 +59,7 @@ impl Network {
             }
         }
         settled?;
+        announce::in_background(netns, &endpoint);
         if is_new {
             self.save().await?;
         }
@@ -109,8 +105,7 @@ impl Network {
                 return Err(error);
             }
         };
-        let publications: Vec<Publication> =
-            held.map(|held| Publication::start(held, endpoint.address)).collect();
+        let publications: Vec<Publication> = held.map(|held| Publication::start(held, endpoint)).collect();
         let published: Vec<PublishedPort> = publications.iter().map(|one| one.port).collect();
         let new = publications.iter().filter_map(Publication::redirection).collect();
         let set = |publications: Vec<Publication>, ports: &[PublishedPort]| {
@@ -169,7 +164,7 @@ impl Network {
         result
     }
 
-    /// Takes a running container off one network. Was this its way out, the next of its networks becomes that.
+    /// Takes a running container off one network. Was this its way out, another of its networks becomes that.
     pub async fn detach(
         &self,
         container: &str,
@@ -178,19 +173,21 @@ impl Network {
     ) -> Result<(), NetworkError> {
         let id = self.running().find(network)?.id.clone();
         self.take_off(container, &id, false).await?;
-        let remaining = {
+        let Some(netns) = netns.map(Path::to_owned) else { return Ok(()) };
+        let remaining: Vec<Endpoint> = {
             let running = self.running();
-            let remaining = running.state.attachments.iter().map(|one| (&one.container, &one.endpoint));
-            let remaining = remaining.filter(|(of, endpoint)| *of == container && endpoint.gateway.is_some());
-            // Of equals, the first; `max_by_key` gives the last.
-            remaining
-                .rev()
-                .max_by_key(|(_, endpoint)| endpoint.gw_priority)
-                .map(|(_, endpoint)| endpoint.clone())
+            let remaining = running.state.attachments.iter().filter(|one| one.container == container);
+            remaining.map(|one| one.endpoint.clone()).collect()
         };
-        let (Some(endpoint), Some(netns)) = (remaining, netns.map(Path::to_owned)) else { return Ok(()) };
-        let (_, _turn) = self.turn(&endpoint.network_id, &endpoint.network_name).await?;
-        blocking(move || bridge::set_way_out(&netns, &endpoint)).await
+        for endpoint in remaining {
+            let (_, _turn) = self.turn(&endpoint.network_id, &endpoint.network_name).await?;
+            let ways_out = self.running().ways_out(container, &endpoint);
+            if !ways_out.is_empty() {
+                let (netns, interface) = (netns.clone(), endpoint.interface);
+                blocking(move || bridge::set_ways_out(&netns, &interface, &ways_out)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a container off a network that it is on; `entirely` when it leaves its others as well.
@@ -246,7 +243,7 @@ async fn forget_datagrams(ports: impl Iterator<Item = PublishedPort>) {
         return;
     }
     let forgotten = blocking(move || {
-        conntrack::forget(&ports).map_err(bridge::failed("forget what connection tracking knows of a port"))
+        conntrack::forget(&ports).map_err(failed("forget what connection tracking knows of a port"))
     });
     if let Err(error) = forgotten.await {
         debug!(

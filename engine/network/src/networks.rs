@@ -8,9 +8,10 @@ use engine_model::{AddressPool, Endpoint, Kind, PublishedPort};
 use jiff::Timestamp;
 
 use super::addresses::Subnet;
+use super::pools::{self, WishedPool};
 use super::{
     Attachment, BridgeRecord, DEFAULT_MTU, DEFAULT_NETWORK, Network, NetworkError, NetworkKind,
-    NetworkRecord, Running, blocking, bridge, running::as_filtered,
+    NetworkRecord, PoolRecord, Running, blocking, bridge, ipv6, running::as_filtered,
 };
 
 /// Every bridge is an interface of the host and some rules; nobody needs more.
@@ -45,11 +46,10 @@ pub struct NewNetwork {
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
-    /// A free one is chosen when absent.
-    pub subnet: Option<String>,
-    pub range: Option<String>,
-    pub gateway: Option<String>,
-    pub auxiliary: BTreeMap<String, String>,
+    /// Containers have IPv6 there as well.
+    pub ipv6: bool,
+    /// Its subnets; a free one is chosen for each family that has none.
+    pub pools: Vec<WishedPool>,
 }
 
 fn refused(kind: Kind, message: impl Into<String>) -> NetworkError {
@@ -58,40 +58,6 @@ fn refused(kind: Kind, message: impl Into<String>) -> NetworkError {
 
 fn invalid(message: impl Into<String>) -> NetworkError {
     refused(Kind::Invalid, message)
-}
-
-/// Where subnets are chosen from unless one says otherwise, in Docker's order.
-fn usual_pools() -> Vec<AddressPool> {
-    let large = (17..32).map(|second| AddressPool { base: (Ipv4Addr::new(172, second, 0, 0), 16), size: 16 });
-    let small = AddressPool { base: (Ipv4Addr::new(192, 168, 0, 0), 16), size: 20 };
-    large.chain([small]).collect()
-}
-
-/// The subnets of a pool, the lowest first.
-fn subnets(pool: AddressPool) -> impl Iterator<Item = Subnet> {
-    let (first, prefix) = pool.base;
-    let count = 1_u32 << pool.size.saturating_sub(prefix).min(31);
-    let first = Subnet::of(first, prefix).map(|base| base.first().to_bits());
-    let place = move |number: u32| number.checked_shl(32 - u32::from(pool.size)).unwrap_or(0);
-    let nth = move |number| Subnet::of(Ipv4Addr::from_bits(first? | place(number)), pool.size);
-    (0..count).filter_map(nth)
-}
-
-/// A subnet that neither the host nor another network uses.
-pub(super) fn free_subnet<'a>(
-    pools: &[AddressPool],
-    in_use: &[Subnet],
-    networks: impl Iterator<Item = &'a NetworkRecord>,
-) -> Result<Subnet, NetworkError> {
-    let used: Vec<Subnet> =
-        networks.filter_map(|network| Some(network.bridge()?.subnet)).chain(in_use.iter().copied()).collect();
-    let usual = if pools.is_empty() { usual_pools() } else { Vec::new() };
-    pools
-        .iter()
-        .chain(&usual)
-        .flat_map(|pool| subnets(*pool))
-        .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
-        .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
 }
 
 impl Running {
@@ -142,8 +108,8 @@ impl Network {
             return self.inner.host_gateways.clone();
         }
         let running = self.running();
-        let default = running.find(DEFAULT_NETWORK).ok().and_then(NetworkRecord::bridge);
-        default.map(|bridge| bridge.gateway.into()).into_iter().collect()
+        let pools = running.find(DEFAULT_NETWORK).map(|network| network.pools.as_slice()).unwrap_or_default();
+        pools.iter().map(|pool| pool.gateway).collect()
     }
 
     /// When a container was last seen to leave a network.
@@ -154,10 +120,10 @@ impl Network {
     /// Makes a network with a bridge of its own.
     pub async fn create(&self, wish: NewNetwork) -> Result<NetworkRecord, NetworkError> {
         check(&self.running().known(), &wish)?;
-        let in_use = match wish.subnet {
-            Some(_) => Vec::new(),
-            None => blocking(|| bridge::subnets_in_use(&[])).await?,
-        };
+        if wish.ipv6 && !ipv6::is_enabled() {
+            return Err(NetworkError::NoIpv6);
+        }
+        let in_use = blocking(|| bridge::subnets_in_use(&[])).await?;
         let (record, turn) = {
             let mut running = self.running();
             let known = running.known();
@@ -181,8 +147,11 @@ impl Network {
         let (Some(bridge), Some(filtered)) = (record.bridge().cloned(), as_filtered(record)) else {
             return Ok(());
         };
-        let interface = bridge.interface.clone();
-        blocking(move || bridge::ensure(&bridge)).await?;
+        let (interface, pools) = (bridge.interface.clone(), record.pools.clone());
+        if record.has_ipv6() {
+            blocking(ipv6::enable_forwarding).await?;
+        }
+        blocking(move || bridge::ensure(&bridge, &pools)).await?;
         let (network, begun) = (self.clone(), record.clone());
         if let Err(error) = self.inner.rules.add(filtered, move || network.running().begin(begun)).await {
             blocking(move || bridge::remove(&interface)).await?;
@@ -289,33 +258,6 @@ fn plan(
             .filter(|mtu| (68..=65_535).contains(mtu))
             .ok_or_else(|| invalid("invalid MTU"))?,
     };
-    let subnet = match &wish.subnet {
-        Some(text) => wished_subnet(known, text)?,
-        None if wish.gateway.is_some() || wish.range.is_some() => {
-            return Err(invalid("a gateway or an IP range needs a subnet"));
-        }
-        None => free_subnet(pools, in_use, known.iter().copied())?,
-    };
-    let within = |text: &String| {
-        let bare = text.split('/').next().unwrap_or_default();
-        let address =
-            bare.parse().ok().filter(|address| subnet.contains(*address) && *address != subnet.broadcast());
-        address.ok_or_else(|| invalid(format!("no matching subnet for address {text:.100}")))
-    };
-    let range: Option<Subnet> = match &wish.range {
-        None => None,
-        Some(text) => {
-            let range: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
-            if !subnet.contains(range.first()) || range.prefix() < subnet.prefix() {
-                return Err(invalid(format!("no matching subnet for range {range}")));
-            }
-            Some(range)
-        }
-    };
-    let gateway = match &wish.gateway {
-        Some(text) => within(text)?,
-        None => subnet.nth(1),
-    };
     let host_binding: Option<Ipv4Addr> = option("bridge.host_binding_ipv4")
         .filter(|text| !text.is_empty())
         .map(|text| {
@@ -324,32 +266,56 @@ fn plan(
             })
         })
         .transpose()?;
-    let auxiliary = wish
-        .auxiliary
-        .iter()
-        .map(|(name, text)| Ok((name.clone(), within(text)?)))
-        .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
     let kind = NetworkKind::Bridge(BridgeRecord {
         interface,
-        subnet,
-        gateway,
-        range,
         mtu,
         masquerade: switch("bridge.enable_ip_masquerade")?,
         among_themselves: switch("bridge.enable_icc")?,
         host_binding: host_binding.filter(|address| !address.is_unspecified()),
-        auxiliary,
     });
+    let pools = subnets(known, &wish, pools, in_use)?;
     Ok(NetworkRecord {
         id,
         name: wish.name,
         created: Timestamp::now(),
         internal: wish.internal,
         attachable: wish.attachable,
+        pools,
         labels: wish.labels,
         options: wish.options,
         kind,
     })
+}
+
+/// The subnets of a bridge: one of each family that it has.
+fn subnets(
+    known: &[&NetworkRecord],
+    wish: &NewNetwork,
+    pools: &[AddressPool],
+    in_use: &[Subnet],
+) -> Result<Vec<PoolRecord>, NetworkError> {
+    let wished =
+        wish.pools.iter().map(|wish| pools::wished(known, wish)).collect::<Result<Vec<_>, NetworkError>>()?;
+    let mut found = Vec::new();
+    for ipv4 in [true, false] {
+        let mut of_family = wished.iter().filter(|pool| pool.subnet.is_ipv4() == ipv4);
+        let (first, second) = (of_family.next(), of_family.next());
+        if second.is_some() {
+            return Err(refused(Kind::Forbidden, "bridge driver doesn't support multiple subnets"));
+        }
+        match first {
+            Some(_) if !ipv4 && !wish.ipv6 => {
+                return Err(invalid("a subnet of IPv6 is for a network with IPv6 (`EnableIPv6`, `--ipv6`)"));
+            }
+            Some(pool) => found.push(pool.clone()),
+            None if ipv4 || wish.ipv6 => {
+                let subnet = pools::free_subnet(ipv4, pools, in_use, known.iter().copied())?;
+                found.push(PoolRecord::plain(subnet));
+            }
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 fn bridges<'a>(known: &[&'a NetworkRecord]) -> impl Iterator<Item = &'a BridgeRecord> {
@@ -359,41 +325,4 @@ fn bridges<'a>(known: &[&'a NetworkRecord]) -> impl Iterator<Item = &'a BridgeRe
 fn default_mtu(known: &[&NetworkRecord]) -> u32 {
     let default = known.iter().find(|network| network.name == DEFAULT_NETWORK);
     default.and_then(|network| network.bridge()).map_or(DEFAULT_MTU, |bridge| bridge.mtu)
-}
-
-fn wished_subnet(known: &[&NetworkRecord], text: &str) -> Result<Subnet, NetworkError> {
-    let subnet: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
-    if bridges(known).any(|bridge| bridge.subnet.overlaps(subnet)) {
-        return Err(refused(
-            Kind::Forbidden,
-            "invalid pool request: Pool overlaps with other one on this address space",
-        ));
-    }
-    Ok(subnet)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pools_are_used_from_their_beginning_to_their_end() {
-        let shown = |base: [u8; 4], prefix, size| -> Vec<String> {
-            let pool = AddressPool { base: (base.into(), prefix), size };
-            subnets(pool).map(|subnet| subnet.to_string()).collect()
-        };
-        assert_eq!(shown([10, 9, 8, 7], 23, 24), ["10.9.8.0/24", "10.9.9.0/24"]);
-        assert_eq!(shown([10, 0, 0, 0], 16, 16), ["10.0.0.0/16"]);
-        assert_eq!(shown([10, 0, 0, 0], 8, 30).len(), 1 << 22);
-        let usual: Vec<String> =
-            usual_pools().into_iter().flat_map(subnets).map(|one| one.to_string()).collect();
-        assert_eq!(
-            (usual.len(), usual[0].as_str(), usual[15].as_str()),
-            (31, "172.17.0.0/16", "192.168.0.0/20")
-        );
-        let pools = [AddressPool { base: ([10, 0, 0, 0].into(), 30), size: 30 }];
-        let in_use: Vec<Subnet> = Subnet::of([10, 0, 0, 1].into(), 8).into_iter().collect();
-        assert!(free_subnet(&pools, &in_use, std::iter::empty()).is_err());
-        assert!(free_subnet(&pools, &[], std::iter::empty()).is_ok());
-    }
 }

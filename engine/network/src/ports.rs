@@ -1,7 +1,7 @@
 //! Holding ports of the host: a published port is always a real listening socket, so that nobody else gets it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::filter::Redirection;
-use super::{NetworkError, PortRequest, Protocol, PublishedPort, proxy};
+use super::{Endpoint, NetworkError, PortRequest, Protocol, PublishedPort, ipv6, proxy};
 
 /// Where ports are chosen from: Linux's own range for outgoing connections, as clients of Docker expect.
 const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
@@ -89,6 +89,9 @@ fn hold_port(request: &PortRequest, host_port: u16) -> Result<Vec<Held>, (Publis
     let on = |host_ip: IpAddr| open(port(host_ip)).map_err(|error| (port(host_ip), error));
     let Some(address) = request.host_ip else {
         let mut held = vec![on(Ipv4Addr::UNSPECIFIED.into())?];
+        if !ipv6::is_enabled() {
+            return Ok(held);
+        }
         match on(Ipv6Addr::UNSPECIFIED.into()) {
             Ok(second) => held.push(second),
             Err((_, error)) if is_absent_family(&error) => {}
@@ -144,26 +147,26 @@ fn refused(endpoint: &str, port: PublishedPort, source: io::Error) -> NetworkErr
 #[derive(Debug)]
 pub(super) struct Publication {
     pub(super) port: PublishedPort,
-    pub(super) target: SocketAddrV4,
+    pub(super) target: SocketAddr,
     stop: CancellationToken,
     worker: JoinHandle<()>,
 }
 
 impl Publication {
     /// Begins to answer.
-    pub(super) fn start(held: Held, container: Ipv4Addr) -> Self {
+    pub(super) fn start(held: Held, endpoint: &Endpoint) -> Self {
         let Held { port, descriptor } = held;
-        let target = SocketAddrV4::new(container, port.container_port);
+        let target = SocketAddr::new(endpoint.behind(port.host_ip), port.container_port);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let worker = vital(async move {
             let failure = match port.protocol {
                 Protocol::Tcp => match tokio::net::TcpListener::from_std(descriptor.into()) {
-                    Ok(listener) => return proxy::tcp(listener, target.into(), stopped).await,
+                    Ok(listener) => return proxy::tcp(listener, target, stopped).await,
                     Err(error) => error,
                 },
                 Protocol::Udp => match tokio::net::UdpSocket::from_std(descriptor.into()) {
-                    Ok(socket) => return proxy::udp(socket, target.into(), stopped).await,
+                    Ok(socket) => return proxy::udp(socket, target, stopped).await,
                     Err(error) => error,
                 },
             };
@@ -174,7 +177,7 @@ impl Publication {
 
     /// How the packet filter leads to it, as far as it does.
     pub(super) fn redirection(&self) -> Option<Redirection> {
-        Redirection::of(self.port, *self.target.ip())
+        Redirection::of(self.port, self.target.ip())
     }
 
     /// Cuts all connections and lets the port go; both have happened when this returns.

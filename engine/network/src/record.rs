@@ -1,7 +1,7 @@
 //! What the networks are, and who is on them.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use engine_model::{Endpoint, Naming, PublishedPort};
 use jiff::Timestamp;
@@ -9,21 +9,44 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::Subnet;
 
+mod stored;
+
+use stored::Stored;
+
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct NetworkRecord {
     pub id: String,
     pub name: String,
     pub created: Timestamp,
-    #[serde(default)]
     pub internal: bool,
-    #[serde(default)]
     pub attachable: bool,
-    #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// Its subnets, those of IPv4 first.
+    pub pools: Vec<PoolRecord>,
     pub kind: NetworkKind,
+}
+
+/// A subnet of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    pub subnet: Subnet,
+    pub gateway: IpAddr,
+    /// Where addresses for whoever has no wish come from.
+    #[serde(default)]
+    pub range: Option<Subnet>,
+    /// Shown as asked for; nobody gets them.
+    #[serde(default)]
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl PoolRecord {
+    /// A subnet of which nothing is said: its gateway is the first address.
+    pub(super) fn plain(subnet: Subnet) -> Self {
+        Self { subnet, gateway: subnet.nth(1), range: None, auxiliary: BTreeMap::new() }
+    }
 }
 
 /// How a network works.
@@ -35,14 +58,10 @@ pub enum NetworkKind {
     Null,
 }
 
-/// A bridge and its subnet.
+/// A bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeRecord {
     pub interface: String,
-    pub subnet: Subnet,
-    pub gateway: Ipv4Addr,
-    #[serde(default)]
-    pub range: Option<Subnet>,
     pub mtu: u32,
     pub masquerade: bool,
     /// Containers may talk with each other.
@@ -50,9 +69,6 @@ pub struct BridgeRecord {
     /// The address of the host on which ports are published that name none; all of them when absent.
     #[serde(default)]
     pub host_binding: Option<Ipv4Addr>,
-    /// Shown as asked for, without a meaning of their own.
-    #[serde(default)]
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
 }
 
 impl NetworkRecord {
@@ -61,6 +77,11 @@ impl NetworkRecord {
             NetworkKind::Bridge(bridge) => Some(bridge),
             NetworkKind::Host | NetworkKind::Null => None,
         }
+    }
+
+    /// Whether containers have IPv6 there.
+    pub fn has_ipv6(&self) -> bool {
+        self.pools.iter().any(|pool| pool.subnet.is_ipv6())
     }
 
     pub fn driver(&self) -> &'static str {

@@ -28,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use super::error::failed;
 use super::names::Names;
 use super::{NetworkError, bridge, conntrack, filter};
 
@@ -126,12 +127,12 @@ pub(super) fn open(path: &Path, naming: &Naming) -> Result<Opened, NetworkError>
         }
         Ok((udp, tcp))
     });
-    let (udp, tcp) = sockets.map_err(bridge::failed("have the container's questions for names answered"))?;
+    let (udp, tcp) = sockets.map_err(failed("have the container's questions for names answered"))?;
     let write = |current: &str| {
         if etc::is_untouched(current, &request) { embedded.text.clone() } else { current.to_owned() }
     };
     etc::change(&naming.resolver_file, write)
-        .map_err(bridge::failed(format!("write `{}`", naming.resolver_file.display())))?;
+        .map_err(failed(format!("write `{}`", naming.resolver_file.display())))?;
     Ok(Opened { udp, tcp, namespace, number, embedded })
 }
 

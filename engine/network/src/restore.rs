@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::filter::Removals;
 use super::membership::close;
 use super::ports::{self, Publication};
-use super::running::{Running, Waiting, pool};
+use super::running::{Running, Waiting, pools};
 use super::{
     Endpoint, Found, Inner, Network, NetworkError, NetworkRecord, PublishedPort, blocking, bridge, locked,
     rebuild,
@@ -51,7 +51,7 @@ impl Network {
             let (mut publications, mut waiting) = (Vec::new(), Vec::new());
             for port in attachment.ports {
                 match ports::hold_again(&endpoint.container_name, port) {
-                    Ok(held) => publications.push(Publication::start(held, endpoint.address)),
+                    Ok(held) => publications.push(Publication::start(held, &endpoint)),
                     Err(error) => {
                         warn!(container = %container, error = engine_model::chain(&error),
                             "A published port could not be opened again; it will be tried until it is free");
@@ -101,8 +101,9 @@ impl Network {
         };
         for network in new {
             let Some(record) = network.bridge().cloned() else { continue };
-            blocking(move || bridge::ensure(&record)).await?;
-            self.running().pools.extend(pool(&network).map(|pool| (network.id.clone(), pool)));
+            let subnets = network.pools.clone();
+            blocking(move || bridge::ensure(&record, &subnets)).await?;
+            self.running().pools.insert(network.id.clone(), pools(&network));
         }
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Network {
             let Some(at) = waiting(&running) else { return };
             info!(%container, port = port.host_port, "A published port could be opened again");
             running.waiting.remove(at);
-            let publication = Publication::start(held, endpoint.address);
+            let publication = Publication::start(held, endpoint);
             let redirection = publication.redirection();
             running.publications.entry(container.to_owned()).or_default().push(publication);
             redirection

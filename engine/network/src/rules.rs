@@ -1,24 +1,30 @@
-//! The packet filter's table of all networks: one change after the other, away from the threads that serve requests.
+//! The packet filter's tables of all networks: one change after the other, away from the threads that serve requests.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::filter::{Bridge, Redirection, Table};
-use super::{NetworkError, blocking, bridge};
+use super::error::failed;
+use super::filter::{Bridge, Redirection, Tables};
+use super::{NetworkError, blocking};
 
 /// Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Rules(Arc<Mutex<Table>>);
+#[derive(Clone, Debug)]
+pub(super) struct Rules(Arc<Mutex<Tables>>);
 
 impl Rules {
-    /// Puts a whole table in place of the one before; `wanted` is asked when no other change is under way.
+    /// None yet. Without `with_ipv6`, those for IPv6 are others' business.
+    pub(super) fn new(with_ipv6: bool) -> Self {
+        Self(Arc::new(Mutex::new(Tables::new(with_ipv6))))
+    }
+
+    /// Puts whole tables in place of those before; `wanted` is asked when no other change is under way.
     pub(super) async fn replace(
         &self,
         wanted: impl FnOnce() -> (Vec<Bridge>, Vec<Redirection>) + Send + 'static,
     ) -> Result<(), NetworkError> {
-        self.change(move |table| {
+        self.change(move |tables| {
             let (bridges, redirections) = wanted();
-            table.replace(bridges, redirections)
+            tables.replace(bridges, &redirections)
         })
         .await
     }
@@ -29,7 +35,7 @@ impl Rules {
         bridge: Bridge,
         known: impl FnOnce() + Send + 'static,
     ) -> Result<(), NetworkError> {
-        self.change(move |table| table.add(bridge).map(|()| known())).await
+        self.change(move |tables| tables.add(bridge).map(|()| known())).await
     }
 
     /// Takes the rules of the network with this bridge away. Before the next change the network is `forgotten`, in any case.
@@ -38,8 +44,8 @@ impl Rules {
         interface: String,
         forgotten: impl FnOnce() + Send + 'static,
     ) -> Result<(), NetworkError> {
-        self.change(move |table| {
-            let removed = table.remove(&interface);
+        self.change(move |tables| {
+            let removed = tables.remove(&interface);
             forgotten();
             removed
         })
@@ -55,27 +61,27 @@ impl Rules {
         if gone == new {
             return Ok(());
         }
-        self.change(move |table| table.redirect(&gone, &new)).await
+        self.change(move |tables| tables.redirect(&gone, &new)).await
     }
 
     /// Puts back what somebody has removed together with the host's own rules.
     pub(super) async fn heal(&self) -> Result<(), NetworkError> {
-        self.change(Table::heal).await
+        self.change(Tables::heal).await
     }
 
     async fn change(
         &self,
-        change: impl FnOnce(&mut Table) -> io::Result<()> + Send + 'static,
+        change: impl FnOnce(&mut Tables) -> io::Result<()> + Send + 'static,
     ) -> Result<(), NetworkError> {
         let table = Arc::clone(&self.0);
         blocking(move || {
             let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&mut table).map_err(bridge::failed("set up the packet filter (nf_tables)"))
+            change(&mut table).map_err(failed("set up the packet filter (nf_tables)"))
         })
         .await
     }
 
-    /// Writes the whole table anew in the network namespace of the calling thread.
+    /// Writes the whole tables anew in the network namespace of the calling thread.
     #[cfg(test)]
     pub(super) fn write_anew(&self) {
         #![allow(clippy::unwrap_used)]

@@ -1,19 +1,20 @@
 //! What the networks are at the moment, and the changes to it that only touch memory.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use engine_model::id::random_id;
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use super::addresses::{NoAddress, Pool};
+use super::addresses::{NoAddress, Pool, Subnet};
 use super::names::Names;
 use super::ports::Publication;
 use super::record::State;
 use super::{
-    Attachment, BridgeRecord, Endpoint, EndpointRequest, Found, Naming, NetworkError, NetworkRecord,
-    PublishedPort, bridge, filter,
+    Attachment, BridgeRecord, Endpoint, EndpointRequest, Found, Ipv6Place, Naming, NetworkError,
+    NetworkRecord, PoolRecord, PublishedPort, bridge, filter,
 };
 
 /// What is kept, and what runs because of it.
@@ -21,7 +22,7 @@ use super::{
 pub(super) struct Running {
     pub(super) state: State,
     /// By the network's id.
-    pub(super) pools: HashMap<String, Pool>,
+    pub(super) pools: HashMap<String, Vec<Pool>>,
     /// By the container's id.
     pub(super) publications: HashMap<String, Vec<Publication>>,
     pub(super) waiting: Vec<Waiting>,
@@ -46,8 +47,7 @@ pub(super) struct Waiting {
 impl Running {
     /// What was kept comes to life. Who has no place on its network any more loses it.
     pub(super) fn new(state: State, names: Arc<Names>) -> Self {
-        let pools =
-            state.networks.iter().filter_map(|network| Some((network.id.clone(), pool(network)?))).collect();
+        let pools = state.networks.iter().map(|network| (network.id.clone(), pools(network))).collect();
         let mut running = Self {
             state,
             pools,
@@ -61,7 +61,7 @@ impl Running {
         let Self { state, pools, .. } = &mut running;
         state.attachments.retain(|attachment| {
             let endpoint = &attachment.endpoint;
-            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pool| pool.take(endpoint.address).is_ok());
+            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pools| take_all(pools, endpoint));
             if !kept {
                 warn!(container = %attachment.container, address = %endpoint.address, network = %endpoint.network_name,
                     "A container's address is not of its network any more");
@@ -115,7 +115,7 @@ impl Running {
     /// A network that was planned is there.
     pub(super) fn begin(&mut self, network: NetworkRecord) {
         self.planned.retain(|planned| planned.id != network.id);
-        self.pools.extend(pool(&network).map(|pool| (network.id.clone(), pool)));
+        self.pools.insert(network.id.clone(), pools(&network));
         self.state.networks.push(network);
     }
 
@@ -146,11 +146,35 @@ impl Running {
             let attachments = self.state.attachments.iter();
             attachments
                 .flat_map(|one| {
-                    one.ports.iter().filter_map(|port| filter::Redirection::of(*port, one.endpoint.address))
+                    one.ports
+                        .iter()
+                        .filter_map(|port| filter::Redirection::of(*port, one.endpoint.behind(port.host_ip)))
                 })
                 .collect()
         };
         (bridges, redirections)
+    }
+
+    /// The gateways of a network by which a container gets out. For each family it is the network of the highest priority; of equals
+    /// the one that the container came to first.
+    pub(super) fn ways_out(&self, container: &str, endpoint: &Endpoint) -> Vec<IpAddr> {
+        let places: Vec<&Endpoint> = self
+            .state
+            .attachments
+            .iter()
+            .chain(&self.arriving)
+            .filter(|other| other.container == container)
+            .map(|other| &other.endpoint)
+            .collect();
+        let is_way = |gateway: &IpAddr| {
+            let leads = |other: &Endpoint| other.gateways().any(|one| one.is_ipv4() == gateway.is_ipv4());
+            let own = places.iter().position(|one| one.network_id == endpoint.network_id);
+            !places.iter().enumerate().any(|(at, other)| {
+                let comes_first = Some(at) < own && other.gw_priority == endpoint.gw_priority;
+                leads(other) && (comes_first || other.gw_priority > endpoint.gw_priority)
+            })
+        };
+        endpoint.gateways().filter(is_way).collect()
     }
 
     pub(super) fn naming_of(&self, container: &str) -> Option<Naming> {
@@ -177,17 +201,35 @@ impl Running {
             .filter(|text| !text.is_empty())
             .map(bridge::parse_hardware_address)
             .transpose()?;
-        let exhausted = || NetworkError::Exhausted { network: network.name.clone() };
-        let pool = self.pools.get_mut(&network.id).ok_or_else(exhausted)?;
-        let taken = match request.address {
-            Some(address) => pool.take(address).map(|()| address),
-            None => pool.take_any(),
+        if let Some(address) = request.ipv6_address
+            && !network.has_ipv6()
+        {
+            return Err(NetworkError::NoIpv6There { network: network.name.clone(), address });
+        }
+        let pools = self.pools.entry(network.id.clone()).or_default();
+        let (address, subnet) = take(pools, network, true, request.address.map(IpAddr::from))?;
+        let IpAddr::V4(address) = address else {
+            return Err(NetworkError::AddressOutside { address });
         };
-        let address = taken.map_err(|reason| match reason {
-            NoAddress::Exhausted => exhausted(),
-            NoAddress::Taken(address) => NetworkError::AddressTaken { address },
-            NoAddress::Outside(address) => NetworkError::AddressOutside { address },
-        })?;
+        let ipv6 = if network.has_ipv6() {
+            take(pools, network, false, request.ipv6_address.map(IpAddr::from))
+                .map(Some)
+                .inspect_err(|_| give_back(pools, address.into()))?
+        } else {
+            None
+        };
+        let gateway = |subnet: Subnet| {
+            let pool = network.pools.iter().find(|pool| pool.subnet == subnet);
+            pool.filter(|_| !network.internal).map(|pool| pool.gateway)
+        };
+        let ipv6 = ipv6.and_then(|(address, subnet)| match address {
+            IpAddr::V6(address) => Some(Ipv6Place {
+                address,
+                prefix: subnet.prefix(),
+                gateway: gateway(subnet).and_then(as_ipv6),
+            }),
+            IpAddr::V4(_) => None,
+        });
         let used: Vec<&str> = self
             .state
             .attachments
@@ -209,8 +251,9 @@ impl Running {
             container_name: request.container_name.clone(),
             interface: interface.unwrap_or_else(|| "eth0".to_owned()),
             address,
-            prefix: bridge.subnet.prefix(),
-            gateway: (!network.internal).then_some(bridge.gateway),
+            prefix: subnet.prefix(),
+            gateway: gateway(subnet).and_then(as_ipv4),
+            ipv6,
             mac_address: bridge::format_hardware_address(hardware_address),
             mtu: bridge.mtu,
             aliases: request.aliases.clone(),
@@ -220,8 +263,10 @@ impl Running {
     }
 
     pub(super) fn give_back(&mut self, endpoint: &Endpoint) {
-        if let Some(pool) = self.pools.get_mut(&endpoint.network_id) {
-            pool.give_back(endpoint.address);
+        if let Some(pools) = self.pools.get_mut(&endpoint.network_id) {
+            for address in endpoint.addresses() {
+                give_back(pools, address);
+            }
         }
     }
 
@@ -269,8 +314,8 @@ impl Running {
                 known.naming = naming.clone().or_else(|| known.naming.take());
                 continue;
             }
-            let pool = self.pools.get_mut(&endpoint.network_id);
-            if pool.is_some_and(|pool| pool.take(endpoint.address).is_ok()) {
+            let pools = self.pools.get_mut(&endpoint.network_id);
+            if pools.is_some_and(|pools| take_all(pools, endpoint)) {
                 self.state.attachments.push(Attachment {
                     container: container.clone(),
                     endpoint: endpoint.clone(),
@@ -286,14 +331,78 @@ impl Running {
     }
 }
 
-/// A network's addresses, with the gateway's taken.
-pub(super) fn pool(network: &NetworkRecord) -> Option<Pool> {
-    let bridge = network.bridge()?;
-    let mut pool = Pool::new(bridge.subnet, bridge.range);
-    for address in bridge.auxiliary.values().copied().chain([bridge.gateway]) {
-        let _ = pool.take(address);
+fn as_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
-    Some(pool)
+}
+
+fn as_ipv6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    }
+}
+
+/// A network's addresses, with those of its gateways taken.
+pub(super) fn pools(network: &NetworkRecord) -> Vec<Pool> {
+    let pool = |record: &PoolRecord| {
+        let mut pool = Pool::new(record.subnet, record.range);
+        for address in record.auxiliary.values().copied().chain([record.gateway]) {
+            let _ = pool.take(address);
+        }
+        pool
+    };
+    network.pools.iter().map(pool).collect()
+}
+
+/// Takes an address of one family: the one that is wished for, or the first one that is free.
+fn take(
+    pools: &mut [Pool],
+    network: &NetworkRecord,
+    ipv4: bool,
+    wish: Option<IpAddr>,
+) -> Result<(IpAddr, Subnet), NetworkError> {
+    let mut reason = wish.map_or(NoAddress::Exhausted, NoAddress::Outside);
+    for pool in pools.iter_mut().filter(|pool| pool.subnet().is_ipv4() == ipv4) {
+        let taken = match wish {
+            Some(address) => pool.take(address).map(|()| address),
+            None => pool.take_any(),
+        };
+        match taken {
+            Ok(address) => return Ok((address, pool.subnet())),
+            Err(NoAddress::Outside(_)) => {}
+            Err(other) => reason = other,
+        }
+    }
+    let family = if ipv4 { "IPv4" } else { "IPv6" };
+    Err(match reason {
+        NoAddress::Exhausted => NetworkError::Exhausted { network: network.name.clone(), family },
+        NoAddress::Taken(address) => NetworkError::AddressTaken { address },
+        NoAddress::Outside(address) => NetworkError::AddressOutside { address },
+    })
+}
+
+/// Takes all addresses of an endpoint, or none.
+fn take_all(pools: &mut [Pool], endpoint: &Endpoint) -> bool {
+    let mut taken = Vec::new();
+    for address in endpoint.addresses() {
+        if !pools.iter_mut().any(|pool| pool.take(address).is_ok()) {
+            for address in taken {
+                give_back(pools, address);
+            }
+            return false;
+        }
+        taken.push(address);
+    }
+    true
+}
+
+fn give_back(pools: &mut [Pool], address: IpAddr) {
+    for pool in pools {
+        pool.give_back(address);
+    }
 }
 
 /// A network as the packet filter sees it.
@@ -301,7 +410,7 @@ pub(super) fn as_filtered(network: &NetworkRecord) -> Option<filter::Bridge> {
     let bridge = network.bridge()?;
     Some(filter::Bridge {
         interface: bridge.interface.clone(),
-        subnet: bridge.subnet,
+        subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
         internal: network.internal,
         masquerade: bridge.masquerade,
         among_themselves: bridge.among_themselves,

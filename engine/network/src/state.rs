@@ -112,14 +112,12 @@ fn set_aside(quarantine: &Quarantine, path: &Path, error: &ReadError) -> Result<
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::record::{BridgeRecord, NetworkKind};
+    use crate::record::{BridgeRecord, NetworkKind, PoolRecord};
 
     const IN_USE: &str = r#"{"version":1,"attachments":[{"container":"c","endpoint":{"endpoint_id":"e","network_id":"n",
         "network_name":"mine","container_name":"c","interface":"eth0","host_interface":"veth0","address":"172.17.0.2",
-        "prefix":16,"gateway":null,"mac_address":"02:42:ac:11:00:02","mtu":1500}}]}"#;
+        "prefix":16,"gateway":null,"ipv6":{"address":"fd00:7::2","prefix":64,"gateway":null},"mac_address":"02:42:ac:11:00:02","mtu":1500}}]}"#;
 
     fn load(folder: &Path) -> Result<State, NetworkError> {
         State::load(folder, &Quarantine::of(folder))
@@ -137,16 +135,15 @@ mod tests {
             attachable: false,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
+            pools: ["172.17.0.0/16", "fd00:1::/64"]
+                .map(|text| PoolRecord::plain(text.parse().unwrap()))
+                .to_vec(),
             kind: NetworkKind::Bridge(BridgeRecord {
                 interface: "docker0".to_owned(),
-                subnet: "172.17.0.0/16".parse().unwrap(),
-                gateway: Ipv4Addr::new(172, 17, 0, 1),
-                range: None,
                 mtu: 1500,
                 masquerade: true,
                 among_themselves: true,
                 host_binding: None,
-                auxiliary: BTreeMap::new(),
             }),
         };
         let state = State { networks: vec![network.clone()], ..State::default() };
@@ -172,7 +169,8 @@ mod tests {
         let bridge = network.bridge().unwrap();
         assert_eq!((network.id.as_str(), network.name.as_str(), network.internal), ("n", "mine", true));
         assert_eq!((bridge.interface.as_str(), bridge.mtu), ("br-n", 1500));
-        assert_eq!(bridge.subnet.to_string(), "172.17.0.0/16");
+        let subnets: Vec<String> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+        assert_eq!(subnets, ["172.17.0.0/16", "fd00:7::/64"]);
         assert_eq!((state.attachments.len(), set_aside()), (1, 1));
         assert!(!path.exists());
         fs::remove_file(attachments_path(folder)).unwrap();

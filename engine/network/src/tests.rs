@@ -12,13 +12,17 @@ use super::*;
 
 mod changes;
 mod host;
+mod ipv6;
 mod named;
 mod published;
 mod survival;
 mod turns;
 mod user_networks;
 
-use host::{HOST, Host, OUTSIDE, Place, ask, ask_by_datagram, command, eventually, found, links, port, wish};
+use host::{
+    HOST, HOST6, Host, OUTSIDE, OUTSIDE6, Place, ask, ask_by_datagram, command, eventually, found, links,
+    port, wish, with_subnet,
+};
 
 #[test]
 fn containers_reach_each_other_and_the_outside() {

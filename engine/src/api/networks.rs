@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine_model::Patterns;
 use engine_model::wire::unknown_warning;
-use engine_network::{Attachment, NetworkRecord, NewNetwork};
+use engine_network::{Attachment, NetworkRecord, NewNetwork, PoolRecord, WishedPool};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -38,18 +38,19 @@ struct FilterQuery {
 
 /// A network as every answer shows it; containers are shown by `inspect` only.
 fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
-    let pools = network.bridge().map(|bridge| {
-        let mut pool = Map::new();
-        pool.insert("Subnet".to_owned(), bridge.subnet.to_string().into());
-        if let Some(range) = bridge.range {
-            pool.insert("IPRange".to_owned(), range.to_string().into());
+    let pool = |pool: &PoolRecord| {
+        let mut shown = Map::new();
+        shown.insert("Subnet".to_owned(), pool.subnet.to_string().into());
+        if let Some(range) = pool.range {
+            shown.insert("IPRange".to_owned(), range.to_string().into());
         }
-        pool.insert("Gateway".to_owned(), bridge.gateway.to_string().into());
-        if !bridge.auxiliary.is_empty() {
-            pool.insert("AuxiliaryAddresses".to_owned(), json!(bridge.auxiliary));
+        shown.insert("Gateway".to_owned(), pool.gateway.to_string().into());
+        if !pool.auxiliary.is_empty() {
+            shown.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
         }
-        Value::Object(pool)
-    });
+        Value::Object(shown)
+    };
+    let pools: Vec<Value> = network.pools.iter().map(pool).collect();
     let containers: Map<String, Value> = attachments
         .iter()
         .map(|Attachment { container, endpoint, .. }| {
@@ -58,7 +59,7 @@ fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
                 "EndpointID": endpoint.endpoint_id,
                 "MacAddress": endpoint.mac_address,
                 "IPv4Address": format!("{}/{}", endpoint.address, endpoint.prefix),
-                "IPv6Address": "",
+                "IPv6Address": endpoint.ipv6.map(|place| format!("{}/{}", place.address, place.prefix)).unwrap_or_default(),
             });
             (container.clone(), shown)
         })
@@ -70,11 +71,11 @@ fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
         "Scope": "local",
         "Driver": network.driver(),
         "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv6": network.has_ipv6(),
         "IPAM": {
             "Driver": "default",
             "Options": if network.is_built_in() { Value::Null } else { json!({}) },
-            "Config": pools.map_or(Value::Null, |pool| json!([pool])),
+            "Config": if pools.is_empty() { Value::Null } else { pools.into() },
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
@@ -198,7 +199,7 @@ impl CreateBody {
     /// Refuses what this engine does not do, by name.
     fn into_wish(self) -> Result<NewNetwork, ApiError> {
         let ipam = self.ipam.unwrap_or_default();
-        let mut pools = ipam.config.unwrap_or_default();
+        let pools = ipam.config.unwrap_or_default();
         let options = self.options.unwrap_or_default();
         let is_followed = |name: &str, value: &str| {
             engine_network::OPTIONS.contains(&name) || engine_network::SO_ANYWAY.contains(&(name, value))
@@ -226,19 +227,30 @@ impl CreateBody {
                 "`ConfigFrom.Network`, a network that takes its configuration from another,",
             ),
             (ipam.options.is_some_and(|options| !options.is_empty()), "`IPAM.Options`"),
-            (self.enable_ipv6 == Some(true), "`EnableIPv6`: IPv6 on networks"),
             (self.enable_ipv4 == Some(false), "`EnableIPv4`: a network without IPv4"),
             (
                 ipam.driver.is_some_and(|driver| !matches!(driver.as_str(), "" | "default")),
                 "`IPAM.Driver`: another driver than `default`",
             ),
-            (pools.len() > 1, "More than one subnet on a network"),
         ];
         if let Some((_, what)) = unsupported.into_iter().find(|(is_wished, _)| *is_wished) {
             return Err(ApiError::not_implemented(what));
         }
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let pool = pools.pop().unwrap_or_default();
+        let mut wished = Vec::new();
+        for pool in pools {
+            let IpamPool { subnet, ip_range, gateway, auxiliary_addresses } = pool;
+            let (range, gateway) = (given(ip_range), given(gateway));
+            let auxiliary = auxiliary_addresses.unwrap_or_default();
+            match given(subnet) {
+                Some(subnet) => wished.push(WishedPool { subnet, range, gateway, auxiliary }),
+                None if range.is_some() || gateway.is_some() || !auxiliary.is_empty() => {
+                    let message = "a gateway, an IP range or an auxiliary address needs a subnet";
+                    return Err(ApiError::bad_request(message));
+                }
+                None => {}
+            }
+        }
         Ok(NewNetwork {
             name: self.name,
             driver: self.driver.unwrap_or_default(),
@@ -246,10 +258,8 @@ impl CreateBody {
             attachable: self.attachable,
             labels: self.labels.unwrap_or_default(),
             options,
-            subnet: given(pool.subnet),
-            range: given(pool.ip_range),
-            gateway: given(pool.gateway),
-            auxiliary: pool.auxiliary_addresses.unwrap_or_default(),
+            ipv6: self.enable_ipv6 == Some(true),
+            pools: wished,
         })
     }
 }

@@ -72,6 +72,15 @@ pub struct Flags {
     /// Address at which Prometheus finds figures under `/metrics`: `127.0.0.1:9323`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_addr: Option<String>,
+    /// Give the default bridge IPv6
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub ipv6: Option<bool>,
+    /// Subnet of IPv6 of the default bridge
+    #[arg(long = "fixed-cidr-v6", value_name = "SUBNET")]
+    pub fixed_cidr_v6: Option<String>,
+    /// Give the packet filter rules for IPv6
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub ip6tables: Option<bool>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -138,6 +147,9 @@ impl Flags {
             ("host-gateway-ips", list(&self.host_gateway_ips)),
             ("default-address-pools", list_of_objects(&self.address_pools)),
             ("metrics-addr", self.metrics_addr.clone().map(Value::from)),
+            ("ipv6", self.ipv6.map(Value::from)),
+            ("fixed-cidr-v6", self.fixed_cidr_v6.clone().map(Value::from)),
+            ("ip6tables", self.ip6tables.map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -58,6 +58,12 @@ pub struct Config {
     pub address_pools: Vec<AddressPool>,
     /// Where figures are served to Prometheus.
     pub metrics: Option<SocketAddr>,
+    /// The default bridge has IPv6 as well.
+    pub ipv6: bool,
+    /// The default bridge's subnet of IPv6.
+    pub fixed_cidr_v6: Option<String>,
+    /// The packet filter gets rules for IPv6.
+    pub ip6tables: bool,
     live: RwLock<Arc<Live>>,
 }
 
@@ -185,6 +191,9 @@ impl Config {
             ("dns", self.names != other.names),
             ("default-address-pools", self.address_pools != other.address_pools),
             ("metrics-addr", self.metrics != other.metrics),
+            ("ipv6", self.ipv6 != other.ipv6),
+            ("fixed-cidr-v6", self.fixed_cidr_v6 != other.fixed_cidr_v6),
+            ("ip6tables", self.ip6tables != other.ip6tables),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -236,6 +245,9 @@ impl Config {
             names: names(&mut keys)?,
             address_pools: address_pools(&mut keys)?,
             metrics: metrics(&mut keys)?,
+            ipv6: keys.boolean("ipv6")?.unwrap_or(false),
+            fixed_cidr_v6: fixed_cidr_v6(&mut keys)?,
+            ip6tables: keys.boolean("ip6tables")?.unwrap_or(true),
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;
@@ -429,6 +441,19 @@ fn metrics(keys: &mut Keys) -> Result<Option<SocketAddr>, ConfigError> {
     Ok(Some(parsed))
 }
 
+fn fixed_cidr_v6(keys: &mut Keys) -> Result<Option<String>, ConfigError> {
+    const KEY: &str = "fixed-cidr-v6";
+    let Some(text) = keys.string(KEY)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let is_subnet = text.split_once('/').is_some_and(|(address, prefix)| {
+        address.parse::<Ipv6Addr>().is_ok()
+            && prefix.parse().is_ok_and(|prefix: u8| (8..=126).contains(&prefix))
+    });
+    if is_subnet {
+        return Ok(Some(text));
+    }
+    Err(ConfigError::value(KEY, format!("`{text}` is not a subnet of IPv6 such as `fd00:1::/64`")))
+}
+
 fn address_pools(keys: &mut Keys) -> Result<Vec<AddressPool>, ConfigError> {
     const KEY: &str = "default-address-pools";
     let mut pools = Vec::new();
@@ -437,16 +462,15 @@ fn address_pools(keys: &mut Keys) -> Result<Vec<AddressPool>, ConfigError> {
         let (base, size) = (given.string("base")?.unwrap_or_default(), given.integer("size")?);
         given.finish()?;
         let wrong = |reason: &str| ConfigError::value(KEY, format!("`{base:.50}`: {reason}"));
-        let (address, prefix) = base
+        let (address, prefix): (IpAddr, u8) = base
             .split_once('/')
-            .and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse::<u8>().ok()?)))
-            .ok_or_else(|| {
-                wrong("`base` is not an IPv4 address with a prefix length, such as `10.0.0.0/8`")
-            })?;
-        let size = size.and_then(|size| u8::try_from(size).ok()).filter(|size| (8..=30).contains(size));
-        let size = size.filter(|size| (8..=*size).contains(&prefix));
-        let size = size
-            .ok_or_else(|| wrong("`size` is a prefix length between that of `base`, 8 at least, and 30"))?;
+            .and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)))
+            .ok_or_else(|| wrong("`base` is not an address with a prefix length, such as `10.0.0.0/8`"))?;
+        let longest = if address.is_ipv4() { 30 } else { 126 };
+        let size = size.and_then(|size| u8::try_from(size).ok()).filter(|size| (8..=longest).contains(size));
+        let size = size.filter(|size| (8..=*size).contains(&prefix)).ok_or_else(|| {
+            wrong(&format!("`size` is a prefix length between that of `base`, 8 at least, and {longest}"))
+        })?;
         pools.push(AddressPool { base: (address, prefix), size });
     }
     Ok(pools)

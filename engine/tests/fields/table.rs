@@ -254,12 +254,7 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
         "NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv4Address",
         Effect("containers_of_a_network_find_each_other_by_name"),
     ),
-    (
-        "NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv6Address",
-        Refused(
-            r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv6Address":"fd00::7"}}}}}"#,
-        ),
-    ),
+    ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv6Address", Effect("a_network_has_ipv6")),
     (
         "NetworkingConfig.EndpointsConfig.*.IPAMConfig.LinkLocalIPs",
         Refused(
@@ -354,7 +349,7 @@ pub(crate) const NETWORK: &[(&str, Fate)] = &[
         Partly("containers_of_a_network_find_each_other_by_name", r#"{"Name":"x","Driver":"macvlan"}"#),
     ),
     ("EnableIPv4", Refused(r#"{"Name":"x","EnableIPv4":false}"#)),
-    ("EnableIPv6", Refused(r#"{"Name":"x","EnableIPv6":true}"#)),
+    ("EnableIPv6", Effect("a_network_has_ipv6")),
     ("IPAM.Config.AuxiliaryAddresses", Effect("a_network_is_as_asked")),
     ("IPAM.Config.Gateway", Effect("a_network_is_as_asked")),
     ("IPAM.Config.IPRange", Effect("a_network_is_as_asked")),
@@ -390,10 +385,7 @@ pub(crate) const CONNECT: &[(&str, Fate)] = &[
     ("EndpointConfig.GlobalIPv6PrefixLen", Told(REPEATED)),
     ("EndpointConfig.GwPriority", Effect("the_way_out_is_the_network_of_the_highest_priority")),
     ("EndpointConfig.IPAMConfig.IPv4Address", Effect("a_network_is_as_asked")),
-    (
-        "EndpointConfig.IPAMConfig.IPv6Address",
-        Refused(r#"{"Container":"box","EndpointConfig":{"IPAMConfig":{"IPv6Address":"fd00::7"}}}"#),
-    ),
+    ("EndpointConfig.IPAMConfig.IPv6Address", Effect("a_network_has_ipv6")),
     (
         "EndpointConfig.IPAMConfig.LinkLocalIPs",
         Refused(r#"{"Container":"box","EndpointConfig":{"IPAMConfig":{"LinkLocalIPs":["169.254.7.7"]}}}"#),

@@ -1,4 +1,4 @@
-//! The chain in which iptables keeps rules for forwarded packets: a firewall of the host may drop there what it does not
+//! The chain in which iptables, or ip6tables, keeps rules for forwarded packets: a firewall of the host may drop there what it does not
 //! know, and what we accept in our own table is not accepted in others'.
 //!
 //! Two rules for each bridge go to its beginning, as Docker does it; what may come into a bridge is still decided in our
@@ -11,8 +11,8 @@ use engine_kernel::netlink::{FLAG_CREATE, FLAG_DUMP, Socket, attribute, text};
 
 use super::rule::{ACCEPT, DROP, FORWARD, INCOMING_INTERFACE, OUTGOING_INTERFACE, Rule};
 use super::{
-    Message, NEW_CHAIN, NEW_RULE, NEW_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE, carry_out, commented,
-    message, note,
+    Family, Message, NEW_CHAIN, NEW_RULE, NEW_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE, carry_out,
+    commented, note,
 };
 
 const TABLE: &str = "filter";
@@ -38,24 +38,25 @@ fn is(content: &[u8], kind: u16, wanted: &str) -> bool {
     attribute(content, kind).and_then(text) == Some(wanted)
 }
 
-fn exists() -> io::Result<bool> {
+fn exists(family: Family) -> io::Result<bool> {
     let mut found = false;
-    Socket::netfilter()?.query(message(GET_CHAIN, FLAG_DUMP), |_, body| {
+    Socket::netfilter()?.query(family.message(GET_CHAIN, FLAG_DUMP), |_, body| {
         let content = body.get(4..).unwrap_or_default();
-        found |= is(content, CHAIN_TABLE, TABLE)
+        found |= body.first() == Some(&family.number())
+            && is(content, CHAIN_TABLE, TABLE)
             && is(content, CHAIN_NAME, CHAIN)
             && attribute(content, CHAIN_HOOK).is_some();
     })?;
     Ok(found)
 }
 
-fn acceptance(key: u32, interface: &str) -> Message {
+fn acceptance(family: Family, key: u32, interface: &str) -> Message {
     let mut name = interface.as_bytes().to_vec();
     name.push(0);
     // Without the flag to append, a rule goes to the beginning.
-    let mut message = message(NEW_RULE, FLAG_CREATE);
+    let mut message = family.message(NEW_RULE, FLAG_CREATE);
     message.text(RULE_TABLE, TABLE).text(RULE_CHAIN, CHAIN).nest(RULE_EXPRESSIONS, |inside| {
-        let mut rule = Rule(inside);
+        let mut rule = Rule { message: inside, family };
         rule.meta(key, 1).compare(1, true, &name).expression("counter", |_| ()).verdict(ACCEPT, None);
     });
     note(&mut message, &comment(key, interface));
@@ -63,10 +64,10 @@ fn acceptance(key: u32, interface: &str) -> Message {
 }
 
 /// Has packets dropped that the chain lets run to its end; makes the chain, as iptables would, if it is not there.
-pub(in super::super) fn drop_forwarded() -> io::Result<()> {
-    let mut table = message(NEW_TABLE, FLAG_CREATE);
+pub(in super::super) fn drop_forwarded(family: Family) -> io::Result<()> {
+    let mut table = family.message(NEW_TABLE, FLAG_CREATE);
     table.text(1, TABLE);
-    let mut chain = message(NEW_CHAIN, FLAG_CREATE);
+    let mut chain = family.message(NEW_CHAIN, FLAG_CREATE);
     chain
         .text(CHAIN_TABLE, TABLE)
         .text(CHAIN_NAME, CHAIN)
@@ -79,8 +80,8 @@ pub(in super::super) fn drop_forwarded() -> io::Result<()> {
 }
 
 /// Lets packets from and to these bridges pass the chain, if it is there, and takes back what is for bridges of before.
-pub(super) fn let_through(interfaces: &[&str]) -> io::Result<()> {
-    if !exists()? {
+pub(super) fn let_through(family: Family, interfaces: &[&str]) -> io::Result<()> {
+    if !exists(family)? {
         return Ok(());
     }
     let mut missing: BTreeMap<String, (u32, &str)> = BTreeMap::new();
@@ -90,11 +91,11 @@ pub(super) fn let_through(interfaces: &[&str]) -> io::Result<()> {
         }
     }
     let mut messages = Vec::new();
-    for rule in commented(TABLE, Some(CHAIN))?.iter().filter(|rule| rule.comment.starts_with(MARK)) {
+    for rule in commented(family, TABLE, Some(CHAIN))?.iter().filter(|rule| rule.comment.starts_with(MARK)) {
         if missing.remove(&rule.comment).is_none() {
             messages.push(rule.removal(TABLE));
         }
     }
-    messages.extend(missing.into_values().map(|(key, interface)| acceptance(key, interface)));
+    messages.extend(missing.into_values().map(|(key, interface)| acceptance(family, key, interface)));
     carry_out(messages)
 }

@@ -1,19 +1,17 @@
 //! The expressions of a rule, as nf_tables has them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use engine_kernel::netlink::Message;
 
-use super::IPV4;
-use crate::addresses::Subnet;
+use super::Family;
+use crate::addresses::{Subnet, octets};
 
 pub(super) const PREROUTING: u32 = 0;
 pub(super) const FORWARD: u32 = 2;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
 
-/// Registers of 32 bits each; a concatenation lies in several of them.
-pub(super) const REGISTER: [u32; 3] = [8, 9, 10];
 pub(super) const VERDICT_REGISTER: u32 = 0;
 
 pub(super) const INCOMING_INTERFACE: u32 = 6;
@@ -26,11 +24,14 @@ pub(super) const JUMP: i32 = -3;
 pub(super) const RETURN: i32 = -5;
 
 /// A rule while it is written: expressions, each of which may end it.
-pub(super) struct Rule<'a>(pub(super) &'a mut Message);
+pub(super) struct Rule<'a> {
+    pub(super) message: &'a mut Message,
+    pub(super) family: Family,
+}
 
 impl Rule<'_> {
     pub(super) fn expression(&mut self, name: &str, data: impl FnOnce(&mut Message)) -> &mut Self {
-        self.0.nest(1, |inside| {
+        self.message.nest(1, |inside| {
             inside.text(1, name).nest(2, data);
         });
         self
@@ -80,39 +81,42 @@ impl Rule<'_> {
         })
     }
 
-    pub(super) fn masked(&mut self, register: u32, mask: [u8; 4]) -> &mut Self {
+    pub(super) fn masked(&mut self, register: u32, mask: &[u8]) -> &mut Self {
+        let length = u32::try_from(mask.len()).unwrap_or(0);
         self.expression("bitwise", |data| {
             data.network_number(1, register)
                 .network_number(2, register)
-                .network_number(3, 4)
+                .network_number(3, length)
                 .nest(4, |inside| {
-                    inside.bytes(1, &mask);
+                    inside.bytes(1, mask);
                 })
                 .nest(5, |inside| {
-                    inside.bytes(1, &[0; 4]);
+                    inside.bytes(1, &vec![0; mask.len()]);
                 });
         })
     }
 
-    pub(super) fn address_in(&mut self, offset: u32, subnet: Subnet) -> &mut Self {
-        self.payload(1, 1, offset, 4).masked(1, subnet.mask().octets()).compare(
-            1,
-            true,
-            &subnet.first().octets(),
-        )
+    fn address_in(&mut self, offset: u32, subnet: Subnet) -> &mut Self {
+        let length = self.family.length();
+        self.payload(1, 1, offset, length).masked(1, &subnet.mask()).compare(1, true, &octets(subnet.first()))
     }
 
     pub(super) fn comes_from_subnet(&mut self, subnet: Subnet) -> &mut Self {
-        self.address_in(12, subnet)
+        self.address_in(self.family.source(), subnet)
     }
 
     pub(super) fn goes_to_subnet(&mut self, subnet: Subnet) -> &mut Self {
-        self.address_in(16, subnet)
+        self.address_in(self.family.destination(), subnet)
     }
 
     /// The destination is this very address.
-    pub(super) fn goes_to_address(&mut self, address: Ipv4Addr) -> &mut Self {
-        self.payload(1, 1, 16, 4).compare(1, true, &address.octets())
+    pub(super) fn goes_to_address(&mut self, address: IpAddr) -> &mut Self {
+        self.load_destination(1).compare(1, true, &octets(address))
+    }
+
+    /// Puts the destination's address into a register.
+    pub(super) fn load_destination(&mut self, register: u32) -> &mut Self {
+        self.payload(register, 1, self.family.destination(), self.family.length())
     }
 
     /// The transport protocol and the port it goes to.
@@ -134,18 +138,20 @@ impl Rule<'_> {
     }
 
     /// Rewrites the destination.
-    pub(super) fn redirect_to(&mut self, target: SocketAddrV4) {
+    pub(super) fn redirect_to(&mut self, target: SocketAddr) {
         let [high, low] = target.port().to_be_bytes();
-        self.load(REGISTER[0], &target.ip().octets()).load(REGISTER[1], &[high, low]).rewrite_destination();
+        let [address, port, _] = self.family.registers();
+        self.load(address, &octets(target.ip())).load(port, &[high, low]).rewrite_destination();
     }
 
     fn rewrite_destination(&mut self) {
         const DESTINATION: u32 = 1;
+        let ([address, port, _], family) = (self.family.registers(), self.family.number());
         self.expression("nat", |data| {
             data.network_number(1, DESTINATION)
-                .network_number(2, u32::from(IPV4))
-                .network_number(3, REGISTER[0])
-                .network_number(5, REGISTER[1]);
+                .network_number(2, family.into())
+                .network_number(3, address)
+                .network_number(5, port);
         });
     }
 
@@ -165,7 +171,7 @@ impl Rule<'_> {
         self.expression("ct", |data| {
             data.network_number(1, 1).network_number(2, key);
         })
-        .masked(1, bits.to_ne_bytes())
+        .masked(1, &bits.to_ne_bytes())
         .compare(1, false, &[0; 4])
     }
 
@@ -183,11 +189,9 @@ impl Rule<'_> {
     }
 
     pub(super) fn redirect_by(&mut self, map: &str, identifier: u32) {
+        let [first, ..] = self.family.registers();
         self.expression("lookup", |data| {
-            data.text(1, map)
-                .network_number(2, REGISTER[0])
-                .network_number(3, REGISTER[0])
-                .network_number(4, identifier);
+            data.text(1, map).network_number(2, first).network_number(3, first).network_number(4, identifier);
         })
         .rewrite_destination();
     }

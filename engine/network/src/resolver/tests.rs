@@ -23,6 +23,7 @@ fn network(name: &str) -> NetworkRecord {
         attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),
+        pools: Vec::new(),
         kind: NetworkKind::Null,
     }
 }
@@ -38,6 +39,7 @@ fn on(network: &str, container: &str, address: Ipv4Addr, aliases: &[&str]) -> At
         address,
         prefix: 16,
         gateway: None,
+        ipv6: None,
         mac_address: String::new(),
         mtu: 1500,
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),

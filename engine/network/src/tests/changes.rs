@@ -280,7 +280,7 @@ fn a_table_of_any_size_is_written_at_once() {
         let network = host.network();
         let bridges = (0..300).map(|number| Bridge {
             interface: format!("br-{number}"),
-            subnet: format!("10.{}.{}.0/24", number / 250, number % 250).parse().unwrap(),
+            subnets: vec![format!("10.{}.{}.0/24", number / 250, number % 250).parse().unwrap()],
             internal: false,
             masquerade: true,
             among_themselves: false,

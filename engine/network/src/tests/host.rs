@@ -13,12 +13,14 @@ use engine_store::Quarantine;
 
 use super::super::{
     Endpoint, EndpointRequest, Found, Network, NetworkConfig, NewNetwork, PortRequest, Protocol,
-    PublishedPort,
+    PublishedPort, WishedPool,
 };
 
 /// The host's address and the one of a machine outside.
 pub(super) const HOST: &str = "203.0.113.1";
 pub(super) const OUTSIDE: &str = "203.0.113.2";
+pub(super) const HOST6: &str = "2001:db8::1";
+pub(super) const OUTSIDE6: &str = "2001:db8::2";
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -32,7 +34,7 @@ fn unshare_network() {
 /// A network namespace with a thread inside that does what it is told.
 pub(super) struct Place {
     pub(super) path: PathBuf,
-    thread: String,
+    pub(super) thread: String,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -68,18 +70,19 @@ impl Place {
     /// Answers every connection, and every datagram, with the address it came from.
     pub(super) fn serve(&self, port: u16) {
         self.run(move || {
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
-            let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+            // Of both families.
+            let listener = TcpListener::bind(("::", port)).unwrap();
+            let socket = UdpSocket::bind(("::", port)).unwrap();
             thread::spawn(move || {
                 for connection in listener.incoming() {
                     let mut connection = connection.unwrap();
-                    let _ = write!(connection, "{}", connection.peer_addr().unwrap().ip());
+                    let _ = write!(connection, "{}", connection.peer_addr().unwrap().ip().to_canonical());
                 }
             });
             thread::spawn(move || {
                 let mut buffer = [0; 100];
                 while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                    let _ = socket.send_to(from.ip().to_string().as_bytes(), from);
+                    let _ = socket.send_to(from.ip().to_canonical().to_string().as_bytes(), from);
                 }
             });
         });
@@ -92,7 +95,10 @@ impl Place {
 
     pub(super) fn ask_by_datagram(&self, address: &str) -> Result<String, std::io::Error> {
         let address: SocketAddr = address.parse().unwrap();
-        self.run(move || ask_by_datagram(&UdpSocket::bind("0.0.0.0:0").unwrap(), address))
+        self.run(move || {
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            ask_by_datagram(&UdpSocket::bind(any).unwrap(), address)
+        })
     }
 }
 
@@ -137,11 +143,12 @@ impl Host {
             let outside = Place::new();
             command(&format!(
                 "ip link set lo up; ip link add uplink type veth peer name eth0 netns {}
-                 ip address add {HOST}/24 dev uplink; ip link set uplink up",
+                 ip address add {HOST}/24 dev uplink; ip address add {HOST6}/64 dev uplink nodad; ip link set uplink up",
                 outside.thread
             ));
             outside.command(&format!(
-                "ip address add {OUTSIDE}/24 dev eth0; ip link set eth0 up; ip link set lo up"
+                "ip address add {OUTSIDE}/24 dev eth0; ip address add {OUTSIDE6}/64 dev eth0 nodad
+                 ip link set eth0 up; ip link set lo up"
             ));
             test(Self { outside, folder: tempfile::tempdir().unwrap(), runtime: Some(new_runtime()) });
         });
@@ -232,4 +239,10 @@ pub(super) fn found(container: &str, endpoint: &Endpoint, ports: &[PublishedPort
 
 pub(super) fn wish(name: &str) -> NewNetwork {
     NewNetwork { name: name.to_owned(), ..NewNetwork::default() }
+}
+
+/// A network with this subnet, and IPv6 if that is one of it.
+pub(super) fn with_subnet(name: &str, subnet: &str) -> NewNetwork {
+    let pool = WishedPool { subnet: subnet.to_owned(), ..WishedPool::default() };
+    NewNetwork { ipv6: subnet.contains(':'), pools: vec![pool], ..wish(name) }
 }

@@ -150,7 +150,7 @@ fn of_networks_that_are_made_together_each_name_and_subnet_is_there_once() {
         assert_eq!(made.iter().filter(|network| network.name == "same").count(), 1);
         assert_eq!(made.len(), 7);
         let subnets: BTreeSet<String> =
-            made.iter().map(|network| network.bridge().unwrap().subnet.to_string()).collect();
+            made.iter().map(|network| network.pools[0].subnet.to_string()).collect();
         assert_eq!(subnets.len(), 7);
         assert!(network.running().planned.is_empty());
         assert_as_written_anew(&network, "all of it");

@@ -65,9 +65,12 @@ fn networks_are_made_once_and_removed_when_empty() {
             (error.kind(), error.to_string())
         };
         let subnet = NewNetwork {
-            subnet: Some("10.50.0.0/24".into()),
-            gateway: Some("10.50.0.254".into()),
-            range: Some("10.50.0.128/26".into()),
+            pools: vec![WishedPool {
+                subnet: "10.50.0.0/24".into(),
+                gateway: Some("10.50.0.254".into()),
+                range: Some("10.50.0.128/26".into()),
+                ..WishedPool::default()
+            }],
             ..wish("mine")
         };
         let record = create(subnet.clone()).unwrap();
@@ -91,16 +94,17 @@ fn networks_are_made_once_and_removed_when_empty() {
             refused(create(NewNetwork { driver: "overlay2000".into(), ..wish("x") })).0,
             Kind::NotFound
         );
-        assert_eq!(
-            refused(create(NewNetwork { subnet: Some("10.60.0.0/33".into()), ..wish("x") })).0,
-            Kind::Invalid
-        );
-        let outside = NewNetwork {
-            subnet: Some("10.60.0.0/24".into()),
-            gateway: Some("10.61.0.1".into()),
-            ..wish("x")
-        };
+        assert_eq!(refused(create(with_subnet("x", "10.60.0.0/33"))).0, Kind::Invalid);
+        let mut outside = with_subnet("x", "10.60.0.0/24");
+        outside.pools[0].gateway = Some("10.61.0.1".into());
         assert_eq!(refused(create(outside)).0, Kind::Invalid);
+        let mut several = with_subnet("x", "10.60.0.0/24");
+        several.pools.extend(with_subnet("x", "10.61.0.0/24").pools);
+        let (kind, message) = refused(create(several));
+        assert_eq!(
+            (kind, message.as_str()),
+            (Kind::Forbidden, "bridge driver doesn't support multiple subnets")
+        );
 
         assert_eq!(
             refused(host.block_on(network.remove("mine"))).1,

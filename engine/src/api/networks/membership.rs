@@ -71,17 +71,13 @@ fn request(
     network: &NetworkRecord,
     wish: &EndpointConfig,
 ) -> Result<EndpointRequest, ApiError> {
-    let address =
-        wish.ipam_config.as_ref().map(|ipam| ipam.ipv4_address.as_str()).filter(|text| !text.is_empty());
-    let address = address
-        .map(|text| {
-            text.parse().map_err(|_| ApiError::bad_request(format!("invalid IPv4 address: {text:.50}")))
-        })
-        .transpose()?;
+    let addresses = wish.ipam_config.as_ref().map(engine_containers::addresses).transpose()?;
+    let (address, ipv6_address) = addresses.unwrap_or_default();
     Ok(EndpointRequest {
         network: network.id.clone(),
         container_name: container.identity().name.clone(),
         address,
+        ipv6_address,
         mac_address: Some(wish.mac_address.clone()).filter(|text| !text.is_empty()),
         aliases: wish.aliases.clone().unwrap_or_default(),
         links: engine_containers::links(wish.links.as_deref().unwrap_or_default())?,

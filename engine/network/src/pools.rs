@@ -1,0 +1,175 @@
+//! Which subnets a network gets: those that are wished for, or free ones.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use engine_model::{AddressPool, Kind};
+use sha2::{Digest, Sha256};
+
+use super::addresses::Subnet;
+use super::{NetworkError, NetworkRecord, PoolRecord};
+
+/// A subnet that is wished for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WishedPool {
+    pub subnet: String,
+    /// Addresses that are given without a wish are of this part of it.
+    pub range: Option<String>,
+    /// The first address when absent.
+    pub gateway: Option<String>,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+fn invalid(message: impl Into<String>) -> NetworkError {
+    NetworkError::Refused { kind: Kind::Invalid, message: message.into() }
+}
+
+/// Where subnets are chosen from unless one says otherwise, in Docker's order.
+fn usual_pools() -> Vec<AddressPool> {
+    let large =
+        (17..32).map(|second| AddressPool { base: (Ipv4Addr::new(172, second, 0, 0).into(), 16), size: 16 });
+    let small = AddressPool { base: (Ipv4Addr::new(192, 168, 0, 0).into(), 16), size: 20 };
+    large.chain([small]).collect()
+}
+
+/// Unique local addresses (RFC 4193) that no other host is likely to have, as Docker derives them from a host's id.
+fn unique_pool(host_id: &str) -> AddressPool {
+    let digest: [u8; 32] = Sha256::digest(host_id).into();
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&digest[3..8]);
+    AddressPool { base: (Ipv6Addr::from(octets).into(), 48), size: 64 }
+}
+
+/// Where subnets are chosen from: what is configured, or for a family of which nothing is, what is usual.
+pub(super) fn pools(configured: &[AddressPool], host_id: &str) -> Vec<AddressPool> {
+    let mut pools = configured.to_vec();
+    if !configured.iter().any(|pool| pool.base.0.is_ipv4()) {
+        pools.extend(usual_pools());
+    }
+    if !configured.iter().any(|pool| pool.base.0.is_ipv6()) {
+        pools.push(unique_pool(host_id));
+    }
+    pools
+}
+
+/// The subnets of a pool, the lowest first.
+fn subnets(pool: AddressPool) -> impl Iterator<Item = Subnet> {
+    let (first, prefix) = pool.base;
+    let count = 1_u128 << pool.size.saturating_sub(prefix).min(127);
+    let base = Subnet::of(first, prefix);
+    let bits: u8 = if first.is_ipv4() { 32 } else { 128 };
+    let distance = 1_u128 << bits.saturating_sub(pool.size).min(127);
+    let nth = move |number: u128| Subnet::of(base?.nth(number.checked_mul(distance)?), pool.size);
+    (0..count).map_while(nth)
+}
+
+/// A subnet of IPv4, or of IPv6, that neither the host nor another network uses.
+pub(super) fn free_subnet<'a>(
+    ipv4: bool,
+    pools: &[AddressPool],
+    in_use: &[Subnet],
+    networks: impl Iterator<Item = &'a NetworkRecord>,
+) -> Result<Subnet, NetworkError> {
+    let used: Vec<Subnet> = networks
+        .flat_map(|network| network.pools.iter().map(|pool| pool.subnet))
+        .chain(in_use.iter().copied())
+        .collect();
+    pools
+        .iter()
+        .filter(|pool| pool.base.0.is_ipv4() == ipv4)
+        .flat_map(|pool| subnets(*pool))
+        .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
+        .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
+}
+
+/// What a subnet will be, if it can be.
+pub(super) fn wished(known: &[&NetworkRecord], wish: &WishedPool) -> Result<PoolRecord, NetworkError> {
+    let subnet: Subnet = wish.subnet.parse().map_err(|error| invalid(format!("{error}")))?;
+    if known.iter().flat_map(|network| &network.pools).any(|pool| pool.subnet.overlaps(subnet)) {
+        return Err(NetworkError::Refused {
+            kind: Kind::Forbidden,
+            message: "invalid pool request: Pool overlaps with other one on this address space".to_owned(),
+        });
+    }
+    let within = |text: &String| -> Result<IpAddr, NetworkError> {
+        let bare = text.split('/').next().unwrap_or_default();
+        let address = bare.parse().ok().filter(|address| {
+            subnet.contains(*address) && subnet.broadcast().is_none_or(|broadcast| *address != broadcast)
+        });
+        address.ok_or_else(|| invalid(format!("no matching subnet for address {text:.100}")))
+    };
+    let range: Option<Subnet> = match &wish.range {
+        None => None,
+        Some(text) => {
+            let range: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
+            if !subnet.contains(range.first()) || range.prefix() < subnet.prefix() {
+                return Err(invalid(format!("no matching subnet for range {range}")));
+            }
+            Some(range)
+        }
+    };
+    let gateway = match &wish.gateway {
+        Some(text) => within(text)?,
+        None => subnet.nth(1),
+    };
+    let auxiliary = wish
+        .auxiliary
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), within(text)?)))
+        .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
+    Ok(PoolRecord { subnet, gateway, range, auxiliary })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(base: &str, prefix: u8, size: u8) -> AddressPool {
+        AddressPool { base: (base.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), prefix), size }
+    }
+
+    fn shown(base: &str, prefix: u8, size: u8) -> Vec<String> {
+        subnets(pool(base, prefix, size)).map(|subnet| subnet.to_string()).collect()
+    }
+
+    #[test]
+    fn pools_are_used_from_their_beginning_to_their_end() {
+        assert_eq!(shown("10.9.8.7", 23, 24), ["10.9.8.0/24", "10.9.9.0/24"]);
+        assert_eq!(shown("10.0.0.0", 16, 16), ["10.0.0.0/16"]);
+        assert_eq!(shown("10.0.0.0", 8, 30).len(), 1 << 22);
+        assert_eq!(shown("fd00:5::7", 63, 64), ["fd00:5::/64", "fd00:5:0:1::/64"]);
+        assert_eq!(
+            subnets(pool("fd00::", 8, 126)).nth(1).map(|one| one.to_string()).as_deref(),
+            Some("fd00::4/126")
+        );
+        let usual: Vec<String> =
+            usual_pools().into_iter().flat_map(subnets).map(|one| one.to_string()).collect();
+        assert_eq!(
+            (usual.len(), usual[0].as_str(), usual[15].as_str()),
+            (31, "172.17.0.0/16", "192.168.0.0/20")
+        );
+        let pools = [pool("10.0.0.0", 30, 30)];
+        let in_use: Vec<Subnet> = Subnet::of([10, 0, 0, 1], 8).into_iter().collect();
+        assert!(free_subnet(true, &pools, &in_use, std::iter::empty()).is_err());
+        assert!(free_subnet(true, &pools, &[], std::iter::empty()).is_ok());
+        assert!(free_subnet(false, &pools, &[], std::iter::empty()).is_err());
+    }
+
+    #[test]
+    fn a_family_of_which_nothing_is_configured_has_the_usual_pools() {
+        let families = |configured: &[AddressPool]| {
+            let pools = pools(configured, "host");
+            let (ipv4, ipv6): (Vec<&AddressPool>, Vec<_>) =
+                pools.iter().partition(|pool| pool.base.0.is_ipv4());
+            (ipv4.len(), ipv6.len())
+        };
+        assert_eq!(families(&[]), (16, 1));
+        assert_eq!(families(&[pool("10.0.0.0", 8, 24)]), (1, 1));
+        assert_eq!(families(&[pool("fd00:1::", 48, 64), pool("fd00:2::", 48, 64)]), (16, 2));
+        // The 40 bits are those that dockerd takes of SHA-256 of "host".
+        let AddressPool { base: (base, 48), size: 64 } = unique_pool("host") else { panic!() };
+        assert_eq!(base.to_string(), "fd63:47b0:172c::");
+        assert_ne!(unique_pool("other"), unique_pool("host"));
+    }
+}
