@@ -5,12 +5,14 @@
 use serde_json::{Value, json};
 
 mod harness;
-#[path = "network/links.rs"]
-mod links;
 #[path = "network/ipv6.rs"]
 mod ipv6;
+#[path = "network/links.rs"]
+mod links;
 #[path = "network/names.rs"]
 mod names;
+#[path = "network/vlan.rs"]
+mod vlan;
 
 use harness::{Engine, wait_for};
 
@@ -326,7 +328,7 @@ fn what_the_engine_does_not_do_is_said() {
     let create = |body: Value| engine.http("POST", "/networks/create", body.to_string().as_bytes());
     let unsupported = [
         json!({ "Name": "x", "Driver": "overlay" }),
-        json!({ "Name": "x", "Driver": "macvlan" }),
+        json!({ "Name": "x", "Driver": "macvlan", "Options": { "mode": "bridge" } }),
         json!({ "Name": "x", "EnableIPv4": false }),
         json!({ "Name": "x", "ConfigOnly": true }),
     ];

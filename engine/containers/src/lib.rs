@@ -16,6 +16,7 @@ mod checks;
 mod commit;
 pub mod container;
 mod create;
+mod endpoint;
 mod error;
 pub mod exec;
 mod executor;
@@ -54,10 +55,10 @@ mod usage;
 pub mod volumes;
 
 pub use container::Container;
+pub use endpoint::{endpoint, request as endpoint_request};
 pub use error::ContainerError;
 pub use outside::{Images, Networks, Settings};
 pub use remove::Pruned;
-pub use understand::{addresses, links};
 pub use unsupported::refuse_endpoint;
 pub use update::UpdateRequest;
 

@@ -13,7 +13,7 @@ use engine_model::task::vital;
 use engine_model::wire::HostConfig;
 
 use super::record::{Identity, Status};
-use super::{Container, ContainerError, Containers, understand};
+use super::{Container, ContainerError, Containers, endpoint};
 
 const BRIDGE: &str = "bridge";
 /// As dockerd.
@@ -97,7 +97,7 @@ fn links(host: &HostConfig) -> Vec<(String, String)> {
         return Vec::new();
     }
     // What makes no sense was refused.
-    understand::links(host.links.as_deref().unwrap_or_default()).unwrap_or_default()
+    endpoint::links(host.links.as_deref().unwrap_or_default()).unwrap_or_default()
 }
 
 /// The same, as long as it is there.
@@ -243,9 +243,8 @@ impl Containers {
         let (parent, alias) = name.trim_start_matches('/').split_once('/').ok_or_else(missing)?;
         let parent = self.find(parent)?;
         let _operation = parent.operation.lock().await;
-        let is_meant = |link: &String| {
-            understand::links(std::slice::from_ref(link)).is_ok_and(|read| read[0].0 == alias)
-        };
+        let is_meant =
+            |link: &String| endpoint::links(std::slice::from_ref(link)).is_ok_and(|read| read[0].0 == alias);
         if !parent.identity().host.links.iter().flatten().any(is_meant) {
             return Err(missing());
         }

@@ -11,7 +11,7 @@ use engine_kernel::part::{Part, Whole};
 use engine_kernel::process::OpenNamespace;
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, Share};
-use engine_model::{Endpoint, EndpointRequest, PublishedPort};
+use engine_model::{Endpoint, PublishedPort};
 use engine_shim::client::{self, Claim, Connection, Made, ShimError};
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::health::Health;
 use super::record::{EXIT_FILE, Identity, MountKind, MountPoint, Status};
-use super::{Container, ContainerError, Containers, gone_is_fine, sandbox};
+use super::{Container, ContainerError, Containers, endpoint, gone_is_fine, sandbox};
 use crate::attributes;
 use crate::oci::{self, Namespace, Surroundings};
 
@@ -356,21 +356,14 @@ impl Containers {
         let network = &self.0.network;
         let mut connected = Connected { pinned: true, ..Connected::default() };
         for wish in &spec.network.endpoints {
-            let request = EndpointRequest {
-                network: wish.network.clone(),
-                container_name: name.to_owned(),
-                address: wish.address,
-                ipv6_address: wish.ipv6_address,
-                mac_address: wish.mac_address.clone(),
-                aliases: wish.aliases.clone(),
-                links: wish.links.clone(),
-                gw_priority: wish.gw_priority,
-                naming: Some(self.naming(container, spec)),
-            };
+            let request = endpoint::request(wish, name, self.naming(container, spec));
             connected.endpoints.push(network.attach(&container.id, &container.pin, &request).await?);
         }
         let ports = &spec.network.ports;
-        if let Some(first) = connected.endpoints.first().filter(|_| !ports.is_empty()) {
+        // Where there is no bridge, nothing can be published.
+        let bridged = connected.endpoints.iter().find(|endpoint| !endpoint.host_interface.is_empty());
+        let first = bridged.or_else(|| connected.endpoints.first());
+        if let Some(first) = first.filter(|_| !ports.is_empty()) {
             connected.ports = network.publish(&container.id, first, ports).await?;
         }
         Ok(connected)

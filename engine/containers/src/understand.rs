@@ -2,9 +2,8 @@
 //! nothing, and refuses what makes no sense.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use engine_kernel::confine::clean;
 use engine_kernel::etc;
@@ -13,11 +12,11 @@ use engine_model::spec::{
     BlockDevices, ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec,
     NetworkMode, NetworkSpec, ProcessSpec, Restart, Seccomp, Share, Sharing,
 };
-use engine_model::wire::{Config, EndpointConfig, HostConfig, IpamConfig, PortBinding, RestartPolicy};
+use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, RestartPolicy};
 
 use crate::oci::SpecError;
 use crate::record::Identity;
-use crate::{ContainerError, health, logs, signals};
+use crate::{ContainerError, endpoint, health, logs, signals};
 
 /// Of `/dev/shm`, as dockerd has it.
 const SHARED_MEMORY: u64 = 64 * 1024 * 1024;
@@ -110,10 +109,10 @@ fn network(
     let mut endpoints = Vec::new();
     if mode == NetworkMode::Joined {
         if !left_first || networks.is_empty() {
-            endpoints.push(endpoint(config, host, networks, name)?);
+            endpoints.push(place(config, host, networks, name)?);
         }
         for other in networks.keys().filter(|other| !is_same_network(other, name)) {
-            endpoints.push(endpoint(config, host, networks, other)?);
+            endpoints.push(place(config, host, networks, other)?);
         }
     }
     let names = NameSpec {
@@ -137,53 +136,18 @@ fn is_same_network(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
 }
 
-fn endpoint(
+fn place(
     config: &Config,
     host: &HostConfig,
     networks: &BTreeMap<String, EndpointConfig>,
     network: &str,
 ) -> Result<EndpointSpec, ContainerError> {
     let wish = networks.iter().find(|(known, _)| is_same_network(known, network)).map(|(_, wish)| wish);
-    let addresses = wish.and_then(|wish| wish.ipam_config.as_ref()).map(addresses).transpose()?;
-    let (address, ipv6_address) = addresses.unwrap_or_default();
     let own = config.mac_address.clone().filter(|_| is_same_network(network, &host.network_mode));
-    let mac_address = wish.map(|wish| wish.mac_address.clone()).filter(|mac| !mac.is_empty()).or(own);
-    Ok(EndpointSpec {
-        network: network.to_owned(),
-        address,
-        ipv6_address,
-        mac_address: mac_address.filter(|mac| !mac.is_empty()),
-        aliases: wish.and_then(|wish| wish.aliases.clone()).unwrap_or_default(),
-        links: links(wish.and_then(|wish| wish.links.as_deref()).unwrap_or_default())?,
-        gw_priority: wish.map_or(0, |wish| wish.gw_priority),
-    })
-}
-
-/// The addresses that are wished for on a network, one of each family.
-pub fn addresses(wish: &IpamConfig) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), ContainerError> {
-    fn read<T: FromStr>(family: &str, text: &str) -> Result<Option<T>, ContainerError> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        text.parse().map(Some).map_err(|_| invalid(format!("invalid {family} address: {text:.50}")))
-    }
-    Ok((read("IPv4", &wish.ipv4_address)?, read("IPv6", &wish.ipv6_address)?))
-}
-
-/// What a container calls others, and what they are called: `container:alias`, or a name that stays the same.
-pub fn links(links: &[String]) -> Result<Vec<(String, String)>, ContainerError> {
-    let read = |link: &String| {
-        let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        // Inspect shows them as `/db:/web/store`, and clients send back what they were shown.
-        let alias = if alias.starts_with('/') { alias.rsplit('/').next().unwrap_or_default() } else { alias };
-        let name = name.trim_start_matches('/');
-        let is_odd = |one: char| one.is_whitespace() || one.is_control() || matches!(one, ':' | '/');
-        if name.is_empty() || alias.is_empty() || alias.contains(is_odd) {
-            return Err(invalid(format!("bad format for links: {link:.100}")));
-        }
-        Ok((alias.to_owned(), name.to_owned()))
-    };
-    links.iter().map(read).collect()
+    let none = EndpointConfig::default();
+    let mut endpoint = endpoint::endpoint(network, wish.unwrap_or(&none))?;
+    endpoint.mac_address = endpoint.mac_address.or(own).filter(|mac| !mac.is_empty());
+    Ok(endpoint)
 }
 
 /// The ports to publish: those that were named, and with `-P` all that the image exposes.
@@ -400,16 +364,6 @@ mod tests {
         let host = json!({ "PortBindings": { "80/tcp": [{ "HostPort": "8000-8005" }] } });
         let ports = understood(json!({}), host).unwrap().network.ports;
         assert_eq!((ports[0].host_port, ports[0].last_host_port), (Some(8000), Some(8005)));
-    }
-
-    #[test]
-    fn links_are_understood() {
-        let read = |text: &str| links(&[text.to_owned()]).map(|mut links| links.remove(0));
-        assert_eq!(read("db:store").unwrap(), ("store".to_owned(), "db".to_owned()));
-        assert_eq!(read("/db").unwrap(), ("db".to_owned(), "db".to_owned()));
-        for bad in ["", ":", "db:", ":store", "a:b:c"] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

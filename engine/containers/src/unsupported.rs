@@ -4,6 +4,7 @@ use engine_model::platform::architecture;
 use engine_model::wire::{Config, CreateRequest, EndpointConfig, HostConfig, Mount};
 use serde_json::Value;
 
+use super::endpoint::OPTIONS;
 use super::{ContainerError, linked};
 
 /// The one runtime, as `docker info` shows it.
@@ -102,24 +103,14 @@ fn links_by_address(request: &CreateRequest) -> bool {
 
 /// Refuses wishes for a place on a network that it would not get, by the names of their fields.
 pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -> Result<(), ContainerError> {
-    let ipam = endpoint.ipam_config.as_ref();
     let has_names = !matches!(network, "" | "default" | "bridge" | "host" | "none");
     let has_links = endpoint.links.as_ref().is_some_and(|links| !links.is_empty());
-    let wishes = [
-        (has_links && !has_names, "Links", "--link"),
-        (
-            endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty()),
-            "DriverOpts",
-            "--driver-opt",
-        ),
-        (
-            ipam.and_then(|ipam| ipam.link_local_ips.as_ref()).is_some_and(|list| !list.is_empty()),
-            "IPAMConfig.LinkLocalIPs",
-            "--link-local-ip",
-        ),
-    ];
-    match wishes.iter().find(|(is_wished, ..)| *is_wished) {
-        Some((_, field, option)) => Err(unsupported(&format!("{prefix}{field}"), option)),
+    if has_links && !has_names {
+        return Err(unsupported(&format!("{prefix}Links"), "--link"));
+    }
+    let options = endpoint.driver_opts.iter().flat_map(|options| options.keys());
+    match options.into_iter().find(|name| !OPTIONS.contains(&name.as_str())) {
+        Some(name) => Err(unsupported(&format!("{prefix}DriverOpts"), &format!("--driver-opt {name:.100}"))),
         None => Ok(()),
     }
 }

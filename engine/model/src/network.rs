@@ -51,6 +51,12 @@ pub struct EndpointRequest {
     pub address: Option<Ipv4Addr>,
     /// A wish for this very address of IPv6.
     pub ipv6_address: Option<Ipv6Addr>,
+    /// Further addresses, which count on one link alone.
+    pub link_local: Vec<IpAddr>,
+    /// What the interface is called in the container; the next free `ethN` when absent.
+    pub interface: Option<String>,
+    /// Settings of the interface, by their path below `/proc/sys/net`, in which `IFNAME` stands for its name.
+    pub settings: Vec<(String, String)>,
     /// A wish for this very hardware address, `02:42:ac:11:00:02`; derived from the address when absent.
     pub mac_address: Option<String>,
     /// Further names that other containers of a user-defined network can use.
@@ -96,6 +102,9 @@ impl Default for EndpointRequest {
             container_name: String::new(),
             address: None,
             ipv6_address: None,
+            link_local: Vec::new(),
+            interface: None,
+            settings: Vec::new(),
             mac_address: None,
             aliases: Vec::new(),
             links: Vec::new(),
@@ -115,7 +124,7 @@ pub struct Endpoint {
     pub container_name: String,
     /// The interface's name inside the container.
     pub interface: String,
-    /// The other end, on the bridge.
+    /// The other end, on the bridge; empty where there is none.
     pub host_interface: String,
     pub address: Ipv4Addr,
     /// The length of the subnet's prefix.

@@ -2,7 +2,7 @@
 //! A request of the API becomes one of these before anything is made, and all that is done with a container follows it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +107,10 @@ pub struct EndpointSpec {
     pub network: String,
     pub address: Option<Ipv4Addr>,
     pub ipv6_address: Option<Ipv6Addr>,
+    pub link_local: Vec<IpAddr>,
+    pub interface: Option<String>,
+    /// As `EndpointRequest` has them.
+    pub settings: Vec<(String, String)>,
     pub mac_address: Option<String>,
     pub aliases: Vec<String>,
     /// What it alone calls others there, and what they are called.

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::error::failed;
 use super::links::{self, HardwareAddress};
-use super::{Endpoint, NetworkError, blocking, bridge};
+use super::{Endpoint, NetworkError, blocking, bridge, inside};
 
 /// As dockerd does it. A bridge takes a moment until it passes on what comes from an interface that has just come up.
 const TIMES: usize = 3;
@@ -26,7 +26,7 @@ pub(super) fn in_background(namespace: &Path, endpoint: &Endpoint) {
     let mac_address = endpoint.mac_address.clone();
     let once = move || -> Result<(), NetworkError> {
         let hardware_address = bridge::parse_hardware_address(&mac_address)?;
-        let namespace = bridge::open_namespace(&namespace)?;
+        let namespace = inside::open_namespace(&namespace)?;
         namespace::inside(&namespace, || {
             let link = links::find(&mut Socket::route()?, &interface)?.ok_or(io::ErrorKind::NotFound)?;
             announce(link.index, place.address, hardware_address)

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::addresses::{Subnet, octets};
 use super::error::failed;
 use super::filter::Family;
+use super::inside::{self, Wishes};
 use super::links::{self, Cable, HardwareAddress};
 use super::record::{BridgeRecord, PoolRecord};
 use super::{Endpoint, NetworkError, filter, ipv6};
@@ -144,10 +145,10 @@ pub(super) fn plug(
     namespace: &Path,
     bridge: &BridgeRecord,
     endpoint: &Endpoint,
-    ways_out: &[IpAddr],
+    wishes: &Wishes<'_>,
 ) -> Result<(), NetworkError> {
     let hardware_address = parse_hardware_address(&endpoint.mac_address)?;
-    let namespace = open_namespace(namespace)?;
+    let namespace = inside::open_namespace(namespace)?;
     let here = &endpoint.host_interface;
     let there = &endpoint.interface;
 
@@ -180,55 +181,11 @@ pub(super) fn plug(
     };
     connect().map_err(failed(format!("connect the container to the bridge `{}`", bridge.interface)))?;
 
-    let configured = namespace::inside(&namespace, || configure(endpoint, ways_out));
+    let configured = namespace::inside(&namespace, || inside::configure(endpoint, wishes, false));
     configured.map_err(|source| {
         let _ = remove(here);
         failed("configure the container's network interface")(source)
     })
-}
-
-/// Gives the container's interface what belongs to it, from inside its network namespace.
-fn configure(endpoint: &Endpoint, ways_out: &[IpAddr]) -> io::Result<()> {
-    let name = &endpoint.interface;
-    let mut socket = Socket::route()?;
-    if let Some(loopback) = links::find(&mut socket, "lo")? {
-        links::set_up(&mut socket, loopback.index)?;
-    }
-    let link = links::find(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
-    match ipv6::enable(name, endpoint.ipv6.is_some()) {
-        Err(error) if endpoint.ipv6.is_some() => return Err(error),
-        _ => {}
-    }
-    let ipv6 = endpoint.ipv6.map(|place| (IpAddr::from(place.address), place.prefix));
-    for (address, prefix) in std::iter::once((endpoint.address.into(), endpoint.prefix)).chain(ipv6) {
-        let subnet = Subnet::of(address, prefix).ok_or(io::ErrorKind::InvalidData)?;
-        links::add_address(&mut socket, link.index, address, subnet)?;
-    }
-    links::set_up(&mut socket, link.index)?;
-    for gateway in ways_out {
-        links::set_default_route(&mut socket, link.index, *gateway)?;
-    }
-    Ok(())
-}
-
-/// Makes a container's interface its way out by these gateways, of each family for which no other is.
-pub(super) fn set_ways_out(
-    namespace: &Path,
-    interface: &str,
-    gateways: &[IpAddr],
-) -> Result<(), NetworkError> {
-    let namespace = open_namespace(namespace)?;
-    namespace::inside(&namespace, || {
-        let mut socket = Socket::route()?;
-        let link = links::find(&mut socket, interface)?.ok_or(io::ErrorKind::NotFound)?;
-        for gateway in gateways {
-            if !links::has_default_route(&mut socket, Family::of(*gateway))? {
-                links::set_default_route(&mut socket, link.index, *gateway)?;
-            }
-        }
-        Ok(())
-    })
-    .map_err(failed("set the container's default route"))
 }
 
 /// After the daemon was away: puts the cables that are wanted back on their bridge and removes the others.
@@ -262,11 +219,6 @@ pub(super) fn of_cable(host_interface: &str) -> Option<String> {
     let links = links::list(&mut socket).ok()?;
     let master = links.iter().find(|link| link.name == host_interface)?.master?;
     links.into_iter().find(|link| link.index == master).map(|link| link.name)
-}
-
-/// Opens the namespace that a path such as `/proc/42/ns/net` names.
-pub(super) fn open_namespace(path: &Path) -> Result<fs::File, NetworkError> {
-    fs::File::open(path).map_err(|source| NetworkError::Namespace { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

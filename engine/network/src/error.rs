@@ -21,6 +21,12 @@ pub enum NetworkError {
     Mtu { value: u32 },
     #[error("Could not {attempt}")]
     Kernel { attempt: String, source: io::Error },
+    #[error("The kernel cannot make {what}")]
+    NotInKernel { what: String },
+    #[error(
+        "Ports cannot be published on the network {network}: its containers are reached at their own addresses"
+    )]
+    NotForPorts { network: String },
     #[error("Could not enter the network namespace `{}`", path.display())]
     Namespace { path: PathBuf, source: io::Error },
     #[error("Could not read the state of the networks")]
@@ -39,6 +45,8 @@ pub enum NetworkError {
     AddressTaken { address: IpAddr },
     #[error("Invalid address {address}: It does not belong to any of this network's subnets")]
     AddressOutside { address: IpAddr },
+    #[error("error renaming interface: the container has an interface `{name}` already")]
+    InterfaceTaken { name: String },
     #[error("invalid MAC address: {value}")]
     MacAddress { value: String },
     #[error(
@@ -88,6 +96,9 @@ impl NetworkError {
             | Self::AddressOutside { .. }
             | Self::MacAddress { .. } => Kind::Invalid,
             Self::NoIpv6
+            | Self::NotInKernel { .. }
+            | Self::NotForPorts { .. }
+            | Self::InterfaceTaken { .. }
             | Self::AddressTaken { .. }
             | Self::NotAttached { .. }
             | Self::NotForContainers { .. } => Kind::Forbidden,
@@ -114,6 +125,9 @@ impl NetworkError {
             Self::FixedSubnet { .. } => {
                 Some("Set `fixed-cidr-v6` to the subnet that the default bridge shall have")
             }
+            Self::NotInKernel { .. } => Some(
+                "It takes the kernel's module `macvlan`, `ipvlan`, `8021q` or `dummy`, by the name of what is wished for",
+            ),
             Self::NoIpv6 => Some("Networks without `--ipv6`, and a default bridge without `ipv6`, need none"),
             Self::BridgeAddress { .. } => Some("Set `bip` to the address that the bridge shall have"),
             _ => None,

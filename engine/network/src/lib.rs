@@ -50,12 +50,14 @@ mod built_in;
 mod conntrack;
 mod error;
 mod filter;
+mod inside;
 mod ipv6;
 mod links;
 mod membership;
 mod names;
 mod naming;
 mod networks;
+mod plan;
 mod pools;
 mod ports;
 mod proxy;
@@ -68,6 +70,7 @@ mod running;
 mod state;
 #[cfg(test)]
 mod tests;
+mod vlan;
 
 use filter::Removals;
 use names::Names;
@@ -79,9 +82,9 @@ use running::Running;
 
 pub use addresses::Subnet;
 pub use error::NetworkError;
-pub use networks::{NewNetwork, OPTIONS, SO_ANYWAY};
+pub use plan::{NewNetwork, is_followed};
 pub use pools::WishedPool;
-pub use record::{Attachment, BridgeRecord, NetworkKind, NetworkRecord, PoolRecord};
+pub use record::{Attachment, BridgeRecord, NetworkKind, NetworkRecord, PoolRecord, VlanKind, VlanRecord};
 
 /// The default network and its bridge.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -148,6 +151,12 @@ impl Network {
             }
             for (bridge, network) in bridges() {
                 bridge::ensure(bridge, &network.pools)?;
+            }
+            for vlan in state.networks.iter().filter_map(NetworkRecord::vlan) {
+                // Containers that run have theirs; the others are told when they start.
+                if let Err(error) = vlan::ensure_parent(vlan) {
+                    warn!(error = engine_model::chain(&error), "The interface of a network is not there");
+                }
             }
             state.save_networks(&folder)?;
             Ok((folder, state))

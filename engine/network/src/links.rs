@@ -24,6 +24,7 @@ const GET_ROUTE: u16 = 26;
 const HARDWARE_ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
+const PARENT: u16 = 5;
 const MASTER: u16 = 10;
 const INFORMATION: u16 = 18;
 const NAMESPACE: u16 = 28;
@@ -156,6 +157,73 @@ pub(super) fn create_cable(socket: &mut Socket, cable: &Cable<'_>) -> io::Result
     socket.request(message)
 }
 
+/// An interface beside another one, whose wire it shares.
+pub(super) struct Beside<'a> {
+    pub(super) parent: u32,
+    pub(super) name: &'a str,
+    /// Here when absent.
+    pub(super) namespace: Option<BorrowedFd<'a>>,
+    pub(super) hardware_address: Option<HardwareAddress>,
+    pub(super) mtu: Option<u32>,
+}
+
+fn create_beside(
+    socket: &mut Socket,
+    beside: &Beside<'_>,
+    kind: &str,
+    data: impl FnOnce(&mut Message),
+) -> io::Result<()> {
+    let mut message = Message::new(NEW_LINK, FLAG_CREATE | FLAG_EXCLUSIVE);
+    message.raw(&link_header(0, 0)).text(NAME, beside.name).number(PARENT, beside.parent);
+    if let Some(address) = beside.hardware_address {
+        message.bytes(HARDWARE_ADDRESS, &address);
+    }
+    if let Some(mtu) = beside.mtu {
+        message.number(MTU, mtu);
+    }
+    if let Some(namespace) = beside.namespace {
+        message.number(NAMESPACE, namespace.as_raw_fd().cast_unsigned());
+    }
+    message.nest(INFORMATION, |inside| {
+        inside.text(INFORMATION_KIND, kind).nest(INFORMATION_DATA, data);
+    });
+    socket.request(message)
+}
+
+pub(super) fn create_macvlan(socket: &mut Socket, beside: &Beside<'_>, mode: u32) -> io::Result<()> {
+    create_beside(socket, beside, "macvlan", |data| {
+        data.number(1, mode);
+    })
+}
+
+pub(super) fn create_ipvlan(
+    socket: &mut Socket,
+    beside: &Beside<'_>,
+    mode: u16,
+    flag: u16,
+) -> io::Result<()> {
+    create_beside(socket, beside, "ipvlan", |data| {
+        data.bytes(1, &mode.to_ne_bytes()).bytes(2, &flag.to_ne_bytes());
+    })
+}
+
+/// Makes an interface for what carries a tag (IEEE 802.1Q) on another one.
+pub(super) fn create_tagged(socket: &mut Socket, name: &str, below: u32, tag: u16) -> io::Result<()> {
+    let beside = Beside { parent: below, name, namespace: None, hardware_address: None, mtu: None };
+    create_beside(socket, &beside, "vlan", |data| {
+        data.bytes(1, &tag.to_ne_bytes());
+    })
+}
+
+/// Makes an interface that leads nowhere.
+pub(super) fn create_dummy(socket: &mut Socket, name: &str) -> io::Result<()> {
+    let mut message = Message::new(NEW_LINK, FLAG_CREATE | FLAG_EXCLUSIVE);
+    message.raw(&link_header(0, 0)).text(NAME, name).nest(INFORMATION, |inside| {
+        inside.text(INFORMATION_KIND, "dummy");
+    });
+    socket.request(message)
+}
+
 pub(super) fn set_up(socket: &mut Socket, index: u32) -> io::Result<()> {
     let mut message = Message::new(SET_LINK, 0);
     message.raw(&link_header(index, UP));
@@ -257,6 +325,16 @@ pub(super) fn set_default_route(socket: &mut Socket, index: u32, gateway: IpAddr
         .raw(&[family, 0, 0, 0, MAIN_TABLE, SET_BY_HAND, 0, UNICAST, 0, 0, 0, 0])
         .number(ROUTE_INTERFACE, index)
         .bytes(ROUTE_GATEWAY, &octets(gateway));
+    socket.request(message)
+}
+
+/// Has packets of a family to anywhere go out there, as if everybody were on the same wire.
+pub(super) fn set_direct_route(socket: &mut Socket, index: u32, family: Family) -> io::Result<()> {
+    let on_link = if family == Family::Ipv4 { 253 } else { 0 };
+    let mut message = Message::new(NEW_ROUTE, FLAG_CREATE | FLAG_REPLACE);
+    message
+        .raw(&[family.number(), 0, 0, 0, MAIN_TABLE, SET_BY_HAND, on_link, UNICAST, 0, 0, 0, 0])
+        .number(ROUTE_INTERFACE, index);
     socket.request(message)
 }
 

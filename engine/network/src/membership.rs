@@ -7,10 +7,11 @@ use tracing::{debug, warn};
 
 use super::error::failed;
 use super::filter::Redirection;
+use super::inside::{self, Wishes};
 use super::ports::{self, Publication};
 use super::{
-    Attachment, Endpoint, EndpointRequest, Network, NetworkError, PortRequest, Protocol, PublishedPort,
-    announce, blocking, bridge, conntrack,
+    Attachment, Endpoint, EndpointRequest, Network, NetworkError, NetworkKind, PortRequest, Protocol,
+    PublishedPort, announce, blocking, bridge, conntrack, vlan,
 };
 
 impl Network {
@@ -24,15 +25,15 @@ impl Network {
     ) -> Result<Endpoint, NetworkError> {
         let id = self.running().find(&request.network)?.id.clone();
         let (network, _turn) = self.turn(&id, &request.network).await?;
-        let Some(bridge) = network.bridge().cloned() else {
+        if matches!(network.kind, NetworkKind::Host | NetworkKind::Null) {
             return Err(NetworkError::NotForContainers { network: network.name });
-        };
+        }
         let (endpoint, is_new) = {
             let mut running = self.running();
             if let Some(at) = running.position(container, &network.id) {
                 (running.state.attachments[at].endpoint.clone(), false)
             } else {
-                let endpoint = running.new_endpoint(container, &network, &bridge, request)?;
+                let endpoint = running.new_endpoint(container, &network, request)?;
                 let (container, ports, naming) = (container.to_owned(), Vec::new(), request.naming.clone());
                 running.arriving.push(Attachment { container, endpoint: endpoint.clone(), ports, naming });
                 (endpoint, true)
@@ -40,8 +41,23 @@ impl Network {
         };
         let ways_out = self.running().ways_out(container, &endpoint);
         let plugged = {
-            let (netns, endpoint) = (netns.to_owned(), endpoint.clone());
-            blocking(move || bridge::plug(&netns, &bridge, &endpoint, &ways_out)).await
+            let (netns, endpoint, request) = (netns.to_owned(), endpoint.clone(), request.clone());
+            let kind = network.kind.clone();
+            blocking(move || {
+                let wishes = Wishes {
+                    ways_out: &ways_out,
+                    link_local: &request.link_local,
+                    settings: &request.settings,
+                };
+                match &kind {
+                    NetworkKind::Bridge(bridge) => bridge::plug(&netns, bridge, &endpoint, &wishes),
+                    NetworkKind::Macvlan(vlan) | NetworkKind::Ipvlan(vlan) => {
+                        vlan::plug(&netns, vlan, &endpoint, &wishes)
+                    }
+                    NetworkKind::Host | NetworkKind::Null => Ok(()),
+                }
+            })
+            .await
         };
         let settled = match (plugged, &request.naming) {
             (Ok(()), Some(naming)) => self.name(container, netns, &network, &endpoint, naming).await,
@@ -49,8 +65,8 @@ impl Network {
         };
         if is_new {
             if settled.is_err() {
-                let interface = endpoint.host_interface.clone();
-                let _ = blocking(move || bridge::remove(&interface)).await;
+                let (endpoint, netns) = (endpoint.clone(), netns.to_owned());
+                let _ = blocking(move || unplug(&endpoint, Some(&netns))).await;
             }
             let mut running = self.running();
             match (running.arrived(&endpoint), &settled) {
@@ -90,6 +106,9 @@ impl Network {
         };
         if ports.is_empty() && before.is_empty() {
             return Ok(Vec::new());
+        }
+        if !ports.is_empty() && network.vlan().is_some() {
+            return Err(NetworkError::NotForPorts { network: network.name });
         }
         let (before, gone) = close(before).await;
         let name = format!("{} ({})", endpoint.container_name, endpoint.endpoint_id);
@@ -158,7 +177,7 @@ impl Network {
         let mut result = Ok(());
         let networks = self.running().networks_of(container);
         for network in networks {
-            result = result.and(self.take_off(container, &network, true).await);
+            result = result.and(self.take_off(container, &network, None, true).await);
         }
         self.stop_answering(container);
         result
@@ -172,7 +191,7 @@ impl Network {
         network: &str,
     ) -> Result<(), NetworkError> {
         let id = self.running().find(network)?.id.clone();
-        self.take_off(container, &id, false).await?;
+        self.take_off(container, &id, netns, false).await?;
         let Some(netns) = netns.map(Path::to_owned) else { return Ok(()) };
         let remaining: Vec<Endpoint> = {
             let running = self.running();
@@ -184,14 +203,20 @@ impl Network {
             let ways_out = self.running().ways_out(container, &endpoint);
             if !ways_out.is_empty() {
                 let (netns, interface) = (netns.clone(), endpoint.interface);
-                blocking(move || bridge::set_ways_out(&netns, &interface, &ways_out)).await?;
+                blocking(move || inside::set_ways_out(&netns, &interface, &ways_out)).await?;
             }
         }
         Ok(())
     }
 
     /// Takes a container off a network that it is on; `entirely` when it leaves its others as well.
-    async fn take_off(&self, container: &str, network_id: &str, entirely: bool) -> Result<(), NetworkError> {
+    async fn take_off(
+        &self,
+        container: &str,
+        network_id: &str,
+        netns: Option<&Path>,
+        entirely: bool,
+    ) -> Result<(), NetworkError> {
         // One that was removed meanwhile had nobody on it.
         let Ok((_, _turn)) = self.turn(network_id, network_id).await else { return Ok(()) };
         let (leaving, publications) = {
@@ -205,8 +230,8 @@ impl Network {
         let filtered = self.inner.rules.redirect(gone, Vec::new()).await;
         forget_datagrams(ports.into_iter()).await;
         let saved = self.save().await;
-        let interface = leaving.endpoint.host_interface.clone();
-        let removal = blocking(move || bridge::remove(&interface));
+        let (endpoint, netns) = (leaving.endpoint.clone(), netns.map(Path::to_owned));
+        let removal = blocking(move || unplug(&endpoint, netns.as_deref()));
         let removed = if entirely {
             // Nobody uses it any more, and the kernel takes its time. What is left over is swept away later.
             tokio::spawn(async {
@@ -222,6 +247,15 @@ impl Network {
             self.unname(&leaving.endpoint, &naming).await;
         }
         filtered.and(saved).and(removed)
+    }
+}
+
+/// Takes a container's interface away. What has no other end on the host goes with the container's namespace in any case.
+fn unplug(endpoint: &Endpoint, netns: Option<&Path>) -> Result<(), NetworkError> {
+    match netns {
+        _ if !endpoint.host_interface.is_empty() => bridge::remove(&endpoint.host_interface),
+        Some(netns) => vlan::unplug(netns, &endpoint.interface),
+        None => Ok(()),
     }
 }
 

@@ -19,6 +19,11 @@ pub(super) fn rebuild<'a>(state: &mut State, endpoints: impl Iterator<Item = &'a
         if state.networks.iter().any(|network| network.id == endpoint.network_id) {
             continue;
         }
+        if endpoint.host_interface.is_empty() {
+            warn!(network = %endpoint.network_name, container = %endpoint.container_name,
+                "What is known of a network beside an interface of the host is lost");
+            continue;
+        }
         let Some(subnet) = Subnet::of(endpoint.address, endpoint.prefix) else { continue };
         is_changed = true;
         let name = &endpoint.network_name;

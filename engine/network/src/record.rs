@@ -54,6 +54,8 @@ impl PoolRecord {
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
     Bridge(BridgeRecord),
+    Macvlan(VlanRecord),
+    Ipvlan(VlanRecord),
     Host,
     Null,
 }
@@ -71,11 +73,51 @@ pub struct BridgeRecord {
     pub host_binding: Option<Ipv4Addr>,
 }
 
+/// Interfaces of containers beside one of the host's, with which they share its wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VlanRecord {
+    /// The host's interface.
+    pub parent: String,
+    pub kind: VlanKind,
+    /// The engine has made the host's interface, and removes it with the network.
+    pub made_parent: bool,
+    /// That of the host's interface when absent.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+/// How they share it, in the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VlanKind {
+    Macvlan { mode: u32 },
+    Ipvlan { mode: u16, flag: u16 },
+}
+
+impl VlanKind {
+    /// Whether one container has the host's interface for itself.
+    pub(super) fn is_exclusive(self) -> bool {
+        self == Self::Macvlan { mode: 8 }
+    }
+
+    /// Whether containers reach all others by what the host's interface knows of routes, not by a gateway.
+    pub(super) fn is_routed(self) -> bool {
+        matches!(self, Self::Ipvlan { mode: 1 | 2, .. })
+    }
+}
+
 impl NetworkRecord {
+    pub fn vlan(&self) -> Option<&VlanRecord> {
+        match &self.kind {
+            NetworkKind::Macvlan(vlan) | NetworkKind::Ipvlan(vlan) => Some(vlan),
+            _ => None,
+        }
+    }
+
     pub fn bridge(&self) -> Option<&BridgeRecord> {
         match &self.kind {
             NetworkKind::Bridge(bridge) => Some(bridge),
-            NetworkKind::Host | NetworkKind::Null => None,
+            _ => None,
         }
     }
 
@@ -87,6 +129,8 @@ impl NetworkRecord {
     pub fn driver(&self) -> &'static str {
         match self.kind {
             NetworkKind::Bridge(_) => "bridge",
+            NetworkKind::Macvlan(_) => "macvlan",
+            NetworkKind::Ipvlan(_) => "ipvlan",
             NetworkKind::Host => "host",
             NetworkKind::Null => "null",
         }

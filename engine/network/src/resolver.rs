@@ -30,7 +30,7 @@ use tracing::{debug, error};
 
 use super::error::failed;
 use super::names::Names;
-use super::{NetworkError, bridge, conntrack, filter};
+use super::{NetworkError, conntrack, filter, inside};
 
 mod question;
 #[cfg(test)]
@@ -114,7 +114,7 @@ pub(super) fn open(path: &Path, naming: &Naming) -> Result<Opened, NetworkError>
     };
     let embedded = etc::embedded(&request);
     let number = number(path).map_err(|source| NetworkError::Namespace { path: path.to_owned(), source })?;
-    let namespace = bridge::open_namespace(path)?;
+    let namespace = inside::open_namespace(path)?;
     let sockets = namespace::inside(&namespace, || {
         let udp = UdpSocket::bind((EMBEDDED, 0))?;
         let tcp = TcpListener::bind((EMBEDDED, 0))?;

@@ -1,10 +1,12 @@
 //! After the daemon was away, and what is looked after as long as it runs.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use engine_model::task::vital;
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::filter::Removals;
@@ -21,6 +23,9 @@ const BETWEEN_TRIES: Duration = if cfg!(test) { Duration::from_millis(200) } els
 
 /// How often the packet filter is looked after, whatever the kernel tells of it.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+
+/// Resolvers that are brought back at once.
+const SIDE_BY_SIDE: usize = 16;
 
 /// Who loads a firewall anew first takes all away and then goes on for a while.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -67,16 +72,31 @@ impl Network {
         let network = self.clone();
         self.inner.rules.replace(move || network.running().wanted(true)).await?;
         self.save().await?;
-        for found in live {
-            let naming = found.naming.clone().or_else(|| self.running().naming_of(&found.container));
-            if let (Some(namespace), Some(naming)) = (&found.namespace, naming) {
-                self.answer_again(&found.container, namespace, &naming).await;
-            }
-        }
+        self.answer_all_again(live).await;
         if !self.running().waiting.is_empty() {
             vital(try_again(Arc::downgrade(&self.inner)));
         }
         Ok(())
+    }
+
+    /// Answers containers again that ask for names, several side by side: each costs a thread in its network namespace.
+    async fn answer_all_again(&self, live: &[Found]) {
+        let mut asking = JoinSet::new();
+        // One that is on several networks is found once for each; it has one resolver.
+        let mut known = HashSet::new();
+        for found in live {
+            if !known.insert(&found.container) {
+                continue;
+            }
+            let naming = found.naming.clone().or_else(|| self.running().naming_of(&found.container));
+            let (Some(namespace), Some(naming)) = (found.namespace.clone(), naming) else { continue };
+            if asking.len() >= SIDE_BY_SIDE {
+                asking.join_next().await;
+            }
+            let (network, container) = (self.clone(), found.container.clone());
+            asking.spawn(async move { network.answer_again(&container, &namespace, &naming).await });
+        }
+        asking.join_all().await;
     }
 
     async fn all_turns(&self) -> Vec<OwnedMutexGuard<()>> {

@@ -13,7 +13,7 @@ use super::names::Names;
 use super::ports::Publication;
 use super::record::State;
 use super::{
-    Attachment, BridgeRecord, Endpoint, EndpointRequest, Found, Ipv6Place, Naming, NetworkError,
+    Attachment, Endpoint, EndpointRequest, Found, Ipv6Place, Naming, NetworkError, NetworkKind,
     NetworkRecord, PoolRecord, PublishedPort, bridge, filter,
 };
 
@@ -192,7 +192,6 @@ impl Running {
         &mut self,
         container: &str,
         network: &NetworkRecord,
-        bridge: &BridgeRecord,
         request: &EndpointRequest,
     ) -> Result<Endpoint, NetworkError> {
         let wished_hardware_address = request
@@ -238,13 +237,26 @@ impl Running {
             .filter(|attachment| attachment.container == container)
             .map(|attachment| attachment.endpoint.interface.as_str())
             .collect();
-        let interface =
-            (0..=used.len()).map(|number| format!("eth{number}")).find(|name| !used.contains(&name.as_str()));
+        if let Some(wish) = request.interface.as_ref().filter(|wish| used.contains(&wish.as_str())) {
+            let error = NetworkError::InterfaceTaken { name: wish.clone() };
+            for address in std::iter::once(address.into()).chain(ipv6.map(|place| place.address.into())) {
+                give_back(pools, address);
+            }
+            return Err(error);
+        }
+        let next = || {
+            let mut names = (0..=used.len()).map(|number| format!("eth{number}"));
+            names.find(|name| !used.contains(&name.as_str()))
+        };
+        let interface = request.interface.clone().or_else(next);
         let hardware_address =
             wished_hardware_address.unwrap_or_else(|| bridge::derive_hardware_address(address));
         let endpoint_id = random_id();
         Ok(Endpoint {
-            host_interface: bridge::host_interface(&endpoint_id),
+            host_interface: network
+                .bridge()
+                .map(|_| bridge::host_interface(&endpoint_id))
+                .unwrap_or_default(),
             endpoint_id,
             network_id: network.id.clone(),
             network_name: network.name.clone(),
@@ -254,8 +266,12 @@ impl Running {
             prefix: subnet.prefix(),
             gateway: gateway(subnet).and_then(as_ipv4),
             ipv6,
-            mac_address: bridge::format_hardware_address(hardware_address),
-            mtu: bridge.mtu,
+            mac_address: match network.kind {
+                // It is that of the host's interface.
+                NetworkKind::Ipvlan(_) => String::new(),
+                _ => bridge::format_hardware_address(hardware_address),
+            },
+            mtu: network.bridge().map_or(0, |bridge| bridge.mtu),
             aliases: request.aliases.clone(),
             links: request.links.clone(),
             gw_priority: request.gw_priority,

@@ -14,7 +14,9 @@ use super::rebuild::rebuild;
 use super::record::{Attachment, NetworkRecord, State};
 
 /// The file's format; a newer one is refused rather than misread.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The format of engines that knew bridges alone, in which it is written as long as there are no others.
+const BRIDGES_ALONE: u32 = 1;
 
 /// The networks as they lie on disk.
 #[derive(Serialize, Deserialize)]
@@ -89,14 +91,16 @@ impl State {
 
     /// Keeps the networks.
     pub(super) fn save_networks(&self, folder: &Path) -> Result<(), NetworkError> {
-        let content = Networks { version: VERSION, networks: self.networks.clone() };
+        let has_others = self.networks.iter().any(|network| network.vlan().is_some());
+        let version = if has_others { VERSION } else { BRIDGES_ALONE };
+        let content = Networks { version, networks: self.networks.clone() };
         write(folder, &networks_path(folder), &content, Durability::Durable)
     }
 
     /// Keeps who is on them.
     pub(super) fn save_attachments(&self, folder: &Path) -> Result<(), NetworkError> {
         let (attachments, last_used) = (self.attachments.clone(), self.last_used.clone());
-        let content = Attachments { version: VERSION, attachments, last_used };
+        let content = Attachments { version: BRIDGES_ALONE, attachments, last_used };
         write(folder, &attachments_path(folder), &content, Durability::Atomic)
     }
 }

@@ -11,6 +11,7 @@ use engine_model::Kind;
 use super::*;
 
 mod changes;
+mod firewalls;
 mod host;
 mod ipv6;
 mod named;
@@ -18,6 +19,7 @@ mod published;
 mod survival;
 mod turns;
 mod user_networks;
+mod vlan;
 
 use host::{
     HOST, HOST6, Host, OUTSIDE, OUTSIDE6, Place, ask, ask_by_datagram, command, eventually, found, links,

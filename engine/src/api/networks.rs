@@ -201,9 +201,8 @@ impl CreateBody {
         let ipam = self.ipam.unwrap_or_default();
         let pools = ipam.config.unwrap_or_default();
         let options = self.options.unwrap_or_default();
-        let is_followed = |name: &str, value: &str| {
-            engine_network::OPTIONS.contains(&name) || engine_network::SO_ANYWAY.contains(&(name, value))
-        };
+        let driver = self.driver.clone().unwrap_or_default();
+        let is_followed = |name: &str, value: &str| engine_network::is_followed(&driver, name, value);
         if let Some((unknown, _)) = options.iter().find(|(name, value)| !is_followed(name, value)) {
             return Err(ApiError::not_implemented(&format!(
                 "`Options`: the option `{unknown:.100}` of a network"
@@ -216,10 +215,6 @@ impl CreateBody {
                 "`Scope`: a network of another scope than `local`",
             ),
             (self.driver.as_deref() == Some("overlay"), "The network driver `overlay`"),
-            (
-                matches!(self.driver.as_deref(), Some("macvlan" | "ipvlan")),
-                "The network drivers `macvlan` and `ipvlan`",
-            ),
             (self.ingress, "`Ingress`, for networks of a swarm,"),
             (self.config_only, "`ConfigOnly`, a network that is configuration only,"),
             (

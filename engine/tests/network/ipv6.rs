@@ -19,7 +19,7 @@ fn engine_with(configuration: &str) -> Engine {
 
 /// Answers every connection with its name and who asks, as it sees that one.
 const TELLER: &str = r#"cat > /tell <<'END'
-echo "$(hostname) sees $(netstat -tn | awk '$4 ~ /:80$/ { print $5; exit }')"
+echo "$(hostname) sees $(netstat -tn | awk '$4 ~ /:80$/ && $6 ~ /ESTABLISHED|CLOSE_WAIT/ { print $5; exit }')"
 END
 exec nc -ll -p 80 -e sh /tell"#;
 

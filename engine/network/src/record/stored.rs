@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeRecord, NetworkKind, NetworkRecord, PoolRecord};
+use super::{BridgeRecord, NetworkKind, NetworkRecord, PoolRecord, VlanRecord};
 
 /// A record of any engine. An engine of before reads what it knows of it and goes on with IPv4.
 #[derive(Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub(super) struct Stored {
 #[serde(rename_all = "lowercase")]
 enum StoredKind {
     Bridge(StoredBridge),
+    Macvlan(VlanRecord),
+    Ipvlan(VlanRecord),
     Host,
     Null,
 }
@@ -63,6 +65,8 @@ impl TryFrom<Stored> for NetworkRecord {
                 }
                 NetworkKind::Bridge(bridge)
             }
+            StoredKind::Macvlan(vlan) => NetworkKind::Macvlan(vlan),
+            StoredKind::Ipvlan(vlan) => NetworkKind::Ipvlan(vlan),
             StoredKind::Host => NetworkKind::Host,
             StoredKind::Null => NetworkKind::Null,
         };
@@ -78,6 +82,8 @@ impl From<NetworkRecord> for Stored {
                 let pool = pools.iter().find(|pool| pool.subnet.is_ipv4()).cloned();
                 StoredKind::Bridge(StoredBridge { bridge, pool })
             }
+            NetworkKind::Macvlan(vlan) => StoredKind::Macvlan(vlan),
+            NetworkKind::Ipvlan(vlan) => StoredKind::Ipvlan(vlan),
             NetworkKind::Host => StoredKind::Host,
             NetworkKind::Null => StoredKind::Null,
         };

@@ -94,8 +94,11 @@ fn any_changes_end_in_what_is_written_as_a_whole() {
                     let new = NewNetwork {
                         internal: dice.below(3) == 0,
                         options: BTreeMap::from([
-                            (OPTIONS[2].to_owned(), switch(dice.below(3) > 0)),
-                            (OPTIONS[3].to_owned(), switch(dice.below(3) > 0)),
+                            (
+                                "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
+                                switch(dice.below(3) > 0),
+                            ),
+                            ("com.docker.network.bridge.enable_icc".to_owned(), switch(dice.below(3) > 0)),
                         ]),
                         ..wish(&name)
                     };

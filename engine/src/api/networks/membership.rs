@@ -45,7 +45,7 @@ fn is_planned(network: &NetworkRecord, identity: &Identity) -> bool {
 
 /// Refuses containers whose network is not their own.
 fn check(container: &Container, network: &NetworkRecord) -> Result<(), ApiError> {
-    if network.kind != NetworkKind::Null && network.bridge().is_none() {
+    if network.kind == NetworkKind::Host {
         return Err(forbidden(
             "cannot connect container to host network - container must be created in host network mode",
         ));
@@ -71,19 +71,9 @@ fn request(
     network: &NetworkRecord,
     wish: &EndpointConfig,
 ) -> Result<EndpointRequest, ApiError> {
-    let addresses = wish.ipam_config.as_ref().map(engine_containers::addresses).transpose()?;
-    let (address, ipv6_address) = addresses.unwrap_or_default();
-    Ok(EndpointRequest {
-        network: network.id.clone(),
-        container_name: container.identity().name.clone(),
-        address,
-        ipv6_address,
-        mac_address: Some(wish.mac_address.clone()).filter(|text| !text.is_empty()),
-        aliases: wish.aliases.clone().unwrap_or_default(),
-        links: engine_containers::links(wish.links.as_deref().unwrap_or_default())?,
-        gw_priority: wish.gw_priority,
-        naming: Some(app.containers.naming(container, &*container.spec()?)),
-    })
+    let naming = app.containers.naming(container, &*container.spec()?);
+    let wish = engine_containers::endpoint(&network.id, wish)?;
+    Ok(engine_containers::endpoint_request(&wish, &container.identity().name, naming))
 }
 
 pub(super) async fn connect(
@@ -170,8 +160,9 @@ pub(super) async fn disconnect(
         let mut state = state;
         state.endpoints.retain(|endpoint| endpoint.network_id != network.id);
         if had_ports {
-            // They stay published, by the next network the container is on.
-            state.ports = match state.endpoints.first() {
+            // They stay published, by the next network the container is on where that can be.
+            let next = state.endpoints.iter().find(|endpoint| !endpoint.host_interface.is_empty());
+            state.ports = match next {
                 Some(next) => app.network.publish(&container.id, next, &again(&state.ports)).await?,
                 None => Vec::new(),
             };
