@@ -192,6 +192,29 @@ fn only_needed_stages_are_built_and_take_from_each_other() {
     assert_nothing_left(&engine);
 }
 
+/// A stage that nothing but a trigger names is built, and one that is found out too late is no reason to wait for ever.
+#[test]
+fn triggers_name_stages() {
+    let engine = engine(&[(
+        "Dockerfile",
+        "FROM busybox AS b\nRUN echo of b > /b\nFROM busybox AS a\nONBUILD COPY --from=b /b /copied\nFROM a\n",
+    )]);
+    build(&engine, &["-t", "result"]).ok();
+    assert_eq!(engine.docker(["run", "--rm", "result", "cat", "/copied"]).ok(), "of b\n");
+    build(&engine, &["-t", "triggering", "--target", "a"]).ok();
+    write(&engine, "Dockerfile", "FROM busybox AS b\nRUN echo of b > /b\nFROM triggering\n");
+    build(&engine, &["-t", "result"]).ok();
+    assert_eq!(engine.docker(["run", "--rm", "result", "cat", "/copied"]).ok(), "of b\n");
+    write(
+        &engine,
+        "Dockerfile",
+        "FROM busybox AS b\nFROM busybox\nARG S=b\nRUN --mount=from=$S,target=/x true\n",
+    );
+    let error = build(&engine, &[]).failed();
+    assert!(error.contains("line 4: 'from' doesn't support variable expansion"), "{error}");
+    assert_nothing_left(&engine);
+}
+
 #[test]
 fn parameters_of_builds_are_followed() {
     let engine = engine(&[("other/File", "FROM busybox\nRUN sleep 1000\n")]);

@@ -211,6 +211,34 @@ fn contexts_come_from_folders_archives_and_stdin() {
     assert_nothing_left(&engine);
 }
 
+/// The context is brought when only the triggers of a base need it.
+#[test]
+fn triggers_find_their_context() {
+    let Some(engine) = engine(&[
+        ("Dockerfile", "FROM busybox AS a\nONBUILD COPY file /copied\nFROM a\n"),
+        ("file", "one\n"),
+    ]) else {
+        return;
+    };
+    let copied = || engine.docker(["run", "--rm", "result", "cat", "/copied"]).ok();
+    build(&engine, &["-t", "result"]).ok();
+    assert_eq!(copied(), "one\n");
+    build(&engine, &["-t", "triggering", "--target", "a"]).ok();
+    write(&engine, "Dockerfile", "FROM base:latest\n");
+    write(&engine, "file", "two\n");
+    build(&engine, &["-t", "result", "--build-context", "base=docker-image://triggering"]).ok();
+    assert_eq!(copied(), "two\n");
+    // The same name in another form.
+    write(&engine, "file", "three\n");
+    build(
+        &engine,
+        &["-t", "result", "--build-context", "docker.io/library/base:latest=docker-image://triggering"],
+    )
+    .ok();
+    assert_eq!(copied(), "three\n");
+    assert_nothing_left(&engine);
+}
+
 #[test]
 fn failures_say_what_and_where() {
     let Some(engine) =

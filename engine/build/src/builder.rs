@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::outside::{Audience, Event, Outside, Told};
-use super::plan::{Context, Plan, Request, Texts, Wanted};
+use super::plan::{Context, Plan, Request, Texts};
 use super::shop::Shop;
 use super::stage;
 use super::voice::Voice;
@@ -44,27 +44,24 @@ impl Builder {
 
     /// Reads the Dockerfile and refuses what makes no sense. Blocks.
     pub fn plan(&self, context: Context, request: Request) -> Result<Plan, Failure> {
-        Plan::new(context, request)
+        self.found_out(Plan::new(context, request)?)
     }
 
     /// Reads a Dockerfile that lies in no context. The plan's context is empty, and to be filled before it is carried out.
     pub fn draft(&self, texts: Texts, request: Request) -> Result<Plan, Failure> {
-        Plan::draft(Context::empty(&self.0.temporary())?, texts, request)
+        self.found_out(Plan::draft(Context::empty(&self.0.temporary())?, texts, request)?)
+    }
+
+    fn found_out(&self, mut plan: Plan) -> Result<Plan, Failure> {
+        let outside = &self.0.outside;
+        // One that is not here tells nothing yet.
+        plan.find_out(&|image| Some(outside.find(image).ok()?.config.on_build.unwrap_or_default()))?;
+        Ok(plan)
     }
 
     /// A folder for files that are looked at before there is a plan. Blocks.
     pub fn scratch(&self) -> io::Result<tempfile::TempDir> {
         tempfile::Builder::new().prefix("scratch-").tempdir_in(self.0.temporary())
-    }
-
-    /// What a plan needs of its context. Blocks.
-    pub fn wanted(&self, plan: &Plan) -> Wanted {
-        let outside = &self.0.outside;
-        plan.wanted(|image| match outside.find(image) {
-            Ok(image) => image.config.on_build.is_some_and(|triggers| !triggers.is_empty()),
-            // It is not here, and tells nothing yet.
-            Err(_) => true,
-        })
     }
 
     /// The steps of builds that are under way: they are not to be taken away.

@@ -10,7 +10,7 @@ use engine_kernel::confine::{Root, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
 use super::ignore::Ignored;
-use super::select::{Files, Selected, entries, open, too_deep};
+use super::select::{Files, Selected, capabilities, entries, open, too_deep};
 use super::unpack;
 
 /// Of a file that names users or groups.
@@ -182,11 +182,9 @@ fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 
 /// A program that may do more than others may so in its new place. What the file system does not have is not copied.
 fn copy_capabilities(from: &OwnedFd, to: &OwnedFd) {
-    let path = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut value = [0; 64];
-    if let Ok(length) = rustix::fs::getxattr(path(from), "security.capability", &mut value[..]) {
-        let flags = rustix::fs::XattrFlags::empty();
-        let _ = rustix::fs::setxattr(path(to), "security.capability", &value[..length], flags);
+    if let Some(value) = capabilities(from) {
+        let (path, flags) = (format!("/proc/self/fd/{}", to.as_raw_fd()), rustix::fs::XattrFlags::empty());
+        let _ = rustix::fs::setxattr(path, "security.capability", &value, flags);
     }
 }
 

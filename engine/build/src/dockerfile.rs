@@ -111,12 +111,14 @@ impl Dockerfile {
         self.stage(target, self.stages.len())
     }
 
-    /// The stages that a stage takes something from, with its base as `base` says it, variables put in.
+    /// The stages that a stage takes something from, with its base as `base` says it, variables put in, and the triggers of
+    /// that.
     /// What `is_elsewhere` says is no stage, whatever a stage is called.
     pub(crate) fn needs(
         &self,
         stage: usize,
         base: &str,
+        triggers: &[Instruction],
         is_elsewhere: &dyn Fn(&str) -> bool,
     ) -> BTreeSet<usize> {
         let mut needed = BTreeSet::new();
@@ -124,8 +126,9 @@ impl Dockerfile {
             needed.extend(self.named_stage(base, stage));
         }
         let own = |from: &&str| !is_elsewhere(from);
-        for step in &self.stages[stage].steps {
-            match &step.instruction {
+        let steps = self.stages[stage].steps.iter().map(|step| &step.instruction);
+        for instruction in triggers.iter().chain(steps) {
+            match instruction {
                 Instruction::Copy(copy) => {
                     needed.extend(copy.from.as_deref().filter(own).and_then(|from| self.stage(from, stage)));
                 }
@@ -162,7 +165,7 @@ mod tests {
                     RUN --mount=from=1,target=/x true\nFROM three\nCOPY --from=elsewhere/image x y\n";
         let dockerfile = Dockerfile::parse(text).unwrap();
         assert_eq!((dockerfile.globals.len(), dockerfile.stages.len()), (1, 4));
-        let needs = |stage: usize| dockerfile.needs(stage, &dockerfile.stages[stage].base, &|_| false);
+        let needs = |stage: usize| dockerfile.needs(stage, &dockerfile.stages[stage].base, &[], &|_| false);
         assert_eq!(needs(2), BTreeSet::from([0, 1]));
         assert_eq!(needs(3), BTreeSet::from([2]));
         assert!(needs(0).is_empty());

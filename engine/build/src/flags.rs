@@ -240,6 +240,12 @@ impl Mount {
             ("required", value) => self.required = boolean(value)?,
             (_, None) => return Err(format!("invalid field '{key}' must be a key=value pair")),
             ("type", _) => {}
+            // Which stages are built is decided before there are values.
+            ("from", Some(value)) if value.trim_end_matches('$').contains('$') => {
+                return Err(
+                    "'from' doesn't support variable expansion, define alias stage instead".to_owned()
+                );
+            }
             ("from", Some(value)) => self.from = Some(value.to_owned()),
             ("source" | "src", Some(value)) => self.source = Some(value.to_owned()),
             ("target" | "dst" | "destination", Some(value)) => self.target = Some(value.to_owned()),
@@ -346,6 +352,8 @@ mod tests {
             "type=cache",
             "type=tmpfs,target=/x,from=y",
             "target=/x,colour=red",
+            "target=/x,from=$S",
+            "target=/x,from=a${S}",
             "target",
         ] {
             assert!(Mount::parse(bad).is_err(), "{bad}");

@@ -33,6 +33,7 @@ mod shop;
 mod source;
 mod stage;
 mod title;
+mod triggers;
 mod unpack;
 mod voice;
 mod words;

@@ -16,11 +16,28 @@ use super::mounted::plain;
 use super::plan::{Named, Plan, Wanted};
 use super::select::{Files, Selected};
 use super::stage::{Stage, blocking, failed, key};
+use super::triggers::Triggers;
 
 impl Plan {
     /// Whether the client has given this name a meaning.
     pub(crate) fn is_named(&self, name: &str) -> bool {
-        self.request.contexts.contains_key(&name.to_ascii_lowercase())
+        self.meaning(name).is_some()
+    }
+
+    /// The meaning that the client has given a name, and under which name it is known.
+    pub(crate) fn meaning(&self, name: &str) -> Option<(&str, &Named)> {
+        let (contexts, name) = (&self.request.contexts, name.to_ascii_lowercase());
+        let found = contexts.get_key_value(&name).or_else(|| {
+            let familiar = familiar(&name);
+            contexts.iter().find(|(known, _)| self::familiar(known) == familiar)
+        });
+        found.map(|(known, named)| (known.as_str(), named))
+    }
+
+    /// What is done in a stage: what its base wants done, and its own steps.
+    fn instructions(&self, stage: usize) -> impl Iterator<Item = &Instruction> {
+        let triggers = self.triggers.get(stage).into_iter().flat_map(|triggers| &triggers.known);
+        triggers.chain(self.dockerfile.stages[stage].steps.iter().map(|step| &step.instruction))
     }
 
     /// Whether the steps of a stage are done anew, whatever was done before.
@@ -43,15 +60,14 @@ impl Plan {
     /// The names that mean files and that the stages to be built make use of.
     pub fn folders_wanted(&self) -> Vec<String> {
         let used = |name: &&String| {
-            let is_it = |text: &str| text.eq_ignore_ascii_case(name);
+            let is_it = |text: &str| self.meaning(text).is_some_and(|(known, _)| known == name.as_str());
             self.needed.iter().any(|&stage| {
                 is_it(&self.bases[stage])
-                    || self.dockerfile.stages[stage].steps.iter().any(|step| match &step.instruction {
+                    || self.instructions(stage).any(|instruction| match instruction {
                         Instruction::Copy(copy) => copy.from.as_deref().is_some_and(is_it),
                         Instruction::Run(run) => {
                             run.mounts.iter().any(|mount| mount.from.as_deref().is_some_and(is_it))
                         }
-                        // What a trigger of a base makes use of is not known yet.
                         _ => false,
                     })
             })
@@ -60,13 +76,11 @@ impl Plan {
         folders.map(|(name, _)| name).filter(used).cloned().collect()
     }
 
-    /// What of the context has to be there. `has_triggers` says of an image whether it may make use of anything.
-    pub(crate) fn wanted(&self, has_triggers: impl Fn(&str) -> bool) -> Wanted {
+    /// What of the context has to be there. Triggers may make use of anything.
+    pub fn wanted(&self) -> Wanted {
         let mut paths = Vec::new();
         for &stage in &self.needed {
-            let base = &self.bases[stage];
-            let is_image = base != "scratch" && self.dockerfile.named_stage(base, stage).is_none();
-            if is_image && !self.is_named(base) && has_triggers(base) {
+            if self.triggers[stage] != Triggers::default() {
                 return Wanted::All;
             }
             for step in &self.dockerfile.stages[stage].steps {
@@ -88,6 +102,14 @@ impl Plan {
     }
 }
 
+/// A name, in small letters, without what an image's name has as well if it is not said.
+fn familiar(name: &str) -> &str {
+    let name = name.strip_suffix(":latest").unwrap_or(name);
+    let prefixes = ["docker.io/", "index.docker.io/"];
+    let name = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    name.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(name)
+}
+
 /// The paths, unless one of them is everything or depends on variables.
 fn narrowed(paths: &[String]) -> Wanted {
     let mut narrowed = BTreeSet::new();
@@ -105,10 +127,10 @@ fn narrowed(paths: &[String]) -> Wanted {
 impl Stage<'_> {
     /// The image that a name means which the client has given a meaning.
     pub(crate) async fn named(&self, name: &str) -> Result<ImageId, BuildError> {
-        let request = &self.work.plan.request;
-        match request.contexts.get(&name.to_ascii_lowercase()) {
-            Some(Named::Image(image)) => self.image_named(image, request.pull).await,
-            Some(Named::Folder) => self.image_of(&name.to_ascii_lowercase()).await,
+        let plan = &self.work.plan;
+        match plan.meaning(name) {
+            Some((_, Named::Image(image))) => self.image_named(image, plan.request.pull).await,
+            Some((known, Named::Folder)) => self.image_of(known).await,
             None => Err(BuildError::invalid(format!("nothing is called `{name}`"))),
         }
     }

@@ -17,6 +17,7 @@ use super::instruction::Instruction;
 use super::outside::{Client, Keys, Outside};
 use super::scope::{Given, Scope, of_platforms};
 use super::source::LARGEST;
+use super::triggers::Triggers;
 use super::unpack::{Keep, unpack};
 use super::words::expand;
 
@@ -142,10 +143,12 @@ pub struct Plan {
     pub(crate) needed: BTreeSet<usize>,
     /// By stage, variables put in.
     pub(crate) bases: Vec<String>,
+    /// By stage, of its base.
+    pub(crate) triggers: Vec<Triggers>,
 }
 
 impl Plan {
-    /// Reads the Dockerfile of a context and finds out what there is to do. Blocks.
+    /// Reads the Dockerfile of a context. What there is to do is to be found out then. Blocks.
     pub(crate) fn new(context: Context, request: Request) -> Result<Self, Failure> {
         request.check()?;
         let root = Root::open(&context.files()).map_err(|error| Failure::of(Kind::Internal, &error))?;
@@ -154,7 +157,7 @@ impl Plan {
         Self::understand(context, &name, &text, ignored, request)
     }
 
-    /// Finds out what there is to do before there is a context.
+    /// Understands a Dockerfile before there is a context. What there is to do is to be found out then.
     pub(crate) fn draft(context: Context, texts: Texts, request: Request) -> Result<Self, Failure> {
         request.check()?;
         let ignored =
@@ -203,24 +206,8 @@ impl Plan {
                 only_own_platform(&put_in(platform)?)?;
             }
         }
-        let is_named = |name: &str| request.contexts.contains_key(&name.to_ascii_lowercase());
-        let mut needed = BTreeSet::new();
-        let mut wanted = vec![target];
-        while let Some(stage) = wanted.pop() {
-            if needed.insert(stage) {
-                wanted.extend(dockerfile.needs(stage, &bases[stage], &is_named));
-            }
-        }
-        for &stage in &needed {
-            if bases[stage].is_empty() {
-                let stage = &dockerfile.stages[stage];
-                return Err(invalid(format!(
-                    "dockerfile parse error on line {}: base name ({}) should not be blank",
-                    stage.line, stage.base
-                )));
-            }
-        }
-        Ok(Self { request, context, ignored, dockerfile, given, globals, target, needed, bases })
+        let (needed, triggers) = (BTreeSet::new(), Vec::new());
+        Ok(Self { request, context, ignored, dockerfile, given, globals, target, needed, bases, triggers })
     }
 
     /// How many lines are told as steps.

@@ -62,17 +62,18 @@ impl Stage<'_> {
             mounts.push(self.put_into(mount)?);
         }
         let digests = self.digests(&mounts).await?;
-        let network = run.network.clone().unwrap_or_default();
+        let mut host = self.work.plan.request.host.clone();
+        if let Some(network) = &run.network {
+            host.network_mode.clone_from(network);
+        }
+        // Clients say it or not.
+        let network = if host.network_mode == "default" { "" } else { &host.network_mode };
         let script_text = script.as_ref().map_or("", |(_, content)| content);
-        let key = key(&["run", &shown, &network, &digests, script_text]);
+        let key = key(&["run", &shown, network, &digests, script_text]);
         if self.find(&key).await? {
             return Ok(());
         }
         let ready = self.mounts(&mounts, script.as_ref()).await?;
-        let mut host = self.work.plan.request.host.clone();
-        if !network.is_empty() {
-            host.network_mode = network;
-        }
         let mut environment = self.draft.config.env.clone();
         environment.extend(arguments);
         environment.extend(self.scope.proxies());
@@ -143,9 +144,7 @@ impl Stage<'_> {
     /// A mount with its variables put in.
     fn put_into(&self, mount: &Mount) -> Result<Mount, BuildError> {
         let mut mount = mount.clone();
-        for text in
-            [&mut mount.from, &mut mount.source, &mut mount.target, &mut mount.id].into_iter().flatten()
-        {
+        for text in [&mut mount.source, &mut mount.target, &mut mount.id].into_iter().flatten() {
             *text = self.expand(text)?;
         }
         if let Some(target) = &mut mount.target {
@@ -158,7 +157,8 @@ impl Stage<'_> {
     async fn digests(&self, mounts: &[Mount]) -> Result<String, BuildError> {
         let mut digest = Sha256::new();
         for mount in mounts {
-            digest.update(format!("{:?} {:?} {:?} {:?}", mount.kind, mount.target, mount.id, mount.source));
+            // What a secret is does not count, how it is lent does.
+            digest.update(format!("{mount:?}"));
             if mount.kind != MountKind::Bind {
                 continue;
             }

@@ -180,6 +180,13 @@ pub(crate) fn open(
     Ok(rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// What a program may do more than others, as its file says.
+pub(crate) fn capabilities(file: &OwnedFd) -> Option<Vec<u8>> {
+    let (path, mut value) = (format!("/proc/self/fd/{}", file.as_raw_fd()), [0; 64]);
+    let length = rustix::fs::getxattr(path, "security.capability", &mut value[..]).ok()?;
+    Some(value[..length].to_vec())
+}
+
 fn digest_one(file: &OwnedFd, stat: &Stat, name: &Path, digest: &mut Sha256) -> io::Result<()> {
     let mut add = |bytes: &[u8]| {
         digest.update((bytes.len() as u64).to_le_bytes());
@@ -193,6 +200,10 @@ fn digest_one(file: &OwnedFd, stat: &Stat, name: &Path, digest: &mut Sha256) -> 
     match kind {
         FileType::Symlink => add(rustix::fs::readlinkat(file, "", Vec::new())?.to_bytes()),
         FileType::RegularFile => {
+            if let Some(value) = capabilities(file) {
+                add(b"security.capability");
+                add(&value);
+            }
             digest.update(u64::try_from(stat.st_size).unwrap_or(0).to_le_bytes());
             let mut content = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
             let mut buffer = vec![0; 64 * 1024];
@@ -254,5 +265,11 @@ mod tests {
         assert_ne!(after, before);
         fs::write(path.join("a/one.c"), "1").unwrap();
         assert_eq!(digest(path, ".", "a/b"), after, "times are no change");
+        // A program that may use any port; only who may do so himself can say so.
+        let value = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(path.join("a/one.c"), "security.capability", &value, flags).is_ok() {
+            assert_ne!(digest(path, ".", "a/b"), after, "capabilities are copied");
+        }
     }
 }

@@ -130,7 +130,7 @@ async fn of_directory(
     let texts = Texts { name, dockerfile: text, ignored };
     let drafted = blocking(move || {
         let plan = drafting.draft(texts, request)?;
-        let wanted = drafting.wanted(&plan);
+        let wanted = plan.wanted();
         Ok((plan, wanted))
     });
     let (plan, wanted) = drafted.await.map_err(|error| source.point_by_message(error))?;

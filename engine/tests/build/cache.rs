@@ -46,6 +46,24 @@ fn a_change_is_done_again_from_its_step_on() {
     assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "fine"]).ok(), "fine\n");
 }
 
+/// What a command can tell makes it another one.
+#[test]
+fn mounts_and_networks_count() {
+    let engine = engine(&[]);
+    let is_found = |mount: &str, more: &[&str]| {
+        write(&engine, "Dockerfile", &format!("FROM busybox\nRUN --mount={mount} ip a; mount\n"));
+        found(&build(&engine, more).ok())[1]
+    };
+    let mounts =
+        ["type=tmpfs,target=/x,size=1m", "type=tmpfs,target=/x,size=2m", "target=/x", "target=/x,rw"];
+    assert_eq!(mounts.map(|mount| is_found(mount, &[])), [false; 4]);
+    assert_eq!(mounts.map(|mount| is_found(mount, &[])), [true; 4]);
+    let networks: [&[&str]; 2] = [&["--network", "none"], &["--network", "host"]];
+    assert_eq!(networks.map(|network| is_found("target=/x", network)), [false; 2]);
+    assert_eq!(networks.map(|network| is_found("target=/x", network)), [true; 2]);
+    assert!(is_found("target=/x", &["--network", "default"]));
+}
+
 #[test]
 fn what_is_kept_is_shown_and_pruned() {
     let engine = engine(&[(
