@@ -119,8 +119,9 @@ impl Control {
         options
             .warnings
             .extend(imports.iter().map(|import| options::no_import(&import.kind, &import.attributes)));
+        let place = job.reserve()?;
         let drafted = solve::draft(&self.builder, job, options).await?;
-        let (_, outcome) = job.add(solve::carry_out(self.builder.clone(), Arc::clone(job), drafted))?;
+        let (_, outcome) = job.add(&place, solve::carry_out(self.builder.clone(), Arc::clone(job), drafted));
         outcome.await
     }
 
@@ -186,14 +187,25 @@ impl Control {
             return Err(Status::new(Code::Unknown, "pruning by `type` is not supported by this engine"));
         }
         let age = Duration::from_nanos(u64::try_from(request.keep_duration).unwrap_or(0));
-        let wish = PruneWish {
+        let house = Arc::clone(&self.house);
+        let mut wish = PruneWish {
             all: request.all,
             until: (!age.is_zero()).then(|| Timestamp::now().saturating_sub(age).unwrap_or(Timestamp::MIN)),
-            ids: filters.ids,
+            ids: Vec::new(),
             reserved: u64::try_from(request.keep_bytes).unwrap_or(0),
         };
-        let house = Arc::clone(&self.house);
-        let removed = blocking(move || house.prune(&wish)).await?;
+        let prune = move || {
+            if !filters.ids.is_empty() {
+                let fitting = house.records()?.into_iter().filter(|record| filters.fit(record));
+                wish.ids = fitting.map(|record| record.id).collect();
+                // None would mean all.
+                if wish.ids.is_empty() {
+                    return Ok(Vec::new());
+                }
+            }
+            house.prune(&wish)
+        };
+        let removed = blocking(prune).await?;
         Ok(removed.into_iter().map(UsageRecord::from).collect())
     }
 }
@@ -205,7 +217,7 @@ fn refuse(request: &SolveRequest) -> Result<(), Status> {
         return Err(solve::no_operations());
     }
     if request.source_policy.is_some() {
-        return Err(Status::new(Code::Unknown, "a policy on sources is not supported by this engine"));
+        return Err(solve::no_policy());
     }
     if let Some(entitlement) = request.entitlements.iter().find(|name| *name != "network.host") {
         let message = format!("`--allow {entitlement}` is not supported by this engine");
@@ -254,8 +266,12 @@ impl Export {
                 ("name", value) => {
                     names.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
                 }
-                // The client pushes by itself, through the API; where the image is to be, it is.
-                ("push" | "load" | "context" | "unpack" | "store", _) | (_, "" | "false") => {}
+                // Clients of the engine push by themselves, through the API.
+                ("push", _) if exporter.kind == "moby" => {}
+                ("store", "" | "true" | "1") => {}
+                ("store", value) => return refused(&format!("`--output store={value}`")),
+                // Where the image is to be, it is.
+                ("load" | "context" | "unpack", _) | (_, "" | "false") => {}
                 (name, value) => return refused(&format!("`--output {name}={value}`")),
             }
         }
@@ -263,10 +279,42 @@ impl Export {
     }
 }
 
+/// Which ids are meant.
+#[derive(Debug, PartialEq, Eq)]
+enum IdFilter {
+    Is(String),
+    Begins(String),
+    Has(String),
+}
+
+impl IdFilter {
+    fn parse(filter: &str) -> Option<Self> {
+        let plain = |text: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+            text.bytes().all(fits).then(|| text.to_owned())
+        };
+        if let Some(id) = filter.strip_prefix("id==") {
+            plain(id).map(Self::Is)
+        } else if let Some(id) = filter.strip_prefix("id~=^") {
+            plain(id).map(Self::Begins)
+        } else {
+            plain(filter.strip_prefix("id~=")?).map(Self::Has)
+        }
+    }
+
+    fn fits(&self, id: &str) -> bool {
+        match self {
+            Self::Is(whole) => id == whole,
+            Self::Begins(beginning) => id.starts_with(beginning.as_str()),
+            Self::Has(part) => id.contains(part.as_str()),
+        }
+    }
+}
+
 /// What records are meant, as containerd writes it: `id==x`, `id~=^x`, `type==regular`.
 #[derive(Debug, Default)]
 struct Filters {
-    ids: Vec<String>,
+    ids: Vec<IdFilter>,
     kind: Option<String>,
 }
 
@@ -275,15 +323,8 @@ impl Filters {
         let mut parsed = Self::default();
         for filter in filters.iter().flat_map(|filter| filter.split(',')).filter(|filter| !filter.is_empty())
         {
-            let is_plain =
-                |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
-            if let Some(id) = filter
-                .strip_prefix("id==")
-                .or_else(|| filter.strip_prefix("id~=^"))
-                .or_else(|| filter.strip_prefix("id~="))
-                && is_plain(id)
-            {
-                parsed.ids.push(id.to_owned());
+            if let Some(id) = IdFilter::parse(filter) {
+                parsed.ids.push(id);
             } else if let Some(kind) = filter.strip_prefix("type==") {
                 parsed.kind = Some(kind.to_owned());
             } else {
@@ -297,7 +338,7 @@ impl Filters {
     }
 
     fn fit(&self, record: &Record) -> bool {
-        (self.ids.is_empty() || self.ids.iter().any(|id| record.id.starts_with(id.as_str())))
+        (self.ids.is_empty() || self.ids.iter().any(|id| id.fits(&record.id)))
             && self.kind.as_ref().is_none_or(|kind| record.kind == *kind)
     }
 }
@@ -317,5 +358,38 @@ impl From<Record> for UsageRecord {
             parents: record.parent.into_iter().collect(),
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn ids_are_whole_or_parts() {
+        let fits = |filter: &str, id: &str| {
+            let record = Record { id: id.to_owned(), ..Record::default() };
+            Filters::parse(&[filter.to_owned()]).unwrap().fit(&record)
+        };
+        assert!(fits("id==abc", "abc") && !fits("id==a", "abc"));
+        assert!(fits("id~=^ab", "abc") && !fits("id~=^bc", "abc"));
+        assert!(fits("id~=bc", "abc") && !fits("id~=d", "abc"));
+        assert!(Filters::parse(&["id~=a.*".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn outputs_that_would_not_come_about_are_refused() {
+        let export = |kind: &str, name: &str, value: &str| {
+            let exporter_attributes = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let exporter = kind.to_owned();
+            Export::understand(&SolveRequest { exporter, exporter_attributes, ..SolveRequest::default() })
+        };
+        assert!(export("moby", "push", "true").is_ok());
+        assert!(export("image", "push", "true").is_err());
+        assert!(export("image", "push", "false").is_ok());
+        assert!(export("image", "store", "true").is_ok());
+        assert!(export("image", "store", "false").is_err());
     }
 }

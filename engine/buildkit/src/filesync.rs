@@ -17,7 +17,7 @@ use super::grpc::{Code, Status, framed};
 use super::messages::session::{BytesMessage, Packet, packet};
 use super::progress::Step;
 use super::session::Session;
-use super::tree::{Reply, Tree, TreeError};
+use super::tree::{Bounds, Reply, Tree, TreeError};
 
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
@@ -39,6 +39,8 @@ pub(crate) struct Wish {
     pub(crate) excludes: Vec<String>,
     /// Only these, and what they lead to as links; all if there are none.
     pub(crate) paths: Vec<String>,
+    /// They are a few files of text.
+    pub(crate) is_text: bool,
 }
 
 impl Wish {
@@ -49,12 +51,22 @@ impl Wish {
             ("exclude-patterns", "exclude-patterns-encoded", &self.excludes),
             ("followpaths", "followpaths-encoded", &self.paths),
         ] {
-            if values.iter().map(|value| 3 * value.len() + 64).sum::<usize>() <= MOST_HEADERS {
+            if fits(values) {
                 add(&mut metadata, name, mark, values);
             }
         }
         metadata
     }
+
+    /// Whether the client is told all that is to be left out.
+    pub(crate) fn is_sent_whole(&self) -> bool {
+        fits(&self.excludes)
+    }
+}
+
+/// Whether values are fit for headers by their length.
+fn fits(values: &[String]) -> bool {
+    values.iter().map(|value| 3 * value.len() + 64).sum::<usize>() <= MOST_HEADERS
 }
 
 /// Adds values under a name; if one is not fit for a header, all are encoded and marked so.
@@ -112,7 +124,8 @@ pub(crate) async fn receive(
     let (packets, received) = mpsc::channel::<Packet>(WAITING);
     let (replies, mut to_send) = mpsc::unbounded_channel();
     // It waits for the client, so it is none of the threads that are for the disk.
-    let writing = apart(move || write(&folder, received, &replies));
+    let bounds = if wish.is_text { Bounds::TEXT } else { Bounds::ALL };
+    let writing = apart(move || write(&folder, bounds, received, &replies));
     let reading = async move {
         let mut answers = tokio::time::timeout(STALLED, answers).await.map_err(|_| stalled())??;
         let (mut bytes, mut told) = (0, Instant::now());
@@ -135,7 +148,13 @@ pub(crate) async fn receive(
     };
     let sending = async {
         while let Some(reply) = to_send.recv().await {
-            if requests.send(Frame::data(framed(&reply))).await.is_err() {
+            let (kind, id) = match reply {
+                Reply::Nothing => continue,
+                Reply::Request(id) => (packet::REQUEST, id),
+                Reply::Finished => (packet::FINISHED, 0),
+            };
+            let packet = Packet { kind, id, ..Packet::default() };
+            if requests.send(Frame::data(framed(&packet))).await.is_err() {
                 break;
             }
         }
@@ -167,21 +186,17 @@ pub(crate) async fn receive(
 /// Writes what comes. Ends when all is here, or with the channel.
 fn write(
     folder: &Path,
+    bounds: Bounds,
     mut packets: mpsc::Receiver<Packet>,
-    replies: &mpsc::UnboundedSender<Packet>,
+    replies: &mpsc::UnboundedSender<Reply>,
 ) -> Result<(), TreeError> {
-    let begun = Tree::new(folder);
+    let begun = Tree::new(folder, bounds);
     let mut tree = begun.map_err(|source| TreeError::Write { path: ".".to_owned(), source })?;
     while let Some(packet) = packets.blocking_recv() {
-        let reply = match tree.take(packet)? {
-            Reply::Nothing => continue,
-            Reply::Request(id) => Packet { kind: packet::REQUEST, id, ..Packet::default() },
-            Reply::Finished => Packet { kind: packet::FINISHED, ..Packet::default() },
-        };
-        let is_all = reply.kind == packet::FINISHED;
+        let reply = tree.take(packet)?;
         // Without a receiver there is no sender either, soon.
         let _ = replies.send(reply);
-        if is_all {
+        if reply == Reply::Finished {
             return Ok(());
         }
     }
@@ -378,6 +393,14 @@ mod tests {
             let error = received_from(client).await.0.unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn too_many_patterns_are_noticed() {
+        let mut wish = Wish { excludes: vec!["x".repeat(100); 100], ..Wish::default() };
+        assert!(wish.is_sent_whole());
+        wish.excludes = vec!["x".repeat(100); 1000];
+        assert!(!wish.is_sent_whole());
     }
 
     #[test]

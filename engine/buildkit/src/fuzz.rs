@@ -9,7 +9,7 @@ use super::messages::control::{DiskUsageRequest, PruneRequest, SolveRequest, Sta
 use super::messages::gateway::{ReturnRequest, SolveRequest as GatewaySolveRequest};
 use super::messages::session::{BytesMessage, CredentialsResponse, Packet, Stat, packet};
 use super::options::{Options, check_syntax, syntax};
-use super::tree::Tree;
+use super::tree::{Bounds, Tree};
 
 fn framed_all(packets: &[Packet]) -> Vec<u8> {
     packets.iter().flat_map(|packet| framed(packet).to_vec()).collect()
@@ -41,7 +41,7 @@ fn packets() {
             .or_else(|_| tempfile::tempdir())
             .unwrap_or_else(|error| panic!("no folder to fuzz in: {error}"));
         let inside = folder.path().join("in");
-        let made = std::fs::create_dir(&inside).and_then(|()| Tree::new(&inside));
+        let made = std::fs::create_dir(&inside).and_then(|()| Tree::new(&inside, Bounds::ALL));
         let mut tree = made.unwrap_or_else(|error| panic!("no folder to fuzz in: {error}"));
         let mut buffer = BytesMut::from(input);
         while let Ok(Some(packet)) = take::<Packet>(&mut buffer) {

@@ -50,6 +50,9 @@ pub(crate) async fn solve(
     if !is_empty || !request.frontend_inputs.is_empty() {
         return Err(solve::no_operations());
     }
+    if !request.source_policies.is_empty() {
+        return Err(solve::no_policy());
+    }
     if request.frontend.is_empty() {
         return Ok(SolveResponse { result: Some(SolveResult::default()) });
     }
@@ -58,8 +61,9 @@ pub(crate) async fn solve(
     for import in &request.cache_imports {
         options.warnings.push(options::no_import(&import.kind, &import.attributes));
     }
+    let place = job.reserve()?;
     let drafted = solve::draft(builder, job, options).await?;
-    let (id, outcome) = job.add(solve::carry_out(builder.clone(), Arc::clone(job), drafted))?;
+    let (id, outcome) = job.add(&place, solve::carry_out(builder.clone(), Arc::clone(job), drafted));
     if request.evaluate {
         outcome.await?;
     }

@@ -1,14 +1,14 @@
 //! Builds that are under way, each by the name that its client has given it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine_model::ImageId;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::grpc::{Code, Status};
@@ -22,10 +22,16 @@ const MOST: usize = 256;
 /// So many builds that are over wait for somebody who asks what has become of them.
 const MOST_OVER: usize = 32;
 const MOST_RESULTS: usize = 64;
+/// So many results of a build have their files brought at the same time.
+const MOST_TRANSFERS: usize = 4;
 const LONGEST_NAME: usize = 256;
 
 /// What a frontend comes to, for all who wait for it.
 pub(crate) type Outcome = Shared<BoxFuture<'static, Result<ImageId, Status>>>;
+
+/// A place among the results of a build.
+#[derive(Debug)]
+pub(crate) struct Place(usize);
 
 /// One build.
 #[derive(Debug)]
@@ -39,6 +45,9 @@ pub(crate) struct Job {
     pub(crate) warnings: Vec<String>,
     /// Somebody is told how it goes on.
     is_watched: AtomicBool,
+    /// Whoever brings files of the client holds one of these.
+    pub(crate) transfers: Semaphore,
+    places: AtomicUsize,
     results: Mutex<BTreeMap<String, Outcome>>,
     returns: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
 }
@@ -117,6 +126,8 @@ impl Jobs {
             hides_result,
             warnings,
             is_watched: AtomicBool::new(false),
+            transfers: Semaphore::new(MOST_TRANSFERS),
+            places: AtomicUsize::new(0),
             results: Mutex::default(),
             returns: Mutex::new(Some(returns)),
         });
@@ -165,16 +176,22 @@ impl Jobs {
 }
 
 impl Job {
+    /// Takes a place for a result, before anything is done for it. Nobody gives it back.
+    pub(crate) fn reserve(&self) -> Result<Place, Status> {
+        let free = |places| (places < MOST_RESULTS).then_some(places + 1);
+        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+        taken.map(Place).map_err(|_| {
+            let message = format!("a build has at most {MOST_RESULTS} results");
+            Status::new(Code::ResourceExhausted, message)
+        })
+    }
+
     /// Begins work that goes on by itself until the build ends, and returns the id of its result.
     pub(crate) fn add(
         &self,
+        place: &Place,
         work: impl Future<Output = Result<ImageId, Status>> + Send + 'static,
-    ) -> Result<(String, Outcome), Status> {
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        if results.len() == MOST_RESULTS {
-            let message = format!("a build has at most {MOST_RESULTS} results");
-            return Err(Status::new(Code::ResourceExhausted, message));
-        }
+    ) -> (String, Outcome) {
         let working = tokio::spawn(work);
         let outcome = async move {
             working.await.unwrap_or_else(|error| {
@@ -182,9 +199,10 @@ impl Job {
             })
         };
         let outcome = outcome.boxed().shared();
-        let id = format!("{}-{}", self.name, results.len());
+        let id = format!("{}-{}", self.name, place.0);
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         results.insert(id.clone(), outcome.clone());
-        Ok((id, outcome))
+        (id, outcome)
     }
 
     /// What a result comes to.
@@ -225,6 +243,16 @@ mod tests {
         assert!(jobs.0.borrow().over.is_empty());
         // Calls about it are answered at once.
         assert!(jobs.get("short").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn places_are_taken_before_anything_is_done() {
+        let jobs = Jobs::default();
+        let (held, _returned) = jobs.begin("x", lone().await, false, Vec::new()).unwrap();
+        for _ in 0..MOST_RESULTS {
+            held.job.reserve().unwrap();
+        }
+        assert!(held.job.reserve().is_err());
     }
 
     #[tokio::test]

@@ -35,6 +35,22 @@ struct Inner {
 struct Told {
     messages: Vec<Arc<StatusResponse>>,
     weight: usize,
+    is_cut: bool,
+}
+
+/// Says that nothing but the ends of steps is told from here on.
+fn cut(message: &StatusResponse) -> StatusResponse {
+    let vertex = message.logs.first().map(|log| &log.vertex);
+    let vertex = vertex.or_else(|| message.statuses.first().map(|part| &part.vertex));
+    let vertex = vertex.or_else(|| message.warnings.first().map(|warning| &warning.vertex));
+    let text = format!("\n[output clipped, log limit {} MiB of the build reached]\n", MOST_OF_ALL >> 20);
+    let log = VertexLog {
+        vertex: vertex.cloned().unwrap_or_default(),
+        timestamp: Some(Timestamp::now()),
+        stream: 2,
+        message: text.into_bytes(),
+    };
+    StatusResponse { logs: vec![log], ..StatusResponse::default() }
 }
 
 /// A step that has begun.
@@ -61,9 +77,14 @@ impl Progress {
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.weight += weight + WEIGHT;
         // What ends a step is always told: there are not many of those.
-        if told.weight > MOST_OF_ALL && message.vertexes.is_empty() {
-            return;
-        }
+        let message = if told.weight > MOST_OF_ALL && message.vertexes.is_empty() {
+            if std::mem::replace(&mut told.is_cut, true) {
+                return;
+            }
+            cut(&message)
+        } else {
+            message
+        };
         told.messages.push(Arc::new(message));
         let count = told.messages.len();
         self.0.state.send_modify(|state| state.0 = count);
@@ -186,6 +207,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_all_output_is_told_once() {
+        let progress = Progress::new("x");
+        for _ in 0..40 {
+            progress.begin("RUN yes").output(false, &vec![b'y'; MOST_OF_ONE - 1]);
+        }
+        let told = progress.after(0).await.unwrap();
+        let logs = told.iter().flat_map(|told| &told.logs);
+        let cuts = logs.filter(|log| log.message.ends_with(b"of the build reached]\n")).count();
+        assert_eq!(cuts, 1);
+    }
 
     #[tokio::test]
     async fn who_asks_late_is_told_all_and_output_is_bounded() {

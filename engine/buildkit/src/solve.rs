@@ -30,6 +30,11 @@ pub(crate) fn no_operations() -> Status {
     )
 }
 
+/// A policy that is not kept to would be worse than none.
+pub(crate) fn no_policy() -> Status {
+    Status::new(Code::Unknown, "a policy on sources is not supported by this engine")
+}
+
 /// A build that is ready to be carried out.
 #[derive(Debug)]
 pub(crate) struct Drafted {
@@ -64,6 +69,7 @@ pub(crate) async fn draft(builder: &Builder, job: &Arc<Job>, options: Options) -
 }
 
 async fn bring(builder: &Builder, job: &Arc<Job>, mut options: Options) -> Result<Drafted, Status> {
+    let _transfer = job.transfers.acquire().await.map_err(|error| internal(&error))?;
     options.request.client = Some(Arc::new(job.session.clone()));
     options.request.keys = engine_build::Keys::Client(Arc::new(job.session.clone()));
     options.request.hides_result = job.hides_result;
@@ -98,6 +104,7 @@ async fn of_directory(
     let wish = Wish {
         directory: from.to_owned(),
         paths: vec![name.clone(), format!("{name}.dockerignore"), name.to_ascii_lowercase()],
+        is_text: true,
         ..Wish::default()
     };
     let received = filesync::receive(
@@ -140,7 +147,7 @@ async fn of_directory(
         Wanted::All => Vec::new(),
     };
     let step = job.progress.begin("[internal] load build context");
-    let wish = Wish { directory: directory.to_owned(), excludes, paths };
+    let wish = Wish { directory: directory.to_owned(), excludes, paths, is_text: false };
     let received =
         filesync::receive(&job.session, &wish, plan.folder(), &step, "transferring context:", &job.cancelled)
             .await;
@@ -193,7 +200,13 @@ async fn named(
     let ignored = ended(&step, ignored_of(builder, job, directory, &step).await)?;
     drop(step);
     let step = job.progress.begin(&format!("[context {name}] load from client"));
-    let wish = Wish { directory: directory.to_owned(), excludes: patterns(&ignored), paths: Vec::new() };
+    let wish = Wish { directory: directory.to_owned(), excludes: patterns(&ignored), ..Wish::default() };
+    // Nobody but the client leaves anything out of it.
+    if !wish.is_sent_whole() {
+        let message =
+            format!("the `.dockerignore` of the context `{name}` is too long to be sent to the client");
+        return Err(Status::new(Code::InvalidArgument, message));
+    }
     let folder = plan.folder_of(name);
     let received = async {
         let made = folder.clone();
@@ -215,8 +228,12 @@ async fn named(
 /// What the `.dockerignore` of a directory of the client says; nothing if there is none.
 async fn ignored_of(builder: &Builder, job: &Job, directory: &str, step: &Step) -> Result<String, Status> {
     let folder = scratch(builder).await?;
-    let wish =
-        Wish { directory: directory.to_owned(), paths: vec![".dockerignore".to_owned()], ..Wish::default() };
+    let wish = Wish {
+        directory: directory.to_owned(),
+        paths: vec![".dockerignore".to_owned()],
+        is_text: true,
+        ..Wish::default()
+    };
     filesync::receive(
         &job.session,
         &wish,

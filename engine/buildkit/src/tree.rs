@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine_kernel::confine::{Root, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
@@ -27,6 +28,20 @@ const MOST_BYTES: u64 = 64 << 30;
 /// The client sends four files at a time.
 const MOST_OPEN: usize = 64;
 const LONGEST_PATH: usize = 4096;
+
+/// How much a client may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    entries: u32,
+    names: usize,
+    bytes: u64,
+}
+
+impl Bounds {
+    pub(crate) const ALL: Self = Self { entries: MOST_ENTRIES, names: MOST_NAMES, bytes: MOST_BYTES };
+    /// A few files, what is above them, and what they lead to as links.
+    pub(crate) const TEXT: Self = Self { entries: 4096, names: 4 << 20, bytes: 64 << 20 };
+}
 
 /// The bits of Go's `fs.FileMode`.
 mod go {
@@ -72,7 +87,7 @@ pub(crate) enum Reply {
 /// A file whose content is on its way.
 #[derive(Debug)]
 struct Wanted {
-    path: PathBuf,
+    path: Arc<Path>,
     attributes: Attributes,
     /// From the first piece on.
     file: Option<File>,
@@ -88,13 +103,14 @@ struct Attributes {
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: Root,
+    bounds: Bounds,
     next: u32,
     names: usize,
     /// Bytes of content so far.
     pub(crate) bytes: u64,
     directories: BTreeMap<PathBuf, Attributes>,
     /// What links may lead to.
-    files: BTreeSet<PathBuf>,
+    files: BTreeSet<Arc<Path>>,
     wanted: BTreeMap<u32, Wanted>,
     open: usize,
     is_listed: bool,
@@ -103,9 +119,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Into a directory that is there and empty.
-    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn new(folder: &Path, bounds: Bounds) -> io::Result<Self> {
         Ok(Self {
             root: Root::open(folder)?,
+            bounds,
             next: 0,
             names: 0,
             bytes: 0,
@@ -139,13 +156,14 @@ impl Tree {
 
     fn entry(&mut self, stat: Stat) -> Result<Reply, TreeError> {
         let id = self.next;
-        if id == MOST_ENTRIES {
-            return Err(nonsense(format!("there are more than {MOST_ENTRIES} files")));
+        let most = self.bounds;
+        if id == most.entries {
+            return Err(nonsense(format!("there are more than {} files", most.entries)));
         }
         self.next += 1;
         self.names += stat.path.len() + stat.link.len();
-        if self.names > MOST_NAMES {
-            return Err(nonsense(format!("the names of all files have more than {MOST_NAMES} bytes")));
+        if self.names > most.names {
+            return Err(nonsense(format!("the names of all files have more than {} bytes", most.names)));
         }
         let path = checked(&stat.path)?;
         let above = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -166,7 +184,7 @@ impl Tree {
             }
             0 if !stat.link.is_empty() => {
                 let source = checked(&stat.link)?;
-                if !self.files.contains(&source) {
+                if !self.files.contains(source.as_path()) {
                     return Err(nonsense(format!(
                         "`{}` is a second name of a file that was not sent",
                         stat.path
@@ -177,7 +195,8 @@ impl Tree {
             }
             0 => {
                 self.make_file(&path).map_err(failed)?;
-                self.files.insert(path.clone());
+                let path: Arc<Path> = path.into();
+                self.files.insert(Arc::clone(&path));
                 self.wanted.insert(id, Wanted { path, attributes, file: None });
                 Ok(Reply::Request(id))
             }
@@ -228,8 +247,8 @@ impl Tree {
             self.open += 1;
         }
         self.bytes = self.bytes.saturating_add(data.len() as u64);
-        if self.bytes > MOST_BYTES {
-            return Err(nonsense(format!("there are more than {MOST_BYTES} bytes")));
+        if self.bytes > self.bounds.bytes {
+            return Err(nonsense(format!("there are more than {} bytes", self.bounds.bytes)));
         }
         if !data.is_empty() {
             if let Some(file) = &mut wanted.file {
@@ -326,7 +345,7 @@ mod tests {
     }
 
     fn take_all(folder: &Path, packets: Vec<Packet>) -> Result<Vec<Reply>, String> {
-        let mut tree = Tree::new(folder).unwrap();
+        let mut tree = Tree::new(folder, Bounds::ALL).unwrap();
         packets.into_iter().map(|packet| tree.take(packet).map_err(|error| error.to_string())).collect()
     }
 
@@ -359,6 +378,18 @@ mod tests {
         assert_eq!((directory.permissions().mode() & 0o7777, directory.mtime()), (0o750, 1));
         assert_eq!(folder.path().join("a/b").metadata().unwrap().permissions().mode() & 0o7777, 0o4640);
         assert!(!folder.path().join("f").exists());
+    }
+
+    #[test]
+    fn a_few_files_are_not_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let bounds = Bounds { entries: 2, names: 100, bytes: 3 };
+        let mut tree = Tree::new(folder.path(), bounds).unwrap();
+        tree.take(stat("a", 0o644)).unwrap();
+        tree.take(stat("b", 0o644)).unwrap();
+        assert!(tree.take(stat("c", 0o644)).is_err());
+        tree.take(data(0, b"abc")).unwrap();
+        assert!(tree.take(data(1, b"d")).is_err());
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(crate) struct SolveRequest {
     /// The answer is to wait for the result.
     #[prost(bool, tag = "14")]
     pub(crate) evaluate: bool,
+    /// `moby.buildkit.v1.sourcepolicy.Policy`, of which nothing is understood.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub(crate) source_policies: Vec<Vec<u8>>,
 }
 
 /// `moby.buildkit.v1.frontend.SolveResponse`.
