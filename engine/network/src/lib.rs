@@ -133,7 +133,9 @@ impl Network {
         quarantine: &Quarantine,
     ) -> Result<Self, NetworkError> {
         let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
-        if !(68..=65_535).contains(&mtu) {
+        // Below that, the kernel takes IPv6 from an interface.
+        let least = if config.ipv6 { plan::LEAST_MTU_OF_IPV6 } else { 68 };
+        if !(least..=65_535).contains(&mtu) {
             return Err(NetworkError::Mtu { value: mtu });
         }
         let ipv4 = config.bip.as_deref().map(built_in::bridge_address).transpose()?;
@@ -150,7 +152,14 @@ impl Network {
                 ipv6::enable_forwarding()?;
             }
             for (bridge, network) in bridges() {
-                bridge::ensure(bridge, &network.pools)?;
+                match bridge::ensure(bridge, &network.pools) {
+                    // One network that cannot be is no reason to leave all the others without an engine.
+                    Err(error) if network.name != DEFAULT_NETWORK => {
+                        let error = engine_model::chain(&error);
+                        warn!(network = network.name, error, "The bridge of a network could not be made");
+                    }
+                    result => result?,
+                }
             }
             for vlan in state.networks.iter().filter_map(NetworkRecord::vlan) {
                 // Containers that run have theirs; the others are told when they start.

@@ -28,6 +28,8 @@ const OF_BRIDGES: [&str; 5] = [
     "com.docker.network.bridge.enable_icc",
     "com.docker.network.bridge.host_binding_ipv4",
 ];
+/// RFC 8200, section 5.
+pub(super) const LEAST_MTU_OF_IPV6: u32 = 1280;
 const MTU: &str = "com.docker.network.driver.mtu";
 const OF_MACVLAN: [&str; 3] = ["parent", "macvlan_mode", MTU];
 const OF_IPVLAN: [&str; 4] = ["parent", "ipvlan_mode", "ipvlan_flag", MTU];
@@ -144,6 +146,9 @@ pub(super) fn plan(
 fn mtu(wish: &NewNetwork) -> Result<Option<u32>, NetworkError> {
     let Some(text) = wish.options.get(MTU) else { return Ok(None) };
     let mtu = text.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
+    if wish.ipv6 && mtu.is_some_and(|mtu| mtu < LEAST_MTU_OF_IPV6) {
+        return Err(invalid(format!("invalid MTU: IPv6 takes {LEAST_MTU_OF_IPV6} or more")));
+    }
     mtu.map(Some).ok_or_else(|| invalid("invalid MTU"))
 }
 

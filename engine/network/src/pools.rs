@@ -53,15 +53,33 @@ pub(super) fn pools(configured: &[AddressPool], host_id: &str) -> Vec<AddressPoo
     pools
 }
 
-/// The subnets of a pool, the lowest first.
-fn subnets(pool: AddressPool) -> impl Iterator<Item = Subnet> {
+/// The lowest subnet of a pool that none of these overlaps. A pool may have more subnets than can be tried one by one.
+fn free_in(pool: AddressPool, used: &[Subnet]) -> Option<Subnet> {
     let (first, prefix) = pool.base;
+    let base = Subnet::of(first, prefix)?;
     let count = 1_u128 << pool.size.saturating_sub(prefix).min(127);
-    let base = Subnet::of(first, prefix);
-    let bits: u8 = if first.is_ipv4() { 32 } else { 128 };
-    let distance = 1_u128 << bits.saturating_sub(pool.size).min(127);
-    let nth = move |number: u128| Subnet::of(base?.nth(number.checked_mul(distance)?), pool.size);
-    (0..count).map_while(nth)
+    let size = |prefix: u8| 1_u128 << bits(first).saturating_sub(prefix).min(127);
+    let mut number = 0;
+    while number < count {
+        let candidate = Subnet::of(base.nth(number.checked_mul(size(pool.size))?), pool.size)?;
+        let Some(other) = used.iter().find(|other| other.overlaps(candidate)) else { return Some(candidate) };
+        // The first one behind it.
+        let end = as_number(other.first()).checked_add(size(other.prefix()))?;
+        let behind = end.saturating_sub(as_number(base.first())).div_ceil(size(pool.size));
+        number = behind.max(number + 1);
+    }
+    None
+}
+
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn as_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
 }
 
 /// A subnet of IPv4, or of IPv6, that neither the host nor another network uses.
@@ -78,8 +96,7 @@ pub(super) fn free_subnet<'a>(
     pools
         .iter()
         .filter(|pool| pool.base.0.is_ipv4() == ipv4)
-        .flat_map(|pool| subnets(*pool))
-        .find(|candidate| !used.iter().any(|subnet| subnet.overlaps(*candidate)))
+        .find_map(|pool| free_in(*pool, &used))
         .ok_or_else(|| invalid("all predefined address pools have been fully subnetted"))
 }
 
@@ -129,26 +146,37 @@ mod tests {
         AddressPool { base: (base.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), prefix), size }
     }
 
-    fn shown(base: &str, prefix: u8, size: u8) -> Vec<String> {
-        subnets(pool(base, prefix, size)).map(|subnet| subnet.to_string()).collect()
+    /// All subnets of some pools, each taken as long as there is one.
+    fn shown(pools: &[AddressPool]) -> Vec<String> {
+        let mut used: Vec<Subnet> = Vec::new();
+        while let Some(subnet) = pools.iter().find_map(|pool| free_in(*pool, &used)) {
+            used.push(subnet);
+        }
+        used.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn pools_are_used_from_their_beginning_to_their_end() {
-        assert_eq!(shown("10.9.8.7", 23, 24), ["10.9.8.0/24", "10.9.9.0/24"]);
-        assert_eq!(shown("10.0.0.0", 16, 16), ["10.0.0.0/16"]);
-        assert_eq!(shown("10.0.0.0", 8, 30).len(), 1 << 22);
-        assert_eq!(shown("fd00:5::7", 63, 64), ["fd00:5::/64", "fd00:5:0:1::/64"]);
-        assert_eq!(
-            subnets(pool("fd00::", 8, 126)).nth(1).map(|one| one.to_string()).as_deref(),
-            Some("fd00::4/126")
-        );
-        let usual: Vec<String> =
-            usual_pools().into_iter().flat_map(subnets).map(|one| one.to_string()).collect();
+        assert_eq!(shown(&[pool("10.9.8.7", 23, 24)]), ["10.9.8.0/24", "10.9.9.0/24"]);
+        assert_eq!(shown(&[pool("10.0.0.0", 16, 16)]), ["10.0.0.0/16"]);
+        assert_eq!(shown(&[pool("10.0.0.0", 22, 30)]).len(), 1 << 8);
+        assert_eq!(shown(&[pool("fd00:5::7", 63, 64)]), ["fd00:5::/64", "fd00:5:0:1::/64"]);
+        let usual: Vec<String> = shown(&usual_pools());
         assert_eq!(
             (usual.len(), usual[0].as_str(), usual[15].as_str()),
             (31, "172.17.0.0/16", "192.168.0.0/20")
         );
+        // What is used is stepped over, not tried subnet by subnet: there are 2^64 of them.
+        let used = |text: &str| text.parse::<Subnet>().into_iter().collect::<Vec<_>>();
+        let next = |base: &str, prefix: u8, size: u8, taken: &str| {
+            free_in(pool(base, prefix, size), &used(taken)).map(|subnet| subnet.to_string())
+        };
+        assert_eq!(next("fd00::", 48, 112, "fd00::/64").as_deref(), Some("fd00:0:0:1::/112"));
+        assert_eq!(next("fd00::", 48, 112, "fd00::7:0/112").as_deref(), Some("fd00::/112"));
+        assert_eq!(next("fd00::", 48, 64, "fd00::/48"), None);
+        assert_eq!(next("fd00::", 48, 64, "fd00::/8"), None);
+        assert_eq!(next("255.255.255.0", 24, 25, "255.255.255.0/25").as_deref(), Some("255.255.255.128/25"));
+        assert_eq!(next("255.255.255.0", 24, 24, "255.255.255.252/30"), None);
         let pools = [pool("10.0.0.0", 30, 30)];
         let in_use: Vec<Subnet> = Subnet::of([10, 0, 0, 1], 8).into_iter().collect();
         assert!(free_subnet(true, &pools, &in_use, std::iter::empty()).is_err());

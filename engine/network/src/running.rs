@@ -59,9 +59,9 @@ impl Running {
             turns: HashMap::new(),
         };
         let Self { state, pools, .. } = &mut running;
-        state.attachments.retain(|attachment| {
-            let endpoint = &attachment.endpoint;
-            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pools| take_all(pools, endpoint));
+        state.attachments.retain_mut(|attachment| {
+            let endpoint = &mut attachment.endpoint;
+            let kept = pools.get_mut(&endpoint.network_id).is_some_and(|pools| take_what_is_left(pools, endpoint));
             if !kept {
                 warn!(container = %attachment.container, address = %endpoint.address, network = %endpoint.network_name,
                     "A container's address is not of its network any more");
@@ -331,10 +331,11 @@ impl Running {
                 continue;
             }
             let pools = self.pools.get_mut(&endpoint.network_id);
-            if pools.is_some_and(|pools| take_all(pools, endpoint)) {
+            let mut left = endpoint.clone();
+            if pools.is_some_and(|pools| take_what_is_left(pools, &mut left)) {
                 self.state.attachments.push(Attachment {
                     container: container.clone(),
-                    endpoint: endpoint.clone(),
+                    endpoint: left,
                     ports: ports.clone(),
                     naming: naming.clone(),
                 });
@@ -413,6 +414,20 @@ fn take_all(pools: &mut [Pool], endpoint: &Endpoint) -> bool {
         taken.push(address);
     }
     true
+}
+
+/// The same; of an endpoint whose network has no IPv6 any more, or another subnet of it, the other address.
+fn take_what_is_left(pools: &mut [Pool], endpoint: &mut Endpoint) -> bool {
+    if take_all(pools, endpoint) {
+        return true;
+    }
+    let Some(place) = endpoint.ipv6.take() else { return false };
+    let is_taken = take_all(pools, endpoint);
+    if is_taken {
+        warn!(address = %place.address, network = %endpoint.network_name,
+            "A container's address of IPv6 is not of its network any more");
+    }
+    is_taken
 }
 
 fn give_back(pools: &mut [Pool], address: IpAddr) {

@@ -166,12 +166,19 @@ fn a_published_port_is_restricted_by_a_table_of_ones_own() {
             ))
         };
         assert_eq!((from(OUTSIDE).as_str(), from("203.0.113.77").as_str()), (OUTSIDE, "203.0.113.77"));
+        let over_ipv6 = || {
+            let script = format!("exec 3<>/dev/tcp/{HOST6}/8080 && cat <&3");
+            host.outside.command(&format!("timeout 2 bash -c '{script}' 2>/dev/null || true"))
+        };
+        assert_eq!(over_ipv6(), OUTSIDE6);
         for chain in [
             "chain before { type filter hook prerouting priority -150; policy accept;
              iifname \"uplink\" tcp dport 8080 ip saddr != 203.0.113.77/32 drop
+             iifname \"uplink\" tcp dport 8080 meta nfproto ipv6 drop
              }",
             "chain forward { type filter hook forward priority -1; policy accept;
              ct direction original ct status dnat meta l4proto tcp ct original proto-dst 8080 ip saddr != 203.0.113.77/32 drop
+             ct direction original ct status dnat meta l4proto tcp ct original proto-dst 8080 meta nfproto ipv6 drop
              }",
         ] {
             load(&format!("table inet mine {{\n{chain}\n}}"));
@@ -180,6 +187,7 @@ fn a_published_port_is_restricted_by_a_table_of_ones_own() {
                 ("", "203.0.113.77"),
                 "{chain}"
             );
+            assert_eq!(over_ipv6(), "", "{chain}");
             // The host itself is not restricted.
             assert_eq!(ask(format!("{HOST}:8080").parse().unwrap()).unwrap(), HOST);
             command("nft delete table inet mine");
