@@ -160,6 +160,7 @@ fn no_crate_has_a_circle() {
     for name in [
         "",
         "build",
+        "buildkit",
         "cli",
         "containers",
         "images",

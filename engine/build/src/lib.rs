@@ -23,6 +23,7 @@ mod instruction;
 mod lent;
 mod mounted;
 mod named;
+mod needed;
 mod outside;
 mod plan;
 mod run;
