@@ -108,6 +108,26 @@ pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -
     if has_links && !has_names {
         return Err(unsupported(&format!("{prefix}Links"), "--link"));
     }
+    // Nobody has an address of its own there, and no interface.
+    if matches!(network, "host" | "none") || network.starts_with("container:") {
+        let ipam = endpoint.ipam_config.as_ref();
+        let wishes = [
+            (ipam.is_some_and(|ipam| !ipam.ipv6_address.is_empty()), "IPAMConfig.IPv6Address", "--ip6"),
+            (
+                ipam.is_some_and(|ipam| ipam.link_local_ips.iter().flatten().next().is_some()),
+                "IPAMConfig.LinkLocalIPs",
+                "--link-local-ip",
+            ),
+            (
+                endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty()),
+                "DriverOpts",
+                "--driver-opt",
+            ),
+        ];
+        if let Some((_, field, flag)) = wishes.into_iter().find(|(is_said, ..)| *is_said) {
+            return Err(unsupported(&format!("{prefix}{field}"), flag));
+        }
+    }
     let options = endpoint.driver_opts.iter().flat_map(|options| options.keys());
     match options.into_iter().find(|name| !OPTIONS.contains(&name.as_str())) {
         Some(name) => Err(unsupported(&format!("{prefix}DriverOpts"), &format!("--driver-opt {name:.100}"))),
@@ -239,6 +259,24 @@ mod tests {
             refusal(json!({ "HostConfig": { "PidMode": "container:a", "IpcMode": "container:a" } })),
             None
         );
+    }
+
+    #[test]
+    fn who_has_no_place_on_a_network_gets_no_address_there() {
+        for (field, wish) in [
+            ("IPAMConfig.IPv6Address", json!({ "IPAMConfig": { "IPv6Address": "fd00::7" } })),
+            ("IPAMConfig.LinkLocalIPs", json!({ "IPAMConfig": { "LinkLocalIPs": ["169.254.7.7"] } })),
+            ("DriverOpts", json!({ "DriverOpts": { "com.docker.network.endpoint.ifname": "lan" } })),
+        ] {
+            for (network, is_refused) in
+                [("host", true), ("none", true), ("container:a", true), ("own", false)]
+            {
+                let endpoints = json!({ "EndpointsConfig": { network: wish.clone() } });
+                let refused = refusal(json!({ "NetworkingConfig": endpoints }));
+                assert_eq!(refused.is_some(), is_refused, "{network} {field}: {refused:?}");
+                assert!(refused.is_none_or(|text| text.contains(field)), "{network} {field}");
+            }
+        }
     }
 
     #[test]

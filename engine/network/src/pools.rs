@@ -103,6 +103,11 @@ pub(super) fn free_subnet<'a>(
 /// What a subnet will be, if it can be.
 pub(super) fn wished(known: &[&NetworkRecord], wish: &WishedPool) -> Result<PoolRecord, NetworkError> {
     let subnet: Subnet = wish.subnet.parse().map_err(|error| invalid(format!("{error}")))?;
+    if is_of_no_host(subnet.first()) {
+        return Err(invalid(format!(
+            "invalid subnet {subnet}: no interface of a host can have an address of it"
+        )));
+    }
     if known.iter().flat_map(|network| &network.pools).any(|pool| pool.subnet.overlaps(subnet)) {
         return Err(NetworkError::Refused {
             kind: Kind::Forbidden,
@@ -136,6 +141,20 @@ pub(super) fn wished(known: &[&NetworkRecord], wish: &WishedPool) -> Result<Pool
         .map(|(name, text)| Ok((name.clone(), within(text)?)))
         .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
     Ok(PoolRecord { subnet, gateway, range, auxiliary })
+}
+
+/// Whether an address is of a group, of the host itself or of one link, or stands for something else.
+fn is_of_no_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_loopback() || address.is_unspecified(),
+        IpAddr::V6(address) => {
+            address.is_multicast()
+                || address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +201,19 @@ mod tests {
         assert!(free_subnet(true, &pools, &in_use, std::iter::empty()).is_err());
         assert!(free_subnet(true, &pools, &[], std::iter::empty()).is_ok());
         assert!(free_subnet(false, &pools, &[], std::iter::empty()).is_err());
+    }
+
+    #[test]
+    fn subnets_are_of_hosts() {
+        let wish = |subnet: &str| {
+            wished(&[], &WishedPool { subnet: subnet.to_owned(), ..WishedPool::default() }).is_ok()
+        };
+        assert!(wish("10.0.0.0/24") && wish("fd00::/64") && wish("169.254.9.0/24"));
+        for odd in
+            ["ff05::/64", "::/64", "fe80::/64", "::ffff:0:0/96", "224.0.0.0/24", "127.0.1.0/24", "0.0.0.0/8"]
+        {
+            assert!(!wish(odd), "{odd}");
+        }
     }
 
     #[test]
