@@ -216,7 +216,6 @@ fn an_init_reaps_and_passes_signals_on() {
 fn options_that_are_not_there_yet_are_refused() {
     let engine = engine();
     for (options, named) in [
-        (["--link", "other:alias"], "--link"),
         (["--gpus", "all"], "--gpus"),
         (["--runtime", "kata"], "--runtime kata"),
         (["--platform", "linux/s390x"], "--platform linux/s390x"),
