@@ -2,6 +2,7 @@
 //!
 //! Names are dockerd's for what it tells of itself (`engine_daemon_…`), cAdvisor's for containers (`container_…`), those of
 //! Prometheus' client libraries for the process (`process_…`), and ours for what none of them has (`engine_…`).
+//! dockerd's gauge of readers of events ends in `_total`, which the format keeps for counters; ours does not.
 
 use std::fmt;
 use std::fs;

@@ -4,15 +4,14 @@
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use engine_model::executor::LogRequest;
 use engine_model::life::Change;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::frames::Reframe;
-use super::hijack::{self, Keys, Typed};
-use super::streams::{Streams, streams_of};
-use super::{Options, QueryMap, find};
+use super::hijack::{Keys, Typed};
+use super::streams::{Attached, Streams};
+use super::{Options, QueryMap};
 use crate::api::ApiError;
 use crate::app::App;
 
@@ -27,21 +26,8 @@ pub(super) async fn attach(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let container = find(&app, &id)?;
-    let options = Options(query);
-    let keys = hijack::parse_keys(options.text("detachKeys"))
-        .ok_or_else(|| ApiError::bad_request("Invalid detach keys provided"))?;
-    let terminal = container.identity().config.tty;
-    let (stdin, stdout, stderr) = (options.is("stdin"), options.is("stdout"), options.is("stderr"));
-    let past = if options.is("logs") {
-        let wanted = LogRequest { stdout, stderr, ..LogRequest::default() };
-        Some(app.containers.logs(&container, wanted).await?)
-    } else {
-        None
-    };
-    let streams =
-        if options.is("stream") { Some(streams_of(&container, stdin, stdout, stderr).await?) } else { None };
-    container.tell(&app.events, &Change::Attached);
+    let Attached { container, terminal, keys, past, streams } =
+        Attached::new(&app, &id, &Options(query)).await?;
     Ok(upgrade.max_message_size(LARGEST_MESSAGE).on_upgrade(move |mut socket| async move {
         if let Some(mut past) = past {
             let mut frames = Reframe::new(terminal, true);
@@ -56,7 +42,6 @@ pub(super) async fn attach(
             let _ = socket.send(Message::Close(None)).await;
             return;
         };
-        let keys = (terminal && stdin).then_some(keys);
         if carry(socket, streams, terminal, keys).await {
             container.tell(&app.events, &Change::Detached);
         }

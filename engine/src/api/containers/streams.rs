@@ -2,6 +2,7 @@
 
 use std::future::ready;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -41,27 +42,48 @@ impl Streams {
     }
 }
 
+/// What a client that attaches gets, by its query.
+pub(super) struct Attached {
+    pub(super) container: Arc<Container>,
+    pub(super) terminal: bool,
+    /// Those that leave a terminal into which the client types.
+    pub(super) keys: Option<Vec<u8>>,
+    pub(super) past: Option<mpsc::Receiver<io::Result<Bytes>>>,
+    pub(super) streams: Option<Streams>,
+}
+
+impl Attached {
+    pub(super) async fn new(app: &App, id: &str, options: &Options) -> Result<Self, ApiError> {
+        let container = find(app, id)?;
+        let terminal = container.identity().config.tty;
+        let keys = hijack::parse_keys(options.text("detachKeys"))
+            .ok_or_else(|| ApiError::bad_request("Invalid detach keys provided"))?;
+        let (stdin, stdout, stderr) = (options.is("stdin"), options.is("stdout"), options.is("stderr"));
+        let past = if options.is("logs") {
+            let wanted = LogRequest { stdout, stderr, ..LogRequest::default() };
+            Some(app.containers.logs(&container, wanted).await?)
+        } else {
+            None
+        };
+        let streams = if options.is("stream") {
+            Some(streams_of(&container, stdin, stdout, stderr).await?)
+        } else {
+            None
+        };
+        container.tell(&app.events, &Change::Attached);
+        let keys = (terminal && stdin).then_some(keys);
+        Ok(Self { container, terminal, keys, past, streams })
+    }
+}
+
 pub(super) async fn attach(
     State(app): State<App>,
     Path(id): Path<String>,
-    Query(query): Query<std::collections::HashMap<String, String>>,
+    Query(query): QueryMap,
     mut request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let container = find(&app, &id)?;
-    let options = Options(query);
-    let terminal = container.identity().config.tty;
-    let keys = hijack::parse_keys(options.text("detachKeys"))
-        .ok_or_else(|| ApiError::bad_request("Invalid detach keys provided"))?;
-    let (stdin, stdout, stderr) = (options.is("stdin"), options.is("stdout"), options.is("stderr"));
-    let past = if options.is("logs") {
-        let wanted = LogRequest { stdout, stderr, ..LogRequest::default() };
-        Some(app.containers.logs(&container, wanted).await?)
-    } else {
-        None
-    };
-    let streams =
-        if options.is("stream") { Some(streams_of(&container, stdin, stdout, stderr).await?) } else { None };
-    container.tell(&app.events, &Change::Attached);
+    let Attached { container, terminal, keys, past, streams } =
+        Attached::new(&app, &id, &Options(query)).await?;
     let Some(takeover) = Takeover::of(&mut request) else {
         return Ok(one_way(past, streams, terminal));
     };
@@ -82,7 +104,6 @@ pub(super) async fn attach(
             () = peer::gone(peer.as_ref()) => return,
         };
         let Some(process) = process else { return };
-        let keys = (terminal && stdin).then_some(keys);
         if hijack::carry(client, peer.as_ref(), process, keys, Reframe::Keep, ready(())).await {
             container.tell(&app.events, &Change::Detached);
         }
@@ -90,7 +111,7 @@ pub(super) async fn attach(
     Ok(Takeover::response(terminal))
 }
 
-pub(super) async fn streams_of(
+async fn streams_of(
     container: &Container,
     stdin: bool,
     stdout: bool,
