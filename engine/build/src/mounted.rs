@@ -38,7 +38,7 @@ impl Layers {
         }
         let work = self.scratch.join("work");
         let overlay = Overlay { lower: self.lower.clone(), upper: self.upper(), work };
-        overlay::mount(&overlay, &root, &self.scratch)?;
+        overlay::mount(&overlay, None, &root, &self.scratch)?;
         Root::open(&root)
     }
 }

@@ -227,7 +227,7 @@ impl Containers {
         };
         let mount = || -> io::Result<Root> {
             leave_mounts_of_others()?;
-            overlay::mount(&overlay, &path, &container.runtime_directory)?;
+            overlay::mount(&overlay, None, &path, &container.runtime_directory)?;
             let root = Root::open(&path)?;
             for (number, point) in container.identity().mounts.iter().enumerate() {
                 if point.is_part() {

@@ -10,6 +10,7 @@ pub mod etc;
 pub mod fstab;
 #[cfg(test)]
 mod fuzz;
+pub mod ids;
 mod loopback;
 pub mod mount;
 pub mod namespace;
@@ -19,3 +20,4 @@ pub mod part;
 pub mod pin;
 pub mod process;
 pub mod seccomp;
+pub mod userns;

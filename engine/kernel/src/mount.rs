@@ -26,9 +26,21 @@ pub fn set_attributes(tree: impl AsFd, options: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "there is no safe form of mount_setattr")]
+/// Has files shown with the owners that a user namespace says.
+pub(crate) fn map_owners(tree: impl AsFd, users: impl AsFd, is_recursive: bool) -> io::Result<()> {
+    let userns_fd = u64::try_from(users.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let wanted =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    change(&tree, &wanted, is_recursive)
+}
+
 fn set(tree: &impl AsFd, attribute: u64, propagation: u64, is_recursive: bool) -> io::Result<()> {
     let wanted = libc::mount_attr { attr_set: attribute, attr_clr: 0, propagation, userns_fd: 0 };
+    change(tree, &wanted, is_recursive)
+}
+
+#[expect(unsafe_code, reason = "there is no safe form of mount_setattr")]
+fn change(tree: &impl AsFd, wanted: &libc::mount_attr, is_recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if is_recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is open, the path is an empty string that ends with a null byte, and the structure lives through
     // the call, which is told its size.
@@ -38,7 +50,7 @@ fn set(tree: &impl AsFd, attribute: u64, propagation: u64, is_recursive: bool) -
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const wanted,
+            std::ptr::from_ref(wanted),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -9,6 +9,8 @@ use rustix::mount::MountFlags;
 
 use serde::{Deserialize, Serialize};
 
+use crate::userns::Owners;
+
 /// The kernel takes one page of mount options.
 const LONGEST_OPTIONS: usize = 4000;
 /// And refuses more layers than this.
@@ -23,9 +25,20 @@ pub struct Overlay {
     pub work: PathBuf,
 }
 
-/// Mounts `overlay` on `target`. Changes the working directory of the process, which must have one thread.
-/// `scratch` is a directory for short names of the layers, used when the long ones do not fit.
-pub fn mount(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()> {
+/// Mounts `overlay` on `target`, with the owners of a container's files if it has such. Changes the working directory of the
+/// process, which must have one thread. `scratch` is a directory for short names of the layers, used when the long ones do not
+/// fit, and for layers with other owners: its mounts should be seen by this process alone.
+pub fn mount(overlay: &Overlay, owners: Option<&Owners>, target: &Path, scratch: &Path) -> io::Result<()> {
+    let Some(owners) = owners else { return mount_all(overlay, target, scratch) };
+    let paths: Vec<PathBuf> = overlay.lower.iter().chain([&overlay.upper, &overlay.work]).cloned().collect();
+    let mut lower = owners.given(&paths, scratch)?;
+    let (Some(work), Some(upper)) = (lower.pop(), lower.pop()) else { return Ok(()) };
+    // What the kernel makes on its own account in there belongs to who has mounted it.
+    let _acting = owners.ids.act()?;
+    mount_all(&Overlay { lower, upper, work }, target, scratch)
+}
+
+fn mount_all(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()> {
     let mut rest = OsString::from(",upperdir=");
     rest.push(escaped(overlay.upper.as_os_str(), b"\\,"));
     rest.push(",workdir=");
@@ -34,8 +47,9 @@ pub fn mount(overlay: &Overlay, target: &Path, scratch: &Path) -> io::Result<()>
 }
 
 /// Mounts layers, top layer first, on `target` for reading alone; otherwise like [`mount`].
-pub fn view(lower: &[PathBuf], target: &Path, scratch: &Path) -> io::Result<()> {
-    match lower {
+pub fn view(lower: &[PathBuf], owners: Option<&Owners>, target: &Path, scratch: &Path) -> io::Result<()> {
+    let given = owners.map(|owners| owners.given(lower, scratch)).transpose()?;
+    match given.as_deref().unwrap_or(lower) {
         [] => Ok(()),
         // The kernel puts together no fewer than two.
         [only] => {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::confine::Root;
 use crate::overlay;
+use crate::userns::Owners;
 
 /// What something is a part of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Part {
     pub whole: Whole,
     /// Below that; empty for all of it. Links are followed as far as they stay in there.
     pub path: PathBuf,
+    /// Of layers whose files belong to others than on the disk.
+    #[serde(default)]
+    pub owners: Option<Owners>,
 }
 
 /// A tree that is mounted nowhere, and whether it is a directory.
@@ -45,7 +49,7 @@ impl Part {
                 fs::create_dir_all(scratch)?;
                 let view = scratch.join("view");
                 fs::create_dir(&view)?;
-                overlay::view(layers, &view, scratch)?;
+                overlay::view(layers, self.owners.as_ref(), &view, scratch)?;
                 view
             }
         };
@@ -124,7 +128,7 @@ mod tests {
         symlink("../secret", whole.join("out")).unwrap();
         symlink("/etc", whole.join("far")).unwrap();
         let open = |path: &str| {
-            let part = Part { whole: Whole::Directory(whole.clone()), path: path.into() };
+            let part = Part { whole: Whole::Directory(whole.clone()), path: path.into(), owners: None };
             part.open(&folder.path().join("scratch")).map(|tree| tree.is_directory)
         };
         for (path, said) in [

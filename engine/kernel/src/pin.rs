@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -10,24 +11,47 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 
+use crate::process::OpenNamespace;
+use crate::userns::{self, Users};
 use crate::{loopback, namespace};
 
 /// Makes a network namespace with a `lo` that is up, and pins it to this file, in place of what was pinned to it before.
 pub fn pin(path: &Path) -> io::Result<()> {
+    make_room(path)?;
+    unless_pinned(path, || {
+        namespace::apart(|| {
+            new_namespace()?;
+            loopback::set_up()?;
+            Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
+        })
+    })
+}
+
+/// As [`pin`], but the network namespace belongs to a user namespace, which stays as long as it.
+pub fn pin_for(path: &Path, users: Users<'_>) -> io::Result<OpenNamespace> {
+    make_room(path)?;
+    let network = userns::network(users)?;
+    unless_pinned(path, || {
+        namespace::inside(&network, loopback::set_up)?;
+        Ok(rustix::mount::mount_bind(format!("/proc/self/fd/{}", network.as_raw_fd()), path)?)
+    })?;
+    OpenNamespace::of(network)?.owner()
+}
+
+/// Makes the file that something is pinned to.
+fn make_room(path: &Path) -> io::Result<()> {
     unpin(path)?;
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    let made = namespace::apart(|| {
-        new_namespace()?;
-        loopback::set_up()?;
-        Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
-    });
-    if made.is_err() {
+    File::options().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+/// Removes the file again if nothing is pinned to it.
+fn unless_pinned(path: &Path, pin: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pin().inspect_err(|_| {
         let _ = unpin(path);
-    }
-    made
+    })
 }
 
 /// Makes the folder for pins a mount of its own that no other mount namespace is told of. Those that are made later have copies of
@@ -85,10 +109,11 @@ fn new_namespace() -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::process::OpenNamespace;
+    use crate::ids::IdMap;
 
     /// In a mount namespace of its own, so that nothing stays mounted.
     fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
@@ -141,6 +166,22 @@ mod tests {
             }
             assert!(!one.exists() && two.exists());
             assert!(OpenNamespace::pinned(&one).is_err());
+        });
+    }
+
+    #[test]
+    fn a_namespace_of_other_users_is_pinned_as_well() {
+        in_own_mounts(|root| {
+            let map = IdMap::of_ranges(&[(100_000, 10)], &[(100_000, 10)]).unwrap();
+            let (one, two) = (root.join("netns/one"), root.join("netns/two"));
+            let users = pin_for(&one, Users::New(&map)).unwrap();
+            let same = pin_for(&two, Users::Of(users.as_fd())).unwrap();
+            assert!(users.is_same(&same).unwrap());
+            assert!(OpenNamespace::pinned(&two).unwrap().owner().unwrap().is_same(&users).unwrap());
+            let file = File::open(&one).unwrap();
+            namespace::inside(&file, || std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+            unpin(&one).unwrap();
+            unpin(&two).unwrap();
         });
     }
 

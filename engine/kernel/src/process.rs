@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::confine::Root;
+use crate::ids::IdMap;
 
 /// A process that stays the one that it is.
 #[derive(Debug)]
@@ -75,6 +77,11 @@ impl Process {
         self.by_number(|folder| fs::read_to_string(folder.join(file)))
     }
 
+    /// The numbers that its users and groups have here, if it is in another user namespace than this process.
+    pub fn ids(&self) -> io::Result<Option<IdMap>> {
+        self.by_number(ids_of)
+    }
+
     /// Does something with its folder in `/proc`.
     fn by_number<T>(&self, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         let done = act(Path::new(&format!("/proc/{}", self.number()?)))?;
@@ -84,6 +91,16 @@ impl Process {
     }
 }
 
+/// As [`Process::ids`], of a process by its folder in `/proc`.
+pub fn ids_of(folder: &Path) -> io::Result<Option<IdMap>> {
+    let users = |folder: &Path| File::open(folder.join("ns/user")).map(OpenNamespace);
+    if users(folder)?.is_same(&users(Path::new("/proc/self"))?)? {
+        return Ok(None);
+    }
+    let read = |file: &str| fs::read_to_string(folder.join(file));
+    Ok(IdMap::read(&read("uid_map")?, &read("gid_map")?))
+}
+
 /// A namespace that stays as long as this is there.
 #[derive(Debug)]
 pub struct OpenNamespace(File);
@@ -91,7 +108,11 @@ pub struct OpenNamespace(File);
 impl OpenNamespace {
     /// One that is pinned to this file. A file on which nothing is mounted is refused.
     pub fn pinned(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(File::open(path)?)
+    }
+
+    /// A file that is one. Any other is refused.
+    pub fn of(file: File) -> io::Result<Self> {
         if rustix::fs::fstatfs(&file)?.f_type == libc::NSFS_MAGIC {
             Ok(Self(file))
         } else {
@@ -99,9 +120,37 @@ impl OpenNamespace {
         }
     }
 
+    /// The user namespace that it belongs to.
+    #[expect(unsafe_code, reason = "there is no safe form of this ioctl")]
+    pub fn owner(&self) -> io::Result<Self> {
+        /// `NS_GET_USERNS`: `_IO(0xb7, 1)`.
+        const OWNER: libc::Ioctl = 0xb701;
+        // SAFETY: the call has no argument; what it answers with is a descriptor that nobody else owns.
+        let owner = unsafe { libc::ioctl(self.0.as_raw_fd(), OWNER) };
+        if owner < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: as above.
+        let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
+        rustix::io::fcntl_setfd(&owner, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(Self(owner))
+    }
+
+    /// Whether both are one and the same.
+    pub fn is_same(&self, other: &Self) -> io::Result<bool> {
+        let (one, other) = (self.0.metadata()?, other.0.metadata()?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    }
+
     /// A path by which it can be opened, here and in processes that this one has started, as long as this is there.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+}
+
+impl AsFd for OpenNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

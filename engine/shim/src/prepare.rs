@@ -63,7 +63,8 @@ pub(crate) fn container(
 ) -> Result<(User, Option<LinuxCapabilities>), PrepareError> {
     private_mounts().map_err(|source| PrepareError::Namespace { source })?;
     let rootfs = directory.join(protocol::ROOTFS);
-    overlay::mount(&task.overlay, &rootfs, directory).map_err(|source| PrepareError::Mount { source })?;
+    overlay::mount(&task.overlay, None, &rootfs, directory)
+        .map_err(|source| PrepareError::Mount { source })?;
     let root = Root::open(&rootfs).map_err(|source| PrepareError::Mount { source })?;
     if let Some(namespace) = &task.shared_memory {
         mounts::bring(namespace, "/dev/shm", &directory.join(protocol::SHARED_MEMORY))
