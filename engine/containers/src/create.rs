@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
+use engine_kernel::cgroup::weights;
 use engine_model::id::random_id;
 use engine_model::life::Change;
 use engine_model::wire::ImageConfig;
@@ -76,6 +77,9 @@ impl Containers {
             return Err(ContainerError::Invalid("a command cannot contain a null byte".to_owned()));
         }
         check(&wanted, &host_config)?;
+        if !weights::are_supported() {
+            discard_weights(&mut host_config, &mut warnings);
+        }
         self.complete(&mut host_config, &mut warnings)?;
         self.settle_links(&mut host_config)?;
         let networks = networking_config
@@ -88,6 +92,7 @@ impl Containers {
         }
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
         limits::resources(&spec.limits, engine_kernel::cgroup::is_unified()).map_err(oci::SpecError::from)?;
+        limits::weights(&spec.limits).map_err(oci::SpecError::from)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
@@ -248,6 +253,19 @@ impl Containers {
     }
 }
 
+/// Takes away wishes that the kernel cannot fulfil, as dockerd does, and says so.
+pub(super) fn discard_weights(host: &mut HostConfig, warnings: &mut Vec<String>) {
+    if std::mem::take(&mut host.blkio_weight) > 0 {
+        let message =
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.";
+        warnings.push(message.to_owned());
+    }
+    if host.blkio_weight_device.take().is_some_and(|devices| !devices.is_empty()) {
+        let message = "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.";
+        warnings.push(message.to_owned());
+    }
+}
+
 /// The directories and records of a new container.
 fn lay_out(container: &Container, identity: &Identity) -> Result<(), ContainerError> {
     let mut builder = fs::DirBuilder::new();
@@ -340,6 +358,10 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
             "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
         ));
     }
+    let devices = host.blkio_weight_device.iter().flatten().map(|device| device.weight);
+    if devices.chain([host.blkio_weight]).any(|weight| weight > 0 && !(10..=1000).contains(&weight)) {
+        return invalid("range of blkio weight is from 10 to 1000".into());
+    }
     if host.shm_size < 0 {
         return invalid("SHM size can not be less than 0".into());
     }
@@ -390,9 +412,26 @@ mod tests {
         assert!(refused(json!({ "Memory": 1000 })));
         assert!(refused(json!({ "RestartPolicy": { "Name": "always" }, "AutoRemove": true })));
         assert!(refused(json!({ "NanoCpus": 1_000_000_000_000_i64 })));
+        assert!(refused(json!({ "BlkioWeight": 9 })));
+        assert!(refused(json!({ "BlkioWeightDevice": [{ "Path": "/dev/vda", "Weight": 1001 }] })));
         assert!(!refused(
             json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })
         ));
+    }
+
+    #[test]
+    fn weights_that_the_kernel_does_not_know_are_discarded_with_a_warning() {
+        let weights =
+            json!({ "BlkioWeight": 300, "BlkioWeightDevice": [{ "Path": "/dev/vda", "Weight": 200 }] });
+        let mut host: HostConfig = serde_json::from_value(weights).unwrap();
+        let mut warnings = Vec::new();
+        discard_weights(&mut host, &mut warnings);
+        assert_eq!((host.blkio_weight, host.blkio_weight_device.clone()), (0, None));
+        assert!(
+            warnings[0].ends_with("Weight discarded.") && warnings[1].ends_with("Weight-device discarded.")
+        );
+        discard_weights(&mut host, &mut warnings);
+        assert_eq!(warnings.len(), 2);
     }
 
     #[tokio::test]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use engine_kernel::cgroup::weights::{BlockWeights, DeviceWeight};
 use engine_model::spec::LimitSpec;
-use engine_model::wire::{ThrottleDevice, Ulimit};
+use engine_model::wire::{ThrottleDevice, Ulimit, WeightDevice};
 use rustix::fs::FileType;
 use serde_json::{Map, Value, json};
 
@@ -74,12 +75,9 @@ pub enum LimitError {
     NoBlockDevice { path: String },
 }
 
-/// Limits of block devices, by their numbers.
+/// Limits of block devices, by their numbers; shares of them are [`weights`].
 fn block_devices(wish: &LimitSpec) -> Result<Map<String, Value>, LimitError> {
     let mut blocks = Map::new();
-    if wish.block_weight > 0 {
-        blocks.insert("weight".to_owned(), wish.block_weight.into());
-    }
     let devices = &wish.block_devices;
     for (name, list) in [
         ("throttleReadBpsDevice", &devices.read_bytes),
@@ -97,6 +95,18 @@ fn block_devices(wish: &LimitSpec) -> Result<Map<String, Value>, LimitError> {
         }
     }
     Ok(blocks)
+}
+
+/// Shares of block devices, by their numbers. Weights of 0 say nothing.
+pub(crate) fn weights(wish: &LimitSpec) -> Result<BlockWeights, LimitError> {
+    let mut devices = Vec::new();
+    for WeightDevice { path, weight } in &wish.block_devices.weights {
+        let ((major, minor), weight) = (numbers(path)?, *weight);
+        if weight > 0 {
+            devices.push(DeviceWeight { major, minor, weight });
+        }
+    }
+    Ok(BlockWeights { all: Some(wish.block_weight).filter(|&weight| weight > 0), devices })
 }
 
 /// Of a block device of the host.

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use super::health::Health;
 use super::record::{EXIT_FILE, Identity, MountKind, MountPoint, Status};
 use super::{Container, ContainerError, Containers, endpoint, gone_is_fine, sandbox};
-use crate::attributes;
 use crate::oci::{self, Namespace, Surroundings};
+use crate::{attributes, limits};
 
 /// What the network gave.
 #[derive(Default)]
@@ -247,6 +247,7 @@ impl Containers {
                 pins: Some(sandbox::folder(&self.0.config.exec_root)),
                 shared_memory: around.shared_memory.as_ref().map(OpenNamespace::path),
                 devices: bundle.devices,
+                block_weights: limits::weights(&spec.limits).map_err(oci::SpecError::from)?,
                 shares_pid_namespace: !matches!(around.pid, Namespace::Own),
                 init: process.init,
             })),
@@ -270,7 +271,7 @@ impl Containers {
             Some(image) => Whole::Layers(self.0.images.lower_dirs(image)?),
             None => Whole::Directory(point.source.clone()),
         };
-        Ok(Part { whole, path: point.subpath.clone() })
+        Ok(Part { whole, path: point.subpath.clone(), owners: None })
     }
 
     fn surroundings(

@@ -255,6 +255,7 @@ pub(crate) fn limits(host: &HostConfig) -> LimitSpec {
         pids: host.pids_limit,
         block_weight: host.blkio_weight,
         block_devices: BlockDevices {
+            weights: host.blkio_weight_device.clone().unwrap_or_default(),
             read_bytes: host.blkio_device_read_bps.clone().unwrap_or_default(),
             write_bytes: host.blkio_device_write_bps.clone().unwrap_or_default(),
             read_operations: host.blkio_device_read_iops.clone().unwrap_or_default(),

@@ -77,7 +77,6 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
             "HostConfig.StorageOpt",
             "--storage-opt",
         ),
-        (some(&host.blkio_weight_device), "HostConfig.BlkioWeightDevice", "--blkio-weight-device"),
         (host.cpu_realtime_period != 0, "HostConfig.CpuRealtimePeriod", "--cpu-rt-period"),
         (host.cpu_realtime_runtime != 0, "HostConfig.CpuRealtimeRuntime", "--cpu-rt-runtime"),
         (!matches!(host.kernel_memory, 0 | -1), "HostConfig.KernelMemory", "--kernel-memory"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine_kernel::cgroup;
+use engine_kernel::cgroup::{self, weights};
 use engine_model::life::Change;
 use engine_model::wire::{RestartPolicy, noting_unknown, unknown_warning};
 use libcontainer::oci_spec::runtime::LinuxResources;
@@ -83,7 +83,7 @@ impl Containers {
         container: &Arc<Container>,
         request: UpdateRequest,
     ) -> Result<Vec<String>, ContainerError> {
-        let warnings = request.unknown.iter().map(|field| unknown_warning(field)).collect();
+        let mut warnings: Vec<String> = request.unknown.iter().map(|field| unknown_warning(field)).collect();
         let _operation = container.operation.lock().await;
         let mut host = container.identity().host.clone();
         let numbers = [
@@ -123,6 +123,9 @@ impl Containers {
         }
         let identity = container.identity();
         super::create::check(&identity.config, &host)?;
+        if !weights::are_supported() {
+            super::create::discard_weights(&mut host, &mut warnings);
+        }
         let spec =
             understand::request(&identity.config, &host, &identity.networks, identity.left_first_network)?;
         if container.status().is_alive() {
@@ -130,9 +133,13 @@ impl Containers {
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
             let cgroup = container.cgroup();
-            tokio::task::spawn_blocking(move || cgroup::update(&cgroup, &resources))
-                .await?
-                .map_err(|source| ContainerError::Cgroup { source })?;
+            let shares = limits::weights(&spec.limits).map_err(SpecError::from)?;
+            tokio::task::spawn_blocking(move || {
+                cgroup::update(&cgroup, &resources)?;
+                weights::apply(&cgroup, &shares)
+            })
+            .await?
+            .map_err(|source| ContainerError::Cgroup { source })?;
         }
         container.change_identity(|identity| identity.host = host)?;
         container.tell(&self.0.events, &Change::Updated);

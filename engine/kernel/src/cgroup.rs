@@ -1,6 +1,7 @@
 //! A container's cgroup, from the outside: both the unified hierarchy and the older one with a tree for each controller.
 
 mod usage;
+pub mod weights;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::PortRequest;
-use crate::wire::{ThrottleDevice, Ulimit};
+use crate::wire::{ThrottleDevice, Ulimit, WeightDevice};
 
 /// What a container is to be, apart from its image and its mounts.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,6 +194,7 @@ pub struct LimitSpec {
     pub cpuset_cpus: String,
     pub cpuset_mems: String,
     pub pids: Option<i64>,
+    /// Share of all block devices, from 10 to 1000.
     pub block_weight: u16,
     pub block_devices: BlockDevices,
     pub out_of_memory_score: i32,
@@ -203,6 +204,8 @@ pub struct LimitSpec {
 /// Limits for single block devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockDevices {
+    /// Shares of devices that have their own.
+    pub weights: Vec<WeightDevice>,
     /// Bytes in a second.
     pub read_bytes: Vec<ThrottleDevice>,
     /// Bytes in a second.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use engine_kernel::cgroup::weights::BlockWeights;
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::Part;
 use engine_kernel::seccomp::Filter;
@@ -93,6 +94,9 @@ pub struct ContainerTask {
     pub pins: Option<PathBuf>,
     /// The device rules of a cgroup v2 container, in the OCI form.
     pub devices: serde_json::Value,
+    /// Its shares of block devices.
+    #[serde(default)]
+    pub block_weights: BlockWeights,
     /// Whether other processes could outlive the first one.
     pub shares_pid_namespace: bool,
     /// Whether the first process only looks after the program.

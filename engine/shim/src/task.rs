@@ -62,6 +62,8 @@ pub(crate) enum TaskError {
     Terminal { source: io::Error },
     #[error("Could not apply the device rules")]
     Devices { source: io::Error },
+    #[error("Could not set the shares of block devices: {source}")]
+    BlockWeights { source: io::Error },
     #[error("The configuration is not understood")]
     Configuration { source: serde_json::Error },
 }
@@ -108,6 +110,10 @@ pub(crate) fn create(
     };
     let finished = cgroup::apply_devices(&config.cgroup, &task.devices)
         .map_err(|source| TaskError::Devices { source })
+        .and_then(|()| {
+            cgroup::weights::apply(&config.cgroup, &task.block_weights)
+                .map_err(|source| TaskError::BlockWeights { source })
+        })
         .and_then(|()| with_console(streams, console, &user));
     match finished {
         Ok(streams) => Ok((container, Running { pid, streams })),

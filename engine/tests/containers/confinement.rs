@@ -220,7 +220,6 @@ fn options_that_are_not_there_yet_are_refused() {
         (["--runtime", "kata"], "--runtime kata"),
         (["--platform", "linux/s390x"], "--platform linux/s390x"),
         (["--storage-opt", "size=1g"], "--storage-opt"),
-        (["--blkio-weight-device", "/dev/null:100"], "--blkio-weight-device"),
         (["--volume-driver", "nfs"], "--volume-driver nfs"),
     ] {
         let tail = ["-v", "made:/made", "busybox", "true"];

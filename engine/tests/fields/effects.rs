@@ -1,5 +1,7 @@
 //! What fields do, seen from inside a container or from its host.
 
+use std::process::Command;
+
 use super::*;
 
 /// Runs a container of this request to its end and answers with what it wrote on both outputs.
@@ -150,6 +152,79 @@ fn block_devices_are_throttled() {
         (400, true),
         "{}",
         refused.text()
+    );
+}
+
+/// A file as a block device with the scheduler BFQ, which is the one that knows weights.
+struct WeighedDevice(String);
+
+impl WeighedDevice {
+    fn new(folder: &Path) -> Option<Self> {
+        let file = folder.join("disk");
+        fs::File::create(&file).unwrap().set_len(1 << 20).unwrap();
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        let path = String::from_utf8(made.stdout).ok()?.trim().to_owned();
+        let device = made.status.success().then_some(Self(path))?;
+        fs::write(format!("/sys/block/{}/queue/scheduler", device.name()), "bfq").ok()?;
+        Some(device)
+    }
+
+    fn name(&self) -> &str {
+        self.0.trim_start_matches("/dev/")
+    }
+
+    fn numbers(&self) -> String {
+        fs::read_to_string(format!("/sys/block/{}/dev", self.name())).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for WeighedDevice {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("/sys/block/{}/queue/scheduler", self.name()), "none");
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn block_devices_are_shared_by_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(device) = WeighedDevice::new(folder.path()) else {
+        return skipped::say("bfq", "there is no loop device with the scheduler BFQ here");
+    };
+    let engine = engine();
+    let parent = format!("/weighed-{}", engine.pid());
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let wish = format!("{}:700", device.0);
+    let options = ["run", "-d", "--name", "heavy", "--blkio-weight", "300", "--blkio-weight-device", &wish];
+    engine.docker(options.into_iter().chain(["--cgroup-parent", &parent, "busybox", "sleep", "1000"])).ok();
+    let id = engine.docker(["inspect", "-f", "{{.Id}}", "heavy"]).ok();
+    let (root, all, devices) = if unified {
+        ("/sys/fs/cgroup", "io.bfq.weight", "io.bfq.weight")
+    } else {
+        ("/sys/fs/cgroup/blkio", "blkio.bfq.weight", "blkio.bfq.weight_device")
+    };
+    let read = |file: &str| fs::read_to_string(format!("{root}{parent}/{}/{file}", id.trim())).unwrap();
+    assert!(read(all).split_whitespace().any(|word| word == "300"), "{}", read(all));
+    let weight = format!("{} 700", device.numbers());
+    assert!(read(devices).lines().any(|line| line == weight), "{}", read(devices));
+    engine.docker(["update", "--blkio-weight", "400", "heavy"]).ok();
+    assert!(read(all).split_whitespace().any(|word| word == "400"), "{}", read(all));
+    engine.docker(["rm", "-f", "heavy"]).ok();
+    for place in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = fs::remove_dir(place.path().join(parent.trim_start_matches('/')));
+    }
+    let _ = fs::remove_dir(format!("/sys/fs/cgroup{parent}"));
+    for (wish, said) in
+        [("/dev/null:100", "/dev/null is no block device"), ("/dev/not/there:100", "stat /dev/not/there")]
+    {
+        let refused = engine.docker(["create", "--blkio-weight-device", wish, "busybox"]).failed();
+        assert!(refused.contains(said), "{refused}");
+    }
+    let body = json!({ "Image": "busybox", "HostConfig": { "BlkioWeightDevice": [{ "Path": device.0, "Weight": 9 }] } });
+    let refused = post(&engine, "/containers/create", &body);
+    assert_eq!(
+        (refused.status, refused.json()),
+        (400, json!({ "message": "range of blkio weight is from 10 to 1000" }))
     );
 }
 

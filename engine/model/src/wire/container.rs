@@ -226,7 +226,7 @@ pub struct HostConfig {
     pub annotations: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_opt: Option<BTreeMap<String, String>>,
-    pub blkio_weight_device: Option<Vec<Value>>,
+    pub blkio_weight_device: Option<Vec<WeightDevice>>,
     pub blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
     pub blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
     #[serde(rename = "BlkioDeviceReadIOps")]
@@ -302,6 +302,14 @@ pub struct DeviceMapping {
     pub path_in_container: String,
     #[serde(deserialize_with = "null_is_default")]
     pub cgroup_permissions: String,
+}
+
+/// How much of a block device beside others, from 10 to 1000.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct WeightDevice {
+    pub path: String,
+    pub weight: u16,
 }
 
 /// How much of a block device at most: bytes or operations in a second.

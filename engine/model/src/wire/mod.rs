@@ -8,7 +8,7 @@ mod image;
 pub use container::{
     BindOptions, Config, CreateRequest, DeviceMapping, DriverConfig, EndpointConfig, HostConfig,
     ImageOptions, IpamConfig, LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicy, ThrottleDevice,
-    TmpfsOptions, Ulimit, VolumeOptions,
+    TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
 pub use health::HealthConfig;
 pub use image::{HistoryEntry, ImageConfig};
