@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine_build::{Builder, Keys, LABEL, Outside, Told};
+use engine_build::{Arriving, Builder, Keys, LABEL, Outside, Told, Validators};
 use engine_containers::Containers;
 use engine_images::{ImageStore, Layer, Reference, Tell};
 use engine_model::event::EventBus;
 use engine_model::{Changes, Failure, Image, ImageId, KeptStep, NewImage};
-use engine_registry::Credentials;
+use engine_registry::{Credentials, Proxies, RegistryError};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -86,6 +87,34 @@ impl Outside for ForBuilds {
         });
         self.pulls.pull(&name, None, &credentials, &tell).await?;
         Ok(())
+    }
+
+    async fn fetch(&self, address: &str, known: &Validators) -> Result<Option<Arriving>, Failure> {
+        let failure = |error: RegistryError| Failure::of(error.kind(), &error);
+        let known = engine_registry::Validators { tag: known.tag.clone(), modified: known.modified.clone() };
+        let fetched = self.pulls.registries.fetch(address, &known).await.map_err(failure)?;
+        Ok(fetched.map(|fetched| Arriving {
+            validators: Validators {
+                tag: fetched.validators.tag.clone(),
+                modified: fetched.validators.modified.clone(),
+            },
+            length: fetched.length,
+            disposition: fetched.disposition.clone(),
+            pieces: futures_util::stream::try_unfold(fetched, move |mut fetched| async move {
+                Ok(fetched.next().await.map_err(failure)?.map(|piece| (piece, fetched)))
+            })
+            .boxed(),
+        }))
+    }
+
+    fn proxies(&self) -> Vec<(String, String)> {
+        let Proxies { http, https, none } = self.pulls.registries.proxies();
+        let mut proxies = Vec::new();
+        proxies.extend(http.map(|proxy| ("http_proxy".to_owned(), proxy)));
+        proxies.extend(https.map(|proxy| ("https_proxy".to_owned(), proxy)));
+        // This host is reached directly, whatever the proxies.
+        proxies.push(("no_proxy".to_owned(), format!("localhost,127.0.0.1,::1,{none}")));
+        proxies
     }
 }
 

@@ -3,18 +3,23 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+mod context;
 mod harness;
+mod repositories;
+mod web;
 
 #[path = "build/cache.rs"]
 mod cache;
 #[path = "build/failures.rs"]
 mod failures;
+#[path = "build/fetched.rs"]
+mod fetched;
 #[path = "build/files.rs"]
 mod files;
 
+use context::write;
 use harness::{Engine, Output};
 
 /// An engine with `busybox` and a context of these files.
@@ -25,13 +30,6 @@ fn engine(files: &[(&str, &str)]) -> Engine {
         write(&engine, name, content);
     }
     engine
-}
-
-fn write(engine: &Engine, name: &str, content: &str) {
-    let path = engine.path("context").join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 /// Builds the context.

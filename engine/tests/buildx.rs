@@ -3,16 +3,21 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+mod context;
 mod harness;
+mod repositories;
+mod web;
 
+#[path = "buildx/fetched.rs"]
+mod fetched;
 #[path = "buildx/lent.rs"]
 mod lent;
 #[path = "buildx/vanished.rs"]
 mod vanished;
 
+use context::write;
 use harness::{Engine, Output};
 
 /// An engine with `busybox`, plug-ins and a context of these files. `None`, and said, if there are no plug-ins.
@@ -30,13 +35,6 @@ fn engine(files: &[(&str, &str)]) -> Option<Engine> {
         write(&engine, name, content);
     }
     Some(engine)
-}
-
-fn write(engine: &Engine, name: &str, content: &str) {
-    let path = engine.path("context").join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 /// Builds the context with the command that people type.
@@ -279,11 +277,6 @@ fn failures_say_what_and_where() {
         ),
         ("FROM busybox\n", &["--provenance=mode=max"], &["Attestation", "not supported"]),
         ("FROM busybox\n", &["--cache-to", "type=local,dest=/tmp/never"], &["not supported"]),
-        (
-            "FROM busybox\n",
-            &["--build-context", "x=https://example.test/x.git"],
-            &["--build-context x", "not supported by this engine"],
-        ),
     ] {
         write(&engine, "Dockerfile", dockerfile);
         let error = build(&engine, options).failed();
@@ -291,11 +284,6 @@ fn failures_say_what_and_where() {
             assert!(error.contains(part), "{part} is missing: {error}");
         }
     }
-    let remote = engine.docker(["build", "https://example.test/x.git"]).failed();
-    assert!(
-        remote.contains("https://example.test/x.git") && remote.contains("not supported by this engine"),
-        "{remote}"
-    );
     assert_nothing_left(&engine);
 }
 

@@ -11,8 +11,9 @@ use serde_json::json;
 
 mod harness;
 #[path = "registry/servers.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod servers;
+mod web;
 
 use harness::{Engine, Output, run};
 use servers::Registry;

@@ -14,9 +14,10 @@ mod hostile;
 mod logins;
 #[path = "registry/servers.rs"]
 mod servers;
+mod web;
 
 use harness::{Engine, run, wait_for};
-use servers::{Fake, Fixture, Registry, Reply, digest};
+use servers::{Fake, Fixture, Registry, Reply, denial, digest};
 
 /// Tries again quickly, as time is not what is tested.
 const CONFIGURATION: &str = r#"{"max-download-attempts": 3}"#;
@@ -235,7 +236,7 @@ fn mirrors_are_asked_first_and_not_told_who_the_caller_is() {
     let _registry = Registry::start(&engine, "registry", "127.0.0.1:5000", &json!({}));
     let fake = Fake::start(&engine, "127.0.0.1:5001", |asked| match asked.path.as_str() {
         "/v2/" => Reply::new(200, "{}"),
-        _ => Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+        _ => denial(404, "MANIFEST_UNKNOWN", "manifest unknown"),
     });
     engine.load_busybox();
     engine.docker(["tag", "busybox", "localhost:5000/library/box"]).ok();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::BuildError;
 use super::outside::{Audience, Event, Outside, Told};
 use super::plan::{Context, Plan, Request, Texts};
+use super::remote::{Elsewhere, gather};
 use super::shop::Shop;
 use super::stage;
 use super::voice::Voice;
@@ -45,6 +46,16 @@ impl Builder {
     /// Reads the Dockerfile and refuses what makes no sense. Blocks.
     pub fn plan(&self, context: Context, request: Request) -> Result<Plan, Failure> {
         self.found_out(Plan::new(context, request)?)
+    }
+
+    /// The same with a Dockerfile that does not lie in the context. Blocks.
+    pub fn plan_with(&self, context: Context, texts: Texts, request: Request) -> Result<Plan, Failure> {
+        self.found_out(Plan::with(context, texts, request)?)
+    }
+
+    /// Fetches a context: an archive, a Dockerfile or a repository.
+    pub async fn gather(&self, address: &str, wish: Elsewhere<'_>) -> Result<Context, BuildError> {
+        gather(&self.0, address, wish).await
     }
 
     /// Reads a Dockerfile that lies in no context. The plan's context is empty, and to be filled before it is carried out.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_kernel::confine::Root;
@@ -10,6 +10,8 @@ use engine_model::{Failure, ImageId, Kind};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
+use super::address::Address;
+use super::brought::{self, Brought, Place};
 use super::config::absolute;
 use super::copy::{Look, Target, owner};
 use super::error::BuildError;
@@ -27,9 +29,12 @@ use super::work::Work;
 #[derive(Clone, Debug)]
 struct Wanted {
     name: &'static str,
-    is_add: bool,
+    /// Of the context or another stage; what was fetched is only unpacked if that is said.
     unpacks: bool,
-    sources: Vec<String>,
+    unpacks_fetched: bool,
+    sources: Vec<Source>,
+    checksum: Option<String>,
+    keeps_git_dir: bool,
     /// Names and contents of files that stand in the Dockerfile itself.
     written: Vec<(String, Vec<u8>)>,
     target: String,
@@ -37,6 +42,22 @@ struct Wanted {
     mode: Option<u32>,
     exclude: Ignored,
     with_parents: bool,
+}
+
+/// Something that is copied.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Of the context, another stage or an image.
+    Path(String),
+    Address(Address),
+}
+
+/// What a source means.
+#[derive(Clone, Debug)]
+struct Chosen {
+    selected: Selected,
+    /// Where it lies, if it was fetched.
+    root: Option<PathBuf>,
 }
 
 /// Where the sources are.
@@ -52,25 +73,32 @@ impl Stage<'_> {
             None => None,
             Some(from) => self.origin(from).await?,
         };
-        let origin = match &copy.from {
+        let mut origin = match &copy.from {
             None => Origin::Context,
             Some(_) => Origin::Image(self.layers_of(from.clone(), "from").await?),
         };
-        let (work, asked) = (Arc::clone(self.work), wanted.clone());
-        let (digest, selected, origin) = blocking(move || {
-            let (digest, selected) = asked.look(&work, &origin)?;
-            Ok((digest, selected, origin))
-        })
-        .await?;
-        let look =
-            format!("{:?} {:?} {:?} {}", wanted.owner, wanted.mode, wanted.exclude, wanted.with_parents);
-        let key =
-            key(&[wanted.name, &digest, &wanted.target, &look, if wanted.unpacks { "unpack" } else { "" }]);
-        if self.find(&key).await? {
-            return Ok(());
-        }
-        let kind = match &selected[..] {
-            [one] if one.is_directory => "dir",
+        let mut is_whole = self.work.plan.is_uncached(self.number);
+        let (key, digest, chosen, origin) = loop {
+            let brought = self.bring_all(&wanted, is_whole).await?;
+            // All of it may be as it was, and where it is not, there has to be all of it.
+            is_whole = brought.iter().all(|one| one.place.is_some());
+            let (work, asked) = (Arc::clone(self.work), wanted.clone());
+            let (digest, chosen, looked_at) = blocking(move || {
+                let (digest, chosen) = asked.look(&work, &origin, &brought)?;
+                Ok((digest, chosen, origin))
+            })
+            .await?;
+            let key = wanted.key(&digest);
+            if self.find(&key).await? {
+                return Ok(());
+            }
+            if is_whole {
+                break (key, digest, chosen, looked_at);
+            }
+            (origin, is_whole) = (looked_at, true);
+        };
+        let kind = match &chosen[..] {
+            [one] if one.selected.is_directory => "dir",
             [_] => "file",
             _ => "multi",
         };
@@ -79,7 +107,11 @@ impl Stage<'_> {
         let layers = self.layers("copy").await?;
         let work = Arc::clone(self.work);
         let made = blocking(move || {
-            wanted.put(&work, &origin, &layers, &selected)?;
+            wanted.put(&work, &origin, &layers, &chosen)?;
+            chosen
+                .iter()
+                .filter_map(|one| one.root.as_ref())
+                .for_each(|root| drop(std::fs::remove_dir_all(root)));
             // An image that was taken away meanwhile may have given half of it, which would be found again for ever.
             if let (Origin::Image(layers), Some(from)) = (&origin, &from)
                 && work.outside().lower_dirs(from)? != layers.lower
@@ -97,13 +129,29 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Looks at all sources that lie elsewhere, in their order.
+    async fn bring_all(&self, wanted: &Wanted, whole: bool) -> Result<Vec<Brought>, BuildError> {
+        let wish = brought::Wish {
+            checksum: wanted.checksum.as_deref(),
+            keeps_git_dir: wanted.keeps_git_dir,
+            to_directory: wanted.target.ends_with('/'),
+            whole,
+        };
+        let mut all = Vec::new();
+        for (number, source) in wanted.sources.iter().enumerate() {
+            if let Source::Address(address) = source {
+                all.push(self.bring(number, address, wish).await?);
+            }
+        }
+        Ok(all)
+    }
+
     /// The stage or image that a name means.
     pub(super) async fn origin(&self, from: &str) -> Result<Option<ImageId>, BuildError> {
         if self.work.plan.is_named(from) {
             return Ok(Some(self.named(from).await?));
         }
         match self.work.plan.dockerfile.stage(from, self.number) {
-            // Nobody would ever build it.
             // Nobody would ever build it.
             Some(stage) if !self.work.plan.needed.contains(&stage) => {
                 let message = format!(
@@ -136,13 +184,21 @@ impl Stage<'_> {
                 continue;
             }
             let source = self.expand(source)?;
-            if copy.is_add {
-                refuse_remote(&source)?;
-            }
-            sources.push(source);
+            let address = if copy.is_add { Address::of_source(&source) } else { Ok(None) };
+            sources.push(match address.map_err(BuildError::invalid)? {
+                Some(address) => Source::Address(address),
+                None => Source::Path(source),
+            });
         }
-        if copy.checksum.is_some() {
-            return Err(BuildError::invalid("checksum can't be specified for non-HTTP(S) sources"));
+        let checksum = copy.checksum.as_deref().map(|text| self.expand(text)).transpose()?;
+        if let Some(checksum) = &checksum {
+            check_checksum(checksum, &sources, written.len())?;
+        }
+        let is_repository = |source: &Source| matches!(source, Source::Address(Address::Repository(_)));
+        if copy.keep_git_dir && !sources.iter().any(is_repository) {
+            return Err(BuildError::invalid(
+                "keep-git-dir can't be specified for sources that are no git repositories",
+            ));
         }
         let mut target = self.expand(&copy.target)?;
         let is_directory =
@@ -160,8 +216,10 @@ impl Stage<'_> {
         let exclude = copy.exclude.iter().map(|text| self.expand(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(Wanted {
             name,
-            is_add: copy.is_add,
-            unpacks: copy.unpack.unwrap_or(copy.is_add),
+            unpacks: copy.is_add && copy.unpack.unwrap_or(true),
+            unpacks_fetched: copy.unpack.unwrap_or(false),
+            checksum,
+            keeps_git_dir: copy.keep_git_dir,
             sources,
             written,
             target,
@@ -185,24 +243,28 @@ impl Stage<'_> {
     }
 }
 
-/// Refuses by name what would have to be fetched.
-fn refuse_remote(source: &str) -> Result<(), BuildError> {
-    let is_git = source.starts_with("git@")
-        || source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || source
-            .split('#')
-            .next()
-            .is_some_and(|address| address.contains("://") && address.strip_suffix(".git").is_some());
-    if is_git {
-        return Err(BuildError::unsupported(&format!("`ADD {source}`: fetching a repository of git")));
-    }
-    if source.starts_with("http://") || source.starts_with("https://") {
-        return Err(BuildError::unsupported(&format!(
-            "`ADD {source}`: fetching a file (a `RUN` with a program that does, or a file of the context, will do)"
-        )));
-    }
-    Ok(())
+/// A checksum is of one file, or the commit of one repository.
+fn check_checksum(checksum: &str, sources: &[Source], written: usize) -> Result<(), BuildError> {
+    let is_hexadecimal = |text: &str, lengths: &[usize]| {
+        lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let message = match sources {
+        [Source::Address(Address::File(_))] if written == 0 => {
+            if checksum.strip_prefix("sha256:").is_some_and(|digest| is_hexadecimal(digest, &[64])) {
+                return Ok(());
+            }
+            format!("invalid checksum digest format: {checksum} (`sha256:` and 64 hexadecimal digits)")
+        }
+        [Source::Address(Address::Repository(_))] if written == 0 => {
+            if is_hexadecimal(checksum, &[40, 64]) {
+                return Ok(());
+            }
+            format!("invalid checksum: {checksum} (the whole hash of a commit)")
+        }
+        [_] | [] => "checksum can't be specified for non-HTTP(S) sources".to_owned(),
+        _ => "checksum can't be specified for multiple sources".to_owned(),
+    };
+    Err(BuildError::invalid(message))
 }
 
 fn octal(text: &str) -> Result<u32, BuildError> {
@@ -215,31 +277,47 @@ fn octal(text: &str) -> Result<u32, BuildError> {
 }
 
 impl Wanted {
-    fn look(&self, work: &Work, origin: &Origin) -> Result<(String, Vec<Selected>), BuildError> {
+    /// Tells the step apart from all others on the same parent.
+    fn key(&self, digest: &str) -> String {
+        let look = format!("{:?} {:?} {:?} {}", self.owner, self.mode, self.exclude, self.with_parents);
+        let unpacks = match (self.unpacks, self.unpacks_fetched) {
+            (true, true) => "unpack all",
+            (true, false) => "unpack",
+            (false, _) => "",
+        };
+        key(&[self.name, digest, &self.target, &look, unpacks])
+    }
+
+    fn look(
+        &self,
+        work: &Work,
+        origin: &Origin,
+        brought: &[Brought],
+    ) -> Result<(String, Vec<Chosen>), BuildError> {
         let nothing = Ignored::default();
         let looked = match origin {
             Origin::Context => {
                 let root = plain(&work.plan.context.files()).map_err(|error| failed(self.name, &error))?;
-                self.select(&Files { root: &root, ignored: &work.plan.ignored })
+                self.select(&Files { root: &root, ignored: &work.plan.ignored }, brought)
             }
             Origin::Image(layers) => {
-                within(&[layers], |roots| self.select(&Files { root: &roots[0], ignored: &nothing }))
+                within(&[layers], |roots| self.select(&Files { root: &roots[0], ignored: &nothing }, brought))
             }
         };
-        let (digest, selected, missing) = looked.map_err(|error| failed(self.name, &error))?;
+        let (digest, chosen, missing) = looked.map_err(|error| failed(self.name, &error))?;
         if let Some(missing) = missing {
             return Err(self.missing(&missing, matches!(origin, Origin::Context)));
         }
-        if selected.is_empty() && self.written.is_empty() {
+        if chosen.is_empty() && brought.is_empty() && self.written.is_empty() {
             return Err(BuildError::invalid(format!("{} failed: no source files were specified", self.name)));
         }
-        if selected.len() + self.written.len() > 1 && !self.target.ends_with('/') {
+        if chosen.len() + self.written.len() > 1 && !self.target.ends_with('/') {
             return Err(BuildError::invalid(format!(
                 "When using {} with more than one source file, the destination must be a directory and end with a /",
                 self.name
             )));
         }
-        Ok((digest, selected))
+        Ok((digest, chosen))
     }
 
     fn missing(&self, source: &str, of_context: bool) -> BuildError {
@@ -250,10 +328,26 @@ impl Wanted {
         BuildError::Other(Failure::new(Kind::NotFound, message))
     }
 
-    /// A digest of all sources, what they are, and the first one that is not there.
-    fn select(&self, files: &Files<'_>) -> io::Result<(String, Vec<Selected>, Option<String>)> {
+    /// A digest of all sources, what they are as far as they are here, and the first one that is not there.
+    fn select(
+        &self,
+        files: &Files<'_>,
+        brought: &[Brought],
+    ) -> io::Result<(String, Vec<Chosen>, Option<String>)> {
         let (mut all, mut digest) = (Vec::new(), Sha256::new());
+        let mut brought = brought.iter();
         for source in &self.sources {
+            let source = match source {
+                Source::Path(path) => path,
+                Source::Address(_) => {
+                    let Some(Brought { key, place }) = brought.next() else { continue };
+                    digest.update(key);
+                    all.extend(
+                        place.clone().map(|Place { root, selected }| Chosen { selected, root: Some(root) }),
+                    );
+                    continue;
+                }
+            };
             let selected = files.select(source)?;
             if selected.is_empty() && !source.contains(['*', '?', '[']) {
                 return Ok((String::new(), Vec::new(), Some(source.clone())));
@@ -265,7 +359,7 @@ impl Wanted {
                 }
                 files.digest(one, &self.exclude, &mut digest)?;
             }
-            all.extend(selected);
+            all.extend(selected.into_iter().map(|selected| Chosen { selected, root: None }));
         }
         for (name, content) in &self.written {
             digest.update((name.len() as u64).to_le_bytes());
@@ -280,7 +374,7 @@ impl Wanted {
         work: &Work,
         origin: &Origin,
         layers: &Layers,
-        selected: &[Selected],
+        chosen: &[Chosen],
     ) -> Result<(), BuildError> {
         let (nothing, outside) = (Ignored::default(), work.outside());
         let mut refused = None;
@@ -310,9 +404,15 @@ impl Wanted {
                 context = plain(&work.plan.context.files())?;
                 Files { root: &context, ignored: &work.plan.ignored }
             };
-            for one in selected {
-                if !(self.is_add && self.unpacks && unpacked(outside, &files, one, &target)?) {
-                    target.copy(&files, one)?;
+            for one in chosen {
+                let fetched = one.root.as_deref().map(plain).transpose()?;
+                let own = fetched.as_ref().map(|root| Files { root, ignored: &nothing });
+                let (files, unpacks) = match &own {
+                    Some(own) => (own, self.unpacks_fetched),
+                    None => (&files, self.unpacks),
+                };
+                if !(unpacks && unpacked(outside, files, &one.selected, &target)?) {
+                    target.copy(files, &one.selected)?;
                 }
             }
             self.written.iter().try_for_each(|(name, content)| target.write(name, content))

@@ -75,6 +75,7 @@ pub(crate) struct Copy {
     pub(crate) parents: bool,
     pub(crate) link: bool,
     pub(crate) unpack: Option<bool>,
+    pub(crate) keep_git_dir: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,11 +325,7 @@ impl Words<'_> {
         if is_add {
             copy.checksum = flags.text("checksum")?;
             copy.unpack = flags.optional("unpack")?;
-            if flags.boolean("keep-git-dir")? {
-                return Err(
-                    "`ADD --keep-git-dir`: repositories of git are not fetched by this engine".to_owned()
-                );
-            }
+            copy.keep_git_dir = flags.boolean("keep-git-dir")?;
         } else {
             copy.from = flags.text("from")?;
             copy.parents = flags.boolean("parents")?;

@@ -23,7 +23,7 @@ pub(crate) struct Lent {
     /// `NAME=value`.
     pub(crate) environment: Vec<String>,
     folders: Vec<tempfile::TempDir>,
-    agents: Vec<Box<dyn Any + Send>>,
+    agents: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl Lent {

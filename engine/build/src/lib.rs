@@ -8,24 +8,31 @@
 //!
 //! It knows no HTTP, and neither the image store nor the containers: whoever puts the engine together hands them to it.
 
+mod address;
+mod brought;
 mod builder;
 mod config;
 mod copy;
 mod copying;
 mod dockerfile;
+mod download;
 mod error;
 mod flags;
 #[cfg(test)]
 mod fuzz;
+mod git;
 mod glob;
 mod ignore;
 mod instruction;
+mod known;
 mod lent;
 mod mounted;
 mod named;
 mod needed;
 mod outside;
 mod plan;
+mod reach;
+mod remote;
 mod run;
 mod running;
 mod scope;
@@ -40,11 +47,13 @@ mod voice;
 mod words;
 mod work;
 
+pub use address::is_elsewhere;
 pub use builder::Builder;
 pub use config::change;
 pub use dockerfile::Dockerfile;
 pub use error::BuildError;
-pub use outside::{Audience, Client, Event, Keys, Login, Outside, StepId, Told};
+pub use outside::{Arriving, Audience, Client, Event, Keys, Login, Outside, StepId, Told, Validators};
 pub use plan::{Context, Named, Plan, Request, Texts, Wanted};
+pub use remote::Elsewhere;
 pub use run::LABEL;
 pub use source::ParseError;

@@ -8,6 +8,7 @@ use engine_kernel::confine::clean;
 use engine_model::{Changes, ImageId, NewImage, NewStep};
 use sha2::{Digest, Sha256};
 
+use super::address::Address;
 use super::error::BuildError;
 use super::flags::{Mount, MountKind};
 use super::ignore::Ignored;
@@ -86,7 +87,10 @@ impl Plan {
             for step in &self.dockerfile.stages[stage].steps {
                 match &step.instruction {
                     Instruction::Copy(copy) if copy.from.is_none() => {
-                        let files = copy.sources.iter().filter(|source| !source.starts_with("<<"));
+                        let is_elsewhere =
+                            |source: &str| copy.is_add && !matches!(Address::of_source(source), Ok(None));
+                        let files = copy.sources.iter();
+                        let files = files.filter(|source| !source.starts_with("<<") && !is_elsewhere(source));
                         paths.extend(files.cloned());
                     }
                     Instruction::Run(run) => {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use engine_model::{Changes, Failure, Image, ImageId, NewImage};
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -46,6 +48,37 @@ pub trait Outside: Debug + Send + Sync {
 
     /// Brings an image from its registry, and tells how that goes on in lines of the API.
     async fn pull(&self, reference: &str, keys: &Keys, progress: &mpsc::Sender<Told>) -> Result<(), Failure>;
+
+    /// Asks a server for a file by HTTP or HTTPS. `None` if it is still what `known` says.
+    async fn fetch(&self, address: &str, known: &Validators) -> Result<Option<Arriving>, Failure>;
+
+    /// Names and values of variables by which programs of this host find its proxies.
+    fn proxies(&self) -> Vec<(String, String)>;
+}
+
+/// What a server has said of a file, by which it can be asked again whether that is still so. Empty if it has said nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// `ETag`, as it came.
+    pub tag: String,
+    /// `Last-Modified`, as it came.
+    pub modified: String,
+}
+
+/// A file that a server sends.
+pub struct Arriving {
+    pub validators: Validators,
+    /// In bytes, if the server says so.
+    pub length: Option<u64>,
+    /// `Content-Disposition`, as it came; empty if it did not.
+    pub disposition: String,
+    pub pieces: BoxStream<'static, Result<Bytes, Failure>>,
+}
+
+impl Debug for Arriving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Arriving").field("length", &self.length).finish_non_exhaustive()
+    }
 }
 
 /// How registries learn who the client of a build is.
@@ -84,7 +117,7 @@ pub trait Client: Debug + Send + Sync {
 
     /// Makes a socket at this path at which its SSH agent answers, as long as what is returned is held. `None` if it
     /// forwards none of this name.
-    async fn agent(&self, id: &str, socket: &Path) -> Result<Option<Box<dyn Any + Send>>, Failure>;
+    async fn agent(&self, id: &str, socket: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, Failure>;
 
     /// Who it is to this registry; `None` if nobody in particular.
     async fn login(&self, registry: &str) -> Result<Option<Login>, Failure>;

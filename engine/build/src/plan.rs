@@ -97,6 +97,8 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Context {
     pub(crate) folder: tempfile::TempDir,
+    /// It is nothing but a Dockerfile, of that name.
+    pub(crate) is_dockerfile: bool,
 }
 
 impl Context {
@@ -104,20 +106,34 @@ impl Context {
         self.folder.path().join("context")
     }
 
+    /// Puts the files of one that was fetched where a folder of this name is to be. Blocks.
+    pub fn move_to(self, folder: &Path) -> Result<(), Failure> {
+        if self.is_dockerfile {
+            let message = "what was fetched is neither an archive nor a repository".to_owned();
+            return Err(Failure::new(Kind::Invalid, message));
+        }
+        fs::rename(self.files(), folder).map_err(|error| Failure::of(Kind::Internal, &error))
+    }
+
     /// One without files. Blocks.
     pub(crate) fn empty(parent: &Path) -> Result<Self, Failure> {
         let internal = |error: std::io::Error| Failure::of(Kind::Internal, &error);
         let folder = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(internal)?;
-        let context = Self { folder };
+        let context = Self { folder, is_dockerfile: false };
         fs::create_dir(context.files()).map_err(internal)?;
         Ok(context)
     }
 
     /// Unpacks an archive, compressed or not. Blocks.
     pub(crate) fn receive(parent: &Path, outside: &dyn Outside, archive: impl Read) -> Result<Self, Failure> {
-        let internal = |error: std::io::Error| Failure::of(Kind::Internal, &error);
         let context = Self::empty(parent)?;
-        let root = Root::open(&context.files()).map_err(internal)?;
+        context.fill(outside, archive)?;
+        Ok(context)
+    }
+
+    /// The same into one that is empty. Blocks.
+    pub(crate) fn fill(&self, outside: &dyn Outside, archive: impl Read) -> Result<(), Failure> {
+        let root = Root::open(&self.files()).map_err(|error| Failure::of(Kind::Internal, &error))?;
         let broken = |error: std::io::Error| {
             Failure::new(Kind::of_archive(&error), format!("Error processing tar file: {error}"))
         };
@@ -125,7 +141,7 @@ impl Context {
         unpack(&root, Path::new("/"), &mut archive, Keep::Files).map_err(broken)?;
         // A client that still sends does not listen to the answer.
         let _ = std::io::copy(&mut archive, &mut std::io::sink());
-        Ok(context)
+        Ok(())
     }
 }
 
@@ -152,9 +168,23 @@ impl Plan {
     pub(crate) fn new(context: Context, request: Request) -> Result<Self, Failure> {
         request.check()?;
         let root = Root::open(&context.files()).map_err(|error| Failure::of(Kind::Internal, &error))?;
-        let (name, text) = dockerfile(&root, &request.dockerfile)?;
+        let wanted = if context.is_dockerfile { "" } else { &request.dockerfile };
+        let (name, text) = dockerfile(&root, wanted)?;
         let ignored = ignored(&root, &name).map_err(|message| Failure::new(Kind::Invalid, message))?;
         Self::understand(context, &name, &text, ignored, request)
+    }
+
+    /// Reads a Dockerfile that does not lie in its context. What it says nothing of, the context's own list ignores. What there
+    /// is to do is to be found out then. Blocks.
+    pub(crate) fn with(context: Context, texts: Texts, request: Request) -> Result<Self, Failure> {
+        request.check()?;
+        let root = Root::open(&context.files()).map_err(|error| Failure::of(Kind::Internal, &error))?;
+        let ignored = match texts.ignored.as_str() {
+            "" => ignored(&root, &texts.name),
+            own => Ignored::parse(own).map_err(|error| error.to_string()),
+        };
+        let ignored = ignored.map_err(|message| Failure::new(Kind::Invalid, message))?;
+        Self::understand(context, &texts.name, &texts.dockerfile, ignored, request)
     }
 
     /// Understands a Dockerfile before there is a context. What there is to do is to be found out then.

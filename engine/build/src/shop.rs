@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use engine_model::ImageId;
 use engine_model::executor::Executor;
 
+use super::known::Known;
 use super::outside::Outside;
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Shop {
     lent: PathBuf,
     pub(crate) outside: Arc<dyn Outside>,
     pub(crate) executor: Arc<dyn Executor>,
+    /// Files that were fetched.
+    pub(crate) known: Known,
     /// By the name of the cache, for those who do not share it.
     locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Of builds that are under way.
@@ -36,7 +39,8 @@ impl Shop {
         outside: Arc<dyn Outside>,
         executor: Arc<dyn Executor>,
     ) -> io::Result<Self> {
-        let shop = Self { root, lent, outside, executor, locks: Mutex::default(), running: Mutex::default() };
+        let (known, locks, running) = (Known::default(), Mutex::default(), Mutex::default());
+        let shop = Self { root, lent, outside, executor, known, locks, running };
         fs::create_dir_all(&shop.root)?;
         shop.discard_temporary();
         fs::create_dir_all(shop.temporary())?;
@@ -157,7 +161,8 @@ impl Shop {
     }
 }
 
-fn size(folder: &Path) -> u64 {
+/// Bytes of a folder on disk, as far as it can be read. Blocks.
+pub(crate) fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => size(&entry.path()),

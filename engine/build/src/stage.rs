@@ -297,9 +297,13 @@ impl Stage<'_> {
         self.layers_of(self.image.clone(), what).await
     }
 
+    /// A place of this step's own. It is not there.
+    pub(crate) fn scratch(&self, what: &str) -> PathBuf {
+        self.work.plan.context.folder.path().join(format!("{what}-{}-{}", self.number, self.at))
+    }
+
     pub(crate) async fn layers_of(&self, image: Option<ImageId>, what: &str) -> Result<Layers, BuildError> {
-        let scratch =
-            self.work.plan.context.folder.path().join(format!("{what}-{}-{}", self.number, self.at));
+        let scratch = self.scratch(what);
         let work = Arc::clone(self.work);
         blocking(move || {
             let lower = image.map(|id| work.outside().lower_dirs(&id)).transpose()?;

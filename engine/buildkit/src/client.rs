@@ -59,7 +59,7 @@ impl engine_build::Client for Session {
         }
     }
 
-    async fn agent(&self, id: &str, socket: &Path) -> Result<Option<Box<dyn Any + Send>>, Failure> {
+    async fn agent(&self, id: &str, socket: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, Failure> {
         if !self.serves(FORWARD_AGENT) {
             return Ok(None);
         }

@@ -27,6 +27,7 @@ mod server;
 mod session;
 mod solve;
 mod source;
+mod telling;
 mod tree;
 
 pub use control::Control;

@@ -21,6 +21,17 @@ pub(crate) enum Origin {
     Directory(String),
     /// An archive, by its path among the client's uploads.
     Upload(String),
+    /// What the engine fetches itself.
+    Address(String),
+}
+
+/// Where the files of a named context are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// A directory that the client calls so.
+    Directory(String),
+    /// What the engine fetches itself.
+    Address(String),
 }
 
 /// All that a frontend is asked for.
@@ -30,8 +41,10 @@ pub(crate) struct Options {
     pub(crate) context: Origin,
     /// The client's directory with the Dockerfile; the context's if there is none.
     pub(crate) dockerfile: Option<String>,
-    /// By the names of contexts, the client's directories.
-    pub(crate) directories: BTreeMap<String, String>,
+    /// By the names of contexts.
+    pub(crate) files: BTreeMap<String, Files>,
+    /// What a context that is a repository keeps.
+    pub(crate) keeps_git_dir: bool,
     /// What is not done though it was wished.
     pub(crate) warnings: Vec<String>,
 }
@@ -96,7 +109,8 @@ impl Options {
             },
             context: Origin::Directory("context".to_owned()),
             dockerfile: None,
-            directories: BTreeMap::new(),
+            files: BTreeMap::new(),
+            keeps_git_dir: false,
             warnings: Vec::new(),
         };
         let mut keys = ("context".to_owned(), None);
@@ -172,15 +186,13 @@ impl Options {
         let request = &mut self.request;
         match name.split_once(':') {
             Some(("build-arg", "BUILDKIT_SYNTAX")) => check_syntax(value),
-            // The first two come as attributes as well; the other, and what the client tells of its repository, is about nothing
-            // that there is here.
-            Some(
-                (
-                    "build-arg",
-                    "BUILDKIT_INLINE_CACHE" | "BUILDKIT_MULTI_PLATFORM" | "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
-                )
-                | ("vcs", _),
-            ) => Ok(()),
+            // These come as attributes as well, and what the client tells of its repository is about nothing that there is
+            // here.
+            Some(("build-arg", "BUILDKIT_INLINE_CACHE" | "BUILDKIT_MULTI_PLATFORM") | ("vcs", _)) => Ok(()),
+            Some(("build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR")) => {
+                self.keeps_git_dir = is_true(value);
+                Ok(())
+            }
             Some(("build-arg", "SOURCE_DATE_EPOCH")) => {
                 self.warnings.push("SOURCE_DATE_EPOCH is known to the Dockerfile, but times in the image are those of the build".to_owned());
                 request.arguments.insert("SOURCE_DATE_EPOCH".to_owned(), Some(value.to_owned()));
@@ -206,10 +218,13 @@ impl Options {
             self.request.contexts.insert(known, Named::Image(image.to_owned()));
         } else if let Some(directory) = value.strip_prefix("local:") {
             self.request.contexts.insert(known.clone(), Named::Folder);
-            self.directories.insert(known, directory.to_owned());
+            self.files.insert(known, Files::Directory(directory.to_owned()));
+        } else if engine_build::is_elsewhere(value) {
+            self.request.contexts.insert(known.clone(), Named::Folder);
+            self.files.insert(known, Files::Address(value.to_owned()));
         } else {
             return Err(unsupported(&format!(
-                "`--build-context {name}={value}`: contexts other than directories and `docker-image://`"
+                "`--build-context {name}={value}`: contexts other than directories, addresses and `docker-image://`"
             )));
         }
         Ok(())
@@ -273,7 +288,10 @@ fn origin(value: &str) -> Result<Origin, Status> {
     if let Some(directory) = value.strip_prefix("local:") {
         return Ok(Origin::Directory(directory.to_owned()));
     }
-    Err(unsupported(&format!("the context `{value}`, which the engine would have to fetch,")))
+    if engine_build::is_elsewhere(value) {
+        return Ok(Origin::Address(value.to_owned()));
+    }
+    Err(unsupported(&format!("the context `{value}`")))
 }
 
 /// `name=address,…`
@@ -347,7 +365,7 @@ mod tests {
             (1024, "none")
         );
         assert_eq!(request.contexts["more"], Named::Folder);
-        assert_eq!(options.directories["more"], "more");
+        assert_eq!(options.files["more"], Files::Directory("more".to_owned()));
         assert_eq!(options.dockerfile.as_deref(), Some("dockerfile"));
     }
 
@@ -358,8 +376,8 @@ mod tests {
             ("attest:sbom", "", "--sbom"),
             ("attest:provenance", "mode=max", "--provenance"),
             ("platform", "linux/amd64,linux/arm64", "linux/arm64"),
-            ("context", "https://example.test/x.git", "https://example.test/x.git"),
-            ("context:x", "https://example.test", "--build-context x"),
+            ("context", "file:///x", "file:///x"),
+            ("context:x", "oci-layout://x", "--build-context x"),
             ("multi-platform", "true", "multi-platform"),
             ("frontend.caps", "moby.buildkit.frontend.subrequests", "subrequests"),
             ("hostname", "x", "hostname=x"),

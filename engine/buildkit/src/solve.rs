@@ -1,21 +1,20 @@
 //! Builds a Dockerfile of the client: brings what it takes, hands it to the builder, and shows how that goes on.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine_build::{Audience, BuildError, Builder, Event, Plan, StepId, Texts, Told, Wanted};
+use engine_build::{Audience, BuildError, Builder, Context, Elsewhere, Plan, Request, Texts, Wanted};
 use engine_model::task::apart;
 use engine_model::{Failure, ImageId, Kind};
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::filesync::{self, Wish};
 use super::grpc::{Code, Status};
 use super::job::Job;
-use super::options::{Options, Origin, check_syntax, syntax};
-use super::progress::{Progress, Step};
+use super::options::{Files, Options, Origin, check_syntax, syntax};
+use super::progress::Step;
 use super::source::Source;
+use super::telling::{say, show, status};
 
 /// Events of a build that wait to be shown.
 const WAITING: usize = 256;
@@ -81,10 +80,18 @@ async fn bring(builder: &Builder, job: &Arc<Job>, mut options: Options) -> Resul
     let drafted = match options.context.clone() {
         Origin::Upload(path) => of_upload(builder, job, &options, path).await?,
         Origin::Directory(directory) => of_directory(builder, job, &options, &directory).await?,
+        Origin::Address(address) => of_address(builder, job, &options, &address).await?,
     };
     for name in drafted.plan.folders_wanted() {
-        if let Some(directory) = options.directories.get(&name) {
-            named(builder, job, &drafted.plan, &name, directory).await?;
+        match options.files.get(&name) {
+            Some(Files::Directory(directory)) => named(builder, job, &drafted.plan, &name, directory).await?,
+            Some(Files::Address(address)) => {
+                let step = job.progress.begin(&format!("[context {name}] load {}", shown(address)));
+                let context = ended(&step, gather(builder, job, &options, address, &step).await)?;
+                let folder = drafted.plan.folder_of(&name);
+                blocking(move || context.move_to(&folder)).await?;
+            }
+            None => {}
         }
     }
     Ok(drafted)
@@ -97,35 +104,8 @@ async fn of_directory(
     options: &Options,
     directory: &str,
 ) -> Result<Drafted, Status> {
-    let name = options.request.dockerfile.clone();
     let from = options.dockerfile.as_deref().unwrap_or(directory);
-    let step = job.progress.begin(&format!("[internal] load build definition from {name}"));
-    let folder = scratch(builder).await?;
-    let wish = Wish {
-        directory: from.to_owned(),
-        paths: vec![name.clone(), format!("{name}.dockerignore"), name.to_ascii_lowercase()],
-        is_text: true,
-        ..Wish::default()
-    };
-    let received = filesync::receive(
-        &job.session,
-        &wish,
-        folder.path().to_owned(),
-        &step,
-        "transferring dockerfile:",
-        &job.cancelled,
-    );
-    let texts = async {
-        received.await?;
-        let (name, root) = (name.clone(), folder.path().to_owned());
-        blocking(move || texts(&root, &name)).await
-    };
-    let (text, own_ignored) = ended(&step, texts.await)?;
-    drop(step);
-    let source = Source { name: name.clone(), text: text.clone() };
-    if let Some(image) = syntax(&text) {
-        check_syntax(image).map_err(|error| source.point(error, (1, 1)))?;
-    }
+    let (source, own_ignored) = definition(builder, job, &options.request.dockerfile, from).await?;
     let step = job.progress.begin("[internal] load .dockerignore");
     let ignored = match own_ignored {
         Some(ignored) => Ok(ignored),
@@ -134,7 +114,7 @@ async fn of_directory(
     let ignored = ended(&step, ignored)?;
     let excludes = patterns(&ignored);
     let (drafting, request) = (builder.clone(), options.request.clone());
-    let texts = Texts { name, dockerfile: text, ignored };
+    let texts = Texts { name: source.name.clone(), dockerfile: source.text.clone(), ignored };
     let drafted = blocking(move || {
         let plan = drafting.draft(texts, request)?;
         let wanted = plan.wanted();
@@ -155,6 +135,71 @@ async fn of_directory(
     Ok(Drafted { plan, source })
 }
 
+/// Brings a Dockerfile from a directory of the client, and what is ignored with it if it has a list of its own.
+async fn definition(
+    builder: &Builder,
+    job: &Arc<Job>,
+    name: &str,
+    directory: &str,
+) -> Result<(Source, Option<String>), Status> {
+    let step = job.progress.begin(&format!("[internal] load build definition from {name}"));
+    let folder = scratch(builder).await?;
+    let wish = Wish {
+        directory: directory.to_owned(),
+        paths: vec![name.to_owned(), format!("{name}.dockerignore"), name.to_ascii_lowercase()],
+        is_text: true,
+        ..Wish::default()
+    };
+    let received = filesync::receive(
+        &job.session,
+        &wish,
+        folder.path().to_owned(),
+        &step,
+        "transferring dockerfile:",
+        &job.cancelled,
+    );
+    let texts = async {
+        received.await?;
+        let (name, root) = (name.to_owned(), folder.path().to_owned());
+        blocking(move || texts(&root, &name)).await
+    };
+    let (text, own_ignored) = ended(&step, texts.await)?;
+    let source = Source { name: name.to_owned(), text };
+    if let Some(image) = syntax(&source.text) {
+        check_syntax(image).map_err(|error| source.point(error, (1, 1)))?;
+    }
+    Ok((source, own_ignored))
+}
+
+/// The Dockerfile that a client has for a context that is not its own; `None` if that has one itself.
+async fn own_definition(
+    builder: &Builder,
+    job: &Arc<Job>,
+    options: &Options,
+) -> Result<Option<Texts>, Status> {
+    let Some(directory) = &options.dockerfile else { return Ok(None) };
+    let (source, ignored) = definition(builder, job, &options.request.dockerfile, directory).await?;
+    Ok(Some(Texts { name: source.name, dockerfile: source.text, ignored: ignored.unwrap_or_default() }))
+}
+
+/// What there is to do with a context that is here. Blocks.
+fn planned(
+    builder: &Builder,
+    context: Context,
+    own: Option<Texts>,
+    request: Request,
+) -> Result<Drafted, Failure> {
+    if let Some(own) = own {
+        let source = Source { name: own.name.clone(), text: own.dockerfile.clone() };
+        return Ok(Drafted { plan: builder.plan_with(context, own, request)?, source });
+    }
+    let name = request.dockerfile.clone();
+    let plan = builder.plan(context, request)?;
+    let text = texts(&plan.folder(), &name).or_else(|_| texts(&plan.folder(), "Dockerfile"));
+    let text = text.map(|(text, _)| text).unwrap_or_default();
+    Ok(Drafted { plan, source: Source { name, text } })
+}
+
 /// The context is an archive that the client was given.
 async fn of_upload(
     builder: &Builder,
@@ -162,30 +207,84 @@ async fn of_upload(
     options: &Options,
     path: String,
 ) -> Result<Drafted, Status> {
-    if options.dockerfile.is_some() {
-        let what = "a Dockerfile from elsewhere for an archive as context is not supported by this engine";
-        return Err(Status::new(Code::Unknown, what));
-    }
+    let own = own_definition(builder, job, options).await?;
     let step = job.progress.begin("[internal] load remote build context");
     let mut archive = filesync::upload(&job.session, &path, UPLOADS, job.cancelled.clone())?;
     let (receiving, request) = (builder.clone(), options.request.clone());
     // It waits for the client, so it is none of the threads that are for the disk.
-    let planned = apart(move || {
+    let drafted = apart(move || {
         let context = receiving.receive(&mut archive)?;
-        let name = request.dockerfile.clone();
-        let plan = receiving.plan(context, request)?;
-        let text = texts(&plan.folder(), &name).map(|(text, _)| text).unwrap_or_default();
-        Ok::<_, Failure>((plan, Source { name, text }))
+        planned(&receiving, context, own, request)
     });
-    let planned = match planned.await {
-        Ok(planned) => planned.map_err(Status::from),
+    let drafted = match drafted.await {
+        Ok(drafted) => drafted.map_err(Status::from),
         Err(error) => Err(internal(&error)),
     };
-    let (plan, source) = ended(&step, planned)?;
-    if let Some(image) = syntax(&source.text) {
+    checked(ended(&step, drafted)?)
+}
+
+/// The context lies elsewhere.
+async fn of_address(
+    builder: &Builder,
+    job: &Arc<Job>,
+    options: &Options,
+    address: &str,
+) -> Result<Drafted, Status> {
+    let own = own_definition(builder, job, options).await?;
+    let step = job.progress.begin(&format!("[internal] load remote build context {}", shown(address)));
+    let (planning, request) = (builder.clone(), options.request.clone());
+    let drafted = async {
+        let context = gather(builder, job, options, address, &step).await?;
+        blocking(move || planned(&planning, context, own, request)).await
+    };
+    checked(ended(&step, drafted.await)?)
+}
+
+/// Fetches a context, and shows how that goes on.
+async fn gather(
+    builder: &Builder,
+    job: &Arc<Job>,
+    options: &Options,
+    address: &str,
+    step: &Step,
+) -> Result<Context, Status> {
+    let (told, mut lines) = mpsc::channel(WAITING);
+    let gathering = async move {
+        let wish = Elsewhere {
+            told: &told,
+            cancelled: &job.cancelled,
+            client: options.request.client.as_ref(),
+            keeps_git_dir: options.keeps_git_dir,
+        };
+        builder.gather(address, wish).await
+    };
+    let showing = async {
+        while let Some(said) = lines.recv().await {
+            say(step, said);
+        }
+    };
+    let (context, ()) = tokio::join!(gathering, showing);
+    context.map_err(|error| match error {
+        BuildError::Cancelled => filesync::broken_off(),
+        error => status(&error),
+    })
+}
+
+/// An address without what may be secret in it.
+fn shown(address: &str) -> String {
+    let address = address.split('?').next().unwrap_or_default();
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// Refuses a Dockerfile that wants to be read by something else.
+fn checked(drafted: Drafted) -> Result<Drafted, Status> {
+    if let Some(image) = syntax(&drafted.source.text) {
         check_syntax(image)?;
     }
-    Ok(Drafted { plan, source })
+    Ok(drafted)
 }
 
 /// Brings the files of a named context.
@@ -311,71 +410,4 @@ pub(crate) async fn carry_out(builder: Builder, job: Arc<Job>, drafted: Drafted)
             None => source.point_by_message(status(&error)),
         },
     })
-}
-
-/// In the words that users of BuildKit know.
-fn status(error: &BuildError) -> Status {
-    match error {
-        BuildError::Command { command, code } => {
-            let message = format!("process {command:?} did not complete successfully: exit code: {code}");
-            Status::new(Code::Unknown, message)
-        }
-        other => Failure::from(other.clone()).into(),
-    }
-}
-
-/// Shows what becomes of steps, and returns the lines of the first instruction that failed.
-async fn show(progress: &Progress, mut events: mpsc::Receiver<Event>) -> Option<(usize, usize)> {
-    let mut steps: BTreeMap<StepId, Step> = BTreeMap::new();
-    let (mut failed, mut warned) = (None, None);
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::Began { step, title } => drop(steps.insert(step, progress.begin(&title))),
-            Event::Said { step, said } => {
-                if let Some(step) = steps.get(&step) {
-                    say(step, said);
-                }
-            }
-            Event::Ended { step, is_cached } => {
-                if let Some(step) = steps.remove(&step) {
-                    step.end(is_cached, None);
-                }
-            }
-            Event::Failed { step, lines, error } => {
-                failed.get_or_insert(lines);
-                if let Some(step) = step.and_then(|step| steps.remove(&step)) {
-                    step.end(false, Some(&status(&error).message));
-                }
-            }
-            Event::Warning(text) => {
-                let step = warned.get_or_insert_with(|| progress.begin("[internal] warnings"));
-                step.warn(&text);
-            }
-        }
-    }
-    if let Some(step) = warned {
-        step.end(false, None);
-    }
-    failed
-}
-
-fn say(step: &Step, said: Told) {
-    match said {
-        Told::Text(text) => step.output(false, text.as_bytes()),
-        Told::Errors(text) => step.output(true, text.as_bytes()),
-        Told::Line(line) => pulled(step, &line),
-        Told::Image(_) => {}
-    }
-}
-
-/// A line of the API, as a pull tells it.
-fn pulled(step: &Step, line: &Value) {
-    let text = |key: &str| line[key].as_str().unwrap_or_default();
-    let (id, status) = (text("id"), text("status"));
-    if id.is_empty() || status.is_empty() {
-        return;
-    }
-    let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
-    let is_done = matches!(status, "Pull complete" | "Already exists");
-    step.part(id, number("current"), number("total"), is_done);
 }

@@ -63,10 +63,10 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let from = attempt.previous().last().map(|url| url.scheme().to_owned());
     if attempt.previous().len() > MOST_REDIRECTS {
-        return attempt.error("the registry redirects too often");
+        return attempt.error("the server redirects too often");
     }
     if from.as_deref() == Some("https") && attempt.url().scheme() != "https" {
-        return attempt.error("the registry redirects from HTTPS to HTTP");
+        return attempt.error("the server redirects from HTTPS to HTTP");
     }
     attempt.follow()
 }

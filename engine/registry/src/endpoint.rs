@@ -11,7 +11,7 @@ use super::client::{Endpoint, build};
 use super::credentials::{Credentials, DEFAULT};
 use super::error::RegistryError;
 use super::resolve::look_up;
-use super::settings::Settings;
+use super::settings::{Proxies, Settings};
 use super::source::Source;
 
 const DEFAULT_SERVER: &str = "https://registry-1.docker.io";
@@ -42,6 +42,11 @@ impl Registries {
     pub fn set(&self, settings: Settings) {
         *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// By way of whom HTTP goes out.
+    pub fn proxies(&self) -> Proxies {
+        self.settings().proxies.clone()
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {
@@ -107,7 +112,7 @@ impl Registries {
         Ok(Endpoint { base, client })
     }
 
-    fn client(&self, name: &str, secure: bool) -> Result<Client, RegistryError> {
+    pub(crate) fn client(&self, name: &str, secure: bool) -> Result<Client, RegistryError> {
         let key = (name.to_owned(), secure);
         let known = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(client) = known {
@@ -153,7 +158,7 @@ fn base_of(text: &str) -> Result<Url, RegistryError> {
 }
 
 /// `host[:port]`, as names of images have it.
-fn name_of(base: &Url) -> String {
+pub(crate) fn name_of(base: &Url) -> String {
     let host = base.host_str().unwrap_or_default();
     base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

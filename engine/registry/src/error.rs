@@ -19,6 +19,9 @@ pub enum RegistryError {
     TooMany { message: String },
     #[error("received unexpected HTTP status {status} from {url}{}{message}", if .message.is_empty() { "" } else { ": " })]
     Status { url: String, status: u16, message: String },
+    /// A file that is no registry's.
+    #[error("failed to GET {url} with status {status}{}{message}", if .message.is_empty() { "" } else { ": " })]
+    Get { url: String, status: String, message: String },
     #[error("Could not reach {url}")]
     Transport { url: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(

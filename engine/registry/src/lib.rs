@@ -1,4 +1,5 @@
 //! The client of image registries: the OCI distribution specification 1.1, the tokens of Docker's registries, and nothing of a store.
+//! Whatever else the engine fetches by HTTP goes the same way.
 
 mod auth;
 mod blob;
@@ -7,6 +8,7 @@ mod client;
 mod credentials;
 mod endpoint;
 mod error;
+mod fetch;
 #[cfg(test)]
 mod fuzz;
 mod hub;
@@ -21,6 +23,7 @@ pub use blob::Blob;
 pub use credentials::Credentials;
 pub use endpoint::Registries;
 pub use error::RegistryError;
+pub use fetch::{Fetched, Validators};
 pub use hub::{Found, Login};
 pub use manifest::{Document, MediaType};
 pub use push::Mounted;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use engine_build::{Audience, BuildError, Keys, Request, Told};
+use engine_build::{Audience, BuildError, Builder, Elsewhere, Keys, Plan, Request, Told};
 use engine_images::Reference;
 use engine_model::task::apart;
 use engine_model::wire::{HostConfig, Ulimit};
@@ -80,12 +80,6 @@ impl Wishes {
         let refused = |what: String| Err(ApiError::not_implemented(&what));
         if self.text("version") == "2" || !self.text("session").is_empty() {
             return refused("`version=2`, `session`: building with a session of BuildKit's (without the plugin buildx, `docker build` needs none)".to_owned());
-        }
-        match self.text("remote") {
-            "" => {}
-            remote => {
-                return refused(format!("`remote={remote}`: a context that the engine would have to fetch"));
-            }
         }
         if self.is("squash", false) {
             return refused("`squash`: making one layer of all".to_owned());
@@ -166,21 +160,25 @@ async fn build(
     let request = wishes.request(registries.unwrap_or_default().to_owned())?;
     request.check()?;
     let is_quiet = wishes.is("q", false);
-    let stream = body.into_data_stream().map_err(io::Error::other);
-    let mut archive = SyncIoBridge::new(StreamReader::new(stream));
-    let builder = app.builder.clone();
-    let plan = apart(move || {
-        let context = builder.receive(&mut archive)?;
-        builder.plan(context, request)
-    });
-    let plan = plan.await.map_err(|error| ApiError::internal(error.to_string()))??;
+    let origin = match wishes.text("remote") {
+        "" => Origin::Here(Box::new(received(&app, body, request).await?)),
+        remote => Origin::Elsewhere(remote.to_owned(), Box::new(request)),
+    };
     let (told, mut talk) = mpsc::channel::<Told>(WAITING);
     let (lines, receiver) = mpsc::channel::<Value>(WAITING);
     let cancelled = CancellationToken::new();
     let builder = app.builder.clone();
     let building = tokio::spawn({
         let cancelled = cancelled.clone();
-        async move { builder.build(plan, Audience::Reader(told), cancelled).await }
+        async move {
+            let plan = match origin {
+                Origin::Here(plan) => *plan,
+                Origin::Elsewhere(address, request) => {
+                    fetched(&builder, &address, *request, &told, &cancelled).await?
+                }
+            };
+            builder.build(plan, Audience::Reader(told), cancelled).await
+        }
     });
     tokio::spawn(async move {
         let mut kept = Vec::new();
@@ -217,6 +215,43 @@ async fn build(
     });
     let headers = [(header::CONTENT_TYPE, "application/json")];
     Ok((Extension(Endless::Gone), headers, Body::from_stream(body)).into_response())
+}
+
+/// What a build is made from.
+enum Origin {
+    /// It is here, and understood.
+    Here(Box<Plan>),
+    /// It has to be fetched, and its client is told how that goes on.
+    Elsewhere(String, Box<Request>),
+}
+
+async fn received(app: &App, body: Body, request: Request) -> Result<Plan, ApiError> {
+    let stream = body.into_data_stream().map_err(io::Error::other);
+    let mut archive = SyncIoBridge::new(StreamReader::new(stream));
+    let builder = app.builder.clone();
+    let plan = apart(move || {
+        let context = builder.receive(&mut archive)?;
+        builder.plan(context, request)
+    });
+    Ok(plan.await.map_err(|error| ApiError::internal(error.to_string()))??)
+}
+
+/// Ends when nobody listens any more.
+async fn fetched(
+    builder: &Builder,
+    address: &str,
+    request: Request,
+    told: &mpsc::Sender<Told>,
+    cancelled: &CancellationToken,
+) -> Result<Plan, BuildError> {
+    let wish = Elsewhere { told, cancelled, client: None, keeps_git_dir: false };
+    let context = tokio::select! {
+        context = builder.gather(address, wish) => context?,
+        () = told.closed() => return Err(BuildError::Cancelled),
+    };
+    let builder = builder.clone();
+    let planned = tokio::task::spawn_blocking(move || builder.plan(context, request)).await?;
+    Ok(planned?)
 }
 
 fn line(said: Told) -> Value {

@@ -92,15 +92,6 @@ fn archives_are_unpacked_by_add_alone() {
     let dockerfile = "FROM busybox\nADD plain.tar /plain\nADD packed.tar.gz /packed/\nCOPY plain.tar /copied\nADD --unpack=false plain.tar /added\n";
     let look = "cat /plain/in/file /packed/in/file; stat -c ' %u:%g' /packed/in/file; [ -f /copied ] && [ -f /added ] && echo files";
     assert_eq!(result_of(&engine, dockerfile, &["sh", "-c", look]), "contentcontent 5:6\nfiles\n");
-    for (line, message) in [
-        ("ADD https://example.test/x /y", "ADD https://example.test/x"),
-        ("ADD https://example.test/x.git#main /y", "fetching a repository of git"),
-        ("ADD git@example.test:x/y /y", "fetching a repository of git"),
-    ] {
-        write(&engine, "Dockerfile", &format!("FROM busybox\n{line}\n"));
-        let error = build(&engine, &[]).failed();
-        assert!(error.contains(message), "{line}: {error}");
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::servers::{Asked, Fake, Fixture, Reply, digest};
+use super::servers::{Asked, Fake, Fixture, Reply, denial, digest};
 use super::{CONFIGURATION, ids, layer, left_over};
 use crate::harness::Engine;
 
@@ -133,7 +133,7 @@ fn circles_are_left() {
         }
         path if path.starts_with("/v2/tags/tags/list") => Reply::new(200, r#"{"tags":[]}"#)
             .with("Link", format!("</v2/tags/tags/list?n={}>; rel=\"next\"", path.len() % 2)),
-        _ => Reply::error(404, "NAME_UNKNOWN", "unknown"),
+        _ => denial(404, "NAME_UNKNOWN", "unknown"),
     });
     refused(&engine, "127.0.0.1:5001/round", "Could not reach");
     refused(&engine, "127.0.0.1:5001/nested", "nested too deeply");
@@ -164,7 +164,7 @@ fn a_registry_that_asks_for_patience_gets_it_and_no_more() {
     let (busy, times) = (fixture.clone(), Mutex::new(0));
     let fake = Fake::start(&engine, "127.0.0.1:5001", move |asked| {
         if asked.path.starts_with("/v2/never/") {
-            return Reply::error(429, "TOOMANYREQUESTS", "come back tomorrow").with("Retry-After", "0");
+            return denial(429, "TOOMANYREQUESTS", "come back tomorrow").with("Retry-After", "0");
         }
         if asked.path.starts_with("/v2/broken/") {
             return Reply::new(503, "<html>");
@@ -173,7 +173,7 @@ fn a_registry_that_asks_for_patience_gets_it_and_no_more() {
             let mut times = times.lock().unwrap();
             *times += 1;
             if *times == 1 {
-                return Reply::error(429, "TOOMANYREQUESTS", "slow down").with("Retry-After", "1");
+                return denial(429, "TOOMANYREQUESTS", "slow down").with("Retry-After", "1");
             }
             if *times == 2 {
                 return Reply::new(500, "");

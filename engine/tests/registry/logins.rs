@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 
-use super::servers::{Fake, Fixture, Registry, Reply};
+use super::servers::{Fake, Fixture, Registry, Reply, denial};
 use super::{CONFIGURATION, layer};
 use crate::harness::Engine;
 
@@ -73,7 +73,7 @@ fn tokens_are_fetched_for_what_is_to_be_done() {
         let number = *current.lock().unwrap();
         let shown = asked.headers.get("authorization").cloned().unwrap_or_default();
         if shown != format!("Bearer t{number}") {
-            return Reply::error(401, "UNAUTHORIZED", "authentication required").with(
+            return denial(401, "UNAUTHORIZED", "authentication required").with(
                 "WWW-Authenticate",
                 "Bearer realm=\"http://127.0.0.1:5002/token\",service=\"test\",scope=\"repository:x:pull\"",
             );
@@ -81,7 +81,7 @@ fn tokens_are_fetched_for_what_is_to_be_done() {
         // A token that ends while it is used.
         if asked.path.contains("/blobs/") && number == 1 {
             *current.lock().unwrap() = 2;
-            return Reply::error(401, "UNAUTHORIZED", "authentication required")
+            return denial(401, "UNAUTHORIZED", "authentication required")
                 .with("WWW-Authenticate", "Bearer realm=\"http://127.0.0.1:5002/token\",service=\"test\"");
         }
         served.answer(asked)
@@ -119,7 +119,7 @@ fn a_redirect_to_another_host_sees_no_password() {
     let storage = Fake::start(&engine, "127.0.0.2:5003", move |asked| stored.answer(asked));
     let _registry = Fake::start(&engine, "127.0.0.1:5001", move |asked| {
         if asked.headers.get("authorization").is_none_or(|shown| shown != "Basic bWU6d29yZA==") {
-            return Reply::error(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"");
+            return denial(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"");
         }
         if asked.path.contains("/blobs/") {
             return Reply::new(307, "")
@@ -197,7 +197,7 @@ fn another_host_does_not_say_where_a_password_is_to_be_shown() {
     });
     let _registry = Fake::start(&engine, "127.0.0.1:5001", move |asked| {
         if asked.headers.get("authorization").is_none_or(|shown| shown != "Basic bWU6d29yZA==") {
-            return Reply::error(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"");
+            return denial(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"");
         }
         if asked.path.contains("/blobs/") {
             return Reply::new(307, "").with("Location", format!("http://127.0.0.2:5003{}", asked.path));
