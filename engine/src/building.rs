@@ -42,6 +42,14 @@ impl Outside for ForBuilds {
         self.images.find_step(parent, key)
     }
 
+    fn find_in_history(&self, sources: &[ImageId], new: &NewImage) -> Result<Option<ImageId>, Failure> {
+        Ok(self.images.find_in_history(sources, new)?)
+    }
+
+    fn squash(&self, id: &ImageId, base: Option<&ImageId>) -> Result<ImageId, Failure> {
+        Ok(self.images.squash(id, base)?)
+    }
+
     fn make(&self, new: &NewImage, changes: Option<&Changes>) -> Result<ImageId, Failure> {
         Ok(self.images.make(new, changes.map_or(Layer::Nothing, Layer::Changes))?)
     }

@@ -18,6 +18,8 @@ mod failures;
 mod fetched;
 #[path = "build/files.rs"]
 mod files;
+#[path = "build/squash.rs"]
+mod squash;
 
 use context::write;
 use harness::{Engine, Output};
@@ -239,7 +241,7 @@ fn parameters_of_builds_are_followed() {
     let mut said = String::new();
     std::io::Read::read_to_string(client.stdout.as_mut().unwrap(), &mut said).unwrap();
     assert!(
-        said.contains("[Warning] Steps are taken from builds of this engine alone, not from elsewhere:1"),
+        said.contains("[Warning] No steps are taken from elsewhere:1: No such image: elsewhere:1"),
         "{said}"
     );
     assert_eq!(containers(&engine), 1);

@@ -117,6 +117,9 @@ impl Builder {
 }
 
 async fn carry_out(work: &Arc<Work>, audience: &Audience) -> Result<ImageId, BuildError> {
+    for warning in find_sources(work).await? {
+        warn(audience, warning).await?;
+    }
     match audience {
         Audience::Reader(told) => to_reader(work, told).await?,
         Audience::Watcher(events) => to_watcher(work, events).await?,
@@ -124,8 +127,46 @@ async fn carry_out(work: &Arc<Work>, audience: &Audience) -> Result<ImageId, Bui
     let Some(id) = work.result()? else {
         return Err(BuildError::invalid("No image was generated. Is your Dockerfile empty?"));
     };
-    finish(work, &id, audience).await?;
-    Ok(id)
+    finish(work, id, audience).await
+}
+
+async fn warn(audience: &Audience, warning: String) -> Result<(), BuildError> {
+    let is_heard = match audience {
+        Audience::Reader(told) => told.send(Told::Text(format!("[Warning] {warning}\n"))).await.is_ok(),
+        Audience::Watcher(events) => events.send(Event::Warning(warning)).await.is_ok(),
+    };
+    if is_heard { Ok(()) } else { Err(BuildError::Cancelled) }
+}
+
+/// Finds the images whose histories are to be looked at, and says what became of the others.
+async fn find_sources(work: &Arc<Work>) -> Result<Vec<String>, BuildError> {
+    let (request, mut found, mut warnings) = (&work.plan.request, Vec::new(), Vec::new());
+    for name in &request.cache_from {
+        let (looking, wanted) = (Arc::clone(work), name.clone());
+        let find = move || looking.outside().find(&wanted).map(|image| image.id);
+        let mut image = tokio::task::spawn_blocking(find.clone()).await?;
+        if image.is_err() && request.pulls_caches {
+            // How that goes on is no step of the Dockerfile.
+            let (progress, _) = mpsc::channel(1);
+            let pulled = tokio::select! {
+                pulled = work.outside().pull(name, &request.keys, &progress) => pulled,
+                () = work.cancelled.cancelled() => return Err(BuildError::Cancelled),
+            };
+            image = match pulled {
+                Ok(()) => tokio::task::spawn_blocking(find).await?,
+                Err(failure) => Err(failure),
+            };
+        }
+        match image {
+            Ok(image) => {
+                work.note(&image);
+                found.push(image);
+            }
+            Err(failure) => warnings.push(format!("No steps are taken from {name}: {failure}")),
+        }
+    }
+    let _ = work.sources.set(found);
+    Ok(warnings)
 }
 
 /// Stages tell side by side.
@@ -165,11 +206,6 @@ async fn to_reader(work: &Arc<Work>, told: &mpsc::Sender<Told>) -> Result<(), Bu
     let say = async |text: String| told.send(Told::Text(text)).await.map_err(|_| BuildError::Cancelled);
     for warning in &work.plan.dockerfile.warnings {
         say(format!("{warning}\n")).await?;
-    }
-    if !work.plan.request.cache_from.is_empty() {
-        let names = work.plan.request.cache_from.join(", ");
-        say(format!("[Warning] Steps are taken from builds of this engine alone, not from {names}\n"))
-            .await?;
     }
     let all = work.plan.steps();
     for (index, step) in work.plan.dockerfile.globals.iter().enumerate() {
@@ -216,7 +252,7 @@ async fn pass_on(mut talk: mpsc::Receiver<Told>, told: &mpsc::Sender<Told>, canc
 }
 
 /// Names the image and tells so. That nobody listens any more is no reason to throw away what is done.
-async fn finish(work: &Arc<Work>, id: &ImageId, audience: &Audience) -> Result<(), BuildError> {
+async fn finish(work: &Arc<Work>, id: ImageId, audience: &Audience) -> Result<ImageId, BuildError> {
     let say = async |text: String| {
         if let Audience::Reader(told) = audience {
             let _ = told.send(Told::Text(text)).await;
@@ -225,22 +261,23 @@ async fn finish(work: &Arc<Work>, id: &ImageId, audience: &Audience) -> Result<(
     let unused = work.plan.given.unused();
     if !unused.is_empty() {
         let warning = format!("One or more build-args [{}] were not consumed", unused.join(" "));
-        if let Audience::Watcher(events) = audience {
-            let _ = events.send(Event::Warning(warning.clone())).await;
-        }
-        say(format!("[Warning] {warning}\n")).await;
+        let _ = warn(audience, warning).await;
     }
-    let (shared, result) = (Arc::clone(work), id.clone());
+    let (shared, built) = (Arc::clone(work), id.clone());
     let named = tokio::task::spawn_blocking(move || {
-        let shown = (!shared.plan.request.hides_result).then_some(&result);
-        shared.outside().finish(&shared.used(), shown)?;
-        let names = shared.plan.request.names.iter();
-        names.map(|name| shared.outside().tag(&result, name)).collect::<Result<Vec<_>, Failure>>()
+        let (outside, request) = (shared.outside(), &shared.plan.request);
+        outside.finish(&shared.used(), (!request.hides_result).then_some(&built))?;
+        let result = if request.squash { outside.squash(&built, shared.base().as_ref())? } else { built };
+        let names = request.names.iter().map(|name| outside.tag(&result, name));
+        Ok::<_, Failure>((names.collect::<Result<Vec<_>, Failure>>()?, result))
     });
-    let named = named.await??;
-    say(format!("Successfully built {}\n", id.short())).await;
+    let (named, result) = named.await??;
+    if let (Audience::Reader(told), true) = (audience, result != id) {
+        let _ = told.send(Told::Image(result.clone())).await;
+    }
+    say(format!("Successfully built {}\n", result.short())).await;
     for name in named {
         say(format!("Successfully tagged {name}\n")).await;
     }
-    Ok(())
+    Ok(result)
 }

@@ -78,7 +78,7 @@ impl Stage<'_> {
             Some(_) => Origin::Image(self.layers_of(from.clone(), "from").await?),
         };
         let mut is_whole = self.work.plan.is_uncached(self.number);
-        let (key, digest, chosen, origin) = loop {
+        let (new, chosen, origin) = loop {
             let brought = self.bring_all(&wanted, is_whole).await?;
             // All of it may be as it was, and where it is not, there has to be all of it.
             is_whole = brought.iter().all(|one| one.place.is_some());
@@ -88,22 +88,21 @@ impl Stage<'_> {
                 Ok((digest, chosen, origin))
             })
             .await?;
-            let key = wanted.key(&digest);
-            if self.find(&key).await? {
+            let kind = match &chosen[..] {
+                [one] if one.selected.is_directory => "dir",
+                [_] => "file",
+                _ => "multi",
+            };
+            let shown = format!("/bin/sh -c #(nop) {} {kind}:{digest} in {} ", wanted.name, wanted.target);
+            let new = self.new_image(wanted.key(&digest), &shown);
+            if self.find(&new, wanted.is_all_shown()).await? {
                 return Ok(());
             }
             if is_whole {
-                break (key, digest, chosen, looked_at);
+                break (new, chosen, looked_at);
             }
             (origin, is_whole) = (looked_at, true);
         };
-        let kind = match &chosen[..] {
-            [one] if one.selected.is_directory => "dir",
-            [_] => "file",
-            _ => "multi",
-        };
-        let shown = format!("/bin/sh -c #(nop) {} {kind}:{digest} in {} ", wanted.name, wanted.target);
-        let new = self.new_image(key, &shown);
         let layers = self.layers("copy").await?;
         let work = Arc::clone(self.work);
         let made = blocking(move || {
@@ -286,6 +285,16 @@ impl Wanted {
             (false, _) => "",
         };
         key(&[self.name, digest, &self.target, &look, unpacks])
+    }
+
+    /// Whether the history tells all that makes it another one.
+    fn is_all_shown(&self) -> bool {
+        let is_plain = self.owner.is_none() && self.mode.is_none() && self.exclude.is_empty();
+        let unpacks_as_usual = self.unpacks == (self.name == "ADD") && !self.unpacks_fetched;
+        is_plain
+            && unpacks_as_usual
+            && !self.with_parents
+            && self.sources.iter().all(|source| matches!(source, Source::Path(_)))
     }
 
     fn look(

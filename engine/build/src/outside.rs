@@ -28,6 +28,12 @@ pub trait Outside: Debug + Send + Sync {
     /// The image that an earlier build has made by doing the same to the same parent.
     fn find_step(&self, parent: Option<&ImageId>, key: &str) -> Option<Image>;
 
+    /// What one of these images was on its way, or is, after the step by which `new` is to be made, as its history tells.
+    fn find_in_history(&self, sources: &[ImageId], new: &NewImage) -> Result<Option<ImageId>, Failure>;
+
+    /// Makes one layer of all that an image has above its base, in an image of its own.
+    fn squash(&self, id: &ImageId, base: Option<&ImageId>) -> Result<ImageId, Failure>;
+
     /// Makes an image, with a layer of these changes.
     fn make(&self, new: &NewImage, changes: Option<&Changes>) -> Result<ImageId, Failure>;
 

@@ -46,8 +46,12 @@ pub struct Request {
     pub host: HostConfig,
     /// Only this host's can be built; empty for that.
     pub platform: String,
-    /// Images to take steps from. Those of this engine's own builds are found without.
+    /// Images whose histories tell of steps as well. Those of this engine's own builds are found without.
     pub cache_from: Vec<String>,
+    /// Those of them that are not here are brought from their registries.
+    pub pulls_caches: bool,
+    /// All that is made on top of the target's base becomes one layer, in an image of its own.
+    pub squash: bool,
     /// The result is not shown among the images.
     pub hides_result: bool,
     /// Who the client is to registries.

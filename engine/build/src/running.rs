@@ -70,7 +70,9 @@ impl Stage<'_> {
         let network = if host.network_mode == "default" { "" } else { &host.network_mode };
         let script_text = script.as_ref().map_or("", |(_, content)| content);
         let key = key(&["run", &shown, network, &digests, script_text]);
-        if self.find(&key).await? {
+        let new = self.new_image(key, &shown);
+        let is_all_shown = run.mounts.is_empty() && script.is_none() && network.is_empty();
+        if self.find(&new, is_all_shown).await? {
             return Ok(());
         }
         let ready = self.mounts(&mounts, script.as_ref()).await?;
@@ -88,7 +90,6 @@ impl Stage<'_> {
             mounts: ready.wire.iter().chain(&ready.lent.mounts).cloned().collect(),
             shown: shown.clone(),
         };
-        let new = self.new_image(key, &shown);
         let id = self.in_container(&wish, new).await?;
         self.made(id);
         Ok(())

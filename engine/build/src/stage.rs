@@ -123,6 +123,7 @@ impl Stage<'_> {
             self.draft.config = image.config;
             self.draft.author = image.author;
         }
+        self.work.begins_with(self.number, found.clone());
         self.image = found;
         Ok(())
     }
@@ -216,10 +217,10 @@ impl Stage<'_> {
 
     async fn make_words(&mut self, shown: &str) -> Result<(), BuildError> {
         let key = key(&["words", shown]);
-        if self.find(&key).await? {
+        let new = self.new_image(key, &format!("/bin/sh -c #(nop)  {shown}"));
+        if self.find(&new, true).await? {
             return Ok(());
         }
-        let new = self.new_image(key, &format!("/bin/sh -c #(nop)  {shown}"));
         let work = Arc::clone(self.work);
         self.made(blocking(move || Ok(work.outside().make(&new, None)?)).await?);
         Ok(())
@@ -235,10 +236,10 @@ impl Stage<'_> {
         let shown = followed.unwrap_or_default();
         self.draft = draft;
         let key = key(&["folder", &shown]);
-        if self.find(&key).await? {
+        let new = self.new_image(key, &format!("/bin/sh -c #(nop) {shown}"));
+        if self.find(&new, true).await? {
             return Ok(());
         }
-        let new = self.new_image(key, &format!("/bin/sh -c #(nop) {shown}"));
         let (work, path) = (Arc::clone(self.work), PathBuf::from(&self.draft.config.working_dir));
         let layers = self.layers("folder").await?;
         let made = blocking(move || {
@@ -262,15 +263,24 @@ impl Stage<'_> {
             .map_err(|error| BuildError::invalid(error.to_string()))
     }
 
-    /// Whether an earlier build has done the same; its result is this one's then.
-    pub(crate) async fn find(&mut self, key: &str) -> Result<bool, BuildError> {
+    /// Whether an earlier build has done the same; its result is this one's then. If what a history shows of a step is all that
+    /// there is to it, images that the client has named for that are looked at as well.
+    pub(crate) async fn find(&mut self, new: &NewImage, is_all_shown: bool) -> Result<bool, BuildError> {
         if self.work.plan.is_uncached(self.number) {
             return Ok(false);
         }
-        let (work, parent, key) = (Arc::clone(self.work), self.image.clone(), key.to_owned());
-        let found = blocking(move || Ok(work.outside().find_step(parent.as_ref(), &key))).await?;
-        let Some(found) = found else { return Ok(false) };
-        self.made(found.id);
+        let (work, new) = (Arc::clone(self.work), new.clone());
+        let found = blocking(move || {
+            let key = new.step.as_ref().map_or("", |step| &step.key);
+            if let Some(found) = work.outside().find_step(new.parent.as_ref(), key) {
+                return Ok(Some(found.id));
+            }
+            let sources = work.sources.get().filter(|sources| is_all_shown && !sources.is_empty());
+            let Some(sources) = sources else { return Ok(None) };
+            Ok(work.outside().find_in_history(sources, &new)?)
+        });
+        let Some(found) = found.await? else { return Ok(false) };
+        self.made(found);
         self.voice.cached();
         self.say(" ---> Using cache\n".to_owned()).await?;
         Ok(true)

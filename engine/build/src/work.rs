@@ -1,7 +1,7 @@
 //! What the stages of one build share: the plan, what has become of each, and the first failure.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use engine_model::ImageId;
 use tokio::sync::watch;
@@ -37,6 +37,10 @@ pub(crate) struct Work {
     pub(crate) cancelled: CancellationToken,
     /// What has become of each stage.
     results: Vec<watch::Sender<Built>>,
+    /// What each stage begins with, once that is known.
+    bases: Mutex<BTreeMap<usize, Option<ImageId>>>,
+    /// Images whose histories tell of steps.
+    pub(crate) sources: OnceLock<Vec<ImageId>>,
     used: Used,
     /// The one that made the others end.
     failure: Mutex<Option<BuildError>>,
@@ -46,7 +50,8 @@ impl Work {
     pub(crate) fn new(shop: Arc<Shop>, plan: Plan, cancelled: CancellationToken) -> Self {
         let results = plan.dockerfile.stages.iter().map(|_| watch::channel(Built::NotYet).0).collect();
         let used = shop.begin();
-        Self { shop, plan, cancelled, results, used, failure: Mutex::default() }
+        let (bases, sources, failure) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Self { shop, plan, cancelled, results, bases, sources, used, failure }
     }
 
     pub(crate) fn outside(&self) -> &dyn Outside {
@@ -60,6 +65,17 @@ impl Work {
             Some(failure) => Err(failure),
             None => Ok(self.results[self.plan.target].borrow().image()),
         }
+    }
+
+    /// Notes what a stage begins with.
+    pub(crate) fn begins_with(&self, stage: usize, base: Option<ImageId>) {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner).insert(stage, base);
+    }
+
+    /// What the target began with.
+    pub(crate) fn base(&self) -> Option<ImageId> {
+        let bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.get(&self.plan.target).cloned().flatten()
     }
 
     pub(crate) fn used(&self) -> BTreeSet<ImageId> {

@@ -116,9 +116,9 @@ impl Control {
         imports: &[CacheOptionsEntry],
     ) -> Result<ImageId, Status> {
         let mut options = Options::understand(attributes)?;
-        options
-            .warnings
-            .extend(imports.iter().map(|import| options::no_import(&import.kind, &import.attributes)));
+        for import in imports {
+            options.import(&import.kind, &import.attributes);
+        }
         let place = job.reserve()?;
         let drafted = solve::draft(&self.builder, job, options).await?;
         let (_, outcome) = job.add(&place, solve::carry_out(self.builder.clone(), Arc::clone(job), drafted));

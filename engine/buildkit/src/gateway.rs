@@ -59,7 +59,7 @@ pub(crate) async fn solve(
     options::check_frontend(&request.frontend, &request.frontend_options)?;
     let mut options = Options::understand(&request.frontend_options)?;
     for import in &request.cache_imports {
-        options.warnings.push(options::no_import(&import.kind, &import.attributes));
+        options.import(&import.kind, &import.attributes);
     }
     let place = job.reserve()?;
     let drafted = solve::draft(builder, job, options).await?;

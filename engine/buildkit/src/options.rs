@@ -105,6 +105,7 @@ impl Options {
                 dockerfile: "Dockerfile".to_owned(),
                 remove: true,
                 force_remove: true,
+                pulls_caches: true,
                 ..Request::default()
             },
             context: Origin::Directory("context".to_owned()),
@@ -162,11 +163,15 @@ impl Options {
             "cache-imports" => {
                 let entries: Vec<Import> = serde_json::from_str(value)
                     .map_err(|error| invalid(format!("cache-imports is not understood: {error}")))?;
-                self.warnings.extend(entries.iter().map(|entry| no_import(&entry.kind, &entry.attributes)));
+                for entry in entries {
+                    self.import(&entry.kind, &entry.attributes);
+                }
             }
             "cache-from" if value.is_empty() => {}
             "cache-from" => {
-                self.warnings.push(no_import("registry", &[("ref".to_owned(), value.to_owned())].into()));
+                for image in value.split(',') {
+                    self.import("registry", &[("ref".to_owned(), image.to_owned())].into());
+                }
             }
             "multi-platform" if is_true(value) => {
                 return Err(unsupported("`multi-platform`: an index of images"));
@@ -180,6 +185,23 @@ impl Options {
             _ => return self.prefixed(name, value),
         }
         Ok(())
+    }
+
+    /// Takes an image's history for a cache; of caches in other forms nothing is understood.
+    pub(crate) fn import(&mut self, kind: &str, attributes: &BTreeMap<String, String>) {
+        let reference = attributes.get("ref");
+        match reference.filter(|_| matches!(kind, "registry" | "inline")) {
+            Some(image) if self.request.cache_from.contains(image) => {}
+            Some(image) => self.request.cache_from.push(image.clone()),
+            None => {
+                let from = reference.or_else(|| attributes.get("src")).map_or(kind, String::as_str);
+                let text =
+                    format!("Steps are taken from images and builds of this engine alone, not from {from}");
+                if !self.warnings.contains(&text) {
+                    self.warnings.push(text);
+                }
+            }
+        }
     }
 
     fn prefixed(&mut self, name: &str, value: &str) -> Result<(), Status> {
@@ -240,11 +262,6 @@ struct Import {
     attributes: BTreeMap<String, String>,
 }
 
-pub(crate) fn no_import(kind: &str, attributes: &BTreeMap<String, String>) -> String {
-    let from = attributes.get("ref").or_else(|| attributes.get("src")).map_or(kind, String::as_str);
-    format!("Steps are taken from builds of this engine alone, not from {from}")
-}
-
 /// Refuses caches that would have to be written elsewhere, and says of the others that nothing comes of them.
 pub(crate) fn warn_of_caches(exports: &[CacheOptionsEntry]) -> Result<Vec<String>, Status> {
     let mut warnings = Vec::new();
@@ -252,7 +269,7 @@ pub(crate) fn warn_of_caches(exports: &[CacheOptionsEntry]) -> Result<Vec<String
         if export.kind != "inline" {
             return Err(unsupported(&format!("`--cache-to type={}`", export.kind)));
         }
-        warnings.push("The image holds no cache for other builders (`--cache-to type=inline`); this engine finds its own steps without".to_owned());
+        warnings.push("`--cache-to type=inline`: engines like this one take an image's own history for its cache (`--cache-from`); for other builders it holds none".to_owned());
     }
     Ok(warnings)
 }

@@ -21,6 +21,7 @@ mod error;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod history;
 mod intake;
 mod layer;
 mod layout;
@@ -35,6 +36,7 @@ mod save;
 mod sparse;
 mod split;
 mod spool;
+mod squash;
 mod state;
 mod steps;
 mod tar_reader;
@@ -135,6 +137,20 @@ impl ImageStore {
     /// nothing.
     pub fn make(&self, new: &NewImage, layer: Layer<'_>) -> Result<ImageId, ImageError> {
         making::make(&self.inner, new, layer)
+    }
+
+    /// Makes an image of a base's layers, or of none, and one more of all that an image has besides. That stays as it is.
+    pub fn squash(&self, id: &ImageId, base: Option<&ImageId>) -> Result<ImageId, ImageError> {
+        squash::squash(&self.inner, id, base)
+    }
+
+    /// What one of `sources` was on its way after the step by which `new` is to be made, as its history tells, or is.
+    pub fn find_in_history(
+        &self,
+        sources: &[ImageId],
+        new: &NewImage,
+    ) -> Result<Option<ImageId>, ImageError> {
+        history::find(&self.inner, sources, new)
     }
 
     /// The image that a build has made by doing the same to the same parent, or to nothing.

@@ -43,7 +43,7 @@ impl std::fmt::Debug for Layer<'_> {
 }
 
 /// The digest of a layer without entries: two blocks of nothing.
-fn empty_layer() -> String {
+pub(super) fn empty_layer() -> String {
     format!("sha256:{:x}", Sha256::digest([0; 1024]))
 }
 
@@ -96,13 +96,7 @@ pub(super) fn make(store: &Arc<Inner>, new: &NewImage, layer: Layer<'_>) -> Resu
         .map_err(|source| ImageError::Damaged { path: intake.directory().to_owned(), source })?;
     let image = Incoming::read(config, names)?;
     let id = image.id.clone();
-    let step = new.step.as_ref().map(|step| StepRecord {
-        parent: new.parent.clone(),
-        key: step.key.clone(),
-        is_intermediate: step.is_intermediate,
-        last_used: now,
-        uses: 0,
-    });
+    let step = new.step.as_ref().map(|step| StepRecord::new(new.parent.clone(), step));
     intake.publish_with(&[image], |state| {
         if let Some(stored) = state.images.get_mut(&id) {
             stored.record.step = step;
@@ -121,7 +115,7 @@ fn tag(text: &str) -> Result<Reference, ImageError> {
 }
 
 /// Packs and unpacks side by side, so that a layer made here is in every way like one that was loaded.
-fn from_changes(changes: &Changes, place: &Path) -> Result<Unpacked, ImageError> {
+pub(super) fn from_changes(changes: &Changes, place: &Path) -> Result<Unpacked, ImageError> {
     let diff = prepare(place)?;
     let failed = |source| ImageError::ReadChanges { path: changes.upper.clone(), source };
     let (stream, output) = io::pipe().map_err(failed)?;
@@ -172,7 +166,7 @@ fn from_archive(
 }
 
 /// The configuration as docker writes it.
-fn describe(
+pub(super) fn describe(
     new: &NewImage,
     parent: &ConfigFile,
     diff_ids: &[String],

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use engine_model::chain;
-use engine_model::{Image, ImageId};
+use engine_model::{Image, ImageId, NewStep};
 use engine_store::{Durability, Quarantine, ReadError, tidy, write_bytes};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,19 @@ pub(super) struct StepRecord {
     pub(super) last_used: Timestamp,
     #[serde(default)]
     pub(super) uses: u64,
+}
+
+impl StepRecord {
+    /// Of a step that is done now.
+    pub(super) fn new(parent: Option<ImageId>, step: &NewStep) -> Self {
+        Self {
+            parent,
+            key: step.key.clone(),
+            is_intermediate: step.is_intermediate,
+            last_used: Timestamp::now(),
+            uses: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

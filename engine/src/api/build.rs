@@ -81,8 +81,10 @@ impl Wishes {
         if self.text("version") == "2" || !self.text("session").is_empty() {
             return refused("`version=2`, `session`: building with a session of BuildKit's (without the plugin buildx, `docker build` needs none)".to_owned());
         }
-        if self.is("squash", false) {
-            return refused("`squash`: making one layer of all".to_owned());
+        let remote = self.text("remote");
+        if !remote.is_empty() && !engine_build::is_elsewhere(remote) {
+            let message = format!("remoteURL ({remote}) could not be recognized as URL");
+            return Err(ApiError::bad_request(message));
         }
         let outputs: Vec<Value> = self.json("outputs")?;
         if !outputs.is_empty() {
@@ -142,6 +144,7 @@ impl Wishes {
             host: self.host()?,
             platform: self.text("platform").to_owned(),
             cache_from: sources,
+            squash: self.is("squash", false),
             keys: Keys::Header(registries),
             ..Request::default()
         })

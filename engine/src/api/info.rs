@@ -113,7 +113,7 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
         "HttpsProxy": proxy(proxies.https.as_deref()),
         "NoProxy": proxies.none,
         "Labels": live.labels,
-        "ExperimentalBuild": false,
+        "ExperimentalBuild": config.experimental,
         "ServerVersion": env!("CARGO_PKG_VERSION"),
         "Runtimes": {"engine": {"path": "engine", "status": {}}},
         "DefaultRuntime": "engine",

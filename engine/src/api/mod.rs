@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use tower_service::Service;
 
@@ -53,8 +54,12 @@ pub enum Endless {
     Gone,
 }
 
+/// By this header clients learn whether `experimental` is set.
+const EXPERIMENTAL: &str = "docker-experimental";
+
 /// All routes, without version prefixes.
 pub fn router(app: App) -> Router {
+    let is_experimental = app.config.experimental;
     Router::new()
         .merge(system::routes())
         .merge(images::routes())
@@ -66,6 +71,11 @@ pub fn router(app: App) -> Router {
         .fallback(elsewhere)
         .method_not_allowed_fallback(elsewhere)
         .layer(DefaultBodyLimit::max(LARGEST_JSON))
+        .layer(map_response(move |mut response: Response| async move {
+            let is_experimental = HeaderValue::from_static(if is_experimental { "true" } else { "false" });
+            response.headers_mut().insert(EXPERIMENTAL, is_experimental);
+            response
+        }))
         .with_state(app)
 }
 
@@ -100,7 +110,7 @@ pub async fn respond(
     let headers = response.headers_mut();
     let newest = HeaderValue::from_str(&version::NEWEST.to_string());
     headers.insert("api-version", newest.unwrap_or(HeaderValue::from_static("1.24")));
-    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.entry(EXPERIMENTAL).or_insert(HeaderValue::from_static("false"));
     headers.insert("ostype", HeaderValue::from_static("linux"));
     headers.insert(
         header::SERVER,

@@ -43,7 +43,7 @@ async fn ping() -> Response {
     (headers, "OK").into_response()
 }
 
-async fn engine_version() -> Json<Value> {
+async fn engine_version(State(app): State<App>) -> Json<Value> {
     let own = env!("CARGO_PKG_VERSION");
     let kernel = host::kernel_version();
     let (newest, oldest) = (version::NEWEST.to_string(), version::OLDEST.to_string());
@@ -56,7 +56,7 @@ async fn engine_version() -> Json<Value> {
                 "ApiVersion": newest,
                 "Arch": architecture(),
                 "BuildTime": "",
-                "Experimental": "false",
+                "Experimental": app.config.experimental.to_string(),
                 "GitCommit": "",
                 "GoVersion": "",
                 "KernelVersion": kernel,

@@ -81,6 +81,9 @@ pub struct Flags {
     /// Give the packet filter rules for IPv6
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub ip6tables: Option<bool>,
+    /// Let clients ask for what is there to be tried out only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub experimental: Option<bool>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -150,6 +153,7 @@ impl Flags {
             ("ipv6", self.ipv6.map(Value::from)),
             ("fixed-cidr-v6", self.fixed_cidr_v6.clone().map(Value::from)),
             ("ip6tables", self.ip6tables.map(Value::from)),
+            ("experimental", self.experimental.map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),

@@ -64,6 +64,8 @@ pub struct Config {
     pub fixed_cidr_v6: Option<String>,
     /// The packet filter gets rules for IPv6.
     pub ip6tables: bool,
+    /// Clients are told that they may ask for what dockerd has for trying out only, such as `build --squash`.
+    pub experimental: bool,
     live: RwLock<Arc<Live>>,
 }
 
@@ -194,6 +196,7 @@ impl Config {
             ("ipv6", self.ipv6 != other.ipv6),
             ("fixed-cidr-v6", self.fixed_cidr_v6 != other.fixed_cidr_v6),
             ("ip6tables", self.ip6tables != other.ip6tables),
+            ("experimental", self.experimental != other.experimental),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -248,6 +251,7 @@ impl Config {
             ipv6: keys.boolean("ipv6")?.unwrap_or(false),
             fixed_cidr_v6: fixed_cidr_v6(&mut keys)?,
             ip6tables: keys.boolean("ip6tables")?.unwrap_or(true),
+            experimental: keys.boolean("experimental")?.unwrap_or(false),
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;

@@ -120,3 +120,52 @@ fn caches_of_commands_are_kept_and_part_of_no_image() {
     let output = engine.docker(["run", "--rm", "result"]);
     assert_eq!(output.stdout, "1\n2\n", "{output:?}");
 }
+
+/// As images come from elsewhere: without what this engine knows of the steps that made them.
+fn only_by_history(engine: &crate::harness::Engine, name: &str) {
+    let archive = engine.path("saved.tar");
+    engine.docker(["save", "-o", archive.to_str().unwrap(), name]).ok();
+    engine.docker(["rmi", "-f", name]).ok();
+    engine.docker(["builder", "prune", "-af"]).ok();
+    engine.docker(["load", "-i", archive.to_str().unwrap()]).ok();
+}
+
+#[test]
+fn histories_of_named_images_tell_of_steps() {
+    let engine = engine(&[("one", "1"), ("two", "2"), ("three", "3")]);
+    let dockerfile = "FROM busybox\nARG V=1\nENV A=b\nCOPY one /\nRUN cat /proc/sys/kernel/random/uuid > /made\nWORKDIR /w\n\
+                      COPY --chmod=600 two /\nRUN --mount=type=tmpfs,target=/t true\nCOPY three /\n";
+    write(&engine, "Dockerfile", dockerfile);
+    build(&engine, &["-t", "source"]).ok();
+    let id = |name: &str| engine.docker(["images", "-q", "--no-trunc", name]).ok();
+    let source = id("source");
+    only_by_history(&engine, "source");
+    assert_eq!(id("source"), source);
+    let with = |more: &[&str]| {
+        found(&build(&engine, &[&["--cache-from", "source", "-t", "result"], more].concat()).ok())
+    };
+    // A history tells neither of modes nor of mounts, and all that follows is another parent's.
+    let until = [false, true, true, true, true, true, false, false, false];
+    assert_eq!(with(&[]), until);
+    let made = |name: &str| engine.docker(["run", "--rm", name, "cat", "/made"]).ok();
+    assert_eq!(made("result"), made("source"));
+    // What was found is known from there on.
+    assert_eq!(found(&build(&engine, &[]).ok())[1..], [true; 8]);
+    // Nothing of it counts where anything is another one.
+    only_by_history(&engine, "source");
+    assert_eq!(with(&["--build-arg", "V=2"]), [false, true, true, true, false, false, false, false, false]);
+    only_by_history(&engine, "source");
+    assert_eq!(with(&["--no-cache"]), [false; 9]);
+    only_by_history(&engine, "source");
+    write(&engine, "one", "other");
+    assert_eq!(with(&[])[..5], [false, true, true, false, false]);
+    // All of it may be there: then it is that image.
+    let plain = "FROM busybox\nCOPY two /\nRUN cat /proc/sys/kernel/random/uuid > /made\n";
+    write(&engine, "Dockerfile", plain);
+    build(&engine, &["-t", "source"]).ok();
+    let source = id("source");
+    only_by_history(&engine, "source");
+    let cached = build(&engine, &["--cache-from", "none:1", "--cache-from", "source", "-t", "result"]).ok();
+    assert!(cached.contains("[Warning] No steps are taken from none:1: No such image: none:1"), "{cached}");
+    assert_eq!((found(&cached), id("result")), (vec![false, true, true], source));
+}

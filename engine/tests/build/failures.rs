@@ -62,7 +62,6 @@ fn what_makes_no_sense_is_refused_with_its_line() {
         assert!(output.code == Some(1) && output.stderr.contains(message), "{dockerfile}: {output:?}");
     }
     for (query, name) in [
-        ("squash=1", "squash"),
         ("version=2&session=x", "session"),
         ("outputs=%5B%7B%22Type%22:%22tar%22%7D%5D", "outputs"),
         ("platform=linux/s390x", "platform"),

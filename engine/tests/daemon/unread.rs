@@ -19,7 +19,7 @@ const NEEDLESS: [(&str, &str, u16); 24] = [
     ("POST", "/services/create", 503),
     ("POST", "/secrets/create", 503),
     ("POST", "/configs/create", 503),
-    ("POST", "/build?remote=x", 501),
+    ("POST", "/build?version=2", 501),
     ("POST", "/session", 400),
     ("POST", "/grpc", 400),
     ("POST", "/plugins/pull", 501),
