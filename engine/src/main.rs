@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         return daemon::main(arguments);
     } else if !called_as_docker && first == "shim" {
         return engine_shim::main(&arguments[2..]);
+    } else if !called_as_docker && first == "log" {
+        return engine_logging::main(&arguments[2..]);
     } else if !called_as_docker && first == "late-mounts" {
         return engine_shim::late_mounts(&arguments[2..]);
     }

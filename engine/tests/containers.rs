@@ -30,6 +30,8 @@ mod groups;
 mod health;
 #[path = "containers/inputs.rs"]
 mod inputs;
+#[path = "containers/logging.rs"]
+mod logging;
 #[path = "containers/recovery.rs"]
 mod recovery;
 #[path = "containers/sandbox.rs"]

@@ -206,7 +206,7 @@ const REFUSED_BY_VALUE: [(&str, &str); 7] = [
     ("Driver", "plugin"),
     ("HostConfig.Binds", "propagation `rshared`"),
     ("HostConfig.LogConfig.Config", "unknown log opt 'colour'"),
-    ("HostConfig.LogConfig.Type", "no log driver named 'journald'"),
+    ("HostConfig.LogConfig.Type", "no log driver named 'splunk'"),
     ("HostConfig.Mounts.Type", "`type=cluster"),
     ("HostConfig.Mounts.BindOptions.Propagation", "`bind-propagation=rshared`"),
 ];

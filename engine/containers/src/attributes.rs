@@ -1,76 +1,73 @@
-//! What each line of a log says of its container: the attributes that the options `labels`, `env` and `tag` of the log ask for.
+//! What a log says of its container: what the options `labels`, `env` and `tag` of the log ask for, and what drivers tell anyway.
 
 use std::collections::BTreeMap;
 
+use engine_logging::ContainerInfo;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
 use crate::ContainerError;
 use crate::record::Identity;
 
-/// Refuses options that make no sense, or that this engine does not follow.
-pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), ContainerError> {
-    let invalid = |message: String| Err(ContainerError::Invalid(message));
-    let unsupported =
-        |option: &str| Err(ContainerError::Unsupported(format!("`HostConfig.LogConfig.Config`: `{option}`")));
-    for (name, value) in options {
-        match (name.as_str(), value.as_str()) {
-            ("mode", "" | "blocking") | ("compress", "" | "0" | "f" | "F" | "false" | "FALSE" | "False") => {}
-            ("mode", "non-blocking") => return unsupported("mode=non-blocking"),
-            ("mode", mode) => {
-                return invalid(format!("logger: logging mode is not supported: `mode={mode}`"));
-            }
-            ("compress", "1" | "t" | "T" | "true" | "TRUE" | "True") => return unsupported("compress=true"),
-            ("compress", value) => return invalid(format!("invalid value for 'compress': {value}")),
-            ("max-buffer-size", _) => {
-                return invalid(
-                    "logger: `max-buffer-size` is only supported with `mode=non-blocking`".to_owned(),
-                );
-            }
-            ("labels-regex" | "env-regex", pattern) => {
-                if let Err(error) = Regex::new(pattern) {
-                    return invalid(format!("invalid value for '{name}': {error}"));
-                }
-            }
-            ("tag", template) => {
-                if let Err(error) = gotemplate::parse(template) {
-                    return invalid(format!("invalid value for 'tag': {error}"));
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+/// What they are called in a log driver's options.
+const TAG: &str = "tag";
+/// What is called so unless one says otherwise: the container's short id.
+const USUAL_TAG: &str = "{{.ID}}";
+
+fn option<'a>(identity: &'a Identity, name: &str) -> Option<&'a str> {
+    identity.log_options.get(name).map(String::as_str).filter(|text| !text.is_empty())
 }
 
-/// The attributes of a container's lines, by its options.
-pub(crate) fn of(identity: &Identity) -> BTreeMap<String, String> {
-    let option =
-        |name: &str| identity.log_options.get(name).map(String::as_str).filter(|text| !text.is_empty());
+/// Labels and variables of a container that its options name.
+fn named(identity: &Identity) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     let environment: BTreeMap<String, String> =
         identity.config.env.iter().filter_map(|entry| entry.split_once('=')).map(owned).collect();
     for (known, names, pattern) in
         [(&identity.config.labels, "labels", "labels-regex"), (&environment, "env", "env-regex")]
     {
-        for name in option(names).into_iter().flat_map(|names| names.split(',')) {
+        for name in option(identity, names).into_iter().flat_map(|names| names.split(',')) {
             attributes.extend(known.get(name).map(|value| (name.to_owned(), value.clone())));
         }
-        if let Some(pattern) = option(pattern).and_then(|pattern| Regex::new(pattern).ok()) {
+        if let Some(pattern) = option(identity, pattern).and_then(|pattern| Regex::new(pattern).ok()) {
             attributes.extend(
                 known.iter().filter(|(name, _)| pattern.is_match(name)).map(|(n, v)| (n.clone(), v.clone())),
             );
         }
     }
-    if let Some(template) = option("tag") {
+    attributes
+}
+
+/// The attributes of a container's lines in its file, by its options.
+pub(crate) fn of(identity: &Identity) -> BTreeMap<String, String> {
+    let mut attributes = named(identity);
+    if let Some(template) = option(identity, TAG) {
         match tag(template, &information(identity)) {
-            Ok(tag) => drop(attributes.insert("tag".to_owned(), tag)),
+            Ok(tag) => drop(attributes.insert(TAG.to_owned(), tag)),
             Err(error) => {
                 tracing::warn!(container = identity.id, error, "The tag of the log cannot be written");
             }
         }
     }
     attributes
+}
+
+/// What a log driver is told of a container.
+pub(crate) fn container(identity: &Identity) -> Result<ContainerInfo, ContainerError> {
+    let template = option(identity, TAG).unwrap_or(USUAL_TAG);
+    let tag = tag(template, &information(identity)).map_err(|error| {
+        ContainerError::Invalid(format!("failed to initialize logging driver: the log option `tag`: {error}"))
+    })?;
+    Ok(ContainerInfo {
+        id: identity.id.clone(),
+        name: identity.name.clone(),
+        image_id: identity.image_id.as_str().to_owned(),
+        image_name: identity.config.image.clone(),
+        command: identity.command.join(" "),
+        created: identity.created,
+        tag,
+        extra: named(identity),
+    })
 }
 
 fn owned((name, value): (&str, &str)) -> (String, String) {

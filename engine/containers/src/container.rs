@@ -10,7 +10,7 @@ use engine_kernel::process::{OpenNamespace, Process};
 use engine_model::Failure;
 use engine_model::event::EventBus;
 use engine_model::life::{Change, Life};
-use engine_model::spec::{ContainerSpec, LogSpec};
+use engine_model::spec::ContainerSpec;
 use engine_shim::client::Shim;
 use engine_shim::dialect::Dialect;
 use engine_shim::protocol;
@@ -205,7 +205,7 @@ impl Container {
     /// The log on disk, if there is one.
     pub fn log_path(&self) -> Option<PathBuf> {
         self.spec()
-            .is_ok_and(|spec| spec.log != LogSpec::Nowhere)
+            .is_ok_and(|spec| spec.log.has_file())
             .then(|| self.directory.join(format!("{}-json.log", self.id)))
     }
 

@@ -16,7 +16,7 @@ use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::remove::erase_directory;
 use super::{Container, ContainerError, Containers, unsupported};
-use crate::{attributes, health, limits, oci, understand};
+use crate::{health, limits, oci, understand};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -87,9 +87,8 @@ impl Containers {
             .into_iter()
             .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
             .collect();
-        if host_config.log_config.r#type == "json-file" {
-            attributes::check(&host_config.log_config.config)?;
-        }
+        let log = &host_config.log_config;
+        engine_logging::options::check(&log.r#type, &log.config).map_err(understand::log_options)?;
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
         limits::resources(&spec.limits, engine_kernel::cgroup::is_unified()).map_err(oci::SpecError::from)?;
         limits::weights(&spec.limits).map_err(oci::SpecError::from)?;

@@ -479,6 +479,7 @@ fn exec_config(
         open_stdin: request.attach_stdin == Some(true),
         stdin_once: true,
         log: None,
+        log_process: None,
         exit_file: exec.directory.join(EXIT),
         user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| own.user.clone()),
         groups: own.groups.clone(),

@@ -1,6 +1,7 @@
 //! The end of a container's process, and what comes after it: removal, or a new start.
 
 use std::fs;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use engine_model::life::Change;
 use engine_model::spec::Restart;
 use engine_model::task::vital;
 use engine_shim::client::{Connection, ShimError};
-use engine_shim::protocol::{ExitRecord, Reply, Request};
+use engine_shim::protocol::{self, ExitRecord, Reply, Request};
 use jiff::Timestamp;
 
 use super::record::{EXIT_FILE, State, Status};
@@ -22,8 +23,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Whoever ran this long starts again with the first pause.
 const RAN_WELL: Duration = Duration::from_secs(10);
+/// Bytes of what is said about one run.
+const MOST_MESSAGES: u64 = 16 * 1024;
 /// What is said of an end that nobody saw.
 const UNKNOWN_CODE: i32 = 255;
+
+/// What the processes around a container could say to nobody else: that its log could not be written, for example.
+fn pass_on_messages(container: &Container) {
+    let mut text = String::new();
+    let path = container.runtime_directory.join(protocol::MESSAGES);
+    let Ok(file) = fs::File::open(path) else { return };
+    // What is not text was written by nobody of ours.
+    let _ = file.take(MOST_MESSAGES).read_to_string(&mut text);
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        tracing::warn!(container = container.id, "{line}");
+    }
+}
 
 impl Containers {
     /// Waits for the end of a running container, in the background.
@@ -88,6 +103,7 @@ impl Containers {
         let cleared = tokio::task::spawn_blocking(move || {
             over.unpin();
             containers.let_go_of_volumes(&over.id);
+            pass_on_messages(&over);
             fs::remove_dir_all(&over.runtime_directory)
         });
         let _ = cleared.await;

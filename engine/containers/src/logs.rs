@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_model::executor::{LogRequest, LogStream};
-use engine_model::size;
 use engine_shim::log::{LogLine, Stream, numbered};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -20,47 +19,6 @@ use super::{Container, ContainerError, Containers};
 const PORTION: usize = 128 * 1024;
 /// A line of the file that is longer was not written by this engine.
 const LONGEST_LINE: u64 = 1024 * 1024;
-
-/// What dockerd's driver `local` keeps unless it is told otherwise: bytes of a file, and files.
-const LOCAL: (Option<u64>, u32) = (Some(20 * 1024 * 1024), 5);
-
-/// `max-size` and `max-file` of the drivers `json-file` and `local`, checked. Both write the same files here; those of `local`
-/// are nobody's to read, so that what `compress` says of them makes no difference to anyone.
-pub fn limits(driver: &str, options: &BTreeMap<String, String>) -> Result<(Option<u64>, u32), String> {
-    let is_local = driver == "local";
-    let mut limits = if is_local { LOCAL } else { (None, 1) };
-    for (name, value) in options {
-        match name.as_str() {
-            "max-size" if value == "-1" && !is_local => {}
-            "max-size" => {
-                limits.0 = Some(
-                    size(value)
-                        .filter(|&size| size > 0)
-                        .ok_or_else(|| format!("invalid value for 'max-size': {value}"))?,
-                );
-            }
-            "max-file" => {
-                let number = value.parse().ok().filter(|&number| (1..=1000).contains(&number));
-                limits.1 = number.ok_or_else(|| format!("invalid value for 'max-file': {value}"))?;
-            }
-            "compress" if is_local => {
-                // As Go reads it.
-                if !matches!(
-                    value.to_ascii_lowercase().as_str(),
-                    "" | "0" | "1" | "f" | "t" | "false" | "true"
-                ) {
-                    return Err(format!("invalid value for 'compress': {value}"));
-                }
-            }
-            "mode" if is_local && matches!(value.as_str(), "" | "blocking") => {}
-            _ if is_local => return Err(format!("unknown log opt '{name}' for log driver local")),
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" | "compress" | "mode"
-            | "max-buffer-size" => {}
-            _ => return Err(format!("unknown log opt '{name}' for json-file log driver")),
-        }
-    }
-    Ok(limits)
-}
 
 impl Containers {
     /// The log as a stream of frames, or of bare text if the container has a terminal.
@@ -411,21 +369,5 @@ mod tests {
         let request = LogRequest { timestamps: true, until: "2026-01-02T03:04:05.6Z".parse().ok(), ..all() };
         let (_, text) = text(Reader::open(&path, request, false).unwrap());
         assert_eq!(text, "\u{2}\0\0\0\0\0\0\u{21}2026-01-02T03:04:05.500000000Z a\n");
-    }
-
-    #[test]
-    fn sizes_and_counts() {
-        let options = |pairs: &[(&str, &str)]| {
-            limits(
-                "json-file",
-                &pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            )
-        };
-        assert_eq!(options(&[("max-size", "10m"), ("max-file", "3")]), Ok((Some(10 << 20), 3)));
-        assert_eq!(options(&[("max-size", "-1")]), Ok((None, 1)));
-        assert!(options(&[("max-size", "x")]).is_err());
-        assert_eq!(options(&[("max-file", "3")]), Ok((None, 3)), "without effect, as in dockerd");
-        assert!(options(&[("max-file", "0"), ("max-size", "1k")]).is_err());
-        assert!(options(&[("color", "red")]).is_err());
     }
 }

@@ -10,11 +10,14 @@ use engine_kernel::overlay::Overlay;
 use engine_kernel::part::{Part, Whole};
 use engine_kernel::process::OpenNamespace;
 use engine_model::life::Change;
-use engine_model::spec::{ContainerSpec, LogSpec, NetworkMode, Share};
+use engine_model::spec::{ContainerSpec, Delivery, FileLimits, LogSpec, NetworkMode, Share};
 use engine_model::{Endpoint, PublishedPort};
 use engine_shim::client::{self, Claim, Connection, Made, ShimError};
 use engine_shim::dialect::Dialect;
-use engine_shim::protocol::{self, ContainerTask, LogConfig, Reply, Request, ShimConfig, Task, VolumeFill};
+use engine_shim::outlet;
+use engine_shim::protocol::{
+    self, ContainerTask, LogConfig, LogProcess, Reply, Request, ShimConfig, Task, VolumeFill,
+};
 use jiff::Timestamp;
 
 use super::health::Health;
@@ -234,6 +237,7 @@ impl Containers {
             destination: point.destination.clone(),
         };
         let volumes = identity.mounts.iter().filter(is_filled).map(fill).collect();
+        let (log, log_process) = logging(container, identity, &spec.log)?;
         let config = ShimConfig {
             id: container.id.clone(),
             task: Task::Container(Box::new(ContainerTask {
@@ -255,7 +259,8 @@ impl Containers {
             console_size: process.console_size,
             open_stdin: process.open_stdin,
             stdin_once: process.stdin_once,
-            log: log_config(container, identity, spec.log),
+            log,
+            log_process,
             exit_file,
             user: process.user.clone(),
             groups: process.groups.clone(),
@@ -395,19 +400,58 @@ async fn abandon(mut connection: Connection) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), connection.reply()).await;
 }
 
-fn log_config(container: &Container, identity: &Identity, log: LogSpec) -> Option<LogConfig> {
-    match log {
-        LogSpec::Nowhere => None,
-        LogSpec::File { max_size, max_files } => {
-            let attributes = attributes::of(identity);
-            Some(LogConfig { path: container.log_path()?, max_size, max_files, attributes })
+/// The file that the supervising process writes, and the process that takes the output as well or in its place.
+fn logging(
+    container: &Container,
+    identity: &Identity,
+    log: &LogSpec,
+) -> Result<(Option<LogConfig>, Option<LogProcess>), ContainerError> {
+    let file = |limits: FileLimits| {
+        let FileLimits { max_size, max_files } = limits;
+        container.log_path().map(|path| LogConfig {
+            path,
+            max_size,
+            max_files,
+            attributes: attributes::of(identity),
+        })
+    };
+    let process = |driver: &str, delivery: Delivery, file: Option<LogConfig>| {
+        let writes_file = file.is_some();
+        let settings = engine_logging::Settings {
+            driver: driver.to_owned(),
+            options: identity.log_options.clone(),
+            file,
+            container: attributes::container(identity)?,
+        };
+        Ok::<_, ContainerError>(LogProcess {
+            settings: serde_json::to_value(settings)
+                .map_err(|error| ContainerError::Invalid(error.to_string()))?,
+            buffer: match delivery {
+                Delivery::Blocking => None,
+                Delivery::NonBlocking { buffer } => Some(buffer),
+            },
+            writes_file,
+            environment: engine_logging::environment(driver).iter().map(|name| (*name).to_owned()).collect(),
+        })
+    };
+    Ok(match log {
+        LogSpec::Nowhere => (None, None),
+        LogSpec::File { limits, delivery: Delivery::Blocking } => (file(*limits), None),
+        LogSpec::File { limits, delivery } => {
+            (None, Some(process(&identity.log_driver, *delivery, file(*limits))?))
         }
-    }
+        LogSpec::Elsewhere { driver, kept, delivery } => {
+            (kept.and_then(file), Some(process(driver, *delivery, None)?))
+        }
+    })
 }
 
 /// What the supervising process said, in the words that docker's clients look for.
 fn translate(error: ContainerError) -> ContainerError {
     let ContainerError::Shim(ShimError::Refused(message)) = error else { return error };
+    if message.starts_with(outlet::FAILED) {
+        return ContainerError::Refused(format!("failed to create task for container: {message}"));
+    }
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: error during container init: {message}: unknown"
     );

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::clean;
 use engine_kernel::etc;
+use engine_logging::OptionError;
 use engine_model::PortRequest;
 use engine_model::spec::{
     BlockDevices, ConfinementSpec, ContainerSpec, DeviceSpec, EndpointSpec, LimitSpec, LogSpec, NameSpec,
@@ -16,7 +17,7 @@ use engine_model::wire::{Config, EndpointConfig, HostConfig, PortBinding, Restar
 
 use crate::oci::SpecError;
 use crate::record::Identity;
-use crate::{ContainerError, endpoint, health, logs, signals};
+use crate::{ContainerError, endpoint, health, signals};
 
 /// Of `/dev/shm`, as dockerd has it.
 const SHARED_MEMORY: u64 = 64 * 1024 * 1024;
@@ -267,13 +268,17 @@ pub(crate) fn limits(host: &HostConfig) -> LimitSpec {
 }
 
 fn log(host: &HostConfig) -> Result<LogSpec, ContainerError> {
-    match host.log_config.r#type.as_str() {
-        "none" => Ok(LogSpec::Nowhere),
-        driver @ ("json-file" | "local") => {
-            let (max_size, max_files) = logs::limits(driver, &host.log_config.config).map_err(invalid)?;
-            Ok(LogSpec::File { max_size, max_files })
+    let config = &host.log_config;
+    engine_logging::options::understand(&config.r#type, &config.config).map_err(log_options)
+}
+
+/// Why a log's options are refused.
+pub(crate) fn log_options(error: OptionError) -> ContainerError {
+    match error {
+        OptionError::Invalid(message) => invalid(message),
+        OptionError::Unsupported(option) => {
+            ContainerError::Unsupported(format!("`HostConfig.LogConfig.Config`: `{option}`"))
         }
-        driver => Err(invalid(format!("logger: no log driver named '{driver}' is registered"))),
     }
 }
 
@@ -380,7 +385,7 @@ mod tests {
             json!({ "RestartPolicy": { "Name": "sometimes" } }),
             json!({ "RestartPolicy": { "Name": "always", "MaximumRetryCount": 3 } }),
             json!({ "SecurityOpt": ["nonsense=1"] }),
-            json!({ "LogConfig": { "Type": "journald" } }),
+            json!({ "LogConfig": { "Type": "splunk" } }),
         ];
         for host in hosts {
             assert!(understood(json!({}), host.clone()).is_err(), "{host}");

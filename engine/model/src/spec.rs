@@ -217,14 +217,45 @@ pub struct BlockDevices {
 }
 
 /// What becomes of its output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogSpec {
     Nowhere,
-    /// A file of JSON lines; a full one is put behind the next.
+    /// A file of JSON lines.
     File {
-        max_size: Option<u64>,
-        max_files: u32,
+        limits: FileLimits,
+        delivery: Delivery,
     },
+    /// A server, by the log driver of this name.
+    Elsewhere {
+        driver: String,
+        /// What is kept in a file as well, for those who want to read it here.
+        kept: Option<FileLimits>,
+        delivery: Delivery,
+    },
+}
+
+/// Of the files of a log: a full one is put behind the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimits {
+    /// Bytes.
+    pub max_size: Option<u64>,
+    pub max_files: u32,
+}
+
+/// Who waits if a log does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The container.
+    Blocking,
+    /// Nobody: what does not fit into so many bytes is dropped.
+    NonBlocking { buffer: u64 },
+}
+
+impl LogSpec {
+    /// Whether there is a file here that can be read.
+    pub fn has_file(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Elsewhere { kept: Some(_), .. })
+    }
 }
 
 /// A program in it that says by its exit whether it is well.

@@ -58,6 +58,20 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
     builder.build().map_err(failed)
 }
 
+/// A client for any service: by the proxies of the environment, and believing what the host's authorities say.
+pub fn plain() -> Result<Client, RegistryError> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT)
+        .dns_resolver(SystemNames)
+        .referer(false)
+        .redirect(Policy::none())
+        .tls_certs_only(trust::system())
+        .build()
+        .map_err(|source| RegistryError::Client { source })
+}
+
 /// Not in circles, and never from a protected connection to one that is not. What says who the caller is goes to no other
 /// host: reqwest leaves it out.
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {

@@ -20,6 +20,7 @@ mod source;
 mod trust;
 
 pub use blob::Blob;
+pub use client::plain as plain_client;
 pub use credentials::Credentials;
 pub use endpoint::Registries;
 pub use error::RegistryError;
@@ -29,5 +30,7 @@ pub use manifest::{Document, MediaType};
 pub use push::Mounted;
 /// The body of an upload.
 pub use reqwest::Body;
+pub use resolve::look_up;
 pub use settings::{Proxies, Settings};
 pub use source::Source;
+pub use trust::authorities;

@@ -23,9 +23,7 @@ impl Resolve for SystemNames {
 }
 
 /// All addresses of a host.
-pub(crate) async fn look_up(
-    name: &str,
-) -> Result<Vec<std::net::IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn look_up(name: &str) -> Result<Vec<std::net::IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
     let resolver = TokioResolver::builder_tokio()?.build()?;
     Ok(resolver.lookup_ip(name).await?.iter().collect())
 }

@@ -31,7 +31,7 @@ pub(crate) fn of(folders: &[PathBuf], registry: &str) -> Result<Trust, RegistryE
 }
 
 /// The host's authorities, or Mozilla's.
-fn system() -> Vec<Certificate> {
+pub fn authorities() -> Vec<CertificateDer<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "Some of the host's certificates of authorities could not be read");
@@ -40,7 +40,11 @@ fn system() -> Vec<Certificate> {
     if ders.is_empty() {
         ders = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
     }
-    ders.into_iter().filter_map(|der| usable(&der)).collect()
+    ders
+}
+
+pub(crate) fn system() -> Vec<Certificate> {
+    authorities().into_iter().filter_map(|der| usable(&der)).collect()
 }
 
 /// One bad certificate among the host's is no reason to do without the others.

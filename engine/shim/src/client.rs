@@ -1,5 +1,6 @@
 //! The daemon's side of a supervising process: to begin one, to find it again, to ask it for things.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -405,10 +406,17 @@ fn begin(
         .arg("shim")
         .arg(directory)
         .env_clear()
+        .envs(environment(config))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(claim.map_or_else(Stdio::null, |claim| Stdio::from(claim.0)))
         .stderr(Stdio::from(messages))
         .spawn()
         .map_err(spawning)?;
     Ok((UnixStream::from_std(ours).map_err(spawning)?, child))
+}
+
+/// What the log process needs of this process's environment, by way of the supervising process.
+fn environment(config: &ShimConfig) -> Vec<(String, OsString)> {
+    let names = config.log_process.iter().flat_map(|process| &process.environment);
+    names.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect()
 }

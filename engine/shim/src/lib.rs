@@ -31,7 +31,9 @@ mod executor;
 mod fuzz;
 mod init;
 pub mod log;
+mod logging;
 mod mounts;
+pub mod outlet;
 mod peer;
 mod prepare;
 pub mod protocol;
@@ -40,6 +42,7 @@ mod task;
 mod terminal;
 mod users;
 
+use outlet::Outlet;
 use peer::Peer;
 use protocol::{ExecTask, ExitRecord, Reply, ShimConfig, Task};
 use serve::Server;
@@ -206,6 +209,14 @@ fn container(
     mut control: Peer,
     claim: OwnedFd,
 ) -> Result<(), ShimError> {
+    // A log server that cannot be reached is known before there is anything to undo.
+    let outlet = match Outlet::begin(directory, config) {
+        Ok(outlet) => outlet,
+        Err(message) => {
+            control.reply(&Reply::Failed { message });
+            return Ok(());
+        }
+    };
     let (container, running) = match task::create(directory, config, task) {
         Ok(created) => created,
         Err(error) => {
@@ -224,7 +235,7 @@ fn container(
         Err(error) => Err(engine_model::chain(&error)),
     };
     let outcome = (|| {
-        let mut server = Server::new(config, listener, control, Box::new(begin))?;
+        let mut server = Server::new(config, listener, control, outlet, Box::new(begin))?;
         server.adopt(running)?;
         trim_memory();
         // The kernel takes its time for that.
@@ -274,7 +285,7 @@ fn exec(
         trim_memory();
         result.map(Some).map_err(|error| engine_model::chain(&error))
     };
-    let mut server = Server::new(config, listener, control, Box::new(begin))
+    let mut server = Server::new(config, listener, control, None, Box::new(begin))
         .map_err(|source| ShimError::Watch { source })?;
     match server.run(&|| {}) {
         Some(code) => {
@@ -293,6 +304,7 @@ fn finish(
 ) -> Result<(), ShimError> {
     // Known nowhere else, so not even a power cut may take it.
     let recorded = engine_store::write(&config.exit_file, exit, Durability::Durable);
+    server.finish_file();
     // The container may be started again while clients read what is left of this run.
     drop(claim);
     server.farewell(exit);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::protocol::LogConfig;
 
 /// A longer line is logged in pieces, as docker does.
-const LONGEST_LINE: usize = 16 * 1024;
+pub const LONGEST_LINE: usize = 16 * 1024;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,6 +95,12 @@ impl LogFile {
             }
         }
         self.flush().and(result)
+    }
+
+    /// Writes a line that is whole, or a part of one, as of this time.
+    pub fn write_line(&mut self, stream: Stream, time: Timestamp, line: &[u8]) -> io::Result<()> {
+        self.unfinished[stream as usize - 1].extend_from_slice(line);
+        self.finish_line(stream, time).and_then(|()| self.flush())
     }
 
     /// Writes what has no end of line yet.

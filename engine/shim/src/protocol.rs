@@ -58,6 +58,9 @@ pub struct ShimConfig {
     /// Whether the first client to close its side closes the standard input.
     pub stdin_once: bool,
     pub log: Option<LogConfig>,
+    /// The process that takes the output as well, or in place of a file.
+    #[serde(default)]
+    pub log_process: Option<LogProcess>,
     /// Where the exit is recorded.
     pub exit_file: PathBuf,
     /// `name`, `uid`, `name:group`, …; empty is root.
@@ -129,6 +132,19 @@ pub struct LogConfig {
     /// What each line says of the container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+}
+
+/// A process that passes output on; see [`crate::outlet`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogProcess {
+    /// What it is told first.
+    pub settings: serde_json::Value,
+    /// In non-blocking mode: how many bytes may wait for it before what comes is dropped. Otherwise the container waits.
+    pub buffer: Option<u64>,
+    /// It writes the container's log file, and whoever follows that hears of it by this process.
+    pub writes_file: bool,
+    /// Variables of the daemon that are its, too.
+    pub environment: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,9 @@ use rustix::process::{Pid, WaitOptions};
 
 use super::branch;
 use super::children;
-use super::log::{LogFile, Stream};
+use super::log::Stream;
+use super::logging::Log;
+use super::outlet::Outlet;
 use super::peer::{Mode, PATIENCE, Peer};
 use super::protocol::{self, ExitRecord, Reply, Request, ShimConfig, Task};
 use super::task::{Running, Streams};
@@ -23,6 +25,8 @@ use super::terminal::resize;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a client may take to read what is left; somebody may be looking at it in a pager.
 const FAREWELL: Duration = Duration::from_hours(1);
+/// How long the log process may take for what is left.
+const LOGGING: Duration = Duration::from_secs(10);
 /// How long a container may take to end when the host does: first processes of a container are deaf to signals that
 /// they do not handle.
 const SHUTDOWN: Duration = Duration::from_secs(8);
@@ -32,8 +36,6 @@ const REAPING: Duration = Duration::from_secs(10);
 const ORPHANS: Duration = Duration::from_secs(1);
 /// How often something is looked at that happens about now.
 const SOON: Duration = Duration::from_millis(100);
-/// How often it is said that the log cannot be written: where it is said is memory.
-const MOST_COMPLAINTS: u32 = 10;
 /// Input that the container has not read yet.
 const MOST_INPUT: usize = 64 * 1024;
 
@@ -44,10 +46,7 @@ pub(crate) struct Server<'a> {
     config: &'a ShimConfig,
     listener: UnixListener,
     peers: Vec<Peer>,
-    log: Option<LogFile>,
-    /// Whether the last write to the log has failed, and how often that was said.
-    log_fails: bool,
-    complaints: u32,
+    log: Log,
     begin: Option<Begin<'a>>,
     /// What is left to do that nobody is to wait for, once the process has begun.
     later: Option<Box<dyn FnOnce() + 'a>>,
@@ -78,6 +77,8 @@ enum Source {
     Output(Stream),
     Terminal,
     Branch(usize),
+    Outlet,
+    LogSigns,
     Peer(usize),
 }
 
@@ -86,17 +87,16 @@ impl<'a> Server<'a> {
         config: &'a ShimConfig,
         listener: UnixListener,
         first: Peer,
+        outlet: Option<Outlet>,
         begin: Begin<'a>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let log = config.log.clone().map(LogFile::open).transpose()?;
+        let log = Log::open(config.log.clone(), outlet)?;
         Ok(Self {
             config,
             listener,
             peers: vec![first],
             log,
-            log_fails: false,
-            complaints: 0,
             begin: Some(begin),
             later: None,
             process: None,
@@ -166,14 +166,8 @@ impl<'a> Server<'a> {
                 deadline = Some(Instant::now() + LAST_WORDS);
             }
         }
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.finish()
-        {
-            tracing::error!(%error, "Could not write the log");
-        }
-        for peer in &mut self.peers {
-            peer.nudge();
-        }
+        self.log.finish_lines();
+        self.nudge();
         code
     }
 
@@ -184,12 +178,30 @@ impl<'a> Server<'a> {
         for peer in self.peers.iter_mut().filter(|peer| peer.waiting) {
             peer.reply(&Reply::Exited(exit.clone()));
         }
-        let deadline = Instant::now() + FAREWELL;
+        let now = Instant::now();
         // Nothing more will be sent on these, so their end tells that all is read.
         self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
-        while !self.peers.is_empty() && Instant::now() < deadline {
-            self.step(REAPING, true);
+        loop {
+            let is_late = self.log.has_more() && now.elapsed() < LOGGING;
+            if !is_late && (self.peers.is_empty() || now.elapsed() >= FAREWELL) {
+                break;
+            }
+            self.step(if is_late { SOON } else { REAPING }, true);
             self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
+        }
+    }
+
+    /// Waits until the log file has all of it, if another process writes that one: the next run begins where this one ends.
+    pub(crate) fn finish_file(&mut self) {
+        if self.log.finish_file(LOGGING) {
+            self.nudge();
+        }
+    }
+
+    /// Whoever follows the log is told that it has grown.
+    fn nudge(&mut self) {
+        for peer in &mut self.peers {
+            peer.nudge();
         }
     }
 
@@ -214,7 +226,6 @@ impl<'a> Server<'a> {
         for (source, flags) in ready {
             match source {
                 Source::Listener => self.accept(),
-                Source::Exit | Source::Branch(_) => {}
                 Source::Stdin => self.feed(flags.intersects(PollFlags::ERR)),
                 Source::Output(stream) => self.read_output(stream),
                 Source::Terminal => {
@@ -225,16 +236,21 @@ impl<'a> Server<'a> {
                         self.read_output(Stream::Stdout);
                     }
                 }
+                Source::Outlet => self.log.pass_on(),
+                Source::LogSigns if self.log.heed() => self.nudge(),
+                Source::LogSigns | Source::Exit | Source::Branch(_) => {}
                 Source::Peer(index) => self.serve_peer(index, flags),
             }
         }
         self.peers.retain(|peer| !peer.dead);
     }
 
-    /// Waits for something to happen. Output is not read while a client lags behind with what it has got.
+    /// Waits for something to happen. Output is not read while a client, or a log that is to miss nothing, lags behind with
+    /// what it has got.
     fn wait(&self, timeout: Duration, ended: bool) -> Vec<(Source, PollFlags)> {
         // What an ended process has left in its pipes is little, and would be lost.
-        let held_up = !ended && self.peers.iter().any(|peer| peer.is_attached() && peer.unsent() > PATIENCE);
+        let is_late = |peer: &Peer| peer.is_attached() && peer.unsent() > PATIENCE;
+        let held_up = !ended && (self.log.is_full() || self.peers.iter().any(is_late));
         let mut sources = vec![Source::Listener];
         let mut descriptors = vec![PollFd::new(&self.listener, PollFlags::IN)];
         let mut full = false;
@@ -269,6 +285,15 @@ impl<'a> Server<'a> {
         for (index, branch) in self.branches.iter().enumerate() {
             sources.push(Source::Branch(index));
             descriptors.push(PollFd::new(branch, PollFlags::IN));
+        }
+        for (source, descriptor, flags) in [
+            (Source::Outlet, self.log.input(), PollFlags::OUT),
+            (Source::LogSigns, self.log.signs(), PollFlags::IN),
+        ] {
+            if let Some(descriptor) = descriptor {
+                sources.push(source);
+                descriptors.push(PollFd::from_borrowed_fd(descriptor, flags));
+            }
         }
         for (index, peer) in self.peers.iter().enumerate() {
             let mut flags = PollFlags::empty();
@@ -340,20 +365,12 @@ impl<'a> Server<'a> {
             return;
         }
         let bytes = &self.buffer[..count];
-        if let Some(log) = &mut self.log {
-            let written = log.write(stream, bytes);
-            if let Err(error) = &written
-                && !self.log_fails
-                && self.complaints < MOST_COMPLAINTS
-            {
-                self.complaints += 1;
-                tracing::error!(%error, "Could not write the log; what is written until it can be is lost");
-            }
-            self.log_fails = written.is_err();
-        }
+        let is_written = self.log.write(stream, bytes);
         for peer in &mut self.peers {
             peer.pass(stream, bytes, terminal);
-            peer.nudge();
+            if is_written {
+                peer.nudge();
+            }
         }
     }
 

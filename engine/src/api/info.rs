@@ -102,7 +102,7 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": null,
-            "Log": ["json-file", "local", "none"],
+            "Log": engine_logging::DRIVERS,
         },
         "LoggingDriver": live.log_driver,
         "IndexServerAddress": "https://index.docker.io/v1/",

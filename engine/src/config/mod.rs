@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use engine_model::AddressPool;
-use engine_model::size;
 use engine_model::spec::NameSpec;
 use engine_model::wire::Ulimit;
 use serde_json::{Map, Value};
@@ -73,7 +72,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
     pub labels: Vec<String>,
-    /// The log driver of containers that do not name one: `json-file`, `local` or `none`.
+    /// The log driver of containers that do not name one.
     pub log_driver: String,
     /// `max-size`, `max-file`.
     pub log_options: BTreeMap<String, String>,
@@ -287,7 +286,11 @@ fn live(keys: &mut Keys) -> Result<Live, ConfigError> {
             return Err(ConfigError::value("log-level", reason));
         }
     };
-    let log_driver = one_of(keys, "log-driver", &["json-file", "local", "none"])?;
+    let log_driver = keys.string("log-driver")?.unwrap_or_else(|| "json-file".to_owned());
+    if !engine_logging::DRIVERS.contains(&log_driver.as_str()) {
+        let reason = format!("`{log_driver}` is none of {}", engine_logging::DRIVERS.join(", "));
+        return Err(ConfigError::value("log-driver", reason));
+    }
     Ok(Live {
         labels,
         log_options: log_options(keys, &log_driver)?,
@@ -346,31 +349,23 @@ fn one_of(keys: &mut Keys, key: &str, known: &[&str]) -> Result<String, ConfigEr
 
 /// Logs are rotated unless one says otherwise: `max-size` 10m, `max-file` 3; those of the driver `local` by what it has itself.
 fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut given = Keys::new("log-opts.", keys.object("log-opts")?.unwrap_or_default());
+    let given = keys.object("log-opts")?.unwrap_or_default();
+    let names: Vec<String> = given.keys().cloned().collect();
+    let mut given = Keys::new("log-opts.", given);
     let mut options = BTreeMap::new();
-    let max_size = given.string("max-size")?;
-    let max_file = given.string("max-file")?;
-    given.finish()?;
-    if let Some(text) = &max_size
-        && text != "-1"
-        && size(text).is_none_or(|bytes| bytes == 0)
-    {
-        return Err(ConfigError::value("log-opts.max-size", format!("`{text}` is not a size such as `10m`")));
+    for name in names {
+        let value = given.string(&name)?;
+        options.extend(value.map(|value| (name, value)));
     }
-    if let Some(text) = &max_file
-        && text.parse::<u16>().map_or(true, |count| count == 0)
-    {
-        return Err(ConfigError::value("log-opts.max-file", format!("`{text}` is not a number of files")));
+    if !options.is_empty() && driver != "none" {
+        engine_logging::options::check(driver, &options)
+            .map_err(|error| ConfigError::value("log-opts", error.to_string()))?;
     }
-    let (max_size, max_file) = match driver {
-        "json-file" => {
-            (max_size.or_else(|| Some("10m".to_owned())), max_file.or_else(|| Some("3".to_owned())))
+    if driver == "json-file" {
+        for (name, usual) in [("max-size", "10m"), ("max-file", "3")] {
+            options.entry(name.to_owned()).or_insert_with(|| usual.to_owned());
         }
-        "local" => (max_size, max_file),
-        _ => (None, None),
-    };
-    options.extend(max_size.map(|text| ("max-size".to_owned(), text)));
-    options.extend(max_file.map(|text| ("max-file".to_owned(), text)));
+    }
     Ok(options)
 }
 

@@ -59,9 +59,9 @@ fn mistakes_are_refused_by_name() {
     for (json, arguments, expected) in [
         (r#"{"lables": [], "x": 1}"#, &[][..], "don't match any configuration option: lables, x"),
         (r#"{"prune": {"when": "1h"}}"#, &[], "prune.when"),
-        (r#"{"log-opts": {"compress": "true"}}"#, &[], "log-opts.compress"),
-        (r#"{"log-opts": {"max-size": "big"}}"#, &[], "log-opts.max-size"),
-        (r#"{"log-opts": {"max-file": "0"}}"#, &[], "log-opts.max-file"),
+        (r#"{"log-opts": {"compress": "true"}}"#, &[], "compress=true"),
+        (r#"{"log-opts": {"max-size": "big"}}"#, &[], "'max-size': big"),
+        (r#"{"log-opts": {"max-file": "0"}}"#, &[], "'max-file': 0"),
         (r#"{"labels": ["x"]}"#, &[], "`x` is not of the form"),
         (
             r#"{"labels": ["a=b"]}"#,
@@ -98,7 +98,12 @@ fn mistakes_are_refused_by_name() {
         (r#"{"ipv6": "maybe"}"#, &[], "`ipv6`"),
         (r#"{"ip": "::1"}"#, &[], "`::1` is not an IPv4 address"),
         (r#"{"storage-driver": "btrfs"}"#, &[], "`btrfs` is none of overlay2"),
-        (r#"{"log-driver": "syslog"}"#, &[], "`syslog` is none of json-file, local, none"),
+        (
+            r#"{"log-driver": "splunk"}"#,
+            &[],
+            "`splunk` is none of awslogs, fluentd, gelf, journald, json-file, local, none, syslog",
+        ),
+        (r#"{"log-driver": "gelf", "log-opts": {"tag": "x"}}"#, &[], "gelf-address is a required parameter"),
         (r#"{"log-level": "loud"}"#, &[], "`loud`"),
         (r#"{"data-root": "relative"}"#, &[], "not an absolute path"),
         (r#"{"hosts": ["fd://"]}"#, &[], "systemd"),
@@ -182,8 +187,11 @@ fn durations_and_sizes() {
     for bad in ["", "1", "h", "1x", "-1h", "1h ", "99999999999999999999h", "9999999999999999h"] {
         assert_eq!(duration(bad), None, "{bad}");
     }
-    assert_eq!((size("10m"), size("1GiB"), size("5")), (Some(10 << 20), Some(1 << 30), Some(5)));
+    assert_eq!(
+        (engine_model::size("10m"), engine_model::size("1GiB"), engine_model::size("5")),
+        (Some(10 << 20), Some(1 << 30), Some(5))
+    );
     for bad in ["", "m", "1x", "-1", "99999999999t"] {
-        assert_eq!(size(bad), None, "{bad}");
+        assert_eq!(engine_model::size(bad), None, "{bad}");
     }
 }

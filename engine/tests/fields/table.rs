@@ -133,7 +133,7 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ),
     (
         "HostConfig.LogConfig.Type",
-        Partly("logs_rotate_follow_and_filter", r#"{"HostConfig":{"LogConfig":{"Type":"journald"}}}"#),
+        Partly("syslog_in_each_form_and_over_each_way", r#"{"HostConfig":{"LogConfig":{"Type":"splunk"}}}"#),
     ),
     ("HostConfig.MaskedPaths", Effect("the_kernel_is_shown_as_asked")),
     ("HostConfig.Memory", Effect("limits_hold")),

@@ -113,6 +113,8 @@ pub struct Engine {
     daemon: Option<Child>,
     exec_root: String,
     flags: Vec<String>,
+    /// Variables of the daemon, when it starts the next time.
+    pub variables: Vec<(String, String)>,
     /// The engine's binary, when it starts the next time.
     pub program: PathBuf,
 }
@@ -156,7 +158,7 @@ impl Engine {
         let exec_root = format!("/run/{name}");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let program = env!("CARGO_BIN_EXE_engine").into();
-        Self { directory, holder, daemon: None, exec_root, flags, program }
+        Self { directory, holder, daemon: None, exec_root, flags, variables: Vec::new(), program }
     }
 
     /// Starts the daemon, after `prepare`, `stop` or `kill`, and waits until it answers.
@@ -185,7 +187,7 @@ impl Engine {
         if !self.flags.iter().any(|flag| flag.starts_with("unix://")) {
             command.arg("--host").arg(format!("unix://{}", self.socket().display()));
         }
-        command.args(&self.flags);
+        command.args(&self.flags).envs(self.variables.iter().cloned());
         self.daemon =
             Some(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }

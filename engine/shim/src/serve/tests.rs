@@ -27,6 +27,7 @@ fn a_signal_reaches_the_process_and_never_its_number() {
         &config,
         UnixListener::bind(folder.path().join("socket")).unwrap(),
         Peer::new(theirs).unwrap(),
+        None,
         Box::new(|| Ok(None)),
     )
     .unwrap();
