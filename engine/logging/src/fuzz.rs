@@ -23,7 +23,7 @@ fn addresses_and_patterns() {
 
 #[test]
 fn lines_lose_nothing() {
-    fuzz::run("lines", &[b"one\ntwo\n\nthree", &[b'x'; 70_000]], |bytes| {
+    fuzz::run("lines", &[b"one\ntwo\n\nthree", &vec![b'x'; 70_000]], |bytes| {
         let mut lines = Lines::default();
         let mut entries = Vec::new();
         for piece in bytes.chunks(1000) {

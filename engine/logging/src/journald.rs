@@ -168,7 +168,7 @@ mod tests {
         for expected in [
             "CONTAINER_ID=0123456789ab\nCONTAINER_ID_FULL=0123456789abcdef\nCONTAINER_NAME=web\nCONTAINER_TAG=t\n",
             "SYSLOG_IDENTIFIER=t\n",
-            "COM_EXAMPLE_A_B\n\u{3}\0\0\0\0\0\0\01\n2\n",
+            "COM_EXAMPLE_A_B\n\u{3}\0\0\0\0\0\0\x001\n2\n",
             "PRIORITY=3\nCONTAINER_LOG_ORDINAL=1\nSYSLOG_TIMESTAMP=2026-01-02T03:04:05.000000000Z\n",
             "CONTAINER_PARTIAL_ID=p\nCONTAINER_PARTIAL_ORDINAL=2\nCONTAINER_PARTIAL_LAST=true\nMESSAGE=oh\u{fffd}\n",
         ] {

@@ -334,7 +334,9 @@ fn check_awslogs(options: &Options) -> Result<(), OptionError> {
 mod tests {
     use super::*;
 
-    fn options(pairs: &[(&str, &str)]) -> Options {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn options(pairs: Pairs<'_>) -> Options {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
@@ -410,7 +412,7 @@ mod tests {
         for (driver, pairs) in good {
             assert_eq!(check(driver, &options(pairs)), Ok(()), "{driver} {pairs:?}");
         }
-        let bad: &[(&str, &[(&str, &str)], &str)] = &[
+        let bad: &[(&str, Pairs<'_>, &str)] = &[
             (
                 "syslog",
                 &[("gelf-address", "udp://a:1")],

@@ -372,7 +372,7 @@ mod tests {
         outlet.add(Stream::Stdout, b"lost");
         // As the process itself is set up.
         assert!(outlet.send().is_err());
-        outlet.add(Stream::Stdout, &[0; 200_000]);
+        outlet.add(Stream::Stdout, &vec![0; 200_000]);
         assert!(!outlet.has_more() && !outlet.is_full());
     }
 }
