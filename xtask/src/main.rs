@@ -80,6 +80,9 @@ enum Chore {
         #[arg(long, conflicts_with = "aws")]
         engine: bool,
     },
+    /// Ask the names' server of the network that this runs in, for the benchmark
+    #[command(hide = true)]
+    AskNames,
     /// Play AWS on loopback, with a VM for each instance, until Ctrl-C
     Aws,
     /// Build one image of a VM
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Chore::Bench { aws: true, .. } => aws::figures(),
         Chore::Bench { engine: true, .. } => peers::run(),
         Chore::Bench { .. } => bench::run().and_then(|()| peers::run()),
+        Chore::AskNames => peers::ask_names(),
         Chore::Aws => aws::play(),
         Chore::Image { which: Image::Machineos } => build::machineos(build::Make::Release),
         Chore::Image { which: Image::Debian } => build::debian(),

@@ -24,7 +24,8 @@ const VM: [&str; 3] = ["qemu-system-x86", "qemu-utils", "busybox-static"];
 const DEBIAN: [&str; 2] = ["mmdebstrap", "qemu-utils"];
 
 /// For namespaces, and for a Debian with dockerd in it.
-const PEERS: [&str; 5] = ["mmdebstrap", "busybox-static", "iproute2", "nftables", "util-linux"];
+const PEERS: [&str; 6] =
+    ["mmdebstrap", "busybox-static", "docker-registry", "iproute2", "nftables", "util-linux"];
 
 /// For the tests beyond that.
 const TEST: [&str; 17] = [

@@ -1,6 +1,8 @@
 //! The engine beside dockerd, in one run: figures printed, nothing asserted.
 
+mod images;
 mod peer;
+mod traffic;
 
 use std::{
     fs,
@@ -14,11 +16,12 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build::{self, Make},
-    demo,
+    demo, plugins,
     run::{check, output, root, say},
     setup,
 };
 use peer::{Kind, Peer};
+pub(crate) use traffic::ask_names;
 
 /// As users get it.
 const MAKE: Make = Make::Light;
@@ -38,6 +41,7 @@ struct Row {
 pub(crate) fn run() -> Result<()> {
     setup::for_peers()?;
     let docker = setup::docker_cli()?;
+    plugins::fetch()?;
     build::engine(MAKE)?;
     let folder = root().join("target/peers");
     let tree = tree(&folder)?;
@@ -53,6 +57,8 @@ pub(crate) fn run() -> Result<()> {
     let mut rows = Vec::new();
     small_things(&both, &mut rows)?;
     much_at_once(&both, &large, &mut rows)?;
+    images::figures(&both, &folder, &mut rows)?;
+    traffic::figures(&both, &mut rows)?;
     many(&mut both, &mut rows)?;
     sizes(&tree, &mut rows)?;
     for peer in &both {

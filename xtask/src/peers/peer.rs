@@ -156,6 +156,37 @@ impl Peer {
         Ok(())
     }
 
+    /// Of the socket, the data, the log, and the client's configuration.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A program of this machine in the peer's network.
+    pub(super) fn in_network(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--net", "--", program]);
+        command
+    }
+
+    /// How often the threads of the daemon's own processes have gone to sleep of their own will.
+    pub(super) fn wake_ups(&self) -> Result<u64> {
+        let daemon = self.daemon.as_ref().context("no daemon")?.id();
+        let mut count = 0;
+        for id in self.processes()? {
+            let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if id != daemon && (!command.contains("containerd") || command.contains("containerd-shim")) {
+                continue;
+            }
+            for thread in fs::read_dir(format!("/proc/{id}/task"))?.flatten() {
+                let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+                let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                count += line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        Ok(count)
+    }
+
     /// The stock client.
     pub(super) fn docker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.docker);
