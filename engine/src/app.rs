@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use engine_build::Builder;
 use engine_buildkit::{Control, Sessions};
-use engine_containers::{ContainerError, Containers, Images, Networks, Settings};
+use engine_containers::{ContainerError, Containers, Images, Mapping, MappingError, Networks, Settings};
 use engine_images::{ImageError, ImageStore};
 use engine_model::event::EventBus;
 use engine_model::executor::Executor;
@@ -21,7 +21,7 @@ use engine_store::Quarantine;
 use tokio::sync::Semaphore;
 
 use crate::building::{ForBuilds, remove_orphans};
-use crate::config::{Config, Live};
+use crate::config::{Config, Live, RemapError, remap};
 use crate::kept::Kept;
 use crate::pulling::Pulls;
 
@@ -62,6 +62,10 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    #[error("Could not give containers users of their own (`userns-remap`)")]
+    Remap(#[from] RemapError),
+    #[error("Could not give containers users of their own (`userns-remap`)")]
+    Mapping(#[from] MappingError),
     #[error("The work on the image store was cut short")]
     Interrupted(#[from] tokio::task::JoinError),
 }
@@ -71,6 +75,8 @@ impl AppError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Network(error) => error.hint(),
+            Self::Remap(error) => Some(error.hint()),
+            Self::Mapping(error) => Some(error.hint()),
             _ => None,
         }
     }
@@ -97,12 +103,20 @@ impl App {
             host_id: crate::host::engine_id(&config.data_root),
         };
         let network = Network::open(&network_config, &config.data_root.join("network"), &quarantine).await?;
+        let mapping = match &config.userns_remap {
+            Some(wish) => {
+                let (wish, config) = (wish.clone(), Arc::clone(&config));
+                tokio::task::spawn_blocking(move || mapping(&wish, &config)).await??
+            }
+            None => None,
+        };
         let settings = Settings {
             data_root: config.data_root.clone(),
             exec_root: config.exec_root.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
             default_ulimits: config.default_ulimits.clone(),
             names: config.names.clone(),
+            mapping,
         };
         let containers = Containers::open(
             settings,
@@ -178,6 +192,12 @@ impl App {
     pub fn uploads(&self) -> Arc<Semaphore> {
         Arc::clone(&self.uploads.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whom `userns-remap` means; nobody if that is the host's root itself. Blocks.
+fn mapping(wish: &str, config: &Config) -> Result<Option<Arc<Mapping>>, AppError> {
+    let Some(ids) = remap::resolve(wish, &remap::Databases::of_host()?)? else { return Ok(None) };
+    Ok(Some(Arc::new(Mapping::open(ids, &config.data_root, &config.exec_root)?)))
 }
 
 /// The image store, as containers see it.

@@ -42,6 +42,8 @@ mod streams;
 mod survival;
 #[path = "containers/takeover.rs"]
 mod takeover;
+#[path = "containers/users.rs"]
+mod users;
 #[path = "containers/vanished.rs"]
 mod vanished;
 #[path = "containers/volumes.rs"]

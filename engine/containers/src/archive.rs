@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_kernel::confine::Root;
+use engine_kernel::ids::IdMap;
 use engine_kernel::mount::{leave_mounts_of_others, set_attributes};
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
@@ -26,6 +27,7 @@ use super::place::{base_name, locate, missing};
 use super::record::{MountKind, MountPoint};
 use super::tree::{Channel, unpack};
 use super::{Container, ContainerError, Containers};
+use crate::users::Mapping;
 
 /// What an archive call says about the path it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Containers {
         container: &Arc<Container>,
         path: PathBuf,
     ) -> Result<PathStat, ContainerError> {
-        self.in_root(container, move |root| stat(root, &path)).await
+        self.in_root(container, move |root, _| stat(root, &path)).await
     }
 
     /// The tree at a path as a tar archive, which `sender` takes.
@@ -104,19 +106,19 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let mut output = Channel::new(sender);
         if container.status().is_alive() {
-            let root = container.visible_root()?;
+            let (root, ids) = (container.visible_root()?, container.ids()?);
             let pass_on = move || {
-                if let Err(error) = write_archive(&mut output, |archive| pack(&root, archive)) {
+                if let Err(error) = write_archive(&mut output, ids.as_ref(), |archive| pack(&root, archive)) {
                     output.break_off(error);
                 }
             };
             return Ok(apart(pass_on).await?);
         }
         let mut spool = self.spool()?;
-        let packed = self.in_root(container, move |root| {
+        let packed = self.in_root(container, move |root, ids| {
             let write = || {
                 let mut buffered = BufWriter::new(&mut spool);
-                write_archive(&mut buffered, |archive| pack(root, archive))?;
+                write_archive(&mut buffered, ids, |archive| pack(root, archive))?;
                 drop(buffered);
                 spool.rewind()
             };
@@ -144,19 +146,19 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         let identity = container.identity();
         let read_only_root = container.spec()?.confinement.read_only_root;
-        let work = move |root: &Root, archive: &mut dyn Read| {
+        let work = move |root: &Root, ids: Option<&IdMap>, archive: &mut dyn Read| {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             root.get(&path, flags).map_err(|error| missing(&path, &error))?;
             let place = root.end_of_links(&path).map_err(|error| missing(&path, &error))?;
             check_writable(&place, &identity.mounts, read_only_root)?;
-            let unpacked = unpack(root, &path, &mut *archive, keep_kinds);
+            let unpacked = unpack(root, &path, &mut *archive, keep_kinds, ids);
             // A client that cannot send all it has does not listen to the answer.
             let _ = io::copy(archive, &mut io::sink());
             unpacked.map_err(|source| ContainerError::Unpack { path: path.clone(), source })
         };
         if container.status().is_alive() {
-            let root = container.visible_root()?;
-            return apart(move || work(&root, &mut archive)).await?;
+            let (root, ids) = (container.visible_root()?, container.ids()?);
+            return apart(move || work(&root, ids.as_ref(), &mut archive)).await?;
         }
         // Nobody waits for the client while the container is kept from being started.
         let mut spool = self.spool()?;
@@ -167,7 +169,7 @@ impl Containers {
         })
         .await?
         .map_err(|source| ContainerError::Spool { source })?;
-        self.in_root(container, move |root| work(root, &mut spool)).await
+        self.in_root(container, move |root, ids| work(root, ids, &mut spool)).await
     }
 
     /// A file without a name, on the disk that the containers are on.
@@ -175,11 +177,12 @@ impl Containers {
         tempfile::tempfile_in(&self.0.config.data_root).map_err(|source| ContainerError::Spool { source })
     }
 
-    /// Works in the container's root file system: that of the running process, or one mounted for this alone.
+    /// Works in the container's root file system: that of the running process, or one mounted for this alone. With it come the
+    /// numbers that the container's users have on the host, if they are not the same.
     async fn in_root<T: Send + 'static>(
         &self,
         container: &Arc<Container>,
-        work: impl FnOnce(&Root) -> Result<T, ContainerError> + Send + 'static,
+        work: impl FnOnce(&Root, Option<&IdMap>) -> Result<T, ContainerError> + Send + 'static,
     ) -> Result<T, ContainerError> {
         let containers = self.clone();
         let container = Arc::clone(container);
@@ -187,8 +190,8 @@ impl Containers {
         let operation = container.operation.lock().await;
         if container.status().is_alive() {
             drop(operation);
-            let root = container.visible_root()?;
-            return tokio::task::spawn_blocking(move || work(&root)).await?;
+            let (root, ids) = (container.visible_root()?, container.ids()?);
+            return tokio::task::spawn_blocking(move || work(&root, ids.as_ref())).await?;
         }
         let target = Arc::clone(&container);
         let result = tokio::task::spawn_blocking(move || {
@@ -198,8 +201,10 @@ impl Containers {
             // A thread of its own, for the sake of its mount namespace.
             let result = std::thread::scope(|scope| {
                 let worker = scope.spawn(|| {
-                    let (root, _claim) = containers.mounted_root(&target)?;
-                    work(&root)
+                    let spec = target.spec()?;
+                    let mapping = containers.mapping_of(&spec);
+                    let (root, _claim) = containers.mounted_root(&target, mapping)?;
+                    work(&root, mapping.map(Mapping::ids))
                 });
                 worker.join().unwrap_or_else(|_| {
                     Err(ContainerError::Refused("The work on the files was cut short".to_owned()))
@@ -215,10 +220,14 @@ impl Containers {
 
     /// Mounts a stopped container's layers and volumes in a new mount namespace of this thread. Nobody runs the container
     /// as long as the claim is held.
-    fn mounted_root(&self, container: &Container) -> Result<(Root, Claim), ContainerError> {
+    fn mounted_root(
+        &self,
+        container: &Container,
+        mapping: Option<&Mapping>,
+    ) -> Result<(Root, Claim), ContainerError> {
         let lower = self.0.images.lower_dirs(&container.identity().image_id)?;
         let claim = client::claim(&container.directory)?;
-        client::prepare(&container.runtime_directory)?;
+        client::prepare(&container.runtime_directory, None)?;
         let path = container.runtime_directory.join(protocol::ROOTFS);
         let overlay = Overlay {
             lower,
@@ -227,11 +236,14 @@ impl Containers {
         };
         let mount = || -> io::Result<Root> {
             leave_mounts_of_others()?;
-            overlay::mount(&overlay, None, &path, &container.runtime_directory)?;
+            let owners = mapping.map(Mapping::owners);
+            overlay::mount(&overlay, owners.as_ref(), &path, &container.runtime_directory)?;
             let root = Root::open(&path)?;
+            // What is made to mount on is the container's.
+            let _acting = mapping.map(|mapping| mapping.ids().act()).transpose()?;
             for (number, point) in container.identity().mounts.iter().enumerate() {
                 if point.is_part() {
-                    let part = self.part(point).map_err(io::Error::other)?;
+                    let part = self.part(point, mapping).map_err(io::Error::other)?;
                     let scratch = container.runtime_directory.join(protocol::PARTS).join(number.to_string());
                     attach(&root, &part.open(&scratch)?, point)?;
                 } else if point.kind != MountKind::Tmpfs {

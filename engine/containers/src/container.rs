@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use engine_kernel::confine::Root;
+use engine_kernel::ids::IdMap;
 use engine_kernel::process::{OpenNamespace, Process};
 use engine_model::Failure;
 use engine_model::event::EventBus;
@@ -178,6 +179,11 @@ impl Container {
     /// The root directory of its first process, as that sees it.
     pub(crate) fn visible_root(&self) -> Result<Root, ContainerError> {
         self.of_process("root directory", Process::root)
+    }
+
+    /// The numbers that its users have on the host, if they are not the same; it has to run.
+    pub(crate) fn ids(&self) -> Result<Option<IdMap>, ContainerError> {
+        self.of_process("user namespace", Process::ids)
     }
 
     fn of_process<T>(

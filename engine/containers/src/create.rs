@@ -90,6 +90,7 @@ impl Containers {
         let log = &host_config.log_config;
         engine_logging::options::check(&log.r#type, &log.config).map_err(understand::log_options)?;
         let spec = understand::request(&wanted, &host_config, &networks, false)?;
+        self.check_users(&spec)?;
         limits::resources(&spec.limits, engine_kernel::cgroup::is_unified()).map_err(oci::SpecError::from)?;
         limits::weights(&spec.limits).map_err(oci::SpecError::from)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
@@ -225,7 +226,7 @@ impl Containers {
                     self.ensure_volume(name, labels, &point.driver_options)?;
                 }
                 (_, MountKind::Bind) if point.source.symlink_metadata().is_err() => {
-                    fs::create_dir_all(&point.source).map_err(|source| ContainerError::CreateSource {
+                    self.create_for_root(&point.source).map_err(|source| ContainerError::CreateSource {
                         path: point.source.clone(),
                         source,
                     })?;
@@ -336,6 +337,9 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
             "the working directory '{}' is invalid, it needs to be an absolute path",
             config.working_dir
         ));
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return invalid(format!("invalid USER mode: {:.100}", host.userns_mode));
     }
     let policy = &host.restart_policy;
     if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {

@@ -98,6 +98,7 @@ impl Settings {
             cgroup_parent: None,
             default_ulimits: BTreeMap::new(),
             names: NameSpec::default(),
+            mapping: None,
         }
     }
 }

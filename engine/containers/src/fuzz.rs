@@ -85,7 +85,7 @@ fn archives() {
     fuzz::run_with("archives", &[&archive], mend, |input| {
         fs::create_dir(&inside).unwrap();
         let root = Root::open(&inside).unwrap();
-        let _ = unpack(&root, Path::new("/"), input, false);
+        let _ = unpack(&root, Path::new("/"), input, false, None);
         fs::remove_dir_all(&inside).unwrap();
         let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["kept"]);

@@ -52,15 +52,18 @@ mod understand;
 mod unsupported;
 mod update;
 mod usage;
+mod users;
 pub mod volumes;
 
 pub use container::Container;
 pub use endpoint::{endpoint, request as endpoint_request};
+pub use engine_kernel::ids::IdMap;
 pub use error::ContainerError;
 pub use outside::{Images, Networks, Settings};
 pub use remove::Pruned;
 pub use unsupported::refuse_endpoint;
 pub use update::UpdateRequest;
+pub use users::{Mapping, MappingError};
 
 use engine_kernel::seccomp::Filters;
 use engine_model::event::EventBus;

@@ -1,11 +1,11 @@
 //! The OCI configuration of a container.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_kernel::capabilities::{self, CapabilityError};
-use engine_kernel::devices::{self, DeviceError, DeviceRule};
+use engine_kernel::devices::{self, DeviceError, DeviceNode, DeviceRule};
 use engine_kernel::process::OpenNamespace;
 use engine_kernel::seccomp::{self, Filter, Filters, SeccompError};
 use engine_model::spec::{ConfinementSpec, ContainerSpec, DeviceSpec, ProcessSpec, Seccomp};
@@ -80,6 +80,8 @@ pub(crate) struct Surroundings {
     pub files: Vec<(PathBuf, PathBuf)>,
     pub default_ulimits: BTreeMap<String, Ulimit>,
     pub unified_cgroups: bool,
+    /// Folders of the host whose files have the numbers of the container's users.
+    pub own_folders: Vec<PathBuf>,
 }
 
 /// What a container is confined by; for its first process and for those that join it.
@@ -166,12 +168,13 @@ pub(crate) struct Bundle {
     pub seccomp: Option<Arc<Filter>>,
 }
 
-/// Builds what a container is made from.
+/// Builds what a container is made from. `users` is its user namespace, if it has one.
 pub(crate) fn build(
     command: &[String],
     points: &[MountPoint],
     spec: &ContainerSpec,
     around: &Surroundings,
+    users: Option<&OpenNamespace>,
     filters: &Filters,
 ) -> Result<Bundle, SpecError> {
     let ContainerSpec { process: wish, confinement: confined, .. } = spec;
@@ -187,13 +190,21 @@ pub(crate) fn build(
         process["oomScoreAdj"] = adjustment.into();
     }
 
-    let (nodes, rules) = device_rules(confined)?;
+    let (mut nodes, rules) = device_rules(confined)?;
+    let mut mounts = mounts(points, spec, around);
+    if users.is_some() {
+        // Nobody in there may make devices: those of the host are mounted.
+        for_own_users(&mut mounts, points, around);
+        mounts.extend(nodes.drain(..).map(|node| node.mount()));
+    }
+    let nodes =
+        nodes.into_iter().map(|node| serde_json::to_value(node.device)).collect::<Result<Vec<_>, _>>()?;
     let rules: Value =
         rules.into_iter().map(|rule| serde_json::to_value(rule.to_oci())).collect::<Result<_, _>>()?;
     let mut resources = limits::resources(&spec.limits, around.unified_cgroups)?;
     resources["devices"] = rules.clone();
     let mut linux = json!({
-        "namespaces": namespaces(spec, around),
+        "namespaces": namespaces(spec, around, users),
         "cgroupsPath": around.cgroup,
         "resources": resources,
         "maskedPaths": paths(confined.masked_paths.as_ref(), &MASKED_PATHS, confined.privileged),
@@ -207,7 +218,7 @@ pub(crate) fn build(
     if !points.iter().any(follows_host) {
         linux["rootfsPropagation"] = "private".into();
     }
-    let sysctls = sysctls(confined, around);
+    let sysctls = sysctls(confined, around, users.is_some());
     if !sysctls.is_empty() {
         linux["sysctl"] = sysctls.into();
     }
@@ -215,7 +226,7 @@ pub(crate) fn build(
         "ociVersion": "1.2.0",
         "root": { "path": around.rootfs, "readonly": confined.read_only_root },
         "process": process,
-        "mounts": mounts(points, spec, around),
+        "mounts": mounts,
         "linux": linux,
     });
     if !spec.annotations.is_empty() {
@@ -238,8 +249,11 @@ fn paths(wanted: Option<&Vec<String>>, default: &[&str], privileged: bool) -> Ve
     }
 }
 
-fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
+fn namespaces(spec: &ContainerSpec, around: &Surroundings, users: Option<&OpenNamespace>) -> Vec<Value> {
     let mut namespaces = vec![json!({ "type": "mount" })];
+    if let Some(users) = users {
+        namespaces.push(json!({ "type": "user", "path": users.path() }));
+    }
     let mut add = |kind: &str, namespace: &Namespace| match namespace {
         Namespace::Own => namespaces.push(json!({ "type": kind })),
         Namespace::Pinned(path) => namespaces.push(json!({ "type": kind, "path": path })),
@@ -256,7 +270,7 @@ fn namespaces(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     namespaces
 }
 
-fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>), SpecError> {
+fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<DeviceNode>, Vec<DeviceRule>), SpecError> {
     let mut nodes = Vec::new();
     let mut rules = if wish.privileged { vec![DeviceRule::ALLOW_ALL] } else { devices::default_rules() };
     let mut wanted = Vec::new();
@@ -267,9 +281,7 @@ fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>),
     wanted.extend(wish.devices.iter().cloned());
     for DeviceSpec { on_host, inside, permissions } in wanted {
         let (found, more) = devices::host_device(&on_host, &inside, &permissions)?;
-        for node in found {
-            nodes.push(serde_json::to_value(node)?);
-        }
+        nodes.extend(found);
         if !wish.privileged {
             rules.extend(more);
         }
@@ -280,12 +292,37 @@ fn device_rules(wish: &ConfinementSpec) -> Result<(Vec<Value>, Vec<DeviceRule>),
     Ok((nodes, rules))
 }
 
-fn sysctls(wish: &ConfinementSpec, around: &Surroundings) -> Map<String, Value> {
+/// What has to be different where the container's users are not the host's.
+fn for_own_users(mounts: &mut Vec<Value>, points: &[MountPoint], around: &Surroundings) {
+    if matches!(around.ipc, Namespace::Host) {
+        // It belongs to the host's users, so that it cannot be mounted anew.
+        let queues = Path::new("/dev/mqueue");
+        mounts.retain(|mount| mount["type"] != "mqueue");
+        if queues.exists() {
+            mounts.push(
+                json!({ "destination": queues, "type": "bind", "source": queues, "options": ["rbind"] }),
+            );
+        }
+    }
+    let is_own = |source: &Path| around.own_folders.iter().any(|folder| source.starts_with(folder));
+    let own = points.iter().filter(|point| point.kind == MountKind::Bind && is_own(&point.source));
+    for point in own {
+        let place = mounts.iter_mut().find(|mount| mount["destination"] == json!(point.destination));
+        if let Some(options) = place.and_then(|mount| mount["options"].as_array_mut()) {
+            options.push(engine_shim::OWN_FILES.into());
+        }
+    }
+}
+
+fn sysctls(wish: &ConfinementSpec, around: &Surroundings, own_users: bool) -> Map<String, Value> {
     let mut sysctls = Map::new();
     if matches!(around.network, Namespace::Pinned(_)) && !wish.privileged {
         // Programs that are not root may use low ports and ping: in here it harms nobody.
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".into());
-        sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".into());
+        // Where that many are not mapped, the kernel takes no such range.
+        if !own_users {
+            sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".into());
+        }
     }
     for (name, value) in &wish.sysctls {
         sysctls.insert(name.clone(), value.clone().into());

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use engine_model::spec::NameSpec;
 use engine_model::wire::Ulimit;
 use engine_model::{Endpoint, EndpointRequest, Failure, Found, Image, ImageId, PortRequest, PublishedPort};
+
+use crate::users::Mapping;
 
 /// Where things are, and what holds for every container.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Settings {
     pub default_ulimits: BTreeMap<String, Ulimit>,
     /// How containers resolve names that have no wishes for that.
     pub names: NameSpec,
+    /// Which numbers users of containers have on the host, if not the same.
+    pub mapping: Option<Arc<Mapping>>,
 }
 
 /// Images that containers are made of. Every call blocks.

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use engine_kernel::attributes;
+use engine_kernel::attributes::{self, numbers};
 use engine_kernel::confine::Root;
+use engine_kernel::ids::IdMap;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use tar::EntryType;
 
@@ -29,15 +30,18 @@ pub(super) struct Archive<'a> {
     linked: HashMap<(u64, u64), PathBuf>,
     /// The only file system whose directories are entered.
     device: Option<u64>,
+    /// Whose numbers are told, if the files are of a container with users of its own.
+    ids: Option<IdMap>,
 }
 
-/// Writes a whole archive.
+/// Writes a whole archive, with the numbers of users that hold inside.
 pub(super) fn write_archive(
     output: &mut dyn Write,
+    ids: Option<&IdMap>,
     pack: impl FnOnce(&mut Archive<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let builder = tar::Builder::new(output);
-    let mut archive = Archive { builder, linked: HashMap::new(), device: None };
+    let mut archive = Archive { builder, linked: HashMap::new(), device: None, ids: ids.cloned() };
     pack(&mut archive)?;
     archive.builder.into_inner()?.flush()
 }
@@ -59,12 +63,12 @@ pub(super) fn pack_root(root: &Root, archive: &mut Archive<'_>) -> io::Result<()
     archive.level(root.as_fd(), Path::new("."), Path::new(""), 0)
 }
 
-fn header(stat: &Stat, kind: EntryType) -> tar::Header {
+fn header(stat: &Stat, kind: EntryType, ids: Option<&IdMap>) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
+    header.set_uid(ids.map_or(stat.st_uid, |ids| ids.user_inside(stat.st_uid)).into());
+    header.set_gid(ids.map_or(stat.st_gid, |ids| ids.group_inside(stat.st_gid)).into());
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
     header.set_size(0);
     header
@@ -101,7 +105,7 @@ impl Archive<'_> {
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.linked.get(&identity) {
-                let mut header = header(&stat, EntryType::Link);
+                let mut header = header(&stat, EntryType::Link, self.ids.as_ref());
                 return self.builder.append_link(&mut header, shown, first);
             }
             if self.linked.len() < MOST_LINKED && kind != FileType::Socket {
@@ -113,7 +117,11 @@ impl Archive<'_> {
                 let mut folder = shown.as_os_str().to_owned();
                 folder.push("/");
                 self.describe(&found, &stat)?;
-                self.builder.append_data(&mut header(&stat, EntryType::Directory), folder, io::empty())?;
+                self.builder.append_data(
+                    &mut header(&stat, EntryType::Directory, self.ids.as_ref()),
+                    folder,
+                    io::empty(),
+                )?;
                 if self.device.is_none_or(|device| device == stat.st_dev) {
                     self.level(found.as_fd(), Path::new("."), shown, depth)?;
                 }
@@ -122,12 +130,16 @@ impl Archive<'_> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
                 let target = Path::new(OsStr::from_bytes(target.to_bytes()));
-                self.builder.append_link(&mut header(&stat, EntryType::Symlink), shown, target)
+                self.builder.append_link(
+                    &mut header(&stat, EntryType::Symlink, self.ids.as_ref()),
+                    shown,
+                    target,
+                )
             }
             FileType::RegularFile => {
                 let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
                 let size = file.metadata()?.len();
-                let mut header = header(&stat, EntryType::Regular);
+                let mut header = header(&stat, EntryType::Regular, self.ids.as_ref());
                 header.set_size(size);
                 self.describe(&found, &stat)?;
                 // It may shrink meanwhile, and the header has promised its size.
@@ -142,7 +154,7 @@ impl Archive<'_> {
     }
 
     fn special(&mut self, found: &OwnedFd, stat: &Stat, kind: EntryType, shown: &Path) -> io::Result<()> {
-        let mut header = header(stat, kind);
+        let mut header = header(stat, kind, self.ids.as_ref());
         header.set_device_major(rustix::fs::major(stat.st_rdev))?;
         header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
         self.describe(found, stat)?;
@@ -153,7 +165,10 @@ impl Archive<'_> {
     fn describe(&mut self, found: &OwnedFd, stat: &Stat) -> io::Result<()> {
         let mut more: Vec<(String, Vec<u8>)> = attributes::read(found)?
             .into_iter()
-            .map(|(name, value)| (format!("{ATTRIBUTE}{name}"), value))
+            .map(|(name, value)| match &self.ids {
+                Some(ids) => (format!("{ATTRIBUTE}{name}"), numbers::inside(&name, &value, ids)),
+                None => (format!("{ATTRIBUTE}{name}"), value),
+            })
             .collect();
         if stat.st_mtime_nsec != 0 {
             let time = format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec);

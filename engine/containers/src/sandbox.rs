@@ -23,6 +23,12 @@ impl Container {
 impl Containers {
     /// Makes the network namespace of a container and pins it.
     pub(super) fn pin(&self, container: &str, path: &Path) -> Result<(), ContainerError> {
+        self.prepare_pins();
+        pin::pin(path).map_err(|source| ContainerError::Pin { id: container.to_owned(), source })
+    }
+
+    /// To be done before the first one is pinned.
+    pub(super) fn prepare_pins(&self) {
         self.0.pins.call_once(|| {
             let folder = folder(&self.0.config.exec_root);
             if let Err(error) = pin::prepare(&folder) {
@@ -30,7 +36,6 @@ impl Containers {
                 tracing::warn!(%error, %folder, "Supervising processes keep copies of all network namespaces");
             }
         });
-        pin::pin(path).map_err(|source| ContainerError::Pin { id: container.to_owned(), source })
     }
 
     /// Lets go of what a daemon that was killed has left pinned. What may be of a container that runs stays.

@@ -24,6 +24,7 @@ use super::health::Health;
 use super::record::{EXIT_FILE, Identity, MountKind, MountPoint, Status};
 use super::{Container, ContainerError, Containers, endpoint, gone_is_fine, sandbox};
 use crate::oci::{self, Namespace, Surroundings};
+use crate::users::Mapping;
 use crate::{attributes, limits};
 
 /// What the network gave.
@@ -115,11 +116,13 @@ impl Containers {
 
     async fn bring_up(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
         let (identity, spec) = (container.identity(), container.spec()?);
+        // The engine may have begun to give containers users of their own.
+        self.check_users(&spec)?;
         container.lie_below(&self.0.cgroup_parent);
         self.wait_for_linked(&identity).await;
         // Namespaces of others are held in there until this one has joined them.
         let around = Arc::new(self.surroundings(container, &spec)?);
-        let (config, claim) = {
+        let (config, claim, users) = {
             let (container, identity, spec) =
                 (Arc::clone(container), Arc::clone(&identity), Arc::clone(&spec));
             let around = Arc::clone(&around);
@@ -136,7 +139,7 @@ impl Containers {
         } else {
             tokio::join!(connect, make)
         };
-        drop(around);
+        drop((around, users));
         let (connected, (connection, made)) = match (connected, made) {
             (Err(error), Ok((connection, _))) => {
                 abandon(connection).await;
@@ -202,12 +205,18 @@ impl Containers {
         identity: &Identity,
         spec: &ContainerSpec,
         around: &Surroundings,
-    ) -> Result<(ShimConfig, Claim), ContainerError> {
+    ) -> Result<(ShimConfig, Claim, Option<OpenNamespace>), ContainerError> {
         let claim = client::claim(&container.directory)?;
-        client::prepare(&container.runtime_directory)?;
-        if let Namespace::Pinned(path) = &around.network {
-            self.pin(&container.id, path)?;
-        }
+        let mapping = self.mapping_of(spec);
+        client::prepare(&container.runtime_directory, mapping.map(|mapping| mapping.root().1))?;
+        let users = match (mapping, &around.network) {
+            (Some(mapping), _) => Some(self.users_of(&container.id, mapping, spec, around)?),
+            (None, Namespace::Pinned(path)) => {
+                self.pin(&container.id, path)?;
+                None
+            }
+            (None, _) => None,
+        };
         let exit_file = container.directory.join(EXIT_FILE);
         gone_is_fine(fs::remove_file(&exit_file))
             .map_err(|source| ContainerError::Remove { path: exit_file.clone(), source })?;
@@ -218,15 +227,19 @@ impl Containers {
         write(container.directory.join("resolv.conf"), self.resolver_file(&spec.network).as_bytes())?;
         let hosts = self.hosts_file(&spec.network)? + &self.lines_of_links(identity)?;
         write(container.directory.join("hosts"), hosts.as_bytes())?;
+        for (name, _) in FILES {
+            self.give_to_root(spec, &container.directory.join(name))?;
+        }
         self.create_sources(&identity.mounts)?;
         self.hold_volumes(&container.id, &identity.mounts)?;
         let filters = &self.0.filters;
-        let bundle = oci::build(&identity.command, &identity.mounts, spec, around, filters)?;
+        let bundle = oci::build(&identity.command, &identity.mounts, spec, around, users.as_ref(), filters)?;
         let text = serde_json::to_vec(&bundle.configuration).map_err(oci::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
         let lower = self.0.images.lower_dirs(&identity.image_id)?;
         let process = &spec.process;
-        let parts = oci::parts(&identity.mounts).map(|point| self.part(point)).collect::<Result<_, _>>()?;
+        let parts =
+            oci::parts(&identity.mounts).map(|point| self.part(point, mapping)).collect::<Result<_, _>>()?;
         let folder = container.runtime_directory.join(protocol::PARTS);
         let is_filled = |point: &&MountPoint| point.kind == MountKind::Volume && point.copy;
         let fill = |point: &MountPoint| VolumeFill {
@@ -246,6 +259,7 @@ impl Containers {
                     upper: container.directory.join("upper"),
                     work: container.directory.join("work"),
                 },
+                owners: mapping.map(Mapping::owners),
                 volumes,
                 parts,
                 pins: Some(sandbox::folder(&self.0.config.exec_root)),
@@ -267,16 +281,16 @@ impl Containers {
             seccomp: bundle.seccomp.as_deref().cloned(),
             cgroup: container.cgroup(),
         };
-        Ok((config, claim))
+        Ok((config, claim, users))
     }
 
     /// What is mounted in place of a mount point's source.
-    pub(super) fn part(&self, point: &MountPoint) -> Result<Part, ContainerError> {
+    pub(super) fn part(&self, point: &MountPoint, mapping: Option<&Mapping>) -> Result<Part, ContainerError> {
         let whole = match &point.image {
             Some(image) => Whole::Layers(self.0.images.lower_dirs(image)?),
             None => Whole::Directory(point.source.clone()),
         };
-        Ok(Part { whole, path: point.subpath.clone(), owners: None })
+        Ok(Part { whole, path: point.subpath.clone(), owners: mapping.map(Mapping::owners) })
     }
 
     fn surroundings(
@@ -324,6 +338,7 @@ impl Containers {
             files: FILES.iter().map(|(name, inside)| (files_of.join(name), PathBuf::from(inside))).collect(),
             default_ulimits: self.0.config.default_ulimits.clone(),
             unified_cgroups: cgroup::is_unified(),
+            own_folders: self.own_folders(),
         })
     }
 

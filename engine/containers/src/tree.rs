@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
-use engine_kernel::attributes;
+use engine_kernel::attributes::{self, numbers};
 use engine_kernel::confine::{Root, opened, set_attributes};
+use engine_kernel::ids::IdMap;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use tokio::sync::mpsc;
 
@@ -24,8 +25,15 @@ fn plain<'a>(mut archive: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(if compressed { Box::new(flate2::read::MultiGzDecoder::new(whole)) } else { Box::new(whole) })
 }
 
-/// Unpacks an archive in a directory, of which nothing leads out.
-pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: bool) -> io::Result<()> {
+/// Unpacks an archive in a directory, of which nothing leads out. `ids` are of a container with users of its own.
+pub(super) fn unpack(
+    root: &Root,
+    path: &Path,
+    archive: impl Read,
+    keep_kinds: bool,
+    ids: Option<&IdMap>,
+) -> io::Result<()> {
+    let _acting = ids.map(IdMap::act).transpose()?;
     let mut archive = tar::Archive::new(plain(archive)?);
     let mut directories = Vec::new();
     for entry in archive.entries()? {
@@ -89,7 +97,7 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
         };
         let number =
             |value: io::Result<u64>| value.ok().and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
-        let owner = (Uid::from_raw(number(header.uid())), Gid::from_raw(number(header.gid())));
+        let owner = owner((number(header.uid()), number(header.gid())), ids)?;
         let mode = match kind {
             tar::EntryType::Symlink => None,
             _ => Some(Mode::from_raw_mode(header.mode()? & 0o7777)),
@@ -98,7 +106,10 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
         if kind != tar::EntryType::Symlink {
             // After the owner, whose change takes capabilities away.
             for (name, value) in &more.attributes {
-                attributes::write(&file, name, value)?;
+                match ids {
+                    Some(ids) => attributes::write(&file, name, &numbers::outside(name, value, ids))?,
+                    None => attributes::write(&file, name, value)?,
+                }
             }
         }
     }
@@ -108,6 +119,20 @@ pub(super) fn unpack(root: &Root, path: &Path, archive: impl Read, keep_kinds: b
         rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+/// Who a user and a group of the archive are.
+fn owner((user, group): (u32, u32), ids: Option<&IdMap>) -> io::Result<(Uid, Gid)> {
+    let found = match ids {
+        None => Some((user, group)),
+        Some(ids) => ids.user_outside(user).zip(ids.group_outside(group)),
+    };
+    let (user, group) = found.ok_or_else(|| {
+        io::Error::other(format!(
+            "user {user} or group {group} is beyond the range that `userns-remap` gives"
+        ))
+    })?;
+    Ok((Uid::from_raw(user), Gid::from_raw(group)))
 }
 
 /// What an entry says beside its header.
@@ -253,7 +278,7 @@ mod tests {
         let archive = builder.into_inner().unwrap();
         let root = Root::open(&root_path).unwrap();
         // The link leads to a directory that does not exist inside, or to a file made inside; never outside.
-        let _ = unpack(&root, Path::new("/in"), archive.as_slice(), false);
+        let _ = unpack(&root, Path::new("/in"), archive.as_slice(), false, None);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert!(root_path.join("in/outside/climbed").exists());
     }
@@ -298,7 +323,7 @@ mod tests {
                 }
             });
             for _ in 0..30 {
-                let _ = unpack(&root, Path::new("/"), archive.as_slice(), false);
+                let _ = unpack(&root, Path::new("/"), archive.as_slice(), false, None);
                 for entry in fs::read_dir(&root_path).unwrap().flatten() {
                     let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir(entry.path()));
                 }
@@ -329,10 +354,11 @@ mod tests {
         File::create(from.join("tree/hole")).unwrap().set_len(50_000_000).unwrap();
         let mut archive = Vec::new();
         let root = Root::open(&from).unwrap();
-        pack::write_archive(&mut archive, |archive| pack::pack(&root, Path::new("/tree"), archive)).unwrap();
+        pack::write_archive(&mut archive, None, |archive| pack::pack(&root, Path::new("/tree"), archive))
+            .unwrap();
         let to = folder.path().join("to");
         fs::create_dir(&to).unwrap();
-        unpack(&Root::open(&to).unwrap(), Path::new("/"), archive.as_slice(), false).unwrap();
+        unpack(&Root::open(&to).unwrap(), Path::new("/"), archive.as_slice(), false, None).unwrap();
         assert_eq!(fs::read_to_string(to.join("tree/link")).unwrap(), "content");
         let found = |name: &str| fs::symlink_metadata(to.join("tree").join(name)).unwrap();
         assert_eq!(found("sub/file").ino(), found("sub/same").ino());

@@ -42,6 +42,7 @@ pub(crate) fn request(
             pid: share(&host.pid_mode),
             ipc: share(&host.ipc_mode),
             shared_memory: host.ipc_mode != "none",
+            host_users: host.userns_mode == "host",
             host_names: host.uts_mode == "host",
             private_cgroups: match host.cgroupns_mode.as_str() {
                 "private" => Some(true),

@@ -175,7 +175,7 @@ fn is_so_anyway(option: &str) -> bool {
 /// Options of which only some values work: the field, the option and the value that does not.
 fn first_value(host: &HostConfig) -> Option<(&'static str, &'static str, &str)> {
     let joins = |value: &str| value == "host" || value.starts_with("container:");
-    let values: [(&str, &str, &str, bool); 8] = [
+    let values: [(&str, &str, &str, bool); 7] = [
         ("Runtime", "--runtime", &host.runtime, host.runtime == RUNTIME),
         ("Isolation", "--isolation", &host.isolation, host.isolation.eq_ignore_ascii_case("default")),
         ("VolumeDriver", "--volume-driver", &host.volume_driver, host.volume_driver == "local"),
@@ -193,7 +193,6 @@ fn first_value(host: &HostConfig) -> Option<(&'static str, &'static str, &str)> 
             joins(&host.ipc_mode) || matches!(host.ipc_mode.as_str(), "none" | "private" | "shareable"),
         ),
         ("UTSMode", "--uts", &host.uts_mode, host.uts_mode == "host"),
-        ("UsernsMode", "--userns", &host.userns_mode, host.userns_mode == "host"),
     ];
     let bad = values.into_iter().find(|(_, _, value, works)| !value.is_empty() && !works);
     bad.map(|(field, option, value, _)| (field, option, value))

@@ -5,7 +5,6 @@ mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -127,10 +126,7 @@ impl Containers {
         let make = || {
             fs::DirBuilder::new().recursive(true).mode(0o701).create(&folder)?;
             engine_store::write(&folder.join(RECORD), &volume, Durability::Durable)?;
-            match fs::DirBuilder::new().mode(0o755).create(folder.join("_data")) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+            self.create_for_root(&folder.join("_data"))?;
             settle()
         };
         make().map_err(failed)?;

@@ -1,5 +1,7 @@
 //! Extended attributes of files that go where the files go: what users and programs have noted, access lists, capabilities.
 
+pub mod numbers;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use serde_json::{Value, json};
+
 use libcontainer::oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
 };
@@ -174,12 +176,27 @@ pub fn default_rules() -> Vec<DeviceRule> {
     ]
 }
 
+/// A device of the host that a container is given.
+#[derive(Clone, Debug)]
+pub struct DeviceNode {
+    pub on_host: PathBuf,
+    pub device: LinuxDevice,
+}
+
+impl DeviceNode {
+    /// The node itself as a mount, in the OCI form.
+    pub fn mount(&self) -> Value {
+        let (inside, on_host) = (self.device.path(), &self.on_host);
+        json!({ "destination": inside, "type": "bind", "source": on_host, "options": ["bind"] })
+    }
+}
+
 /// Nodes and rules for a device of the host given to a container; for a directory, those of all devices in it.
 pub fn host_device(
     on_host: &Path,
     in_container: &Path,
     permissions: &str,
-) -> Result<(Vec<LinuxDevice>, Vec<DeviceRule>), DeviceError> {
+) -> Result<(Vec<DeviceNode>, Vec<DeviceRule>), DeviceError> {
     let permissions = if permissions.is_empty() { "rwm" } else { permissions };
     let access = Access::parse(permissions)
         .ok_or_else(|| DeviceError::Rule { rule: permissions.chars().take(100).collect() })?;
@@ -207,7 +224,7 @@ pub fn host_device(
     }
     let rules = nodes
         .iter()
-        .map(|device| DeviceRule {
+        .map(|DeviceNode { device, .. }| DeviceRule {
             allow: true,
             kind: if device.typ() == LinuxDeviceType::B { DeviceKind::Block } else { DeviceKind::Character },
             major: u32::try_from(device.major()).ok(),
@@ -218,7 +235,7 @@ pub fn host_device(
     Ok((nodes, rules))
 }
 
-fn collect(folder: &Path, in_container: &Path, depth: usize, nodes: &mut Vec<LinuxDevice>) -> io::Result<()> {
+fn collect(folder: &Path, in_container: &Path, depth: usize, nodes: &mut Vec<DeviceNode>) -> io::Result<()> {
     // /dev itself holds views of other things, which have nothing to do with devices.
     const NOT_DEVICES: [&str; 5] = ["pts", "shm", "fd", "mqueue", ".udev"];
     for entry in fs::read_dir(folder)? {
@@ -238,7 +255,7 @@ fn collect(folder: &Path, in_container: &Path, depth: usize, nodes: &mut Vec<Lin
     Ok(())
 }
 
-fn node(on_host: &Path, in_container: &Path) -> io::Result<Option<LinuxDevice>> {
+fn node(on_host: &Path, in_container: &Path) -> io::Result<Option<DeviceNode>> {
     let metadata = fs::metadata(on_host)?;
     let kind = match metadata.file_type() {
         kind if kind.is_block_device() => LinuxDeviceType::B,
@@ -255,7 +272,7 @@ fn node(on_host: &Path, in_container: &Path) -> io::Result<Option<LinuxDevice>> 
         .gid(metadata.gid())
         .build()
         .map_err(io::Error::other)?;
-    Ok(Some(device))
+    Ok(Some(DeviceNode { on_host: on_host.to_owned(), device }))
 }
 
 #[cfg(test)]
@@ -297,8 +314,9 @@ mod tests {
     fn a_host_device_brings_its_numbers() {
         let (nodes, rules) = host_device(Path::new("/dev/null"), Path::new("/dev/nothing"), "r").unwrap();
         assert_eq!(nodes.len(), 1);
-        assert_eq!(nodes[0].path(), Path::new("/dev/nothing"));
-        assert_eq!((nodes[0].major(), nodes[0].minor()), (1, 3));
+        assert_eq!(nodes[0].device.path(), Path::new("/dev/nothing"));
+        assert_eq!((nodes[0].device.major(), nodes[0].device.minor()), (1, 3));
+        assert_eq!(nodes[0].mount()["source"], "/dev/null");
         assert_eq!(rules[0].access, Access { read: true, write: false, make: false });
         assert_eq!(
             (rules[0].major, rules[0].minor, rules[0].kind),

@@ -93,8 +93,7 @@ impl Process {
 
 /// As [`Process::ids`], of a process by its folder in `/proc`.
 pub fn ids_of(folder: &Path) -> io::Result<Option<IdMap>> {
-    let users = |folder: &Path| File::open(folder.join("ns/user")).map(OpenNamespace);
-    if users(folder)?.is_same(&users(Path::new("/proc/self"))?)? {
+    if OpenNamespace(File::open(folder.join("ns/user"))?).is_own()? {
         return Ok(None);
     }
     let read = |file: &str| fs::read_to_string(folder.join(file));
@@ -134,6 +133,11 @@ impl OpenNamespace {
         let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
         rustix::io::fcntl_setfd(&owner, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Self(owner))
+    }
+
+    /// Whether this process is in it, if it is one of users.
+    fn is_own(&self) -> io::Result<bool> {
+        self.is_same(&Self(File::open("/proc/self/ns/user")?))
     }
 
     /// Whether both are one and the same.

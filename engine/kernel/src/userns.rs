@@ -119,9 +119,11 @@ impl Owners {
     /// Mounts the folders that these paths lie in below `scratch`, with other owners, and answers with the paths there. The mount
     /// namespace should be this process's or thread's alone.
     pub fn given(&self, paths: &[PathBuf], scratch: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut folders: BTreeMap<&Path, PathBuf> = BTreeMap::new();
+        let mut folders: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
         let mut given = Vec::with_capacity(paths.len());
         for path in paths {
+            // Links would lead to the tree as it is.
+            let path = fs::canonicalize(path)?;
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -134,7 +136,7 @@ impl Owners {
             } else {
                 let place = scratch.join(format!("owners-{number}"));
                 self.mount(folder, &place)?;
-                folders.insert(folder, place.clone());
+                folders.insert(folder.to_owned(), place.clone());
                 place
             };
             given.push(place.join(name));

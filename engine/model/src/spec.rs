@@ -73,6 +73,8 @@ pub struct Sharing {
     pub ipc: Share,
     /// There is a `/dev/shm`.
     pub shared_memory: bool,
+    /// The host's users are the container's, even if those of others have numbers of their own.
+    pub host_users: bool,
     /// The host's name is the container's.
     pub host_names: bool,
     /// Whether it sees only its own part of the cgroups; up to the host when absent.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -290,8 +290,8 @@ pub fn process(directory: &Path, container: &str) -> Option<i32> {
     engine_store::read::<State>(&path).ok()??.pid
 }
 
-/// Makes an empty directory for a supervising process.
-pub fn prepare(directory: &Path) -> Result<(), ShimError> {
+/// Makes an empty directory for a supervising process. A group that is named can pass through it.
+pub fn prepare(directory: &Path, group: Option<u32>) -> Result<(), ShimError> {
     let failed = |source| ShimError::Prepare { path: directory.to_owned(), source };
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -301,6 +301,13 @@ pub fn prepare(directory: &Path) -> Result<(), ShimError> {
     builder.recursive(true).mode(0o700);
     for inner in [protocol::STATE, protocol::ROOTFS] {
         builder.create(directory.join(inner)).map_err(failed)?;
+    }
+    if group.is_some() {
+        let open = || {
+            chown(directory, None, group)?;
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o710))
+        };
+        open().map_err(failed)?;
     }
     Ok(())
 }

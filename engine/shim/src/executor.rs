@@ -14,6 +14,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::init;
+use super::mapped::Joining;
 
 /// Runs the program of the OCI configuration, with docker's words for what can go wrong.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Program {
     pub capabilities: Option<LinuxCapabilities>,
     /// The first process of the container that this one joins, where it is held.
     pub container: Option<Arc<OwnedFd>>,
+    /// What it takes to get among the container's users, which is not done yet.
+    pub joining: Option<Arc<Joining>>,
     /// Whether this process stays, to look after the program.
     pub init: bool,
     /// Rows and columns of its terminal, known before the program first looks.
@@ -35,6 +38,12 @@ pub(crate) const MARK: &str = "exec: ";
 
 impl Executor for Program {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if let Some(joining) = &self.joining {
+            joining.join().map_err(|error| {
+                let message = format!("{MARK}could not become one of the container's users: {error}");
+                ExecutorValidationError::ArgValidationError(message)
+            })?;
+        }
         // The container does not outlive the process that watches over it, which is waiting for this one just now.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         // What has been joined by its number was the container, if it is there still.

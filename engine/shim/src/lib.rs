@@ -22,6 +22,7 @@ use engine_store::Durability;
 use rustix::fs::{CWD, Mode, OFlags};
 
 mod branch;
+mod capabilities;
 mod children;
 pub mod client;
 mod descriptor;
@@ -32,6 +33,7 @@ mod fuzz;
 mod init;
 pub mod log;
 mod logging;
+mod mapped;
 mod mounts;
 pub mod outlet;
 mod peer;
@@ -42,6 +44,7 @@ mod task;
 mod terminal;
 mod users;
 
+pub use mapped::OWN_FILES;
 use outlet::Outlet;
 use peer::Peer;
 use protocol::{ExecTask, ExitRecord, Reply, ShimConfig, Task};

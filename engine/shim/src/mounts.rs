@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::Root;
+use engine_kernel::ids::IdMap;
 use engine_kernel::part::{self, Part, Tree};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
@@ -17,15 +18,16 @@ use super::protocol;
 /// `statfs`'s word for it.
 const TMPFS: libc::__fsword_t = libc::TMPFS_MAGIC;
 
-/// Completes the `mounts` of an OCI configuration; parents stand before what is mounted in them.
-pub(crate) fn complete(root: &Root, mounts: &mut [Value]) -> io::Result<()> {
+/// Completes the `mounts` of an OCI configuration; parents stand before what is mounted in them. `ids` are of a container whose
+/// users have other numbers here.
+pub(crate) fn complete(root: &Root, mounts: &mut [Value], ids: Option<&IdMap>) -> io::Result<()> {
     for at in 0..mounts.len() {
         let (before, rest) = mounts.split_at_mut(at);
         let Some(mount) = rest.first_mut() else { continue };
         let destination = path(mount, "destination");
         let below = before.iter().rev().find(|other| is_below(&destination, &path(other, "destination")));
         if kind(mount) == "tmpfs" {
-            as_what_it_covers(root, below, mount)?;
+            as_what_it_covers(root, below, mount, ids)?;
         }
         // What is not of the image is there when its turn comes, and not yet.
         if below.is_none() && matches!(kind(mount), "bind" | "tmpfs") {
@@ -49,7 +51,12 @@ fn is_below(path: &Path, parent: &Path) -> bool {
 }
 
 /// A tmpfs has the mode and the owner of the directory that it covers, where its options do not say otherwise.
-fn as_what_it_covers(root: &Root, below: Option<&Value>, mount: &mut Value) -> io::Result<()> {
+fn as_what_it_covers(
+    root: &Root,
+    below: Option<&Value>,
+    mount: &mut Value,
+    ids: Option<&IdMap>,
+) -> io::Result<()> {
     let destination = path(mount, "destination");
     // The engine's own is root's, whatever the image says.
     if destination == Path::new("/dev") {
@@ -74,10 +81,13 @@ fn as_what_it_covers(root: &Root, below: Option<&Value>, mount: &mut Value) -> i
     };
     let stat = rustix::fs::fstat(&covered)?;
     let Some(options) = mount["options"].as_array_mut() else { return Ok(()) };
+    // The options are read inside.
+    let user = ids.map_or(stat.st_uid, |ids| ids.user_inside(stat.st_uid));
+    let group = ids.map_or(stat.st_gid, |ids| ids.group_inside(stat.st_gid));
     for (name, value) in [
         ("mode", format!("{:o}", stat.st_mode & 0o7777)),
-        ("uid", stat.st_uid.to_string()),
-        ("gid", stat.st_gid.to_string()),
+        ("uid", user.to_string()),
+        ("gid", group.to_string()),
     ] {
         let is_named = |option: &Value| {
             option.as_str().and_then(|option| option.split_once('=')).is_some_and(|(key, _)| key == name)

@@ -1,24 +1,30 @@
 //! What has to happen in the container's root file system before the container is made.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use engine_kernel::confine::{self, Root};
+use engine_kernel::ids::IdMap;
 use engine_kernel::overlay;
 use libcontainer::oci_spec::runtime::LinuxCapabilities;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use serde_json::{Value, json};
 
+use super::capabilities;
+use super::mapped::{self, Joining};
 use super::mounts;
 use super::protocol::{self, ContainerTask, ShimConfig, VolumeFill};
 use crate::users::{self, User};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
-    #[error("Could not leave the mount namespace of the engine")]
+    #[error("Could not get at a namespace")]
     Namespace { source: io::Error },
+    #[error("Could not leave the mount namespace of the engine")]
+    Leave { source: io::Error },
     #[error("Could not mount the root file system")]
     Mount { source: io::Error },
     #[error(transparent)]
@@ -35,6 +41,10 @@ pub(crate) enum PrepareError {
     Part { source: io::Error },
     #[error("Could not prepare the mounts")]
     Mounts { source: io::Error },
+    #[error("Could not raise the limits of processes")]
+    Limits { source: io::Error },
+    #[error("Could not describe the process")]
+    Process { source: io::Error },
     #[error("Could not use `{}`", path.display())]
     Configuration { path: PathBuf, source: io::Error },
 }
@@ -53,17 +63,27 @@ fn missing(error: &io::Error) -> &'static str {
     }
 }
 
+/// What the process is made with besides its configuration.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What its user is called on the host.
+    pub owner: u32,
+    /// As [`capabilities::keep_for_filter`] answers.
+    pub capabilities: Option<LinuxCapabilities>,
+    /// What has to stay open until it is made.
+    pub namespaces: Vec<File>,
+}
+
 /// Mounts the root file system in a namespace of this process's own, so that nothing stays mounted whatever happens,
-/// and completes the OCI configuration with what only the root file system tells; answers with the user, and as
-/// [`keep_for_filter`] does.
+/// and completes the OCI configuration with what only the root file system tells.
 pub(crate) fn container(
     directory: &Path,
     config: &ShimConfig,
     task: &ContainerTask,
-) -> Result<(User, Option<LinuxCapabilities>), PrepareError> {
-    private_mounts().map_err(|source| PrepareError::Namespace { source })?;
+) -> Result<Prepared, PrepareError> {
+    private_mounts().map_err(|source| PrepareError::Leave { source })?;
     let rootfs = directory.join(protocol::ROOTFS);
-    overlay::mount(&task.overlay, None, &rootfs, directory)
+    overlay::mount(&task.overlay, task.owners.as_ref(), &rootfs, directory)
         .map_err(|source| PrepareError::Mount { source })?;
     let root = Root::open(&rootfs).map_err(|source| PrepareError::Mount { source })?;
     if let Some(namespace) = &task.shared_memory {
@@ -79,13 +99,28 @@ pub(crate) fn container(
     let mut spec: Value = serde_json::from_slice(&content).map_err(|error| failed(error.into()))?;
     let user = users::resolve(&root, &config.user, &config.groups)?;
     complete_process(&mut spec["process"], &user);
-    let capabilities = keep_for_filter(config, &mut spec["process"]).map_err(|error| failed(error.into()))?;
+    let ids = task.owners.as_ref().map(|owners| &owners.ids);
+    let owner = user.outside(ids)?;
+    let capabilities =
+        capabilities::keep_for_filter(config, &mut spec["process"]).map_err(|error| failed(error.into()))?;
+    // What is made in there belongs to its root.
+    let acting = ids.map(IdMap::act).transpose().map_err(|source| PrepareError::Mounts { source })?;
     let working_directory = PathBuf::from(spec["process"]["cwd"].as_str().unwrap_or("/"));
     root.end_of_links(&working_directory)
         .and_then(|end| root.create_directories(&end))
         .map_err(|source| PrepareError::WorkingDirectory { path: working_directory, source })?;
     if let Some(mounts) = spec["mounts"].as_array_mut() {
-        mounts::complete(&root, mounts).map_err(|source| PrepareError::Mounts { source })?;
+        mounts::complete(&root, mounts, ids).map_err(|source| PrepareError::Mounts { source })?;
+    }
+    drop(acting);
+    let mut namespaces = Vec::new();
+    if let Some(owners) = &task.owners {
+        let mounts = spec["mounts"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        mapped::bring_near(mounts, owners, &directory.join(protocol::NEAR))
+            .map_err(|source| PrepareError::Mounts { source })?;
+        mapped::make_room(&spec["process"]).map_err(|source| PrepareError::Limits { source })?;
+        namespaces =
+            mapped::open_namespaces(&mut spec).map_err(|source| PrepareError::Namespace { source })?;
     }
     mounts::put_off_devices(&root, &mut spec, directory).map_err(|source| PrepareError::Mounts { source })?;
     for volume in &task.volumes {
@@ -94,30 +129,22 @@ pub(crate) fn container(
     }
     let content = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
     std::fs::write(&path, content).map_err(failed)?;
-    Ok((user, capabilities))
+    Ok(Prepared { owner, capabilities, namespaces })
 }
 
-/// Loading a filter takes capabilities that the process may not be meant to have. It gets them until then; the answer
-/// is what it has to be brought down to right after.
-pub(crate) fn keep_for_filter(
-    config: &ShimConfig,
-    process: &mut Value,
-) -> serde_json::Result<Option<LinuxCapabilities>> {
-    if config.seccomp.is_none() || process["noNewPrivileges"] == json!(true) {
-        return Ok(None);
-    }
-    let wanted = serde_json::from_value(process["capabilities"].clone())?;
-    for set in ["bounding", "effective", "permitted"] {
-        let names = process["capabilities"][set].as_array().cloned().unwrap_or_default();
-        let more = ["CAP_SYS_ADMIN", "CAP_SETPCAP"].map(Value::from);
-        let missing: Vec<_> = more.into_iter().filter(|name| !names.contains(name)).collect();
-        process["capabilities"][set] = names.into_iter().chain(missing).collect();
-    }
-    Ok(Some(wanted))
+/// What a process that joins a container is made with besides its configuration.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// What its user is called on the host.
+    pub owner: u32,
+    /// As [`capabilities::keep_for_filter`] answers.
+    pub capabilities: Option<LinuxCapabilities>,
+    /// How it gets among the container's users, if these are not the host's.
+    pub joining: Option<Joining>,
 }
 
 /// Completes the OCI `process` of a process that joins the container whose first process is `init_pid`.
-pub(crate) fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<User, PrepareError> {
+pub(crate) fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> Result<Joined, PrepareError> {
     let path = PathBuf::from(format!("/proc/{init_pid}/root"));
     let root = Root::open(&path).map_err(|source| PrepareError::Configuration { path, source })?;
     let directory = PathBuf::from(process["cwd"].as_str().unwrap_or("/"));
@@ -130,7 +157,17 @@ pub(crate) fn exec(config: &ShimConfig, process: &mut Value, init_pid: i32) -> R
     }
     let user = users::resolve(&root, &config.user, &config.groups)?;
     complete_process(process, &user);
-    Ok(user)
+    let folder = PathBuf::from(format!("/proc/{init_pid}"));
+    let ids = engine_kernel::process::ids_of(&folder).map_err(|source| PrepareError::Namespace { source })?;
+    let owner = user.outside(ids.as_ref())?;
+    let failed = |error: serde_json::Error| PrepareError::Process { source: error.into() };
+    if ids.is_none() {
+        let capabilities = capabilities::keep_for_filter(config, process).map_err(failed)?;
+        return Ok(Joined { owner, capabilities, joining: None });
+    }
+    let joining = Joining::new(&folder, user).map_err(|source| PrepareError::Namespace { source })?;
+    let capabilities = Joining::put_off(process).map_err(failed)?;
+    Ok(Joined { owner, capabilities: Some(capabilities), joining: Some(joining) })
 }
 
 fn complete_process(process: &mut Value, user: &User) {

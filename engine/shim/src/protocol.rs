@@ -7,6 +7,7 @@ use engine_kernel::cgroup::weights::BlockWeights;
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::Part;
 use engine_kernel::seccomp::Filter;
+use engine_kernel::userns::Owners;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub const ROOTFS: &str = "rootfs";
 pub const SHARED_MEMORY: &str = "shm";
 /// Where parts of directories and images are mounted by their numbers, in the same directory.
 pub const PARTS: &str = "parts";
+/// Where things from elsewhere are mounted that the container's root could not get to, in the same directory.
+pub const NEAR: &str = "near";
 /// Mounts that come when the runtime has made its devices, in the same directory.
 pub const LATE_MOUNTS: &str = "late-mounts.json";
 /// The longest request or reply.
@@ -86,6 +89,9 @@ pub enum Task {
 pub struct ContainerTask {
     pub overlay: Overlay,
     pub volumes: Vec<VolumeFill>,
+    /// Whose the container's files are, if its users have other numbers on the host.
+    #[serde(default)]
+    pub owners: Option<Owners>,
     /// What is mounted in [`PARTS`], for the runtime to find it there.
     #[serde(default)]
     pub parts: Vec<Part>,

@@ -18,7 +18,6 @@ use rustix::process::{Pid, PidfdFlags};
 use super::executor::{MARK, Program};
 use super::prepare;
 use super::protocol::{self, ContainerTask, ExecTask, ShimConfig, Task};
-use crate::users::User;
 
 /// Where libcontainer hands over the terminal.
 const CONSOLE: &str = "console.sock";
@@ -81,13 +80,14 @@ pub(crate) fn create(
     config: &ShimConfig,
     task: &ContainerTask,
 ) -> Result<(Container, Running), TaskError> {
-    let (user, capabilities) = prepare::container(directory, config, task)?;
+    let prepare::Prepared { owner, capabilities, namespaces } = prepare::container(directory, config, task)?;
     let console = Console::new(directory, config)?;
-    let (streams, given) = streams(config, &user)?;
+    let (streams, given) = streams(config, owner)?;
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program {
             init: task.init,
             container: None,
+            joining: None,
             seccomp: config.seccomp.clone(),
             capabilities,
             console_size: console_size(config),
@@ -104,6 +104,7 @@ pub(crate) fn create(
         .with_detach(true)
         .build()
         .map_err(|error| refused(&error, directory))?;
+    drop(namespaces);
     let pid = match container.pid() {
         Some(pid) => pid.as_raw(),
         None => 0,
@@ -114,7 +115,7 @@ pub(crate) fn create(
             cgroup::weights::apply(&config.cgroup, &task.block_weights)
                 .map_err(|source| TaskError::BlockWeights { source })
         })
-        .and_then(|()| with_console(streams, console, &user));
+        .and_then(|()| with_console(streams, console, owner));
     match finished {
         Ok(streams) => Ok((container, Running { pid, streams })),
         Err(error) => {
@@ -133,13 +134,14 @@ pub(crate) fn exec(
 ) -> Result<Running, TaskError> {
     let console = Console::new(directory, config)?;
     let mut process = task.process.clone();
-    let user = prepare::exec(config, &mut process, task.init_pid)?;
-    let (streams, given) = streams(config, &user)?;
+    let prepare::Joined { owner, capabilities, joining } =
+        prepare::exec(config, &mut process, task.init_pid)?;
+    let (streams, given) = streams(config, owner)?;
     let understood = |source| TaskError::Configuration { source };
-    let capabilities = prepare::keep_for_filter(config, &mut process).map_err(understood)?;
     let program = Program {
         init: false,
         container,
+        joining: joining.map(Arc::new),
         seccomp: config.seccomp.clone(),
         capabilities,
         console_size: console_size(config),
@@ -164,7 +166,7 @@ pub(crate) fn exec(
         .build()
         .map_err(|error| refused(&error, directory))?
         .as_raw();
-    let streams = with_console(streams, console, &user)?;
+    let streams = with_console(streams, console, owner)?;
     Ok(Running { pid, streams })
 }
 
@@ -206,7 +208,8 @@ fn refused(error: &libcontainer::error::LibcontainerError, directory: &Path) -> 
     TaskError::Refused(if details.is_empty() { text } else { format!("{text} ({})", details.join("; ")) })
 }
 
-fn streams(config: &ShimConfig, user: &User) -> Result<(Streams, Option<Given>), TaskError> {
+/// `owner` is the user of the process, as the host calls it.
+fn streams(config: &ShimConfig, owner: u32) -> Result<(Streams, Option<Given>), TaskError> {
     if config.terminal {
         return Ok((Streams { stdin: None, terminal: None, stdout: None, stderr: None }, None));
     }
@@ -223,7 +226,7 @@ fn streams(config: &ShimConfig, user: &User) -> Result<(Streams, Option<Given>),
     };
     // A program opens them anew by `/dev/stdout` and so on.
     for given in [&given_stdin, &given_stdout, &given_stderr].into_iter().skip(usize::from(stdin.is_none())) {
-        rustix::fs::fchown(given, Some(Uid::from_raw(user.uid)), None).map_err(failed)?;
+        rustix::fs::fchown(given, Some(Uid::from_raw(owner)), None).map_err(failed)?;
     }
     for own in stdin.iter().chain([&stdout, &stderr]) {
         rustix::io::ioctl_fionbio(own, true).map_err(failed)?;
@@ -232,7 +235,7 @@ fn streams(config: &ShimConfig, user: &User) -> Result<(Streams, Option<Given>),
     Ok((Streams { stdin, terminal: None, stdout: Some(stdout), stderr: Some(stderr) }, Some(given)))
 }
 
-fn with_console(mut streams: Streams, console: Option<Console>, user: &User) -> Result<Streams, TaskError> {
+fn with_console(mut streams: Streams, console: Option<Console>, owner: u32) -> Result<Streams, TaskError> {
     if let Some(console) = console {
         let terminal = console.receive().map_err(|source| TaskError::Terminal { source })?;
         rustix::io::ioctl_fionbio(&terminal, true)
@@ -240,7 +243,7 @@ fn with_console(mut streams: Streams, console: Option<Console>, user: &User) -> 
         let failed = |error: rustix::io::Errno| TaskError::Terminal { source: error.into() };
         let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
         let inner = rustix::pty::ioctl_tiocgptpeer(&terminal, flags | rustix::pty::OpenptFlags::CLOEXEC);
-        rustix::fs::fchown(inner.map_err(failed)?, Some(Uid::from_raw(user.uid)), None).map_err(failed)?;
+        rustix::fs::fchown(inner.map_err(failed)?, Some(Uid::from_raw(owner)), None).map_err(failed)?;
         streams.terminal = Some(terminal);
     }
     Ok(streams)

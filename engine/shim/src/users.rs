@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use engine_kernel::confine::Root;
+use engine_kernel::ids::IdMap;
 
 /// Larger files are not believed.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -22,6 +23,19 @@ pub(crate) enum UserError {
     NoSuchUser { name: String },
     #[error("Unable to find group {name}: no matching entries in group file")]
     NoSuchGroup { name: String },
+    #[error("{what} {number} is beyond the range that `userns-remap` gives to containers")]
+    NotMapped { what: &'static str, number: u32 },
+}
+
+impl User {
+    /// What the user is called on the host.
+    pub(crate) fn outside(&self, ids: Option<&IdMap>) -> Result<u32, UserError> {
+        let Some(ids) = ids else { return Ok(self.uid) };
+        for &number in &self.additional_gids {
+            ids.group_outside(number).ok_or(UserError::NotMapped { what: "group", number })?;
+        }
+        ids.user_outside(self.uid).ok_or(UserError::NotMapped { what: "user", number: self.uid })
+    }
 }
 
 /// Resolves `user`, `uid`, `user:group` and so on; an empty text is root.

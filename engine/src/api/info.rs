@@ -82,11 +82,14 @@ fn system(app: &App, facts: &Facts, live: &Live) -> Value {
 fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
     let config = &app.config;
     // With the first generation of cgroups, containers share the host's view of them.
-    let security = if facts.cgroup_version == 2 {
-        json!(["name=seccomp,profile=builtin", "name=cgroupns"])
-    } else {
-        json!(["name=seccomp,profile=builtin"])
-    };
+    let security: Vec<&str> = [
+        Some("name=seccomp,profile=builtin"),
+        app.containers.have_own_users().then_some("name=userns"),
+        (facts.cgroup_version == 2).then_some("name=cgroupns"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let proxies = &live.registries.proxies;
     json!({
         "Driver": "overlay2",

@@ -84,6 +84,9 @@ pub struct Flags {
     /// Let clients ask for what is there to be tried out only
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub experimental: Option<bool>,
+    /// User, and group, whose subordinate numbers the users of containers have (default|USER|USER:GROUP)
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub userns_remap: Option<String>,
     /// Group that may use the unix socket
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
@@ -154,6 +157,7 @@ impl Flags {
             ("fixed-cidr-v6", self.fixed_cidr_v6.clone().map(Value::from)),
             ("ip6tables", self.ip6tables.map(Value::from)),
             ("experimental", self.experimental.map(Value::from)),
+            ("userns-remap", self.userns_remap.clone().map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("pidfile", path(&self.pidfile)),
             ("cgroup-parent", path(&self.cgroup_parent)),

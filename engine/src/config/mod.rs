@@ -16,12 +16,14 @@ use serde_json::{Map, Value};
 
 mod error;
 mod flags;
+pub mod remap;
 #[cfg(test)]
 mod tests;
 mod values;
 
 pub use error::ConfigError;
 pub use flags::Flags;
+pub use remap::RemapError;
 use values::Keys;
 pub use values::duration;
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub ip6tables: bool,
     /// Clients are told that they may ask for what dockerd has for trying out only, such as `build --squash`.
     pub experimental: bool,
+    /// Who the root of containers is on the host, if not root: `default`, or a user and a group.
+    pub userns_remap: Option<String>,
     live: RwLock<Arc<Live>>,
 }
 
@@ -196,6 +200,7 @@ impl Config {
             ("fixed-cidr-v6", self.fixed_cidr_v6 != other.fixed_cidr_v6),
             ("ip6tables", self.ip6tables != other.ip6tables),
             ("experimental", self.experimental != other.experimental),
+            ("userns-remap", self.userns_remap != other.userns_remap),
         ];
         differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -251,6 +256,7 @@ impl Config {
             fixed_cidr_v6: fixed_cidr_v6(&mut keys)?,
             ip6tables: keys.boolean("ip6tables")?.unwrap_or(true),
             experimental: keys.boolean("experimental")?.unwrap_or(false),
+            userns_remap: keys.string("userns-remap")?.filter(|wish| !wish.is_empty()),
             live: RwLock::new(Arc::new(live(&mut keys)?)),
         };
         keys.finish()?;

@@ -229,7 +229,10 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
     ("HostConfig.Ulimits.Soft", Effect("the_process_is_as_asked")),
     (
         "HostConfig.UsernsMode",
-        Partly("namespaces_are_shared_as_asked", r#"{"HostConfig":{"UsernsMode":"private"}}"#),
+        Partly(
+            "what_takes_the_hosts_users_is_refused_without_them",
+            r#"{"HostConfig":{"UsernsMode":"private"}}"#,
+        ),
     ),
     ("HostConfig.VolumeDriver", Refused(r#"{"HostConfig":{"VolumeDriver":"nfs"}}"#)),
     ("HostConfig.VolumesFrom", Effect("mounts_are_as_asked")),
