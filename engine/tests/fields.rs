@@ -201,7 +201,7 @@ fn what_is_not_done_is_refused_by_name() {
 }
 
 /// Refusals that name the value, in dockerd's words.
-const REFUSED_BY_VALUE: [(&str, &str); 8] = [
+const REFUSED_BY_VALUE: [(&str, &str); 9] = [
     ("DetachKeys", "Invalid detach keys provided"),
     ("Driver", "plugin"),
     ("HostConfig.Binds", "propagation `rshared`"),
@@ -209,6 +209,7 @@ const REFUSED_BY_VALUE: [(&str, &str); 8] = [
     ("HostConfig.LogConfig.Type", "no log driver named 'splunk'"),
     ("HostConfig.Mounts.Type", "`type=cluster"),
     ("HostConfig.Mounts.BindOptions.Propagation", "`bind-propagation=rshared`"),
+    ("HostConfig.StorageOpt", "Unknown option colour"),
     ("HostConfig.UsernsMode", "invalid USER mode: private"),
 ];
 

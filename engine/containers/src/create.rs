@@ -15,6 +15,7 @@ use super::mounts;
 use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::remove::erase_directory;
+use super::room;
 use super::{Container, ContainerError, Containers, unsupported};
 use crate::{health, limits, oci, understand};
 
@@ -94,6 +95,7 @@ impl Containers {
         limits::resources(&spec.limits, engine_kernel::cgroup::is_unified()).map_err(oci::SpecError::from)?;
         limits::weights(&spec.limits).map_err(oci::SpecError::from)?;
         oci::confinement(&spec.confinement, spec.confinement.privileged, &self.0.filters)?;
+        let room = room::wished(&host_config)?;
         let others = self.mounts_of_others(&host_config)?;
         let volumes = wanted.volumes.iter().flatten().map(|(path, _)| path);
         let mut mounts = mounts::parse(&host_config, volumes, others, &self.0.config.data_root)?;
@@ -130,7 +132,9 @@ impl Containers {
             &config.exec_root,
             &self.0.cgroup_parent,
         );
-        if let Err(error) = lay_out(&container, &identity) {
+        let laid_out = lay_out(&container, &identity);
+        let laid_out = laid_out.and_then(|()| room.map_or(Ok(()), |bytes| self.give_room(&container, bytes)));
+        if let Err(error) = laid_out {
             let _ = erase_directory(&container.directory);
             return Err(error);
         }

@@ -41,6 +41,7 @@ mod place;
 pub mod record;
 mod remove;
 mod restore;
+mod room;
 mod sandbox;
 pub mod signals;
 mod start;
@@ -101,6 +102,8 @@ struct Inner {
     checks: Semaphore,
     /// How many have come to an end, and how many of those have failed.
     checks_made: [AtomicU64; 2],
+    /// Turns at finding a number for a container whose room is bounded.
+    projects: Mutex<()>,
     /// Done before the first network namespace is pinned.
     pins: Once,
 }
@@ -152,6 +155,7 @@ impl Containers {
             mounted: Mounted::default(),
             checks: Semaphore::new(checks::AT_ONCE),
             checks_made: Default::default(),
+            projects: Mutex::default(),
             pins: Once::new(),
         }));
         containers.restore().await?;

@@ -127,7 +127,12 @@ impl Containers {
                 }
             }
         }
-        erase_directory(&container.directory)
+        let project = Self::project_of(container);
+        erase_directory(&container.directory)?;
+        if let Some(project) = project {
+            self.take_room_back(project);
+        }
+        Ok(())
     }
 
     /// Removes stopped containers that `wanted` accepts and that were made before `older_than`, but none of their

@@ -72,11 +72,6 @@ fn unfulfilled(request: &CreateRequest) -> Vec<(bool, &'static str, &'static str
     vec![
         (links_by_address(request), "HostConfig.Links", "--link"),
         (some(&host.device_requests), "HostConfig.DeviceRequests", "--gpus"),
-        (
-            host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()),
-            "HostConfig.StorageOpt",
-            "--storage-opt",
-        ),
         (host.cpu_realtime_period != 0, "HostConfig.CpuRealtimePeriod", "--cpu-rt-period"),
         (host.cpu_realtime_runtime != 0, "HostConfig.CpuRealtimeRuntime", "--cpu-rt-runtime"),
         (!matches!(host.kernel_memory, 0 | -1), "HostConfig.KernelMemory", "--kernel-memory"),

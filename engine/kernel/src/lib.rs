@@ -19,5 +19,6 @@ pub mod overlay;
 pub mod part;
 pub mod pin;
 pub mod process;
+pub mod quota;
 pub mod seccomp;
 pub mod userns;

@@ -61,7 +61,7 @@ pub(crate) enum TaskError {
     Terminal { source: io::Error },
     #[error("Could not apply the device rules")]
     Devices { source: io::Error },
-    #[error("Could not set the shares of block devices: {source}")]
+    #[error("Could not set the shares of block devices")]
     BlockWeights { source: io::Error },
     #[error("The configuration is not understood")]
     Configuration { source: serde_json::Error },

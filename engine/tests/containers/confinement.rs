@@ -219,7 +219,6 @@ fn options_that_are_not_there_yet_are_refused() {
         (["--gpus", "all"], "--gpus"),
         (["--runtime", "kata"], "--runtime kata"),
         (["--platform", "linux/s390x"], "--platform linux/s390x"),
-        (["--storage-opt", "size=1g"], "--storage-opt"),
         (["--volume-driver", "nfs"], "--volume-driver nfs"),
     ] {
         let tail = ["-v", "made:/made", "busybox", "true"];
@@ -239,4 +238,49 @@ fn options_that_are_not_there_yet_are_refused() {
     let own = engine.docker(["version", "-f", "{{.Server.Arch}}"]).ok();
     let own = format!("linux/{}", own.trim());
     engine.docker(["run", "--rm", "--platform", &own, "busybox", "true"]).ok();
+}
+
+/// Has the engine's data lie on an ext4 that counts what projects take, if this kernel knows such a thing.
+fn on_quotas(engine: &Engine) -> bool {
+    let (disk, data) = (engine.path("disk"), engine.data_root());
+    fs::File::create(&disk).unwrap().set_len(256 << 20).unwrap();
+    fs::create_dir(&data).unwrap();
+    let make = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota", disk.to_str().unwrap()];
+    let made = Command::new("mkfs.ext4").args(make).status();
+    let mount = ["-o", "loop,prjquota", disk.to_str().unwrap(), data.to_str().unwrap()];
+    made.is_ok_and(|status| status.success()) && engine.inside("mount", mount).code == Some(0)
+}
+
+#[test]
+fn a_container_has_as_much_room_as_it_is_given() {
+    let mut engine = Engine::prepare("{}", &[]);
+    let counts = on_quotas(&engine);
+    engine.launch();
+    engine.load_busybox();
+    let write = |name: &str, options: &[&str], file: &str| {
+        let fill = format!(
+            "dd if=/dev/zero of={file} bs=1M count=8 2>&1; sync; test $(stat -c %s {file}) = 8388608"
+        );
+        let run = ["run", "--name", name, "-v", "data:/data"].into_iter().chain(options.iter().copied());
+        engine.docker(run.chain(["busybox", "sh", "-c", &fill]))
+    };
+    if !counts {
+        let refused = write("box", &["--storage-opt", "size=4m"], "/file").failed();
+        let said = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+        assert!(refused.contains(said), "{refused}");
+        assert_eq!(engine.docker(["ps", "-aq"]).ok(), "");
+        return skipped::say(
+            "project-quotas",
+            "this kernel has no file system that counts what projects take",
+        );
+    }
+    for name in ["one", "two"] {
+        let full = write(name, &["--storage-opt", "size=4m"], "/file");
+        assert!(full.code == Some(1) && full.stdout.contains("quota exceeded"), "{full:?}");
+    }
+    write("free", &[], "/file").ok();
+    write("volume", &["--storage-opt", "size=4m"], "/data/file").ok();
+    assert_eq!(inspect(&engine, "one")["HostConfig"]["StorageOpt"], json!({ "size": "4m" }));
+    engine.docker(["rm", "-f", "one", "two"]).ok();
+    write("three", &["--storage-opt", "size=16m"], "/file").ok();
 }

@@ -217,7 +217,13 @@ pub(crate) const CREATE: &[(&str, Fate)] = &[
         Partly("the_kernel_is_shown_as_asked", r#"{"HostConfig":{"SecurityOpt":["apparmor=mine"]}}"#),
     ),
     ("HostConfig.ShmSize", Effect("mounts_are_as_asked")),
-    ("HostConfig.StorageOpt", Refused(r#"{"HostConfig":{"StorageOpt":{"size":"1G"}}}"#)),
+    (
+        "HostConfig.StorageOpt",
+        Partly(
+            "a_container_has_as_much_room_as_it_is_given",
+            r#"{"HostConfig":{"StorageOpt":{"colour":"red"}}}"#,
+        ),
+    ),
     ("HostConfig.Sysctls", Effect("the_kernel_is_shown_as_asked")),
     ("HostConfig.Tmpfs", Effect("volumes_keep_data_and_begin_with_the_image")),
     (

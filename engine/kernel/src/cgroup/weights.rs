@@ -58,7 +58,12 @@ fn write(group: &Path, weights: &BlockWeights) -> io::Result<()> {
         io::Error::new(io::ErrorKind::Unsupported, "the kernel has no weights for block devices")
     })?;
     let failed = |what: String, error: io::Error| {
-        io::Error::new(error.kind(), format!("setting {what} in {}: {error}", group.display()))
+        let reason = match error.kind() {
+            // As BFQ says of a device that has another scheduler.
+            io::ErrorKind::Unsupported => "the device's scheduler knows no weights (bfq does)".to_owned(),
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("setting {what} in {}: {reason}", group.display()))
     };
     if let Some(weight) = weights.all {
         let text = (files.scale)(weight).to_string();
