@@ -8,6 +8,8 @@ mod stand_in;
 
 #[path = "cli/beside.rs"]
 mod beside;
+#[path = "cli/building.rs"]
+mod building;
 #[path = "cli/network.rs"]
 mod network;
 #[path = "cli/real.rs"]

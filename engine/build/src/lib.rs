@@ -21,8 +21,6 @@ mod flags;
 #[cfg(test)]
 mod fuzz;
 mod git;
-mod glob;
-mod ignore;
 mod instruction;
 mod known;
 mod lent;
@@ -51,6 +49,7 @@ pub use address::is_elsewhere;
 pub use builder::Builder;
 pub use config::change;
 pub use dockerfile::Dockerfile;
+use engine_patterns::{glob, ignore};
 pub use error::BuildError;
 pub use outside::{Arriving, Audience, Client, Event, Keys, Login, Outside, StepId, Told, Validators};
 pub use plan::{Context, Named, Plan, Request, Texts, Wanted};

@@ -101,6 +101,24 @@ impl Logins {
         of_registry.or(of_all).filter(|name| !name.is_empty()).map(str::to_owned)
     }
 
+    /// Every registry that there may be a login at.
+    fn registries(&self) -> Outcome<BTreeSet<String>> {
+        let keys = |name: &str| {
+            let map = self.file.get(name).and_then(Value::as_object);
+            map.into_iter().flat_map(Map::keys).map(|key| key_of(key)).collect::<Vec<_>>()
+        };
+        let mut all: BTreeSet<String> = keys("auths").into_iter().chain(keys("credHelpers")).collect();
+        if let Some(name) =
+            self.file.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty())
+        {
+            let answer = ask(name, "list", "")?.unwrap_or_default();
+            let list: Map<String, Value> = serde_json::from_slice(&answer)
+                .map_err(|error| Failure::refused(format!("`docker-credential-{name} list`: {error}")))?;
+            all.extend(list.keys().map(|key| key_of(key)));
+        }
+        Ok(all)
+    }
+
     /// The login at this registry.
     pub(crate) fn get(&self, registry: &str) -> Outcome<Option<Login>> {
         if let Some(name) = self.keeper(registry) {
@@ -207,6 +225,18 @@ pub(crate) fn header(folder: Option<&Path>, image: &str) -> Outcome<Option<Strin
     let registry = registry_of(image);
     let login = Logins::read(folder)?.get(&registry)?;
     Ok(login.map(|login| URL_SAFE.encode(login.to_json(&registry).to_string())))
+}
+
+/// The value of `X-Registry-Config`: all logins, as a build may need any of them.
+pub(crate) fn all_header(folder: Option<&Path>) -> Outcome<Option<String>> {
+    let logins = Logins::read(folder)?;
+    let mut known = Map::new();
+    for registry in logins.registries()? {
+        if let Some(login) = logins.get(&registry)? {
+            known.insert(registry.clone(), login.to_json(&registry));
+        }
+    }
+    Ok((!known.is_empty()).then(|| URL_SAFE.encode(Value::Object(known).to_string())))
 }
 
 /// Has a program do something with a login. Nothing, if it has none.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::contexts::{self, Store};
 use super::failure::{Failure, Outcome};
 
 /// The daemon that is asked when nothing else is said.
@@ -16,7 +17,8 @@ pub(crate) struct Global {
     /// Folder of the client's files
     #[arg(long, value_name = "string")]
     pub(crate) config: Option<PathBuf>,
-    /// Name of the context; only `default` exists
+    /// Name of the context to use to connect to the server (overrides DOCKER_HOST env var and default context set with
+    /// "docker context use")
     #[arg(long, short, value_name = "string")]
     pub(crate) context: Option<String>,
     /// Show more
@@ -76,22 +78,62 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Global {
+    /// The context that the command is for.
+    pub(crate) fn context_name(&self) -> Outcome<String> {
+        if self.context.is_some() && !self.host.is_empty() {
+            return Err(Failure::Setting(
+                "conflicting options: cannot specify both --host and --context".to_owned(),
+            ));
+        }
+        if let Some(name) = &self.context {
+            return Ok(name.clone());
+        }
+        if !self.host.is_empty() || variable("DOCKER_HOST").is_some() {
+            return Ok(contexts::DEFAULT.to_owned());
+        }
+        if let Some(name) = variable("DOCKER_CONTEXT") {
+            return Ok(name);
+        }
+        let chosen = Store::new(self.config.as_deref()).chosen()?;
+        Ok(chosen.unwrap_or_else(|| contexts::DEFAULT.to_owned()))
+    }
+
+    /// Where the daemon is that no context says anything of.
+    pub(crate) fn default_host(&self) -> String {
+        let text = self.host.first().cloned().or_else(|| variable("DOCKER_HOST"));
+        text.unwrap_or_else(|| DEFAULT_HOST.to_owned())
+    }
+
+    fn of_context(&self, name: &str) -> Outcome<Endpoint> {
+        let store = Store::new(self.config.as_deref());
+        let failed = |error: Failure| {
+            Failure::Setting(format!("unable to resolve docker endpoint: {}", engine_model::chain(&error)))
+        };
+        let meta = store.read(name).map_err(failed)?;
+        let folder = store.tls(name).join("docker");
+        let tls = TlsFiles {
+            authority: folder.join("ca.pem"),
+            certificate: folder.join("cert.pem"),
+            key: folder.join("key.pem"),
+            verify: !meta.skips_verification(),
+        };
+        let is_secure = !store.certificates(name).is_empty() || meta.skips_verification();
+        let host = if meta.host().is_empty() { DEFAULT_HOST } else { meta.host() };
+        parse(host, is_secure.then_some(tls))
+    }
+
     /// Merges flags over the environment over defaults.
     pub(crate) fn endpoint(&self) -> Outcome<Endpoint> {
-        if let Some(context) = self.context.as_deref()
-            && context != "default"
-        {
-            return Err(Failure::Setting(format!(
-                "unable to resolve docker endpoint: context {context:?} does not exist"
-            )));
-        }
         if self.host.len() > 1 {
             return Err(Failure::Setting(
                 "unable to resolve docker endpoint: specify only one -H".to_owned(),
             ));
         }
-        let text = self.host.first().cloned().or_else(|| variable("DOCKER_HOST"));
-        let text = text.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let context = self.context_name()?;
+        if context != contexts::DEFAULT {
+            return self.of_context(&context);
+        }
+        let text = self.default_host();
         let verify = self.tlsverify || variable("DOCKER_TLS_VERIFY").is_some();
         let wanted = verify || self.tls || variable("DOCKER_TLS").is_some();
         let folder = variable("DOCKER_CERT_PATH").map(PathBuf::from).or_else(|| self.config.clone());
@@ -108,6 +150,11 @@ impl Global {
         };
         parse(&text, wanted.then_some(tls))
     }
+}
+
+/// Refuses what is no address of a daemon.
+pub(crate) fn check(host: &str) -> Outcome {
+    parse(host, None).map(drop)
 }
 
 fn parse(text: &str, tls: Option<TlsFiles>) -> Outcome<Endpoint> {

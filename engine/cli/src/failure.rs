@@ -74,7 +74,9 @@ impl Failure {
                 Self::Exit(code) => (*code, None),
                 // The value of an option, rather than the command: here the usage helps.
                 Self::Refused(text) if text.starts_with("invalid argument") => {
-                    let usage = format!("Usage:  docker {command} [OPTIONS] IMAGE [COMMAND] [ARG...]");
+                    let operands =
+                        if *command == "build" { "PATH | URL | -" } else { "IMAGE [COMMAND] [ARG...]" };
+                    let usage = format!("Usage:  docker {command} [OPTIONS] {operands}");
                     (
                         125,
                         Some(format!(

@@ -6,6 +6,8 @@
 mod arguments;
 mod client;
 mod commands;
+mod confirm;
+mod contexts;
 mod create;
 mod credentials;
 mod detach;
@@ -16,6 +18,7 @@ mod format;
 #[cfg(test)]
 mod fuzz;
 mod output;
+mod packing;
 mod parser;
 mod session;
 mod stdcopy;
@@ -48,6 +51,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 async fn execute(parsed: Parsed) -> Outcome {
+    // Contexts are the client's own: the current one may be what is wrong.
+    if let parser::Command::Context(command) = parsed.command {
+        return commands::context::run(&parsed.global, command);
+    }
     let client = Client::new(parsed.global.endpoint()?, parsed.global.config.clone())?;
     parser::dispatch(&client, parsed.command).await
 }

@@ -22,6 +22,9 @@ use super::protocol::{self, ContainerTask, ExecTask, ShimConfig, Task};
 /// Where libcontainer hands over the terminal.
 const CONSOLE: &str = "console.sock";
 
+/// What libcontainer adds to its own error if it could not remove everything at once.
+const CLEANUP: &str = ". error during cleanup: ";
+
 /// What is left to do before or after the process runs.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -200,7 +203,10 @@ pub(crate) fn may_leave_processes(config: &ShimConfig) -> bool {
 fn refused(error: &libcontainer::error::LibcontainerError, directory: &Path) -> TaskError {
     let text = engine_model::chain(error);
     if let Some(start) = text.find(MARK) {
-        return TaskError::Refused(text[start..].trim_end_matches('\0').to_owned());
+        let own = &text[start..];
+        // A cgroup that is still busy then goes when the supervising process does.
+        let own = own.split_once(CLEANUP).map_or(own, |(own, _)| own);
+        return TaskError::Refused(own.trim_end_matches('\0').to_owned());
     }
     // It logs more than it returns.
     let messages = std::fs::read_to_string(directory.join(protocol::MESSAGES)).unwrap_or_default();

@@ -1,7 +1,9 @@
 //! The commands, one file for each family.
 
 pub(crate) mod attach;
+pub(crate) mod build;
 pub(crate) mod cleaning;
+pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod images;
 pub(crate) mod inspect;

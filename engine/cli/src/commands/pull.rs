@@ -127,6 +127,11 @@ pub(crate) async fn run(client: &Client, options: Options) -> Outcome {
 
 /// The JSON messages of a stream, one a line, as they come. What is no JSON is an error.
 pub(crate) async fn messages(body: Incoming, quiet: bool, speak: Speak) -> Outcome {
+    each(body, |message| show(message, quiet, speak)).await
+}
+
+/// Has a look at each message of a stream that is no error.
+pub(crate) async fn each(body: Incoming, mut look: impl FnMut(&Value) -> Outcome) -> Outcome {
     let mut stream = BodyStream::new(body);
     let mut pending: Vec<u8> = Vec::new();
     while let Some(frame) = stream.next().await {
@@ -136,17 +141,16 @@ pub(crate) async fn messages(body: Incoming, quiet: bool, speak: Speak) -> Outco
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let rest = pending.split_off(end + 1);
             let line = std::mem::replace(&mut pending, rest);
-            message(&line, quiet, speak)?;
+            message(&line, &mut look)?;
         }
         if pending.len() > MESSAGE_LIMIT {
             return Err(Failure::Answer(format!("a message is longer than {MESSAGE_LIMIT} bytes")));
         }
     }
-    message(&pending, quiet, speak)
+    message(&pending, &mut look)
 }
 
-/// Shows one message, unless it is only a count of bytes.
-fn message(line: &[u8], quiet: bool, speak: Speak) -> Outcome {
+fn message(line: &[u8], look: &mut impl FnMut(&Value) -> Outcome) -> Outcome {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(());
     }
@@ -155,6 +159,11 @@ fn message(line: &[u8], quiet: bool, speak: Speak) -> Outcome {
     if let Some(error) = error {
         return Err(Failure::refused(error));
     }
+    look(&message)
+}
+
+/// Shows a message, unless it is only a count of bytes.
+pub(crate) fn show(message: &Value, quiet: bool, speak: Speak) -> Outcome {
     if quiet {
         return Ok(());
     }
@@ -193,10 +202,9 @@ mod tests {
 
     #[test]
     fn an_error_in_the_stream_is_an_error() {
-        let error =
-            message(br#"{"errorDetail":{"message":"no space"},"error":"no space"}"#, false, Speak::Aside);
+        let error = message(br#"{"errorDetail":{"message":"no space"},"error":"no space"}"#, &mut |_| Ok(()));
         assert_eq!(error.err().map(|error| error.to_string()).as_deref(), Some("no space"));
-        assert!(message(b"<html>", false, Speak::Aside).is_err());
-        assert!(message(b"\n", false, Speak::Aside).is_ok());
+        assert!(message(b"<html>", &mut |_| Ok(())).is_err());
+        assert!(message(b"\n", &mut |_| Ok(())).is_ok());
     }
 }

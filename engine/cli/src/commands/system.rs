@@ -1,7 +1,7 @@
 //! `system df`, the prunes and `events`.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead as _};
+use std::io;
 
 use clap::Args;
 use gotemplate::{MissingField, Parser, Template};
@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::inspect::AnyCase;
-use super::{images, ps};
+use super::{build, images, ps};
 use crate::client::{Client, Target, empty};
 use crate::failure::{Failure, Outcome};
 use crate::filters::{self, Filter};
 use crate::format::{self, Kind, Row, label_map};
-use crate::{output, units};
+use crate::{confirm::confirmed, output, units};
 
 /// The longest event.
 const EVENT_LIMIT: usize = 1 << 20;
@@ -287,17 +287,6 @@ async fn prune_one(client: &Client, collection: &str, wanted: &[Filter]) -> Outc
     Ok(pruned)
 }
 
-/// Asks the person; anything but a yes is a no.
-fn confirmed(warning: &str, force: bool) -> Outcome<bool> {
-    if force {
-        return Ok(true);
-    }
-    output::raw(format!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "))?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(Failure::Input)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
-}
-
 fn with_dangling(wanted: &[Filter], all: bool) -> Vec<Filter> {
     let dangling = Filter { name: "dangling".to_owned(), value: (!all).to_string() };
     wanted.iter().cloned().chain([dangling]).collect()
@@ -368,6 +357,7 @@ pub(crate) async fn prune_all(client: &Client, options: Prune) -> Outcome {
             output::line(&pruned.text)?;
         }
     }
+    reclaimed += build::prune_cache(client, options.all, &options.filter).await?;
     output::line(format!("Total reclaimed space: {}", units::size(reclaimed)))
 }
 

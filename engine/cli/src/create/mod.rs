@@ -117,7 +117,7 @@ fn device(text: &str) -> Outcome<Value> {
     Ok(json!({"PathOnHost": host, "PathInContainer": container, "CgroupPermissions": permissions}))
 }
 
-fn ulimit(text: &str) -> Outcome<Value> {
+pub(crate) fn ulimit(text: &str) -> Outcome<Value> {
     let bad = |message: String| invalid(text, "--ulimit", message);
     let (name, limits) =
         text.split_once('=').ok_or_else(|| bad(format!("invalid ulimit argument: {text}")))?;

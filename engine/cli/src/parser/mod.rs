@@ -11,8 +11,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::arguments;
 use super::client::Client;
 use super::commands::{
-    attach, cleaning, cp, images, inspect, lifecycle, login, making, network, ps, pull, push, run, search,
-    stats, swarm, system, version,
+    attach, build, cleaning, context, cp, images, inspect, lifecycle, login, making, network, ps, pull, push,
+    run, search, stats, swarm, system, version,
 };
 use super::endpoint::Global;
 use super::failure::Outcome;
@@ -72,9 +72,17 @@ pub(crate) enum Command {
     Version(version::Options),
     /// Display system-wide information
     Info(version::Options),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Options>),
+    /// Manage builds
+    #[command(subcommand, arg_required_else_help = true)]
+    Builder(Builder),
     /// Manage containers
     #[command(subcommand, arg_required_else_help = true)]
     Container(Container),
+    /// Manage contexts
+    #[command(subcommand, arg_required_else_help = true)]
+    Context(context::Context),
     /// Manage images
     #[command(subcommand, arg_required_else_help = true)]
     Image(Image),
@@ -215,9 +223,20 @@ pub(crate) enum Container {
     Wait(lifecycle::Names),
 }
 
+/// Manage builds
+#[derive(Debug, Subcommand)]
+pub(crate) enum Builder {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Options>),
+    /// Remove build cache
+    Prune(build::Prune),
+}
+
 /// Manage images
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Options>),
     /// Show the history of an image
     History(images::History),
     /// Import the contents from a tarball to create a filesystem image
@@ -298,6 +317,12 @@ pub(crate) async fn dispatch(client: &Client, command: Command) -> Outcome {
         Command::Save(options) | Command::Image(Image::Save(options)) => images::save(client, options).await,
         Command::Tag(options) | Command::Image(Image::Tag(options)) => images::tag(client, options).await,
         Command::Rmi(options) | Command::Image(Image::Rm(options)) => images::remove(client, options).await,
+        Command::Build(options)
+        | Command::Builder(Builder::Build(options))
+        | Command::Image(Image::Build(options)) => build::run(client, *options).await,
+        Command::Builder(Builder::Prune(options)) => build::prune(client, options).await,
+        // Answered before there is a client.
+        Command::Context(_) => Ok(()),
         Command::Version(options) => version::version(client, options).await,
         Command::Info(options) | Command::System(System::Info(options)) => {
             version::info(client, options).await

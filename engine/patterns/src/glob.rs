@@ -20,20 +20,20 @@ enum Piece {
 /// A pattern is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in pattern")]
-pub(crate) struct BadPattern;
+pub struct BadPattern;
 
 /// A pattern that has been understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern(Vec<Piece>);
+pub struct Pattern(Vec<Piece>);
 
 impl Pattern {
     /// `*`, `?`, classes and backslashes, as in sources of `COPY`.
-    pub(crate) fn of_names(text: &str) -> Result<Self, BadPattern> {
+    pub fn of_names(text: &str) -> Result<Self, BadPattern> {
         Self::parse(text, false)
     }
 
     /// The same, and `**`, as in `.dockerignore`.
-    pub(crate) fn of_trees(text: &str) -> Result<Self, BadPattern> {
+    pub fn of_trees(text: &str) -> Result<Self, BadPattern> {
         Self::parse(text, true)
     }
 
@@ -68,7 +68,7 @@ impl Pattern {
     }
 
     /// Whether a whole name fits.
-    pub(crate) fn fits(&self, name: &str) -> bool {
+    pub fn fits(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         fits(&self.0, &name)
     }
@@ -151,7 +151,7 @@ fn pass_nothing(pieces: &[Piece], states: &mut [bool]) {
 }
 
 /// As a shell does where slashes are nothing special. What is no pattern stands for itself.
-pub(crate) fn fits_anything(pattern: &str, text: &str) -> bool {
+pub fn fits_anything(pattern: &str, text: &str) -> bool {
     let Ok(Pattern(pieces)) = Pattern::of_names(pattern) else { return pattern == text };
     let pieces = pieces.into_iter().map(|piece| match piece {
         Piece::Many => Piece::Everything,

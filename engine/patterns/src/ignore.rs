@@ -2,13 +2,13 @@
 
 use std::path::{Component, Path};
 
-use super::glob::{BadPattern, Pattern};
+use crate::glob::{BadPattern, Pattern};
 
 const MOST_PATTERNS: usize = 10_000;
 
 /// The patterns of a file, in their order; the last one that fits decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ignored {
+pub struct Ignored {
     patterns: Vec<Rule>,
 }
 
@@ -21,7 +21,7 @@ struct Rule {
 
 /// What is wrong with such a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum IgnoreError {
+pub enum IgnoreError {
     #[error("failed parsing .dockerignore: invalid pattern `{0}`: {BadPattern}")]
     Pattern(String),
     #[error("failed parsing .dockerignore: illegal exclusion pattern: \"!\"")]
@@ -31,7 +31,7 @@ pub(crate) enum IgnoreError {
 }
 
 impl Ignored {
-    pub(crate) fn parse(text: &str) -> Result<Self, IgnoreError> {
+    pub fn parse(text: &str) -> Result<Self, IgnoreError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut patterns = Vec::new();
         for line in text.lines() {
@@ -63,16 +63,16 @@ impl Ignored {
     }
 
     /// Patterns without a file.
-    pub(crate) fn of(patterns: &[String]) -> Result<Self, IgnoreError> {
+    pub fn of(patterns: &[String]) -> Result<Self, IgnoreError> {
         Self::parse(&patterns.join("\n"))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
     /// Whether a file or directory is out. What lies in a directory that is out is out, unless an exception names it.
-    pub(crate) fn fits(&self, path: &str) -> bool {
+    pub fn fits(&self, path: &str) -> bool {
         let parts: Vec<&str> = path.split('/').collect();
         let mut is_out = false;
         for rule in &self.patterns {
@@ -90,7 +90,7 @@ impl Ignored {
     }
 
     /// Whether an exception may bring back something below a directory that is out.
-    pub(crate) fn may_return(&self) -> bool {
+    pub fn may_return(&self) -> bool {
         self.patterns.iter().any(|rule| rule.is_exception)
     }
 }
@@ -111,7 +111,7 @@ fn clean(pattern: &str) -> String {
 }
 
 /// A path as patterns see it: from the context's root, with slashes.
-pub(crate) fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_string_lossy()),
         _ => None,
