@@ -260,6 +260,7 @@ impl Containers {
                     work: container.directory.join("work"),
                 },
                 owners: mapping.map(Mapping::owners),
+                writable_cgroups: spec.confinement.writable_cgroups,
                 volumes,
                 parts,
                 pins: Some(sandbox::folder(&self.0.config.exec_root)),

@@ -128,6 +128,37 @@ fn kill_each(cgroup: &Path, pids: &[i32]) {
     }
 }
 
+/// Lets somebody divide the cgroup among their own processes, without changing its limits. Only where there is one hierarchy.
+pub fn give(cgroup: &Path, user: u32, group: u32) -> io::Result<()> {
+    let place = directory("", cgroup);
+    let told = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let files = told.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads".to_owned());
+    std::os::unix::fs::chown(&place, Some(user), Some(group))?;
+    for file in files.lines() {
+        match std::os::unix::fs::chown(place.join(file), Some(user), Some(group)) {
+            // The kernel may have files that this group has not.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes the groups that whoever may divide the cgroup has made in it, once nobody is in there any more.
+pub fn remove_divisions(cgroup: &Path) {
+    fn below(place: &Path) {
+        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                below(&entry.path());
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
+    if is_unified() {
+        below(&directory("", cgroup));
+    }
+}
+
 /// Removes the cgroup, if it is there, with everything in it.
 pub fn remove(cgroup: &Path) {
     kill_all(cgroup);

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use engine_kernel::userns::Owners;
 use libcontainer::oci_spec::runtime::LinuxCapabilities;
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::LinkNameSpaceType;
@@ -46,10 +47,18 @@ fn bring(mount: &mut Value, source: &Path, owners: &Owners, target: &Path) -> io
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, is_recursive);
     let tree = rustix::mount::open_tree(CWD, source, flags)?;
-    if has_own_files {
-        owners.give(&tree, is_recursive)?;
+    let stat = rustix::fs::fstat(&tree)?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if has_own_files && let Err(error) = owners.give(&tree, is_recursive) {
+        // A tmpfs, before Linux 6.3: a single file, which is there for this container alone, is given to whom it is for.
+        if is_directory || Errno::from_io_error(&error) != Some(Errno::INVAL) {
+            return Err(error);
+        }
+        let (user, group) = (owners.ids.user_outside(stat.st_uid), owners.ids.group_outside(stat.st_gid));
+        let (user, group) = (user.map(Uid::from_raw), group.map(Gid::from_raw));
+        rustix::fs::chownat(&tree, "", user, group, AtFlags::EMPTY_PATH)?;
     }
-    if FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode) == FileType::Directory {
+    if is_directory {
         std::fs::create_dir(target)?;
     } else {
         drop(File::create_new(target)?);
@@ -148,4 +157,52 @@ fn resource(name: &str) -> Option<Resource> {
         "RLIMIT_STACK" => Resource::Stack,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    use engine_kernel::ids::IdMap;
+    use engine_kernel::mount::leave_mounts_of_others;
+    use engine_kernel::userns;
+    use rustix::mount::MountFlags;
+
+    use super::*;
+
+    #[test]
+    fn what_is_the_engines_own_has_the_containers_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = IdMap::of_ranges(&[(100_000, 10)], &[(200_000, 10)]).unwrap();
+        let Ok(users) = userns::new(&ids) else {
+            return skipped::say("root", "user namespaces with maps take privileges");
+        };
+        let owners = Owners { ids, users: format!("/proc/self/fd/{}", users.as_raw_fd()).into() };
+        // In a mount namespace of its own.
+        std::thread::scope(|scope| scope.spawn(|| see_owners(folder.path(), &owners)).join().unwrap());
+    }
+
+    fn see_owners(folder: &Path, owners: &Owners) {
+        leave_mounts_of_others().unwrap();
+        // One of these cannot be mounted with other owners, as a tmpfs of older kernels.
+        for (number, kind) in ["tmpfs", "ramfs"].into_iter().enumerate() {
+            let place = folder.join(kind);
+            std::fs::create_dir(&place).unwrap();
+            rustix::mount::mount(kind, &place, kind, MountFlags::empty(), None).unwrap();
+            std::fs::create_dir(place.join("folder")).unwrap();
+            std::fs::write(place.join("file"), "secret").unwrap();
+            chown(place.join("file"), Some(3), Some(4)).unwrap();
+            let near = folder.join(format!("near-{number}")).join("all");
+            std::fs::create_dir(near.parent().unwrap()).unwrap();
+            let mount = |name: &str| json!({ "type": "bind", "source": place.join(name), "options": ["bind", "ro", OWN_FILES] });
+            let mut mounts = [mount("file"), json!({ "type": "proc" })];
+            bring_near(&mut mounts, owners, &near).unwrap();
+            assert_eq!(mounts[0]["options"], json!(["ro", "rbind"]));
+            let seen = std::fs::metadata(mounts[0]["source"].as_str().unwrap()).unwrap();
+            assert_eq!((seen.uid(), seen.gid()), (100_003, 200_004), "{kind}");
+            let brought = bring_near(&mut [mount("folder")], owners, &near.with_file_name("more"));
+            assert_eq!(brought.is_ok(), kind == "tmpfs", "{kind}: {brought:?}");
+        }
+    }
 }

@@ -92,6 +92,9 @@ pub struct ContainerTask {
     /// Whose the container's files are, if its users have other numbers on the host.
     #[serde(default)]
     pub owners: Option<Owners>,
+    /// It may divide its cgroup, which then has to belong to it.
+    #[serde(default)]
+    pub writable_cgroups: bool,
     /// What is mounted in [`PARTS`], for the runtime to find it there.
     #[serde(default)]
     pub parts: Vec<Part>,

@@ -66,6 +66,8 @@ pub(crate) enum TaskError {
     Devices { source: io::Error },
     #[error("Could not set the shares of block devices")]
     BlockWeights { source: io::Error },
+    #[error("Could not give the container its control group")]
+    Cgroup { source: io::Error },
     #[error("The configuration is not understood")]
     Configuration { source: serde_json::Error },
 }
@@ -118,6 +120,7 @@ pub(crate) fn create(
             cgroup::weights::apply(&config.cgroup, &task.block_weights)
                 .map_err(|source| TaskError::BlockWeights { source })
         })
+        .and_then(|()| give_cgroup(config, task).map_err(|source| TaskError::Cgroup { source }))
         .and_then(|()| with_console(streams, console, owner));
     match finished {
         Ok(streams) => Ok((container, Running { pid, streams })),
@@ -126,6 +129,15 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// A container with users of its own could not write where the host's root owns all.
+fn give_cgroup(config: &ShimConfig, task: &ContainerTask) -> io::Result<()> {
+    let Some(owners) = task.owners.as_ref().filter(|_| task.writable_cgroups && cgroup::is_unified()) else {
+        return Ok(());
+    };
+    let (user, group) = owners.ids.root();
+    cgroup::give(&config.cgroup, user, group)
 }
 
 /// Runs another process in a container, unless its first process, where that is held, has ended: the number may be another's.
@@ -187,6 +199,9 @@ fn copy_state(from: &Path, to: &Path, container: &str) -> io::Result<()> {
 /// Removes what libcontainer made, the cgroup with everything in it included; says whether memory ran out in it.
 pub(crate) fn clean_up(container: &mut Container, config: &ShimConfig) -> bool {
     let out_of_memory = cgroup::ran_out_of_memory(&config.cgroup);
+    if matches!(&config.task, Task::Container(task) if task.writable_cgroups) {
+        cgroup::remove_divisions(&config.cgroup);
+    }
     if let Err(error) = container.delete(true) {
         tracing::error!(%error, "Could not delete the container");
         cgroup::remove(&config.cgroup);
