@@ -88,7 +88,9 @@ fn unneeded_images(app: &App, dangling_only: bool, fits: &dyn Fn(&Image) -> bool
 pub fn publish_removal(app: &App, id: &ImageId, removed: &[Removed]) {
     for step in removed {
         match step {
-            Removed::Untagged(name) => app.events.publish("image", "untag", id.as_str(), &[("name", name)]),
+            Removed::Untagged(_) => {
+                app.events.publish("image", "untag", id.as_str(), &[("name", id.as_str())]);
+            }
             Removed::Deleted(deleted) if deleted == id.as_str() => {
                 app.events.publish("image", "delete", id.as_str(), &[("name", id.as_str())]);
             }

@@ -265,7 +265,7 @@ pub fn change(config: &mut ImageConfig, changes: &[String]) -> Result<(), ParseE
             _ => draft.follow(&step.instruction, escape, &variables).map_err(refused)?.is_none(),
         };
         if not_here {
-            let name = step.text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+            let name = step.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
             return Err(refused(format!("{name} is not a valid change command")));
         }
     }
@@ -326,8 +326,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (change, message) in [
-            ("RUN true", "run is not a valid change command"),
-            ("COPY a b", "copy is not a valid change command"),
+            ("RUN true", "RUN is not a valid change command"),
+            ("COPY a b", "COPY is not a valid change command"),
             ("EXPOSE x", "invalid containerPort: x"),
             ("EXPOSE 80/icmp", "invalid proto: icmp"),
             ("STOPSIGNAL SIGFOO", "invalid signal: SIGFOO"),

@@ -17,7 +17,7 @@ use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::remove::erase_directory;
 use super::room;
 use super::{Container, ContainerError, Containers, unsupported};
-use crate::{health, limits, oci, understand};
+use crate::{health, limits, oci, sensible, understand};
 
 /// What `create` gives back.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Containers {
         if command.iter().any(|word| word.contains('\0')) {
             return Err(ContainerError::Invalid("a command cannot contain a null byte".to_owned()));
         }
-        check(&wanted, &host_config)?;
+        sensible::check(&wanted, &host_config)?;
         if !weights::are_supported() {
             discard_weights(&mut host_config, &mut warnings);
         }
@@ -183,6 +183,23 @@ impl Containers {
         if let Some(other) = host.network_mode.strip_prefix("container:") {
             // The name may change, the id stays.
             host.network_mode = format!("container:{}", self.find(other)?.id);
+        }
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
+            if let Some(other) = mode.strip_prefix("container:") {
+                *mode = format!("container:{}", self.find(other)?.id);
+            }
+        }
+        if host.memory > 0 && host.memory_swap == 0 {
+            host.memory_swap = host.memory.saturating_mul(2);
+        }
+        if !host.privileged {
+            let all = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+            host.masked_paths.get_or_insert_with(|| all(&oci::MASKED_PATHS));
+            host.readonly_paths.get_or_insert_with(|| all(&oci::READ_ONLY_PATHS));
+        }
+        // The second generation of cgroups has no such setting.
+        if !engine_kernel::cgroup::is_unified() {
+            host.oom_kill_disable.get_or_insert(false);
         }
         if host.restart_policy.name.is_empty() {
             "no".clone_into(&mut host.restart_policy.name);
@@ -333,51 +350,6 @@ fn merge_image(config: &mut Config, image: &ImageConfig) {
     }
 }
 
-/// Refuses what cannot work.
-pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
-    let invalid = |text: String| Err(ContainerError::Invalid(text));
-    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
-        return invalid(format!(
-            "the working directory '{}' is invalid, it needs to be an absolute path",
-            config.working_dir
-        ));
-    }
-    if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return invalid(format!("invalid USER mode: {:.100}", host.userns_mode));
-    }
-    let policy = &host.restart_policy;
-    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-        return invalid("can't create 'AutoRemove' container with restart policy".into());
-    }
-    if host.memory != 0 && host.memory < 6 * 1024 * 1024 {
-        return invalid("Minimum memory limit allowed is 6MB".into());
-    }
-    if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
-        return invalid("Minimum memoryswap limit should be larger than memory limit, see usage".into());
-    }
-    if host.nano_cpus > 0 && (host.cpu_quota > 0 || host.cpu_period > 0) {
-        return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set.".into());
-    }
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = i64::try_from(available).unwrap_or(1).saturating_mul(1_000_000_000);
-    if host.nano_cpus < 0 || host.nano_cpus > most {
-        return invalid(format!(
-            "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
-        ));
-    }
-    let devices = host.blkio_weight_device.iter().flatten().map(|device| device.weight);
-    if devices.chain([host.blkio_weight]).any(|weight| weight > 0 && !(10..=1000).contains(&weight)) {
-        return invalid("range of blkio weight is from 10 to 1000".into());
-    }
-    if host.shm_size < 0 {
-        return invalid("SHM size can not be less than 0".into());
-    }
-    if host.network_mode == "host" && !config.hostname.is_empty() && host.uts_mode == "host" {
-        return invalid("conflicting options: hostname and the UTS mode".into());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -408,22 +380,6 @@ mod tests {
         let mut cleared: Config = serde_json::from_value(json!({ "Entrypoint": [""], "Cmd": "sh" })).unwrap();
         merge_image(&mut cleared, &image);
         assert_eq!((cleared.entrypoint, cleared.cmd.unwrap()), (None, vec!["sh".to_owned()]));
-    }
-
-    #[test]
-    fn impossible_wishes_are_refused() {
-        let refused = |host: serde_json::Value| {
-            let host: HostConfig = serde_json::from_value(host).unwrap();
-            check(&Config::default(), &host).is_err()
-        };
-        assert!(refused(json!({ "Memory": 1000 })));
-        assert!(refused(json!({ "RestartPolicy": { "Name": "always" }, "AutoRemove": true })));
-        assert!(refused(json!({ "NanoCpus": 1_000_000_000_000_i64 })));
-        assert!(refused(json!({ "BlkioWeight": 9 })));
-        assert!(refused(json!({ "BlkioWeightDevice": [{ "Path": "/dev/vda", "Weight": 1001 }] })));
-        assert!(!refused(
-            json!({ "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Memory": 6_291_456 })
-        ));
     }
 
     #[test]

@@ -172,7 +172,10 @@ impl Exec {
         if !self.state().running {
             return Err(ContainerError::Conflict(format!("exec process {} is not running", self.id)));
         }
-        self.shim().ask(&Request::Resize { rows, columns }).await?;
+        // Without a terminal there is nothing that has a size.
+        if self.is_terminal() {
+            self.shim().ask(&Request::Resize { rows, columns }).await?;
+        }
         Ok(())
     }
 
@@ -180,7 +183,7 @@ impl Exec {
     pub fn describe(&self) -> Value {
         let state = self.state();
         let command = self.request.cmd.clone().unwrap_or_default();
-        json!({
+        let mut view = json!({
             "ID": self.id,
             "Running": state.running,
             "ExitCode": state.exit_code,
@@ -189,16 +192,19 @@ impl Exec {
                 "entrypoint": command.first().cloned().unwrap_or_default(),
                 "arguments": command.get(1..).unwrap_or_default(),
                 "privileged": self.request.privileged.unwrap_or(false),
-                "user": self.request.user.clone().unwrap_or_default(),
             },
             "OpenStdin": self.request.attach_stdin == Some(true),
             "OpenStderr": self.request.attach_stderr == Some(true),
             "OpenStdout": self.request.attach_stdout == Some(true),
-            "CanRemove": state.exit_code.is_some(),
+            "CanRemove": false,
             "ContainerID": self.container.id,
             "DetachKeys": self.request.detach_keys.clone().unwrap_or_default(),
             "Pid": state.pid,
-        })
+        });
+        if let Some(user) = self.request.user.as_ref().filter(|user| !user.is_empty()) {
+            view["ProcessConfig"]["user"] = user.clone().into();
+        }
+        view
     }
 }
 
@@ -427,10 +433,12 @@ fn may_exec(container: &Container) -> Result<(), ContainerError> {
     match container.status() {
         Status::Running => Ok(()),
         Status::Paused => Err(ContainerError::Conflict(format!(
-            "Container {id} is paused, unpause the container before exec"
+            "Container {} is paused, unpause the container before exec",
+            container.identity().name
         ))),
         Status::Restarting => Err(ContainerError::Conflict(format!(
-            "Container {id} is restarting, wait until the container is running"
+            "Container {} is restarting, wait until the container is running",
+            container.identity().name
         ))),
         _ => Err(ContainerError::Conflict(format!("container {id} is not running"))),
     }

@@ -95,7 +95,8 @@ impl Containers {
             state.exit_code = exit.code;
             state.out_of_memory = exit.out_of_memory;
             state.finished_at = Some(exit.finished_at);
-            state.endpoints.clear();
+            let left = state.endpoints.drain(..);
+            state.last_networks = left.map(|endpoint| (endpoint.network_name, endpoint.network_id)).collect();
             state.ports.clear();
             state.is_checked_no_more();
         });
@@ -110,7 +111,9 @@ impl Containers {
         if exit.out_of_memory {
             container.tell(&self.0.events, &Change::OutOfMemory);
         }
-        container.tell(&self.0.events, &Change::Ended { code: exit.code, starts_again: restart });
+        let seconds =
+            before.started_at.map_or(0, |started| exit.finished_at.duration_since(started).as_secs().max(0));
+        container.tell(&self.0.events, &Change::Ended { code: exit.code, starts_again: restart, seconds });
         if container.is_removed_at_its_end() && !container.is_being_restarted() {
             if let Err(error) = self.remove_locked(container, true).await {
                 tracing::error!(container = container.id, "{}", engine_model::chain(&error));

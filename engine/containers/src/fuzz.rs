@@ -29,7 +29,7 @@ fn create_requests() {
             .map(|(network, endpoint)| (network, endpoint.unwrap_or_default()))
             .collect();
         let _ = super::unsupported::refuse(&request);
-        let _ = super::create::check(&request.config, &request.host_config);
+        let _ = super::sensible::check(&request.config, &request.host_config);
         let _ = super::understand::request(&request.config, &request.host_config, &networks, false);
         let volumes = request.config.volumes.iter().flatten().map(|(path, _)| path);
         let _ = super::mounts::parse(&request.host_config, volumes, Vec::new(), Path::new("/nowhere"));

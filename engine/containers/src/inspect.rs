@@ -1,7 +1,7 @@
 //! A container as inspect shows it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine_model::wire::EndpointConfig;
 use engine_model::{Endpoint, PublishedPort};
@@ -24,14 +24,23 @@ impl Containers {
     pub fn inspect(&self, container: &Container, size: bool) -> Value {
         let identity = container.identity();
         let state = container.state();
-        let file = |name: &str| container.directory.join(name).to_string_lossy().into_owned();
-        let shared_network =
-            identity.host.network_mode.starts_with("container:") || identity.host.network_mode == "host";
+        // What a start makes has no path before the first one.
+        let was_begun = state.started_at.is_some() || !state.error.is_empty();
+        let file = |name: &str| {
+            if was_begun {
+                return container.directory.join(name).to_string_lossy().into_owned();
+            }
+            String::new()
+        };
         // Other drivers keep theirs to themselves.
-        let log_path = container.log_path().filter(|_| identity.host.log_config.r#type == "json-file");
+        let has_log = was_begun && identity.host.log_config.r#type == "json-file";
+        let log_path = container.log_path().filter(|_| has_log);
         let mut config = json!(identity.config);
-        if identity.config.hostname.is_empty() && !shared_network {
-            config["Hostname"] = container.default_hostname().into();
+        if identity.config.hostname.is_empty() {
+            config["Hostname"] = match identity.host.network_mode.strip_prefix("container:") {
+                Some(other) => self.find(other).map(|other| hostname(&other)).unwrap_or_default().into(),
+                None => hostname(container).into(),
+            };
         }
         let mut host = json!(identity.host);
         if let Some(links) = self.shown_links(&identity) {
@@ -58,7 +67,7 @@ impl Containers {
             "ExecIDs": Some(self.execs_of(&container.id)).filter(|ids| !ids.is_empty()),
             "HostConfig": host,
             "GraphDriver": { "Data": self.layers(container, &identity), "Name": "overlay2" },
-            "Mounts": identity.mounts.iter().map(describe_mount).collect::<Vec<_>>(),
+            "Mounts": describe_mounts(&identity),
             "Config": config,
             "NetworkSettings": network_settings(container, &identity, &state),
         });
@@ -87,6 +96,18 @@ impl Containers {
     }
 }
 
+/// By which name a container's programs know where they run.
+fn hostname(container: &Container) -> String {
+    let identity = container.identity();
+    if !identity.config.hostname.is_empty() {
+        return identity.config.hostname.clone();
+    }
+    if identity.host.network_mode == "host" {
+        return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    container.default_hostname()
+}
+
 fn describe_state(state: &State) -> Value {
     let mut view = json!({
         "Status": state.status.word(),
@@ -107,8 +128,16 @@ fn describe_state(state: &State) -> Value {
     view
 }
 
-/// A mount point in the form that inspect and list share.
-pub fn describe_mount(point: &MountPoint) -> Value {
+/// Mount points in the form that inspect and list share. Those of `HostConfig.Tmpfs` are shown there alone.
+pub(super) fn describe_mounts(identity: &Identity) -> Vec<Value> {
+    let is_of_tmpfs = |point: &&MountPoint| {
+        point.kind == MountKind::Tmpfs
+            && identity.host.tmpfs.iter().flatten().any(|(path, _)| Path::new(path) == point.destination)
+    };
+    identity.mounts.iter().filter(|point| !is_of_tmpfs(point)).map(describe_mount).collect()
+}
+
+fn describe_mount(point: &MountPoint) -> Value {
     let mut view = Map::new();
     let kind = match point.kind {
         MountKind::Bind => "bind",
@@ -127,12 +156,14 @@ pub fn describe_mount(point: &MountPoint) -> Value {
     }
     view.insert("Mode".to_owned(), point.mode.clone().into());
     view.insert("RW".to_owned(), (!point.read_only).into());
-    view.insert("Propagation".to_owned(), point.propagation.clone().into());
+    // Nothing is mounted below a tmpfs that others could see.
+    let propagation = if point.kind == MountKind::Tmpfs { "" } else { &point.propagation };
+    view.insert("Propagation".to_owned(), propagation.into());
     view.into()
 }
 
 fn network_settings(container: &Container, identity: &Identity, state: &State) -> Value {
-    let first = state.endpoints.first().filter(|_| identity.host.network_mode == "bridge");
+    let first = state.endpoints.iter().find(|endpoint| endpoint.network_name == "bridge");
     let (sandbox, key) = match identity.host.network_mode.as_str() {
         // Another's, which says so itself.
         mode if mode.starts_with("container:") => ("", PathBuf::new()),
@@ -141,6 +172,7 @@ fn network_settings(container: &Container, identity: &Identity, state: &State) -
         _ => (container.id.as_str(), format!("/proc/{}/ns/net", state.pid).into()),
     };
     let ipv6 = first.and_then(|endpoint| endpoint.ipv6);
+    let mac_address = if identity.host.network_mode == "bridge" { wished_mac_address(identity) } else { "" };
     json!({
         "Bridge": "",
         "SandboxID": sandbox,
@@ -158,7 +190,7 @@ fn network_settings(container: &Container, identity: &Identity, state: &State) -
         "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
         "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix),
         "IPv6Gateway": ipv6.and_then(|place| place.gateway).map(|address| address.to_string()).unwrap_or_default(),
-        "MacAddress": first.map_or("", |endpoint| &endpoint.mac_address),
+        "MacAddress": first.map_or(mac_address, |endpoint| &endpoint.mac_address),
         "Networks": networks(identity, state),
     })
 }
@@ -170,27 +202,33 @@ pub fn networks(identity: &Identity, state: &State) -> Value {
         return json!({});
     }
     let mut networks = Map::new();
-    let wish = |name: &str| identity.networks.get(name).cloned().unwrap_or_default();
+    let last = |name: &str| state.last_networks.get(name).map_or("", String::as_str);
     for endpoint in &state.endpoints {
         networks.insert(
             endpoint.network_name.clone(),
-            describe_endpoint(identity, &wish(&endpoint.network_name), Some(endpoint)),
+            describe_endpoint(identity, &endpoint.network_name, &endpoint.network_id, Some(endpoint)),
         );
     }
     if networks.is_empty() {
         if !identity.left_first_network {
-            networks.insert(mode.to_owned(), describe_endpoint(identity, &wish(mode), None));
+            networks.insert(mode.to_owned(), describe_endpoint(identity, mode, last(mode), None));
         }
         for name in identity.networks.keys().filter(|name| !matches!(name.as_str(), "default")) {
-            networks.entry(name.clone()).or_insert_with(|| describe_endpoint(identity, &wish(name), None));
+            let planned = || describe_endpoint(identity, name, last(name), None);
+            networks.entry(name.clone()).or_insert_with(planned);
         }
     }
     networks.into()
 }
 
+/// Of the container as a whole, as older clients wish for it.
+fn wished_mac_address(identity: &Identity) -> &str {
+    identity.config.mac_address.as_deref().unwrap_or_default()
+}
+
 /// What others on a user-defined network find it by.
-fn dns_names(identity: &Identity, wish: &EndpointConfig, endpoint: &Endpoint) -> Value {
-    if endpoint.network_name == "bridge" {
+fn dns_names(identity: &Identity, wish: &EndpointConfig, network: &str) -> Value {
+    if network == "bridge" {
         return Value::Null;
     }
     let short = identity.id.get(..12).unwrap_or(&identity.id);
@@ -205,7 +243,17 @@ fn dns_names(identity: &Identity, wish: &EndpointConfig, endpoint: &Endpoint) ->
     json!(names)
 }
 
-fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Option<&Endpoint>) -> Value {
+/// A place on a network that it has been on, if that has an id, and is on, if there is an endpoint.
+fn describe_endpoint(
+    identity: &Identity,
+    network: &str,
+    network_id: &str,
+    endpoint: Option<&Endpoint>,
+) -> Value {
+    let mut wish = identity.networks.get(network).cloned().unwrap_or_default();
+    if wish.mac_address.is_empty() && network == identity.host.network_mode {
+        wished_mac_address(identity).clone_into(&mut wish.mac_address);
+    }
     let ipv6 = endpoint.and_then(|endpoint| endpoint.ipv6);
     json!({
         "IPAMConfig": wish.ipam_config,
@@ -214,7 +262,7 @@ fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Optio
         "MacAddress": endpoint.map_or(wish.mac_address.as_str(), |endpoint| &endpoint.mac_address),
         "DriverOpts": wish.driver_opts,
         "GwPriority": wish.gw_priority,
-        "NetworkID": endpoint.map_or("", |endpoint| &endpoint.network_id),
+        "NetworkID": network_id,
         "EndpointID": endpoint.map_or("", |endpoint| &endpoint.endpoint_id),
         "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|address| address.to_string()).unwrap_or_default(),
         "IPAddress": endpoint.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
@@ -222,7 +270,7 @@ fn describe_endpoint(identity: &Identity, wish: &EndpointConfig, endpoint: Optio
         "IPv6Gateway": ipv6.and_then(|place| place.gateway).map(|address| address.to_string()).unwrap_or_default(),
         "GlobalIPv6Address": ipv6.map(|place| place.address.to_string()).unwrap_or_default(),
         "GlobalIPv6PrefixLen": ipv6.map_or(0, |place| place.prefix),
-        "DNSNames": endpoint.map_or(Value::Null, |endpoint| dns_names(identity, wish, endpoint)),
+        "DNSNames": if network_id.is_empty() { Value::Null } else { dns_names(identity, &wish, network) },
     })
 }
 

@@ -43,6 +43,7 @@ mod remove;
 mod restore;
 mod room;
 mod sandbox;
+mod sensible;
 pub mod signals;
 mod start;
 pub mod stats;

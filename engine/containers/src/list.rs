@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::health::HealthStatus;
-use super::inspect::{describe_mount, networks};
+use super::inspect::{describe_mounts, networks};
 use super::record::{Identity, State, Status};
 use super::usage::size_of;
 use super::{Container, ContainerError, Containers};
@@ -82,16 +82,31 @@ impl Containers {
         let values = |key: &str| filters.get(key).map(Vec::as_slice).unwrap_or_default();
         for status in values("status") {
             if !STATES.contains(&status.as_str()) {
-                return Err(invalid("status", status));
+                return Err(ContainerError::Invalid(format!(
+                    "invalid filter 'status={status}': invalid value for state ({status}): must be one of {}",
+                    STATES.join(", ")
+                )));
             }
         }
         if let Some(word) = values("health").iter().find(|word| !HEALTH.contains(&word.as_str())) {
-            let message = format!("Unrecognised filter value for health: {word}");
+            return Err(ContainerError::Invalid(format!(
+                "invalid filter 'health={word}': invalid value for health ({word}): must be one of {}",
+                HEALTH.join(", ")
+            )));
+        }
+        let of_tasks = values("is-task");
+        if of_tasks.len() > 1
+            || of_tasks.iter().any(|value| !matches!(value.as_str(), "true" | "false" | "1" | "0"))
+        {
+            let message = format!("invalid filter 'is-task=[{}]'", of_tasks.join(" "));
             return Err(ContainerError::Invalid(message));
         }
         let mut exited = Vec::new();
         for value in values("exited") {
-            exited.push(value.parse::<i32>().map_err(|_| invalid("exited", value))?);
+            exited.push(value.parse::<i32>().map_err(|_| {
+                let parsing = format!("strconv.Atoi: parsing \"{value}\": invalid syntax");
+                ContainerError::Invalid(format!("invalid filter 'exited={value}': {parsing}"))
+            })?);
         }
         let moment = |key: &str| -> Result<Option<Timestamp>, ContainerError> {
             values(key).first().map(|name| Ok(self.find(name)?.identity().created)).transpose()
@@ -123,11 +138,16 @@ impl Containers {
             "Status": status_text(&state, Timestamp::now()),
             "HostConfig": { "NetworkMode": identity.host.network_mode },
             "NetworkSettings": { "Networks": networks(&identity, &state) },
-            "Mounts": identity.mounts.iter().map(describe_mount).collect::<Vec<_>>(),
+            "Mounts": describe_mounts(&identity),
         });
+        if let Some(annotations) = identity.host.annotations.as_ref().filter(|all| !all.is_empty()) {
+            view["HostConfig"]["Annotations"] = json!(annotations);
+        }
         if size {
             let writable = size_of(&container.directory.join("upper"));
-            view["SizeRw"] = writable.into();
+            if writable > 0 {
+                view["SizeRw"] = writable.into();
+            }
             view["SizeRootFs"] = (writable + self.image_size(&identity)).into();
         }
         view

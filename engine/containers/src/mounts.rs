@@ -43,7 +43,7 @@ pub enum MountError {
     Subpath { kind: &'static str },
     #[error("invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes")]
     AnonymousSubpath,
-    #[error("mount type unknown: \"{0}\"")]
+    #[error("invalid mount config for type \"{0}\": mount type unknown")]
     Kind(String),
     #[error("invalid mount config for type \"{kind}\": field {field} must not be specified")]
     ExtraField { kind: String, field: &'static str },
@@ -99,7 +99,10 @@ pub(crate) fn parse(
     }
     let volumes: Vec<MountPoint> = image_volumes
         .into_iter()
-        .map(|path| Ok(anonymous(destination(path.as_ref(), "volume", path.as_ref())?, data_root)))
+        .map(|path| {
+            let point = anonymous(destination(path.as_ref(), "volume", path.as_ref())?, data_root);
+            Ok(MountPoint { mode: String::new(), ..point })
+        })
         .collect::<Result<_, MountError>>()?;
     points.extend(
         from_others.into_iter().chain(volumes).filter(|point| taken.insert(point.destination.clone())),

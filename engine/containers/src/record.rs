@@ -146,6 +146,9 @@ pub struct State {
     pub with_volumes: bool,
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
+    /// The networks that it was on when it ended, by name, with their ids.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub last_networks: BTreeMap<String, String>,
     /// Its network namespace was pinned when it was last started. Engines that pin nothing do not write this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,

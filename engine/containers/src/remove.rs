@@ -186,7 +186,7 @@ impl Containers {
             return Err(ContainerError::Invalid("Neither old nor new names may be empty".to_owned()));
         }
         if !super::names::is_valid(name) {
-            return Err(ContainerError::InvalidName(name.to_owned()));
+            return Err(ContainerError::InvalidName(format!("/{name}")));
         }
         let old = container.identity().name.clone();
         if old == name {

@@ -11,7 +11,7 @@ use engine_kernel::part::{Part, Whole};
 use engine_kernel::process::OpenNamespace;
 use engine_model::life::Change;
 use engine_model::spec::{ContainerSpec, Delivery, FileLimits, LogSpec, NetworkMode, Share};
-use engine_model::{Endpoint, PublishedPort};
+use engine_model::{Endpoint, Failure, PublishedPort};
 use engine_shim::client::{self, Claim, Connection, Made, ShimError};
 use engine_shim::dialect::Dialect;
 use engine_shim::outlet;
@@ -134,7 +134,7 @@ impl Containers {
         let connect = self.connect(container, &identity.name, &spec);
         let make = client::spawn(&container.runtime_directory, &config, Some(claim));
         let (connected, made) = if sets_up_network(&spec) {
-            let connected = connect.await?;
+            let connected = connect.await.map_err(of_networking)?;
             (Ok(connected), make.await)
         } else {
             tokio::join!(connect, make)
@@ -143,9 +143,9 @@ impl Containers {
         let (connected, (connection, made)) = match (connected, made) {
             (Err(error), Ok((connection, _))) => {
                 abandon(connection).await;
-                return Err(error);
+                return Err(of_networking(error));
             }
-            (connected, made) => (connected?, made?),
+            (connected, made) => (connected.map_err(of_networking)?, made?),
         };
         let Made { number: pid, process } = made.ok_or(ShimError::Gone)?;
         container.hold(Some(Arc::new(process)));
@@ -480,4 +480,15 @@ fn translate(error: ContainerError) -> ContainerError {
 
 fn is_missing(text: &str) -> bool {
     text.contains("executable file not found") || text.contains("no such file or directory")
+}
+
+/// Says what it was that failed.
+fn of_networking(error: ContainerError) -> ContainerError {
+    match error {
+        ContainerError::Outside(Failure { kind, message }) => {
+            let message = format!("failed to set up container networking: {message}");
+            ContainerError::Outside(Failure { kind, message })
+        }
+        error => error,
+    }
 }

@@ -105,7 +105,7 @@ impl Containers {
                 }
                 _ => {
                     let id = &container.id;
-                    let message = format!("cannot kill container: {id}: container {id} is not running");
+                    let message = format!("container {id} is not running");
                     return Err(ContainerError::Conflict(message));
                 }
             }
@@ -121,7 +121,7 @@ impl Containers {
             self.make_end(container, exits).await?;
         } else if !self.signal(container, exits, signal).await? {
             let id = &container.id;
-            let message = format!("cannot kill container: {id}: container {id} is not running");
+            let message = format!("container {id} is not running");
             return Err(ContainerError::Conflict(message));
         }
         container.settle().await;
@@ -151,10 +151,9 @@ impl Containers {
         let ended = container.wait_until(|life| life.exits > exits || life.removed);
         match tokio::time::timeout(KILL_TIMEOUT, ended).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(ContainerError::Refused(format!(
-                "cannot kill container: {}: tried to kill container, but did not receive an exit event",
-                container.id
-            ))),
+            Err(_) => Err(ContainerError::Refused(
+                "tried to kill container, but did not receive an exit event".to_owned(),
+            )),
         }
     }
 
@@ -179,9 +178,7 @@ impl Containers {
                 container.tell(&self.0.events, &Change::Signalled { signal });
                 Ok(true)
             }
-            Err(ShimError::Refused(message)) => {
-                Err(ContainerError::Conflict(format!("cannot kill container: {}: {message}", container.id)))
-            }
+            Err(ShimError::Refused(message)) => Err(ContainerError::Conflict(message)),
             Err(error) => Err(error.into()),
         }
     }
@@ -231,9 +228,11 @@ impl Containers {
         match (container.status(), frozen) {
             (Status::Running, true) | (Status::Paused, false) => {}
             (Status::Paused, true) => return conflict("already paused"),
-            (Status::Running, false) => return conflict("not paused"),
             (Status::Restarting, _) => return conflict("restarting, wait until the container is running"),
-            _ => return conflict("not running"),
+            (_, true) => {
+                return Err(ContainerError::Conflict(format!("container {} is not running", container.id)));
+            }
+            _ => return conflict("not paused"),
         }
         let cgroup = container.cgroup();
         tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, frozen))

@@ -118,9 +118,9 @@ fn network(
         }
     }
     let names = NameSpec {
-        servers: host.dns.clone(),
-        search: host.dns_search.clone(),
-        options: host.dns_options.clone(),
+        servers: host.dns.clone().unwrap_or_default(),
+        search: host.dns_search.clone().unwrap_or_default(),
+        options: host.dns_options.clone().unwrap_or_default(),
         extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
     };
     if let Some(odd) = names.servers.iter().find(|server| server.parse::<IpAddr>().is_err()) {
@@ -162,7 +162,7 @@ fn ports(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>, Contain
         Ok((number, protocol))
     };
     let mut requests = Vec::new();
-    for (text, bindings) in &host.port_bindings {
+    for (text, bindings) in host.port_bindings.iter().flatten() {
         let (container_port, protocol) = port(text)?;
         let default = [PortBinding::default()];
         let bindings = bindings.as_deref().filter(|bindings| !bindings.is_empty()).unwrap_or(&default);

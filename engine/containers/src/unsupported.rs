@@ -99,6 +99,23 @@ fn links_by_address(request: &CreateRequest) -> bool {
 pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -> Result<(), ContainerError> {
     let has_names = !matches!(network, "" | "default" | "bridge" | "host" | "none");
     let has_links = endpoint.links.as_ref().is_some_and(|links| !links.is_empty());
+    let ipam = endpoint.ipam_config.as_ref();
+    let has_address = ipam.is_some_and(|ipam| !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty());
+    let is_new = prefix.starts_with("NetworkingConfig");
+    let refused = |why: &str| {
+        let network = if network.is_empty() || network == "default" { "bridge" } else { network };
+        let of_a_new_one = format!("invalid config for network {network}: ");
+        ContainerError::Invalid(format!("{}{why}", if is_new { &of_a_new_one } else { "" }))
+    };
+    if has_address && matches!(network, "" | "default" | "bridge") {
+        return Err(refused(
+            "invalid endpoint settings:\n* user specified IP address is supported on user defined networks only\n\
+             * user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    }
+    if !endpoint.mac_address.is_empty() && !is_mac_address(&endpoint.mac_address) {
+        return Err(refused(&format!("invalid MAC address {:.50}", endpoint.mac_address)));
+    }
     if has_links && !has_names {
         return Err(unsupported(&format!("{prefix}Links"), "--link"));
     }
@@ -127,6 +144,12 @@ pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -
         Some(name) => Err(unsupported(&format!("{prefix}DriverOpts"), &format!("--driver-opt {name:.100}"))),
         None => Ok(()),
     }
+}
+
+/// Six bytes, with colons or dashes between them.
+fn is_mac_address(text: &str) -> bool {
+    let parts: Vec<&str> = text.split([':', '-']).collect();
+    parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok())
 }
 
 /// The option of a mount that is not there yet, as `--mount` spells it.

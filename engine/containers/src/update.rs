@@ -122,7 +122,7 @@ impl Containers {
             host.restart_policy = policy;
         }
         let identity = container.identity();
-        super::create::check(&identity.config, &host)?;
+        super::sensible::check(&identity.config, &host)?;
         if !weights::are_supported() {
             super::create::discard_weights(&mut host, &mut warnings);
         }

@@ -42,6 +42,8 @@ pub enum Change {
     Ended {
         code: i32,
         starts_again: bool,
+        /// How long it ran, in whole seconds.
+        seconds: i64,
     },
     /// A client wanted it to end, and it has.
     Stopped,
@@ -99,7 +101,7 @@ impl Change {
                 life.exits += u64::from(life.alive);
                 life.alive = false;
             }
-            Self::Ended { code, starts_again } => {
+            Self::Ended { code, starts_again, .. } => {
                 life.exits += 1;
                 life.exit_code = *code;
                 life.alive = *starts_again;
@@ -138,7 +140,8 @@ impl Change {
             Self::Paused => "pause",
             Self::Unpaused => "unpause",
             Self::OutOfMemory => "oom",
-            Self::Ended { code, .. } => {
+            Self::Ended { code, seconds, .. } => {
+                more.push(("execDuration", seconds.to_string()));
                 more.push(("exitCode", code.to_string()));
                 "die"
             }
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_end_counts_once() {
-        let ended = |starts_again| Change::Ended { code: 3, starts_again };
+        let ended = |starts_again| Change::Ended { code: 3, starts_again, seconds: 5 };
         let seen = life(&[Change::Created, Change::Started, ended(true), Change::Started, ended(false)]);
         assert_eq!((seen.sequence, seen.exits, seen.exit_code, seen.alive), (5, 2, 3, false));
         // A restart that is given up was to come.

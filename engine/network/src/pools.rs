@@ -102,44 +102,59 @@ pub(super) fn free_subnet<'a>(
 
 /// What a subnet will be, if it can be.
 pub(super) fn wished(known: &[&NetworkRecord], wish: &WishedPool) -> Result<PoolRecord, NetworkError> {
-    let subnet: Subnet = wish.subnet.parse().map_err(|error| invalid(format!("{error}")))?;
+    let refused = |what: String| invalid(format!("invalid network config:\n{what}"));
+    let block = |kind: &str, text: &str| {
+        text.parse::<Subnet>()
+            .map_err(|_| refused(format!("invalid {kind} {text:.100}: invalid CIDR block notation")))
+    };
+    let subnet = block("subnet", &wish.subnet)?;
+    if !wish.subnet.starts_with(&format!("{}/", subnet.first())) {
+        return Err(refused(format!("invalid subnet {:.100}: it should be {subnet}", wish.subnet)));
+    }
     if is_of_no_host(subnet.first()) {
         return Err(invalid(format!(
             "invalid subnet {subnet}: no interface of a host can have an address of it"
         )));
     }
+    let within = |kind: &str, text: &String| -> Result<IpAddr, NetworkError> {
+        let bare = text.split('/').next().unwrap_or_default();
+        let address: IpAddr =
+            bare.parse().map_err(|_| refused(format!("invalid {kind} {text:.100}: invalid address")))?;
+        let has_room = subnet.broadcast().is_none_or(|broadcast| address != broadcast);
+        if subnet.contains(address) && has_room {
+            return Ok(address);
+        }
+        Err(refused(format!(
+            "invalid {kind} {text:.100}: parent subnet {subnet} doesn't contain this address"
+        )))
+    };
+    let range: Option<Subnet> = match &wish.range {
+        None => None,
+        Some(text) => {
+            let range = block("ip-range", text)?;
+            if !subnet.contains(range.first()) || range.prefix() < subnet.prefix() {
+                let what =
+                    format!("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range");
+                return Err(refused(what));
+            }
+            Some(range)
+        }
+    };
+    let gateway = match &wish.gateway {
+        Some(text) => within("gateway", text)?,
+        None => subnet.nth(1),
+    };
+    let auxiliary = wish
+        .auxiliary
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), within("auxiliary address", text)?)))
+        .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
     if known.iter().flat_map(|network| &network.pools).any(|pool| pool.subnet.overlaps(subnet)) {
         return Err(NetworkError::Refused {
             kind: Kind::Forbidden,
             message: "invalid pool request: Pool overlaps with other one on this address space".to_owned(),
         });
     }
-    let within = |text: &String| -> Result<IpAddr, NetworkError> {
-        let bare = text.split('/').next().unwrap_or_default();
-        let address = bare.parse().ok().filter(|address| {
-            subnet.contains(*address) && subnet.broadcast().is_none_or(|broadcast| *address != broadcast)
-        });
-        address.ok_or_else(|| invalid(format!("no matching subnet for address {text:.100}")))
-    };
-    let range: Option<Subnet> = match &wish.range {
-        None => None,
-        Some(text) => {
-            let range: Subnet = text.parse().map_err(|error| invalid(format!("{error}")))?;
-            if !subnet.contains(range.first()) || range.prefix() < subnet.prefix() {
-                return Err(invalid(format!("no matching subnet for range {range}")));
-            }
-            Some(range)
-        }
-    };
-    let gateway = match &wish.gateway {
-        Some(text) => within(text)?,
-        None => subnet.nth(1),
-    };
-    let auxiliary = wish
-        .auxiliary
-        .iter()
-        .map(|(name, text)| Ok((name.clone(), within(text)?)))
-        .collect::<Result<BTreeMap<_, _>, NetworkError>>()?;
     Ok(PoolRecord { subnet, gateway, range, auxiliary })
 }
 

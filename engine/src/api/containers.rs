@@ -13,7 +13,7 @@ use engine_containers::list::ListRequest;
 use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::life::Life;
 use engine_model::task::vital;
-use engine_model::wire::{CreateRequest, is_repeated, noting_unknown, unknown_warning};
+use engine_model::wire::{Config, CreateRequest, is_repeated, noting_unknown, unknown_warning};
 use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -87,6 +87,17 @@ impl Options {
         self.text(key).map(parse).transpose()
     }
 
+    /// Of a terminal: rows and columns.
+    fn size(&self) -> Result<(u16, u16), ApiError> {
+        let number = |key: &str, name: &str| {
+            let text = self.text(key).unwrap_or_default();
+            text.parse().map_err(|_| {
+                ApiError::bad_request(format!("invalid resize {name} \"{text}\": invalid syntax"))
+            })
+        };
+        Ok((number("h", "height")?, number("w", "width")?))
+    }
+
     fn signal(&self, key: &str) -> Result<Option<i32>, ApiError> {
         let parse = |text: &str| {
             signals::parse(text).ok_or_else(|| ApiError::bad_request(format!("invalid signal: {text}")))
@@ -99,7 +110,7 @@ type QueryMap = Query<HashMap<String, String>>;
 
 /// What the body says, whatever the client calls its type. The answers have no place for a warning, so fields that are not
 /// known are told to the log.
-pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let (body, unknown) = read(bytes)?;
     for field in unknown.iter().filter(|field| !is_repeated(field)) {
         tracing::warn!("{}", unknown_warning(field));
@@ -107,13 +118,29 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     Ok(body)
 }
 
+/// A body that may be absent.
+pub(super) fn or_nothing(bytes: &[u8]) -> &[u8] {
+    if bytes.is_empty() { b"{}" } else { bytes }
+}
+
 /// A body, and the fields in it that are not known.
-pub(super) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<(T, Vec<String>), ApiError> {
-    let invalid = |error| ApiError::bad_request(format!("invalid JSON: {error}"));
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>), ApiError> {
     let mut unknown = Vec::new();
-    let fields = serde_json::from_slice(bytes).map_err(invalid)?;
-    let body = noting_unknown(fields, "", &mut unknown).map_err(invalid)?;
+    let fields = serde_json::from_slice(bytes).map_err(invalid_json)?;
+    let body = noting_unknown(fields, "", &mut unknown).map_err(invalid_json)?;
     Ok((body, unknown))
+}
+
+/// In dockerd's words, where it has any.
+pub(super) fn invalid_json(error: serde_json::Error) -> ApiError {
+    if error.is_eof() {
+        return ApiError::bad_request("invalid JSON: unexpected EOF");
+    }
+    let text = error.to_string();
+    if text.starts_with("trailing characters") {
+        return ApiError::bad_request("unexpected content after JSON");
+    }
+    ApiError::bad_request(format!("invalid JSON: {text}"))
 }
 
 fn find(app: &App, id: &str) -> Result<Arc<Container>, ApiError> {
@@ -141,8 +168,13 @@ async fn create(
     Query(query): QueryMap,
     bytes: Bytes,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut request = CreateRequest::read(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    if bytes.is_empty() {
+        return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+    }
+    let mut request = CreateRequest::read(&bytes).map_err(invalid_json)?;
+    if request.config == Config::default() {
+        return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
+    }
     let options = Options(query);
     request.platform = options.text("platform").map(str::to_owned);
     let made = app.executor.prepare(options.text("name").map(str::to_owned), request).await?;
@@ -193,9 +225,14 @@ async fn kill(
     Path(id): Path<String>,
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
-    let signal = Options(query).signal("signal")?.unwrap_or(signals::KILL);
-    let container = find(&app, &id)?;
-    vital(async move { app.containers.kill(&container, signal).await }).await??;
+    let what = id.clone();
+    let refused = |error: ApiError| {
+        ApiError::new(error.status, format!("cannot kill container: {what}: {}", error.message))
+    };
+    let signal = Options(query).signal("signal").map_err(&refused)?.unwrap_or(signals::KILL);
+    let container = find(&app, &id).map_err(&refused)?;
+    let killed = vital(async move { app.containers.kill(&container, signal).await }).await?;
+    killed.map_err(|error| refused(error.into()))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -215,7 +252,14 @@ async fn rename(
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
     let options = Options(query);
-    app.containers.rename(&find(&app, &id)?, options.text("name").unwrap_or_default()).await?;
+    let renamed = app.containers.rename(&find(&app, &id)?, options.text("name").unwrap_or_default()).await;
+    renamed.map_err(|error| match error {
+        ContainerError::NameTaken { .. } | ContainerError::InvalidName(_) => {
+            let error = ApiError::from(error);
+            ApiError::new(error.status, format!("Error when allocating new name: {}", error.message))
+        }
+        error => error.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -262,7 +306,9 @@ async fn prune(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Va
     let until = filters.until()?;
     let wanted = |container: &Container| filters.labels_fit(&container.identity().config.labels);
     let pruned = app.containers.prune_stopped(until, wanted).await;
-    Ok(Json(json!({ "ContainersDeleted": pruned.containers, "SpaceReclaimed": pruned.bytes })))
+    Ok(Json(
+        json!({ "ContainersDeleted": Some(pruned.containers).filter(|pruned| !pruned.is_empty()), "SpaceReclaimed": pruned.bytes }),
+    ))
 }
 
 async fn top(
@@ -285,9 +331,13 @@ async fn resize(
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
     let (container, options) = (find(&app, &id)?, Options(query));
-    let (rows, columns) = (options.number("h")?.unwrap_or(0), options.number("w")?.unwrap_or(0));
+    let (rows, columns) = options.size()?;
     if !container.status().is_alive() {
         return Err(ContainerError::Conflict(format!("container {} is not running", container.id)).into());
+    }
+    // Without a terminal there is nothing that has a size.
+    if !container.identity().config.tty {
+        return Ok(StatusCode::OK);
     }
     container.shim().ask(&ShimRequest::Resize { rows, columns }).await.map_err(ContainerError::from)?;
     Ok(StatusCode::OK)

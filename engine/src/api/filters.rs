@@ -15,7 +15,7 @@ impl Filters {
     /// Reads `{"key": {"value": true}}` and the older `{"key": ["value"]}`.
     pub fn parse(query: Option<&str>) -> Result<Self, ApiError> {
         let Some(text) = query.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
-        let invalid = || ApiError::bad_request(format!("invalid filter: {text}"));
+        let invalid = || ApiError::bad_request("invalid filter");
         let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| invalid())?;
         let mut filters = BTreeMap::new();
         for (key, values) in keys {
@@ -53,7 +53,7 @@ impl Filters {
             [] => Ok(None),
             [value] if matches!(value.as_str(), "true" | "1") => Ok(Some(true)),
             [value] if matches!(value.as_str(), "false" | "0") => Ok(Some(false)),
-            values => Err(ApiError::bad_request(format!("invalid filter '{key}={}'", values.join(",")))),
+            values => Err(ApiError::bad_request(format!("invalid filter '{key}=[{}]'", values.join(" ")))),
         }
     }
 

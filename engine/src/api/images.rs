@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use engine_images::{ImageError, Reference};
 use engine_model::Image;
 use engine_model::platform::architecture;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::ApiError;
 use super::filters::Filters;
+use super::version::ApiVersion;
 use crate::app::App;
 use crate::prune::{self, ImagePrune};
 
@@ -53,7 +54,7 @@ async fn one(
     };
     only_own_platform(&query)?;
     match (request.method(), what) {
-        (&Method::GET, "json") => inspect(&app, name).await,
+        (&Method::GET, "json") => inspect(&app, name, ApiVersion::of(request.extensions())).await,
         (&Method::GET, "history") => history(&app, name).await,
         (&Method::GET, "get") => transfer::save(&app, vec![name.to_owned()]).await,
         (&Method::POST, "tag") => tag(&app, name, &query).await,
@@ -114,7 +115,11 @@ fn is_true(text: Option<&str>) -> bool {
     text.is_some_and(|text| !matches!(text, "" | "0" | "no" | "false" | "none"))
 }
 
-async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Json<Value>, ApiError> {
+async fn list(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref())?;
     filters.only(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
     let _ = query.digests;
@@ -146,7 +151,12 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
                 }
             }
             let shared = if shared { json!(app.images.shared_size(&image.id)) } else { json!(-1) };
-            summaries.push(summary(&image, &shared, &json!(-1)));
+            let users = if version.is_from(51) {
+                json!(app.containers.image_users(&image.id).len())
+            } else {
+                json!(-1)
+            };
+            summaries.push(summary(&image, &shared, &users, version));
         }
         Ok(summaries)
     })
@@ -204,8 +214,8 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-fn summary(image: &Image, shared: &Value, containers: &Value) -> Value {
-    json!({
+fn summary(image: &Image, shared: &Value, containers: &Value, version: ApiVersion) -> Value {
+    let mut shown = json!({
         "Id": image.id,
         "ParentId": "",
         "RepoTags": image.repo_tags,
@@ -213,28 +223,31 @@ fn summary(image: &Image, shared: &Value, containers: &Value) -> Value {
         "Created": image.created.map_or(0, Timestamp::as_second),
         "Size": image.size,
         "SharedSize": shared,
-        "VirtualSize": image.size,
         "Labels": if image.config.labels.is_empty() { Value::Null } else { json!(image.config.labels) },
         "Containers": containers,
-    })
+    });
+    if !version.is_from(44) {
+        shown["VirtualSize"] = image.size.into();
+    }
+    shown
 }
 
 /// For `docker system df`.
-pub(super) async fn summaries_with_usage(app: &App) -> Result<Vec<Value>, ApiError> {
-    blocking(app, |app| {
+pub(super) async fn summaries_with_usage(app: &App, version: ApiVersion) -> Result<Vec<Value>, ApiError> {
+    blocking(app, move |app| {
         let images = app.images.list();
         Ok(images
             .iter()
             .map(|image| {
                 let shared = json!(app.images.shared_size(&image.id));
-                summary(image, &shared, &json!(app.containers.image_users(&image.id).len()))
+                summary(image, &shared, &json!(app.containers.image_users(&image.id).len()), version)
             })
             .collect())
     })
     .await
 }
 
-async fn inspect(app: &App, name: &str) -> Result<Response, ApiError> {
+async fn inspect(app: &App, name: &str, version: ApiVersion) -> Result<Response, ApiError> {
     let image = find(app, name).await?;
     let id = image.id.clone();
     let lower = blocking(app, move |app| app.images.lower_dirs(&id)).await?;
@@ -253,27 +266,26 @@ async fn inspect(app: &App, name: &str) -> Result<Response, ApiError> {
         Value::Object(set.iter().map(|key| (key.clone(), json!({}))).collect())
     };
     let mut shown_config = json!({
-        "Hostname": "",
-        "Domainname": "",
         "User": config.user,
-        "AttachStdin": false,
-        "AttachStdout": false,
-        "AttachStderr": false,
-        "ExposedPorts": map_or_null(&config.exposed_ports),
-        "Tty": false,
-        "OpenStdin": false,
-        "StdinOnce": false,
         "Env": if config.env.is_empty() { Value::Null } else { json!(config.env) },
         "Cmd": config.cmd,
-        "Image": "",
         "Volumes": map_or_null(&config.volumes),
         "WorkingDir": config.working_dir,
         "Entrypoint": config.entrypoint,
         "OnBuild": config.on_build,
         "Labels": if config.labels.is_empty() { Value::Null } else { json!(config.labels) },
     });
+    if !version.is_from(50) {
+        for text in ["Hostname", "Domainname", "Image"] {
+            shown_config[text] = "".into();
+        }
+        for flag in ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"] {
+            shown_config[flag] = false.into();
+        }
+    }
     // What is mostly unset is left out, as docker does.
     let optional = [
+        ("ExposedPorts", map_or_null(&config.exposed_ports)),
         ("StopSignal", json!(config.stop_signal)),
         ("StopTimeout", json!(config.stop_timeout)),
         ("Shell", json!(config.shell)),
@@ -295,13 +307,15 @@ async fn inspect(app: &App, name: &str) -> Result<Response, ApiError> {
         "Architecture": image.architecture,
         "Os": if image.os.is_empty() { "linux" } else { &image.os },
         "Size": image.size,
-        "VirtualSize": image.size,
         "GraphDriver": {"Data": graph, "Name": "overlay2"},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
         "Metadata": {
             "LastTagTime": image.last_tagged.map_or_else(|| json!("0001-01-01T00:00:00Z"), |time| json!(time)),
         },
     });
+    if !version.is_from(44) {
+        shown["VirtualSize"] = image.size.into();
+    }
     if !image.variant.is_empty() {
         shown["Variant"] = json!(image.variant);
     }

@@ -1,16 +1,20 @@
 //! What `docker info` shows.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
+use super::version::ApiVersion;
 use crate::app::App;
 use crate::config::{Config, Host, Level, Live};
 use crate::host::{self, Facts};
 
-pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn info(
+    State(app): State<App>,
+    Extension(version): Extension<ApiVersion>,
+) -> Result<Json<Value>, ApiError> {
     let worker = app.clone();
     let (images, facts) = tokio::task::spawn_blocking(move || {
         (worker.images.list_with_steps(true).len(), Facts::gather(&worker.config.data_root))
@@ -23,6 +27,17 @@ pub(super) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError
     {
         if let Value::Object(part) = part {
             all.extend(part);
+        }
+    }
+    if !version.is_from(49) {
+        for field in ["AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"] {
+            all["RegistryConfig"][field] = Value::Null;
+        }
+    }
+    // What newer clients are no longer told.
+    for (field, until) in [("KernelMemory", 42), ("BridgeNfIptables", 50), ("BridgeNfIp6tables", 50)] {
+        if version.is_from(until) {
+            all.remove(field);
         }
     }
     Ok(Json(Value::Object(all)))
@@ -100,7 +115,6 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
             ["Native Overlay Diff", "true"],
             ["userxattr", "false"],
         ],
-        "SystemStatus": null,
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
@@ -131,12 +145,10 @@ fn engine(app: &App, facts: &Facts, live: &Live) -> Value {
         "LiveRestoreEnabled": true,
         "Isolation": "",
         "InitBinary": "",
-        "ContainerdCommit": {"ID": "", "Expected": ""},
-        "RuncCommit": {"ID": "", "Expected": ""},
-        "InitCommit": {"ID": "", "Expected": ""},
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
         "SecurityOptions": security,
-        "ProductLicense": "",
-        "DefaultAddressPools": [],
         "CDISpecDirs": [],
         "Warnings": warnings(app),
     })
@@ -193,10 +205,8 @@ fn registries(mirrors: &[String], insecure: &[String]) -> Value {
         }
     }
     json!({
-        "AllowNondistributableArtifactsCIDRs": null,
-        "AllowNondistributableArtifactsHostnames": null,
         "InsecureRegistryCIDRs": networks,
         "IndexConfigs": indexes,
-        "Mirrors": mirrors,
+        "Mirrors": Some(mirrors).filter(|mirrors| !mirrors.is_empty()),
     })
 }

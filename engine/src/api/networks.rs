@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ApiError;
-use super::containers::{body, read};
+use super::containers::{body, or_nothing, read};
 use super::filters::Filters;
 use crate::app::{App, publish_network as publish};
 
@@ -74,7 +74,7 @@ fn describe(network: &NetworkRecord, attachments: &[Attachment]) -> Value {
         "EnableIPv6": network.has_ipv6(),
         "IPAM": {
             "Driver": "default",
-            "Options": if network.is_built_in() { Value::Null } else { json!({}) },
+            "Options": null,
             "Config": if pools.is_empty() { Value::Null } else { pools.into() },
         },
         "Internal": network.internal,
@@ -146,6 +146,7 @@ async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Result<Json<
 #[serde(rename_all = "PascalCase")]
 #[expect(clippy::struct_excessive_bools, reason = "so the API has it")]
 struct CreateBody {
+    #[serde(default)]
     name: String,
     driver: Option<String>,
     scope: Option<String>,
@@ -240,7 +241,7 @@ impl CreateBody {
             match given(subnet) {
                 Some(subnet) => wished.push(WishedPool { subnet, range, gateway, auxiliary }),
                 None if range.is_some() || gateway.is_some() || !auxiliary.is_empty() => {
-                    let message = "a gateway, an IP range or an auxiliary address needs a subnet";
+                    let message = "invalid network config:\ninvalid subnet : invalid CIDR block notation";
                     return Err(ApiError::bad_request(message));
                 }
                 None => {}
@@ -260,7 +261,10 @@ impl CreateBody {
 }
 
 async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    let (wish, unknown) = read::<CreateBody>(&bytes)?;
+    let (wish, unknown) = read::<CreateBody>(or_nothing(&bytes))?;
+    if wish.name.trim().is_empty() {
+        return Err(ApiError::bad_request("invalid name: name is empty"));
+    }
     let network = app.network.create(wish.into_wish()?).await?;
     publish(&app, "create", &network, &[]);
     let warnings: Vec<String> = unknown.iter().map(|field| unknown_warning(field)).collect();

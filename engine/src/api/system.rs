@@ -122,6 +122,7 @@ async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Res
 /// `type=container` may be given several times.
 async fn disk_usage(
     State(app): State<App>,
+    Extension(version): Extension<version::ApiVersion>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, ApiError> {
     let kinds: Vec<&str> =
@@ -132,8 +133,11 @@ async fn disk_usage(
         return Err(ApiError::bad_request(format!("unknown object type: {unknown}")));
     }
     let wanted = |kind: &str| kinds.is_empty() || kinds.contains(&kind);
-    let images =
-        if wanted("image") { Value::Array(images::summaries_with_usage(&app).await?) } else { Value::Null };
+    let images = if wanted("image") {
+        Value::Array(images::summaries_with_usage(&app, version).await?)
+    } else {
+        Value::Null
+    };
     let containers = if wanted("container") { app.containers.disk_usage().await } else { Value::Null };
     let volumes = if wanted("volume") {
         let containers = app.containers.clone();
@@ -144,14 +148,17 @@ async fn disk_usage(
     let worker = app.images.clone();
     let layers = tokio::task::spawn_blocking(move || worker.layers_size()).await?;
     let (steps, size) = if wanted("build-cache") { build::usage(&app).await? } else { (Value::Null, 0) };
-    Ok(Json(json!({
+    let mut usage = json!({
         "LayersSize": layers,
         "Images": images,
         "Containers": containers,
         "Volumes": volumes,
         "BuildCache": steps,
-        "BuilderSize": size,
-    })))
+    });
+    if !version.is_from(42) {
+        usage["BuilderSize"] = size.into();
+    }
+    Ok(Json(usage))
 }
 
 /// What the automatic cleaning would remove now. This engine's own, not in the Docker API.

@@ -17,6 +17,18 @@ pub struct ApiVersion {
     pub minor: u16,
 }
 
+impl ApiVersion {
+    /// Whether a client of this version is one of `1.minor` or newer.
+    pub fn is_from(self, minor: u16) -> bool {
+        self >= ApiVersion { major: 1, minor }
+    }
+
+    /// The one that a request is of.
+    pub fn of(extensions: &axum::http::Extensions) -> Self {
+        extensions.get().copied().unwrap_or(NEWEST)
+    }
+}
+
 impl std::fmt::Display for ApiVersion {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}.{}", self.major, self.minor)

@@ -109,7 +109,8 @@ fn a_supervising_process_says_what_it_speaks() {
 #[test]
 fn a_newer_supervising_process_keeps_its_container() {
     let mut engine = engine();
-    let id = engine.docker(["create", "--name", "late", "busybox", "sleep", "1000"]).ok().trim().to_owned();
+    let create = ["create", "--name", "late", "--tty", "busybox", "sleep", "1000"];
+    let id = engine.docker(create).ok().trim().to_owned();
     engine.kill();
     // By its number it would be the child of another, which nobody signals.
     let ends = Arc::new(AtomicBool::new(false));

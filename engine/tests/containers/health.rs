@@ -111,7 +111,7 @@ fn health_is_what_the_checks_say() {
     let changes: Vec<_> = told.iter().filter(|action| action.starts_with("health_status")).collect();
     assert_eq!(changes, ["health_status: healthy", "health_status: unhealthy"]);
     let stopped = engine.docker(["ps", "--filter", "health=sometimes"]).failed();
-    assert!(stopped.contains("Unrecognised filter value for health: sometimes"), "{stopped}");
+    assert!(stopped.contains("invalid value for health (sometimes)"), "{stopped}");
 
     // A run that is over is not asked, and counts as unwell; the next one begins anew.
     engine.docker(["exec", "some", "touch", "/well"]).ok();

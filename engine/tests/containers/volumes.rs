@@ -178,9 +178,9 @@ fn a_volume_that_cannot_be_mounted_says_why() {
         engine.docker(["volume", "rm", "bad"]).ok();
     }
     for (options, said) in [
-        (json!({ "typ": "nfs" }), "invalid option: \"typ\""),
-        (json!({ "type": "nfs" }), "missing required option: \"device\""),
-        (json!({ "size": "1g" }), "quota size requested but no quota support"),
+        (json!({ "typ": "nfs" }), "create bad: invalid option: \"typ\""),
+        (json!({ "type": "nfs" }), "create bad: missing required option: \"device\""),
+        (json!({ "size": "1g" }), "create bad: quota size requested but no quota support"),
     ] {
         let body = json!({ "Name": "bad", "DriverOpts": options }).to_string();
         let answer = engine.http("POST", "/volumes/create", body.as_bytes());

@@ -135,7 +135,7 @@ fn a_commit_pauses_tells_and_refuses() {
     assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "work"]).ok(), "running\n");
     for (arguments, message) in [
         (&["commit", "missing"][..], "No such container: missing"),
-        (&["commit", "-c", "RUN true", "work"], "run is not a valid change command"),
+        (&["commit", "-c", "RUN true", "work"], "RUN is not a valid change command"),
         (&["commit", "-c", "BANANA", "work"], "unknown instruction: BANANA"),
         (&["commit", "-c", "EXPOSE x", "work"], "invalid containerPort: x"),
     ] {
@@ -185,7 +185,7 @@ fn an_archive_becomes_an_image() {
     assert_eq!(events.lines().count(), 2, "{events}");
     for (arguments, message) in [
         (&["import", "--platform", "windows/amd64", "-"][..], "operating system is not supported: windows"),
-        (&["import", "-c", "COPY a b", "-"], "copy is not a valid change command"),
+        (&["import", "-c", "COPY a b", "-"], "COPY is not a valid change command"),
         (&["import", "https://example.test/root.tar"], "fromSrc=https://example.test/root.tar"),
         (&["import", "-", "Bad"], "must be lowercase"),
     ] {

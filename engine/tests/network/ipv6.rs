@@ -148,7 +148,7 @@ fn subnets_of_ipv6_are_chosen_and_wishes_that_cannot_be_are_refused() {
     let without = engine.docker(["network", "create", "--subnet", "fd00:7::/64", "x"]).failed();
     assert!(without.contains("(`EnableIPv6`, `--ipv6`)"), "{without}");
     let nobody = engine.docker(["run", "--rm", "--network", "bridge", "--ip6", "fd00::7", "busybox", "true"]);
-    assert!(nobody.failed().contains("the network bridge has no IPv6"));
+    assert!(nobody.failed().contains("is supported on user defined networks only"));
     let both = ["--subnet", "10.77.0.0/24", "--gateway", "10.77.0.9", "--subnet", "fd00:7::/64", "--gateway"];
     let both = ["network", "create", "--ipv6"].iter().chain(&both).chain(&["fd00:7::9", "--ip-range"]);
     engine

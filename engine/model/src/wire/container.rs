@@ -134,8 +134,7 @@ pub struct HostConfig {
     pub log_config: LogConfig,
     #[serde(deserialize_with = "null_is_default")]
     pub network_mode: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
+    pub port_bindings: Option<BTreeMap<String, Option<Vec<PortBinding>>>>,
     #[serde(deserialize_with = "null_is_default")]
     pub restart_policy: RestartPolicy,
     #[serde(deserialize_with = "null_is_default")]
@@ -149,12 +148,9 @@ pub struct HostConfig {
     pub cap_drop: Option<Vec<String>>,
     #[serde(deserialize_with = "null_is_default")]
     pub cgroupns_mode: String,
-    #[serde(deserialize_with = "null_is_default")]
-    pub dns: Vec<String>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub dns_options: Vec<String>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub dns_search: Vec<String>,
+    pub dns: Option<Vec<String>>,
+    pub dns_options: Option<Vec<String>>,
+    pub dns_search: Option<Vec<String>>,
     pub extra_hosts: Option<Vec<String>>,
     pub group_add: Option<Vec<String>>,
     #[serde(deserialize_with = "null_is_default")]
@@ -332,10 +328,10 @@ pub struct Ulimit {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Mount {
     pub r#type: String,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub source: String,
     pub target: String,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_options: Option<BindOptions>,
@@ -372,7 +368,7 @@ pub struct BindOptions {
 pub struct VolumeOptions {
     #[serde(deserialize_with = "null_is_default")]
     pub no_copy: bool,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub subpath: String,
     /// Of a volume that is made for this mount.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]

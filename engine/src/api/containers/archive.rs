@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use engine_containers::ContainerError;
 use engine_containers::archive::PathStat;
 use futures_util::{TryStreamExt, stream};
 use tokio::sync::mpsc;
@@ -35,6 +36,16 @@ fn path(options: &Options) -> Result<PathBuf, ApiError> {
     Ok(PathBuf::from("/").join(text))
 }
 
+/// What is not there is not there in this container.
+fn of(id: &str) -> impl Fn(ContainerError) -> ApiError + '_ {
+    move |error| match error {
+        ContainerError::NoSuchFile(path) => {
+            ApiError::not_found(format!("Could not find the file {} in container {id}", path.display()))
+        }
+        error => error.into(),
+    }
+}
+
 fn encoded(stat: &PathStat) -> String {
     STANDARD.encode(stat.describe().to_string())
 }
@@ -45,7 +56,7 @@ async fn head_archive(
     Query(query): QueryMap,
 ) -> Result<Response, ApiError> {
     let container = find(&app, &id)?;
-    let stat = app.containers.path_stat(&container, path(&Options(query))?).await?;
+    let stat = app.containers.path_stat(&container, path(&Options(query))?).await.map_err(of(&id))?;
     Ok([(STAT_HEADER, encoded(&stat))].into_response())
 }
 
@@ -56,7 +67,7 @@ async fn get_archive(
 ) -> Result<Response, ApiError> {
     let container = find(&app, &id)?;
     let path = path(&Options(query))?;
-    let stat = app.containers.path_stat(&container, path.clone()).await?;
+    let stat = app.containers.path_stat(&container, path.clone()).await.map_err(of(&id))?;
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let failed = sender.clone();
@@ -108,6 +119,7 @@ async fn put_archive(
     let path = path(&options)?;
     let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
     let archive = SyncIoBridge::new(Box::pin(reader));
-    app.containers.unpack(&container, path, archive, options.is("noOverwriteDirNonDir")).await?;
+    let unpacked = app.containers.unpack(&container, path, archive, options.is("noOverwriteDirNonDir"));
+    unpacked.await.map_err(of(&id))?;
     Ok(StatusCode::OK)
 }

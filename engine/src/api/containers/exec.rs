@@ -19,7 +19,7 @@ use tokio_util::io::ReaderStream;
 
 use super::frames::Reframe;
 use super::hijack::{self, Takeover};
-use super::{Options, QueryMap, body, find};
+use super::{Options, QueryMap, body, find, or_nothing};
 use crate::api::{ApiError, Endless};
 use crate::app::App;
 
@@ -48,7 +48,7 @@ async fn create(
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<impl IntoResponse, ApiError> {
-    let request: ExecRequest = body(&bytes)?;
+    let request: ExecRequest = body(or_nothing(&bytes))?;
     if hijack::parse_keys(request.detach_keys.as_deref().filter(|keys| !keys.is_empty())).is_none() {
         return Err(ApiError::bad_request("Invalid detach keys provided"));
     }
@@ -66,7 +66,7 @@ async fn resize(
     Query(query): QueryMap,
 ) -> Result<StatusCode, ApiError> {
     let options = Options(query);
-    let (rows, columns) = (options.number("h")?.unwrap_or(0), options.number("w")?.unwrap_or(0));
+    let (rows, columns) = options.size()?;
     app.containers.find_exec(&id)?.resize(rows, columns).await?;
     Ok(StatusCode::OK)
 }

@@ -6,11 +6,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use engine_containers::ContainerError;
 use engine_containers::volumes::{Volume, VolumeRequest};
 use engine_model::Patterns;
 use serde_json::{Value, json};
 
-use super::{Options, QueryMap, body};
+use super::{Options, QueryMap, body, or_nothing};
 use crate::api::ApiError;
 use crate::api::filters::Filters;
 use crate::app::App;
@@ -45,10 +46,19 @@ async fn list(State(app): State<App>, Query(query): QueryMap) -> Result<Json<Val
     Ok(Json(json!({ "Volumes": listed.await?, "Warnings": null })))
 }
 
+/// Whose making failed.
+fn of(name: &str, error: ContainerError) -> ApiError {
+    let error = ApiError::from(error);
+    let is_told = name.is_empty() || error.message.starts_with("create ");
+    let message = if is_told { error.message } else { format!("create {name}: {}", error.message) };
+    ApiError::new(error.status, message)
+}
+
 async fn create(State(app): State<App>, bytes: Bytes) -> Result<impl IntoResponse, ApiError> {
-    let request: VolumeRequest = body(&bytes)?;
+    let request: VolumeRequest = body(or_nothing(&bytes))?;
     let made = tokio::task::spawn_blocking(move || {
-        let volume = app.containers.create_volume(request)?;
+        let name = request.name.clone().unwrap_or_default();
+        let volume = app.containers.create_volume(request).map_err(|error| of(&name, error))?;
         Ok::<_, ApiError>(app.containers.describe_volume(&volume))
     });
     Ok((StatusCode::CREATED, Json(made.await??)))

@@ -38,7 +38,8 @@ pub(super) async fn load(
     body: Body,
 ) -> Result<Response, ApiError> {
     only_own_platform(uri.query().unwrap_or_default())?;
-    let quiet = is_true(query.quiet.as_deref());
+    // Who says nothing is told nothing, as with dockerd.
+    let quiet = query.quiet.is_none() || is_true(query.quiet.as_deref());
     let (lines, receiver) = mpsc::channel::<Value>(64);
     let stream = body.into_data_stream().map_err(io::Error::other);
     let reader = StreamReader::new(stream);
@@ -107,7 +108,8 @@ pub(super) async fn save_several(
 
 pub(super) async fn save(app: &App, names: Vec<String>) -> Result<Response, ApiError> {
     for name in &names {
-        find(app, name).await?;
+        let image = find(app, name).await?;
+        app.events.publish("image", "save", image.id.as_str(), &[("name", image.id.as_str())]);
     }
     let (pieces, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(4);
     let images = app.images.clone();

@@ -10,13 +10,14 @@ use engine_model::{EndpointRequest, PortRequest, PublishedPort};
 use engine_network::{NetworkKind, NetworkRecord};
 use serde::Deserialize;
 
-use super::{body, publish};
+use super::{body, or_nothing, publish};
 use crate::api::ApiError;
 use crate::app::App;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ConnectBody {
+    #[serde(default)]
     container: String,
     endpoint_config: Option<EndpointConfig>,
 }
@@ -24,6 +25,7 @@ pub(super) struct ConnectBody {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct DisconnectBody {
+    #[serde(default)]
     container: String,
     #[serde(default)]
     force: bool,
@@ -46,19 +48,19 @@ fn is_planned(network: &NetworkRecord, identity: &Identity) -> bool {
 /// Refuses containers whose network is not their own.
 fn check(container: &Container, network: &NetworkRecord) -> Result<(), ApiError> {
     if network.kind == NetworkKind::Host {
-        return Err(forbidden(
+        return Err(ApiError::bad_request(
             "cannot connect container to host network - container must be created in host network mode",
         ));
     }
     let identity = container.identity();
     let mode = identity.host.network_mode.as_str();
     if mode == "host" || mode.starts_with("container:") {
-        return Err(forbidden(
+        return Err(ApiError::bad_request(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         ));
     }
     if mode == "none" || network.kind == NetworkKind::Null {
-        return Err(forbidden(
+        return Err(ApiError::bad_request(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         ));
     }
@@ -76,18 +78,31 @@ fn request(
     Ok(engine_containers::endpoint_request(&wish, &container.identity().name, naming))
 }
 
+fn named(container: &str) -> Result<(), ApiError> {
+    if container.is_empty() {
+        return Err(ApiError::bad_request("invalid name or ID supplied: \"\""));
+    }
+    Ok(())
+}
+
 pub(super) async fn connect(
     State(app): State<App>,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let ConnectBody { container, endpoint_config } = body(&bytes)?;
+    let ConnectBody { container, endpoint_config } = body(or_nothing(&bytes))?;
+    named(&container)?;
     let wish = endpoint_config.unwrap_or_default();
     let network = app.network.find(&id)?;
     engine_containers::refuse_endpoint(&network.name, &wish, "EndpointConfig.")?;
     let container = app.containers.find(&container)?;
     let _operation = container.operation.lock().await;
     check(&container, &network)?;
+    let has_alias = wish.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty());
+    if has_alias && network.is_built_in() {
+        let message = "invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks";
+        return Err(ApiError::bad_request(message));
+    }
     let identity = container.identity();
     let state = container.state();
     let is_member = if state.status.is_alive() {
@@ -122,7 +137,8 @@ pub(super) async fn disconnect(
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let DisconnectBody { container, force } = body(&bytes)?;
+    let DisconnectBody { container, force } = body(or_nothing(&bytes))?;
+    named(&container)?;
     let network = app.network.find(&id)?;
     let container = match app.containers.find(&container) {
         Ok(container) => container,
