@@ -1,4 +1,4 @@
-//! Libraries of clients, by the tests that their own makers have written of them.
+//! Judges from outside: dockerd itself, libraries of clients by the tests of their own makers, and programs that live on the API.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,10 @@ use std::process::Command;
 
 use serde_json::json;
 
+#[path = "clients/dockerd/mod.rs"]
+mod dockerd;
+#[path = "clients/gitlab.rs"]
+mod gitlab;
 mod harness;
 #[path = "registry/servers.rs"]
 #[allow(dead_code, unused_imports)]
@@ -17,6 +21,24 @@ mod web;
 
 use harness::{Engine, Output, run};
 use servers::Registry;
+
+/// Not kept from whoever runs the tests, as what is printed would be.
+fn say(text: &str) {
+    std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
+}
+
+/// Parts a stream of frames into standard output and standard error.
+fn frames(mut bytes: &[u8]) -> (String, String) {
+    let mut outputs = [Vec::new(), Vec::new()];
+    while let [stream, 0, 0, 0, a, b, c, d, rest @ ..] = bytes {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        outputs[usize::from(*stream) - 1].extend_from_slice(&rest[..length]);
+        bytes = &rest[length..];
+    }
+    assert!(bytes.is_empty());
+    let [out, err] = outputs.map(|output| String::from_utf8(output).unwrap());
+    (out, err)
+}
 
 /// Docker's library for Python as `cargo xtask clients` fetches it: the programs of its virtual environment are in `bin`, its tests
 /// in `tests`.
@@ -76,8 +98,7 @@ fn python(is_meant: impl Fn(&str) -> bool) {
     command.env("DOCKER_CONFIG", engine.path("docker-config"));
     let Output { code, stdout, stderr, .. } = run(&mut command, b"");
     let count = stdout.lines().last().unwrap_or_default();
-    // Not kept from whoever runs the tests, as what is printed would be.
-    std::io::stderr().write_all(format!("Docker's library for Python: {count}\n").as_bytes()).unwrap();
+    say(&format!("Docker's library for Python: {count}"));
     assert_eq!(code, Some(0), "{stdout}\n{stderr}\nThe engine's log:\n{}", engine.log());
 }
 
@@ -87,6 +108,29 @@ fn is_of_containers(file: &str) -> bool {
 
 fn is_of_objects(file: &str) -> bool {
     !file.starts_with("api_")
+}
+
+/// testcontainers for Python, in the engine's own network: its containers' ports are there.
+#[test]
+fn testcontainers_for_python() {
+    let Some(library) = python_library() else {
+        return skipped::say("testcontainers", "`cargo xtask clients` fetches it");
+    };
+    let engine = Engine::start();
+    engine.load_busybox();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/testcontainers_test.py");
+    let mut command = engine.enter(library.join("bin/pytest").to_str().unwrap());
+    command.args(["-q", "-p", "no:cacheprovider", "--timeout", "120", "--tb", "short"]).arg(tests);
+    if !engine.with_plugins() {
+        skipped::say("buildx", "neither it nor compose is in `target/tools`");
+        command.args(["-k", "not compose"]);
+    }
+    command.current_dir(engine.path("")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
+    command.env("DOCKER_CONFIG", engine.path("docker-config")).env("TESTCONTAINERS_RYUK_DISABLED", "true");
+    let Output { code, stdout, stderr, .. } = run(&mut command, b"");
+    say(&format!("testcontainers for Python: {}", stdout.lines().last().unwrap_or_default()));
+    assert_eq!(code, Some(0), "{stdout}\n{stderr}\nThe engine's log:\n{}", engine.log());
 }
 
 #[test]

@@ -58,6 +58,12 @@ enum Chore {
     },
     /// Run what the makers of clients' libraries test of an engine against ours
     Clients,
+    /// Ask a dockerd what the tests ask the engine, and compare the answers field by field
+    Dockerd {
+        /// Record what dockerd answers for the tests
+        #[arg(long)]
+        record: bool,
+    },
     /// Give hostile inputs to every parser, or to one of them: `references`, `tar`, `daemon_json`, …
     Fuzz {
         /// A part of the target's name
@@ -103,6 +109,7 @@ fn main() -> ExitCode {
         Chore::Kills { which } => kills::run(which),
         Chore::Takeover { record } => takeover::run(record),
         Chore::Clients => test::clients(),
+        Chore::Dockerd { record } => peers::ask(record),
         Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: true, .. } => aws::figures(),

@@ -233,10 +233,11 @@ pub(crate) fn docker_cli() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Docker's library for Python, and the tests that its makers have written of it: those of the last release whose source
-/// package has them.
+/// Docker's library for Python, with the tests that its makers have written of it: those of the last release whose source
+/// package has them. And testcontainers, which is made of that library.
 pub(crate) fn docker_sdk() -> Result<()> {
-    const LIBRARY: &str = "docker[ssh,websockets]==7.2.0\npytest==9.2.0\npytest-timeout==2.4.0\n";
+    const LIBRARY: &str =
+        "docker[ssh,websockets]==7.2.0\npytest==9.2.0\npytest-timeout==2.4.0\ntestcontainers==4.15.0\n";
     const TESTS: &str = "docker==7.0.0 \
         --hash=sha256:323736fb92cd9418fc5e7133bc953e11a9da04f4483f828b527db553f1e7e5a3\n";
     let library = python::programs("docker-sdk", LIBRARY)?;

@@ -1,5 +1,6 @@
 //! The engine beside dockerd, in one run: figures printed, nothing asserted.
 
+mod answers;
 mod images;
 mod peer;
 mod traffic;
@@ -20,6 +21,7 @@ use crate::{
     run::{check, output, root, say},
     setup,
 };
+pub(crate) use answers::ask;
 use peer::{Kind, Peer};
 pub(crate) use traffic::ask_names;
 
@@ -76,19 +78,22 @@ pub(crate) fn run() -> Result<()> {
 /// Debian's unstable with dockerd in it, made once.
 fn tree(folder: &Path) -> Result<PathBuf> {
     let tree = folder.join("tree");
-    if tree.join("usr/sbin/dockerd").exists() {
+    // dockerd runs `ps` for `docker top`.
+    if ["usr/sbin/dockerd", "usr/bin/ps"].iter().all(|program| tree.join(program).exists()) {
         return Ok(tree);
     }
     say("Putting a Debian with dockerd together");
     // Under another name until it is whole.
     let half = folder.join("half");
-    let _ = fs::remove_dir_all(&half);
+    for old in [&half, &tree] {
+        let _ = fs::remove_dir_all(old);
+    }
     fs::create_dir_all(folder)?;
     check(
         Command::new("mmdebstrap")
             .args(["--quiet", "--mode=root", "--variant=minbase", "--components=main", "--format=directory"])
             .args([
-                "--include=docker.io,iproute2,ca-certificates",
+                "--include=docker.io,iproute2,procps,ca-certificates",
                 "--aptopt=APT::Install-Recommends \"false\"",
             ])
             .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "sid"])

@@ -107,6 +107,11 @@ impl Peer {
         }
     }
 
+    /// Where the daemon listens.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Starts the daemon and waits until it answers which containers there are; returns how long that took.
     pub(super) fn launch(&mut self) -> Result<Duration> {
         let log = fs::File::options().append(true).create(true).open(self.folder.join("log"))?;
