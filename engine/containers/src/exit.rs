@@ -30,12 +30,12 @@ const UNKNOWN_CODE: i32 = 255;
 
 /// What the processes around a container could say to nobody else: that its log could not be written, for example.
 fn pass_on_messages(container: &Container) {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let path = container.runtime_directory.join(protocol::MESSAGES);
     let Ok(file) = fs::File::open(path) else { return };
-    // What is not text was written by nobody of ours.
-    let _ = file.take(MOST_MESSAGES).read_to_string(&mut text);
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    // What was read until it could not be read is said all the same.
+    let _ = file.take(MOST_MESSAGES).read_to_end(&mut bytes);
+    for line in String::from_utf8_lossy(&bytes).lines().filter(|line| !line.is_empty()) {
         tracing::warn!(container = container.id, "{line}");
     }
 }

@@ -14,6 +14,7 @@ mod attributes;
 mod changes;
 mod checks;
 mod commit;
+mod complaints;
 pub mod container;
 mod create;
 mod endpoint;
@@ -160,6 +161,7 @@ impl Containers {
             pins: Once::new(),
         }));
         containers.restore().await?;
+        containers.read_complaints();
         Ok(containers)
     }
 

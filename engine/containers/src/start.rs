@@ -1,7 +1,7 @@
 //! From a container on disk to a running one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,7 +25,7 @@ use super::record::{EXIT_FILE, Identity, MountKind, MountPoint, Status};
 use super::{Container, ContainerError, Containers, endpoint, gone_is_fine, sandbox};
 use crate::oci::{self, Namespace, Surroundings};
 use crate::users::Mapping;
-use crate::{attributes, limits};
+use crate::{attributes, complaints, limits};
 
 /// What the network gave.
 #[derive(Default)]
@@ -250,7 +250,7 @@ impl Containers {
             destination: point.destination.clone(),
         };
         let volumes = identity.mounts.iter().filter(is_filled).map(fill).collect();
-        let (log, log_process) = logging(container, identity, &spec.log)?;
+        let (log, log_process) = logging(container, identity, &spec.log, &self.0.config.exec_root)?;
         let config = ShimConfig {
             id: container.id.clone(),
             task: Task::Container(Box::new(ContainerTask {
@@ -421,6 +421,7 @@ fn logging(
     container: &Container,
     identity: &Identity,
     log: &LogSpec,
+    exec_root: &Path,
 ) -> Result<(Option<LogConfig>, Option<LogProcess>), ContainerError> {
     let file = |limits: FileLimits| {
         let FileLimits { max_size, max_files } = limits;
@@ -447,6 +448,7 @@ fn logging(
                 Delivery::NonBlocking { buffer } => Some(buffer),
             },
             writes_file,
+            messages: complaints::file(exec_root, &container.id),
             environment: engine_logging::environment(driver).iter().map(|name| (*name).to_owned()).collect(),
         })
     };

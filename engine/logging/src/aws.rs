@@ -19,9 +19,11 @@ const CONTAINER: &str = "http://169.254.170.2";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Credentials are fetched anew so long before they end.
 const RENEWAL: i64 = 300;
+/// Credentials are shorter.
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Variables that are the daemon's, and that credentials and regions are found by.
-pub(crate) const ENVIRONMENT: [&str; 14] = [
+pub(crate) const ENVIRONMENT: [&str; 19] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -35,7 +37,12 @@ pub(crate) const ENVIRONMENT: [&str; 14] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
     "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TZ",
 ];
 
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -57,6 +64,10 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    pub(crate) fn are_valid(&self) -> bool {
+        self.expires.is_none_or(|end| end > Timestamp::now())
+    }
+
     pub(crate) fn are_fresh(&self) -> bool {
         self.expires.is_none_or(|end| end.as_second() - Timestamp::now().as_second() > RENEWAL)
     }
@@ -180,7 +191,19 @@ async fn ask(request: RequestBuilder) -> Result<String, DriverError> {
     let failed = |error: reqwest::Error| DriverError::new(error.without_url().to_string());
     let response =
         request.timeout(PATIENCE).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
-    response.text().await.map_err(failed)
+    text(response, LONGEST_ANSWER).await.map_err(failed)
+}
+
+/// The beginning of an answer, which may be without an end.
+pub(crate) async fn text(mut response: reqwest::Response, most: usize) -> Result<String, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while bytes.len() < most
+        && let Some(chunk) = response.chunk().await?
+    {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.truncate(most);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a request is signed for.

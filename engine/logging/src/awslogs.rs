@@ -42,12 +42,23 @@ const BUFFERED: usize = 4096;
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the container waits for its stream to be made.
+const BEGINNING: Duration = Duration::from_secs(45);
+/// What a batch may span, in milliseconds, and a little less.
+const SPAN: i64 = 23 * 3600 * 1000;
+/// Of an answer, what is read.
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 #[derive(Debug)]
 struct Event {
     /// Milliseconds since 1970.
     time: i64,
     text: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Creation {
+    with_group: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +68,9 @@ pub(crate) struct AwsLogs {
     stream: String,
     joiner: Option<Joiner>,
     /// When the message began that is being joined.
-    joined_since: i64,
+    joined_since: Option<(i64, Instant)>,
+    /// The stream is still to be made, and the group if there is none.
+    creation: Option<Creation>,
     events: Vec<Event>,
     bytes: usize,
     due: Option<Instant>,
@@ -91,20 +104,33 @@ impl AwsLogs {
             group,
             stream,
             joiner: pattern.map(Joiner::new),
-            joined_since: 0,
+            joined_since: None,
+            creation: is_on(options, "awslogs-create-stream", true)
+                .then_some(Creation { with_group: is_on(options, "awslogs-create-group", false) }),
             events: Vec::new(),
             bytes: 0,
             due: None,
             interval: Duration::from_secs(number("awslogs-force-flush-interval-seconds").unwrap_or(FLUSH)),
             most_events: most.unwrap_or(BUFFERED).min(EVENTS),
         };
-        if is_on(options, "awslogs-create-stream", true) {
-            driver.create(is_on(options, "awslogs-create-group", false)).await?;
+        // In non-blocking mode the container does not wait for the service to be there, either.
+        if option(options, "mode") != Some("non-blocking") {
+            tokio::time::timeout(BEGINNING, driver.create()).await.unwrap_or_else(|_| {
+                Err(DriverError::new(format!("CloudWatch Logs does not answer at {}", driver.service.url)))
+            })?;
         }
         Ok(driver)
     }
 
-    async fn create(&mut self, with_group: bool) -> Result<(), DriverError> {
+    /// Makes the stream, unless that is done.
+    async fn create(&mut self) -> Result<(), DriverError> {
+        let Some(creation) = self.creation else { return Ok(()) };
+        self.create_now(creation.with_group).await?;
+        self.creation = None;
+        Ok(())
+    }
+
+    async fn create_now(&mut self, with_group: bool) -> Result<(), DriverError> {
         let stream = json!({ "logGroupName": self.group, "logStreamName": self.stream });
         match self.service.call("CreateLogStream", &stream).await {
             Err(error) if with_group && error.is("ResourceNotFoundException") => {
@@ -139,13 +165,31 @@ impl AwsLogs {
     }
 
     async fn put(&mut self) -> Result<(), DriverError> {
-        let mut events = std::mem::take(&mut self.events);
-        self.bytes = 0;
-        if events.is_empty() {
+        if self.events.is_empty() {
             return Ok(());
         }
+        if let Err(error) = self.create().await {
+            // They wait for the stream, as long as there is room for more.
+            if self.bytes < BATCH / 2 && self.events.len() < self.most_events / 2 {
+                self.due = Some(Instant::now() + self.interval);
+                return Ok(());
+            }
+            self.bytes = 0;
+            let count = std::mem::take(&mut self.events).len();
+            return Err(DriverError::new(format!("{count} events are lost: {error}")));
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.bytes = 0;
         // Both streams together, in the order of time, as the service demands.
         events.sort_by_key(|event| event.time);
+        let mut result = Ok(());
+        for batch in events.chunk_by(|first, second| second.time - first.time < SPAN) {
+            result = self.put_batch(batch).await.and(result);
+        }
+        result
+    }
+
+    async fn put_batch(&mut self, events: &[Event]) -> Result<(), DriverError> {
         let list: Vec<Value> =
             events.iter().map(|event| json!({ "timestamp": event.time, "message": event.text })).collect();
         let request = json!({ "logGroupName": self.group, "logStreamName": self.stream, "logEvents": list });
@@ -155,6 +199,16 @@ impl AwsLogs {
                 events.len(),
                 self.group
             ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AwsLogs {
+    async fn end_message(&mut self) -> Result<(), DriverError> {
+        let since = self.joined_since.take();
+        match (self.joiner.as_mut().and_then(Joiner::take), since) {
+            (Some(message), Some((time, _))) => self.add(time, &message).await,
             _ => Ok(()),
         }
     }
@@ -180,16 +234,21 @@ impl Driver for AwsLogs {
         let time = entry.time.as_millisecond();
         let Some(joiner) = &mut self.joiner else { return self.add(time, &entry.line).await };
         let is_whole = entry.partial.as_ref().is_none_or(|part| part.last);
-        let complete = joiner.add(&entry.line, is_whole, LONGEST);
-        let since = if complete.is_some() || self.joined_since == 0 {
-            std::mem::replace(&mut self.joined_since, time)
-        } else {
-            self.joined_since
-        };
+        let continues = entry.partial.as_ref().is_some_and(|part| part.ordinal > 1);
+        let complete = joiner.add(&entry.line, continues, is_whole, LONGEST);
+        let now = (time, Instant::now());
+        let since = *self.joined_since.get_or_insert(now);
         match complete {
-            Some(message) => self.add(since, &message).await,
+            Some(message) => {
+                self.joined_since = Some(now);
+                self.add(since.0, &message).await
+            }
             None => Ok(()),
         }
+    }
+
+    fn longest_line(&self) -> usize {
+        LONGEST
     }
 
     fn due(&self) -> Option<Instant> {
@@ -199,10 +258,16 @@ impl Driver for AwsLogs {
     async fn flush(&mut self) -> Result<(), DriverError> {
         self.due = None;
         let mut result = Ok(());
-        if let Some(message) = self.joiner.as_mut().and_then(Joiner::take) {
-            let since = std::mem::take(&mut self.joined_since);
-            result = self.add(since, &message).await;
+        match self.joined_since {
+            // More may come of a message that has only begun.
+            Some((_, began)) if began.elapsed() < self.interval => self.due = Some(began + self.interval),
+            _ => result = self.end_message().await,
         }
+        self.put().await.and(result)
+    }
+
+    async fn finish(&mut self) -> Result<(), DriverError> {
+        let result = self.end_message().await;
         self.put().await.and(result)
     }
 }
@@ -214,8 +279,9 @@ enum ServiceError {
     Refused { kind: String, message: String, may_pass: bool },
     #[error("{0}")]
     Unreachable(String),
+    /// There are no credentials.
     #[error(transparent)]
-    Own(#[from] DriverError),
+    Stranger(#[from] DriverError),
 }
 
 impl ServiceError {
@@ -226,8 +292,7 @@ impl ServiceError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Refused { may_pass, .. } => *may_pass,
-            Self::Unreachable(_) => true,
-            Self::Own(_) => false,
+            Self::Unreachable(_) | Self::Stranger(_) => true,
         }
     }
 }
@@ -235,7 +300,7 @@ impl ServiceError {
 impl From<ServiceError> for DriverError {
     fn from(error: ServiceError) -> Self {
         match error {
-            ServiceError::Own(error) => error,
+            ServiceError::Stranger(error) => error,
             error => Self::new(format!("CloudWatch Logs: {error}")),
         }
     }
@@ -245,6 +310,8 @@ impl From<ServiceError> for DriverError {
 #[derive(Debug)]
 struct Service {
     client: Client,
+    /// Without a proxy, for what is on this host's own link.
+    direct: Client,
     url: Url,
     region: String,
     credentials: Option<Credentials>,
@@ -256,10 +323,13 @@ struct Service {
 
 impl Service {
     async fn begin(options: &BTreeMap<String, String>) -> Result<Self, DriverError> {
-        let client = engine_registry::plain_client().map_err(|error| DriverError::new(error.to_string()))?;
+        let client = |with_proxies| {
+            engine_registry::plain_client(with_proxies).map_err(|error| DriverError::new(error.to_string()))
+        };
+        let (client, direct) = (client(true)?, client(false)?);
         let region = match option(options, "awslogs-region") {
             Some(region) => region.to_owned(),
-            None => aws::region(&client).await?,
+            None => aws::region(&direct).await?,
         };
         let ending = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let url = option(options, "awslogs-endpoint")
@@ -268,6 +338,7 @@ impl Service {
             .map_err(|error| DriverError::new(format!("invalid awslogs-endpoint `{url}`: {error}")))?;
         Ok(Self {
             client,
+            direct,
             url,
             region,
             credentials: None,
@@ -293,8 +364,12 @@ impl Service {
 
     async fn try_once(&mut self, action: &str, request: &Value) -> Result<(), ServiceError> {
         if !self.credentials.as_ref().is_some_and(Credentials::are_fresh) {
-            let path = self.credentials_path.as_deref();
-            self.credentials = Some(aws::credentials(&self.client, path).await?);
+            match aws::credentials(&self.direct, self.credentials_path.as_deref()).await {
+                Ok(found) => self.credentials = Some(found),
+                // Those that there are do for a while.
+                Err(_) if self.credentials.as_ref().is_some_and(Credentials::are_valid) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let Some(credentials) = &self.credentials else { return Ok(()) };
         let body = request.to_string();
@@ -323,8 +398,12 @@ impl Service {
         if status.is_success() {
             return Ok(());
         }
-        let text = response.text().await.map_err(unreachable)?;
-        Err(refusal(status, &text))
+        let text = aws::text(response, LONGEST_ANSWER).await.map_err(unreachable)?;
+        let refusal = refusal(status, &text);
+        if refusal.is("ExpiredTokenException") {
+            self.credentials = None;
+        }
+        Err(refusal)
     }
 }
 
@@ -337,8 +416,13 @@ fn refusal(status: StatusCode, text: &str) -> ServiceError {
     let message = message.map_or_else(|| status.to_string(), |text| text.chars().take(500).collect());
     let may_pass = status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
-        || ["ThrottlingException", "ServiceUnavailableException", "LimitExceededException"]
-            .contains(&kind.as_str());
+        || [
+            "ThrottlingException",
+            "ServiceUnavailableException",
+            "LimitExceededException",
+            "ExpiredTokenException",
+        ]
+        .contains(&kind.as_str());
     ServiceError::Refused { kind, message, may_pass }
 }
 

@@ -1,10 +1,9 @@
 //! Connections to log servers: UDP, TCP, TLS and unix sockets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -12,9 +11,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 
 use crate::driver::{CONNECTING, DriverError};
-
-/// How long a server may take to accept what was sent to it.
-const SENDING: Duration = Duration::from_secs(30);
 
 /// `scheme://host:port` or `scheme:///path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,10 +98,7 @@ impl Connection {
     pub(crate) async fn open(address: &Address, tls: Option<Arc<ClientConfig>>) -> Result<Self, DriverError> {
         let failed =
             |error: &dyn std::fmt::Display| DriverError::new(format!("Could not reach {address}: {error}"));
-        match tokio::time::timeout(CONNECTING, Self::dial(address, tls)).await {
-            Ok(result) => result.map_err(|error| failed(&error)),
-            Err(_) => Err(failed(&"it does not answer")),
-        }
+        Self::dial(address, tls).await.map_err(|error| failed(&error))
     }
 
     async fn dial(address: &Address, tls: Option<Arc<ClientConfig>>) -> io::Result<Self> {
@@ -118,10 +111,16 @@ impl Connection {
             Place::Path(path) => return Ok(Self::Stream(Box::new(UnixStream::connect(path).await?))),
             Place::Host { name, port } => (name, *port),
         };
-        let hosts = engine_registry::look_up(name).await.map_err(io::Error::other)?;
+        let mut hosts = engine_registry::look_up(name).await.map_err(io::Error::other)?;
+        // A name such as localhost has an address of IPv6 that servers of logs seldom listen at, and UDP cannot tell.
+        hosts.sort_by_key(IpAddr::is_ipv6);
+        let share = CONNECTING / u32::try_from(hosts.len().max(1)).unwrap_or(1);
         let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         for host in hosts {
-            result = Self::dial_one(address, SocketAddr::new(host, port), name, tls.clone()).await;
+            let dialled = Self::dial_one(address, SocketAddr::new(host, port), name, tls.clone());
+            result = tokio::time::timeout(share, dialled)
+                .await
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")));
             if result.is_ok() {
                 break;
             }
@@ -161,18 +160,22 @@ impl Connection {
         }
     }
 
+    /// However long the server takes: that the container waits for it is what was asked for.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let sending = async {
-            match self {
-                Self::Udp(socket) => socket.send(bytes).await.map(drop),
-                Self::UnixDatagram(socket) => socket.send(bytes).await.map(drop),
-                Self::Stream(stream) => {
-                    stream.write_all(bytes).await?;
-                    stream.flush().await
+        match self {
+            Self::Udp(socket) => match socket.send(bytes).await {
+                // That tells of an earlier one, for which nobody was there, and this one is not sent yet.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    socket.send(bytes).await.map(drop)
                 }
+                sent => sent.map(drop),
+            },
+            Self::UnixDatagram(socket) => socket.send(bytes).await.map(drop),
+            Self::Stream(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
             }
-        };
-        tokio::time::timeout(SENDING, sending).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
     }
 
     /// Some of what the server says.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use engine_shim::log::LONGEST_LINE;
 use engine_shim::protocol::LogConfig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,11 @@ pub(crate) trait Driver: Send {
     /// Takes a line. If it cannot be sent, that is said, and the line is lost.
     async fn send(&mut self, entry: Entry) -> Result<(), DriverError>;
 
+    /// Bytes of the longest line that it takes in one piece.
+    fn longest_line(&self) -> usize {
+        LONGEST_LINE
+    }
+
     /// When [`Self::flush`] is due for what was taken so far.
     fn due(&self) -> Option<Instant> {
         None
@@ -73,24 +79,29 @@ pub(crate) trait Driver: Send {
         Ok(())
     }
 
-    /// Nothing more comes; called after the last [`Self::flush`].
+    /// Nothing more comes.
     async fn finish(&mut self) -> Result<(), DriverError> {
-        Ok(())
+        self.flush().await
     }
 }
 
 /// How long a connection to a log server may take.
 pub(crate) const CONNECTING: Duration = Duration::from_secs(10);
 
-/// How often it is said that something cannot be sent: where it is said is memory.
+/// How often it is said at once that something cannot be sent, and how often after that: where it is said is memory.
 const MOST_COMPLAINTS: u32 = 10;
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
 
-/// What is heard of it is on its standard error, which the daemon reads when the container has ended.
+/// What is heard of it is on its standard error, which the daemon reads now and then.
 pub(crate) fn complain(error: &DriverError) {
-    static COMPLAINTS: AtomicU32 = AtomicU32::new(0);
-    if COMPLAINTS.fetch_add(1, Ordering::Relaxed) < MOST_COMPLAINTS {
-        let _ = writeln!(io::stderr(), "Failed to log a message: {error}");
+    static COMPLAINTS: Mutex<(u32, Option<Instant>)> = Mutex::new((0, None));
+    let mut made = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_early = made.1.is_some_and(|last| last.elapsed() < BETWEEN_COMPLAINTS);
+    if made.0 >= MOST_COMPLAINTS && is_early {
+        return;
     }
+    *made = (made.0 + 1, Some(Instant::now()));
+    let _ = writeln!(io::stderr(), "Failed to log a message: {error}");
 }
 
 pub(crate) fn option<'a>(options: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {

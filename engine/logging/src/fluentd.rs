@@ -26,8 +26,11 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// As in dockerd, practically for ever.
 const RETRIES: u32 = i32::MAX as u32;
-/// How many bytes wait in asynchronous mode.
+/// How many messages wait in asynchronous mode, as in dockerd, and how many bytes of them at most.
 const BUFFER: usize = 1024 * 1024;
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// A pause that is none would keep a processor busy.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// How long an acknowledgement may take.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
 /// An acknowledgement is short.
@@ -69,7 +72,8 @@ impl Fluentd {
             connection: None,
             since: Instant::now(),
             retries: retries.unwrap_or(RETRIES),
-            wait: period("fluentd-retry-wait").unwrap_or(RETRY_WAIT),
+            wait: period("fluentd-retry-wait").unwrap_or(RETRY_WAIT).max(SHORTEST_WAIT),
+            write_timeout: period("fluentd-write-timeout").filter(|period| !period.is_zero()),
             renewal: period("fluentd-async-reconnect-interval").filter(|period| !period.is_zero()),
         };
         let writer = Writer {
@@ -118,7 +122,8 @@ impl Driver for Fluentd {
 #[derive(Debug)]
 struct Queue {
     sender: Option<mpsc::UnboundedSender<Message>>,
-    waiting: Arc<AtomicUsize>,
+    /// Messages and bytes that wait.
+    waiting: Arc<[AtomicUsize; 2]>,
     limit: usize,
     work: JoinHandle<()>,
 }
@@ -126,14 +131,15 @@ struct Queue {
 impl Queue {
     fn begin(mut forwarder: Forwarder, limit: usize) -> Self {
         let (sender, mut receiver) = mpsc::unbounded_channel::<Message>();
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let waiting: Arc<[AtomicUsize; 2]> = Arc::default();
         let counter = Arc::clone(&waiting);
         let work = tokio::spawn(async move {
             while let Some(message) = receiver.recv().await {
                 if let Err(error) = forwarder.deliver(&message).await {
                     complain(&error);
                 }
-                counter.fetch_sub(message.bytes.len(), Ordering::Relaxed);
+                counter[0].fetch_sub(1, Ordering::Relaxed);
+                counter[1].fetch_sub(message.bytes.len(), Ordering::Relaxed);
             }
         });
         Self { sender: Some(sender), waiting, limit, work }
@@ -141,13 +147,14 @@ impl Queue {
 
     fn add(&self, message: Message) -> Result<(), DriverError> {
         let length = message.bytes.len();
-        if self.waiting.load(Ordering::Relaxed) + length > self.limit {
+        let [messages, bytes] = [0, 1].map(|index| self.waiting[index].load(Ordering::Relaxed));
+        if messages > 0 && (messages >= self.limit || bytes + length > MOST_BYTES) {
             return Err(DriverError::new(format!(
-                "{} bytes wait for the Fluentd server, which is all that `fluentd-buffer-limit` allows; what comes now is lost",
-                self.waiting.load(Ordering::Relaxed)
+                "{messages} messages wait for the Fluentd server, more than `fluentd-buffer-limit` or the memory for them allows; what comes now is lost"
             )));
         }
-        self.waiting.fetch_add(length, Ordering::Relaxed);
+        self.waiting[0].fetch_add(1, Ordering::Relaxed);
+        self.waiting[1].fetch_add(length, Ordering::Relaxed);
         let sent = self.sender.as_ref().is_some_and(|sender| sender.send(message).is_ok());
         if sent { Ok(()) } else { Err(DriverError::new("nothing is sent to the Fluentd server any more")) }
     }
@@ -170,6 +177,8 @@ struct Forwarder {
     wait: Duration,
     /// How long a connection is used, so that a name that leads elsewhere by then is followed.
     renewal: Option<Duration>,
+    /// How long the server may take to accept a message.
+    write_timeout: Option<Duration>,
 }
 
 impl Forwarder {
@@ -211,7 +220,14 @@ impl Forwarder {
         let failed = |error: &dyn std::fmt::Display| {
             DriverError::new(format!("Could not send to {}: {error}", self.address))
         };
-        connection.send(&message.bytes).await.map_err(|error| failed(&error))?;
+        let sending = connection.send(&message.bytes);
+        let sent = match self.write_timeout {
+            Some(timeout) => tokio::time::timeout(timeout, sending)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+            None => sending.await,
+        };
+        sent.map_err(|error| failed(&error))?;
         let Some(chunk) = &message.chunk else { return Ok(()) };
         let answer = tokio::time::timeout(ACKNOWLEDGEMENT, acknowledgement(connection)).await;
         match answer {

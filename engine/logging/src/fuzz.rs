@@ -24,7 +24,7 @@ fn addresses_and_patterns() {
 #[test]
 fn lines_lose_nothing() {
     fuzz::run("lines", &[b"one\ntwo\n\nthree", &vec![b'x'; 70_000]], |bytes| {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(16 * 1024);
         let mut entries = Vec::new();
         for piece in bytes.chunks(1000) {
             entries.extend(lines.add(engine_shim::log::Stream::Stdout, jiff::Timestamp::UNIX_EPOCH, piece));

@@ -115,7 +115,7 @@ impl Gelf {
         }
         let Some(connection) = &mut self.connection else { return Ok(()) };
         for datagram in datagrams {
-            // A refusal tells of an earlier datagram: nobody was there then.
+            // A refusal tells of an earlier datagram: nobody was there then, nor at the second try.
             if let Err(error) = connection.send(&datagram).await
                 && error.kind() != std::io::ErrorKind::ConnectionRefused
             {

@@ -2,12 +2,16 @@
 //!
 //! The protocol is systemd's "Native Journal Protocol"; the fields are dockerd's.
 
-use std::os::unix::net::UnixDatagram;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use async_trait::async_trait;
 use engine_shim::log::Stream;
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 
 use crate::driver::{ContainerInfo, Driver, DriverError};
 use crate::lines::Entry;
@@ -102,11 +106,16 @@ fn field(name: &str) -> Option<String> {
 impl Driver for Journald {
     async fn send(&mut self, entry: Entry) -> Result<(), DriverError> {
         let message = self.message(&entry);
-        let sent = match self.socket.send(&message) {
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => send_file(&self.socket, &message),
+        let sent = match self.socket.send(&message).await {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                send_file(&self.socket, &message).await
+            }
             // The journal has begun anew.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                self.socket.connect(SOCKET).and_then(|()| self.socket.send(&message)).map(drop)
+                match self.socket.connect(SOCKET) {
+                    Ok(()) => self.socket.send(&message).await.map(drop),
+                    Err(error) => Err(error),
+                }
             }
             other => other.map(drop),
         };
@@ -115,23 +124,22 @@ impl Driver for Journald {
 }
 
 /// What is too long for a datagram goes as a sealed file in memory.
-fn send_file(socket: &UnixDatagram, message: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::fd::AsFd as _;
-
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-
+async fn send_file(socket: &UnixDatagram, message: &[u8]) -> std::io::Result<()> {
     let file = rustix::fs::memfd_create(c"entry", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(file);
     file.write_all(message)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
-    let descriptors = [file.as_fd()];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    rustix::net::sendmsg(socket, &[], &mut ancillary, SendFlags::empty())?;
-    Ok(())
+    socket
+        .async_io(Interest::WRITABLE, || {
+            let descriptors = [file.as_fd()];
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            rustix::net::sendmsg(socket, &[], &mut ancillary, SendFlags::empty())?;
+            Ok(())
+        })
+        .await
 }
 
 #[cfg(test)]
@@ -143,7 +151,9 @@ mod tests {
     fn an_entry_as_the_journal_reads_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let journal = UnixDatagram::bind(&path).unwrap();
+        let journal = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
         let container = ContainerInfo {
             id: "0123456789abcdef".to_owned(),
             name: "web".to_owned(),
@@ -160,7 +170,6 @@ mod tests {
             line: b"oh\xff".to_vec(),
             partial: Some(Partial { id: "p".to_owned(), ordinal: 2, last: true }),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(driver.send(entry.clone())).unwrap();
         let mut buffer = vec![0; 64 * 1024];
         let count = journal.recv(&mut buffer).unwrap();

@@ -28,5 +28,9 @@ pub use process::main;
 
 /// The daemon's variables that a driver works by.
 pub fn environment(driver: &str) -> &'static [&'static str] {
-    if driver == "awslogs" { &aws::ENVIRONMENT } else { &[] }
+    match driver {
+        "awslogs" => &aws::ENVIRONMENT,
+        "syslog" | "fluentd" => &["SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"],
+        _ => &[],
+    }
 }

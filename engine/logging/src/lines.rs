@@ -1,6 +1,6 @@
 //! Lines out of a container's output as it comes.
 
-use engine_shim::log::{LONGEST_LINE, Stream};
+use engine_shim::log::Stream;
 use jiff::Timestamp;
 
 /// One line, or a part of one that is too long.
@@ -30,40 +30,60 @@ pub(crate) struct Partial {
 }
 
 /// The unfinished lines of both streams.
-#[derive(Debug, Default)]
-pub(crate) struct Lines([Unfinished; 2]);
+#[derive(Debug)]
+pub(crate) struct Lines {
+    streams: [Unfinished; 2],
+    /// Bytes of a line; a longer one comes in parts.
+    longest: usize,
+}
 
 #[derive(Debug, Default)]
 struct Unfinished {
     bytes: Vec<u8>,
     /// Of the part that was given out last, if the line goes on.
     part: Option<(String, u32)>,
-    /// When its first byte came.
-    since: Option<Timestamp>,
+    /// When its last byte came.
+    time: Timestamp,
+    /// The rest of a line whose beginning is lost.
+    is_rest: bool,
 }
 
 impl Lines {
+    pub(crate) fn new(longest: usize) -> Self {
+        Self { streams: Default::default(), longest }
+    }
+
     /// Adds what has come; what is complete by that.
     pub(crate) fn add(&mut self, stream: Stream, time: Timestamp, mut bytes: &[u8]) -> Vec<Entry> {
-        let unfinished = &mut self.0[stream as usize - 1];
+        let unfinished = &mut self.streams[stream as usize - 1];
+        unfinished.time = time;
+        if unfinished.is_rest {
+            let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
+            unfinished.is_rest = false;
+            bytes = &bytes[end + 1..];
+        }
         let mut complete = Vec::new();
         while !bytes.is_empty() {
-            unfinished.since.get_or_insert(time);
-            let room = LONGEST_LINE - unfinished.bytes.len();
+            let room = self.longest - unfinished.bytes.len();
             let window = &bytes[..bytes.len().min(room)];
             if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
                 unfinished.bytes.extend_from_slice(&bytes[..end]);
                 bytes = &bytes[end + 1..];
-                complete.push(unfinished.take(stream, time, true));
+                complete.push(unfinished.take(stream, true));
             } else {
                 unfinished.bytes.extend_from_slice(window);
                 bytes = &bytes[window.len()..];
-                if unfinished.bytes.len() == LONGEST_LINE {
-                    complete.push(unfinished.take(stream, time, false));
+                if unfinished.bytes.len() == self.longest {
+                    complete.push(unfinished.take(stream, false));
                 }
             }
         }
         complete
+    }
+
+    /// Something of this stream is lost: with it goes the line that it was in the middle of, on both sides.
+    pub(crate) fn lose(&mut self, stream: Stream) {
+        self.streams[stream as usize - 1] = Unfinished { is_rest: true, ..Unfinished::default() };
     }
 
     /// What has no end and gets none any more.
@@ -71,19 +91,15 @@ impl Lines {
         [Stream::Stdout, Stream::Stderr]
             .into_iter()
             .filter_map(|stream| {
-                let unfinished = &mut self.0[stream as usize - 1];
-                let begun = !unfinished.bytes.is_empty();
-                let time = unfinished.since.unwrap_or_else(Timestamp::now);
-                let entry = begun.then(|| unfinished.take(stream, time, true));
-                *unfinished = Unfinished::default();
-                entry
+                let mut unfinished = std::mem::take(&mut self.streams[stream as usize - 1]);
+                (!unfinished.bytes.is_empty()).then(|| unfinished.take(stream, true))
             })
             .collect()
     }
 }
 
 impl Unfinished {
-    fn take(&mut self, stream: Stream, now: Timestamp, ends: bool) -> Entry {
+    fn take(&mut self, stream: Stream, ends: bool) -> Entry {
         let partial = match (self.part.take(), ends) {
             (None, true) => None,
             (None, false) => Some((random_id(), 1)),
@@ -93,7 +109,7 @@ impl Unfinished {
             self.part.clone_from(&partial);
         }
         Entry {
-            time: self.since.take().unwrap_or(now),
+            time: self.time,
             stream,
             line: std::mem::take(&mut self.bytes),
             partial: partial.map(|(id, ordinal)| Partial { id, ordinal, last: ends }),
@@ -107,6 +123,8 @@ fn random_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use engine_shim::log::LONGEST_LINE;
+
     use super::*;
 
     fn texts(entries: &[Entry]) -> Vec<String> {
@@ -115,7 +133,7 @@ mod tests {
 
     #[test]
     fn lines_of_both_streams_are_joined() {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(LONGEST_LINE);
         let time = Timestamp::UNIX_EPOCH;
         assert_eq!(texts(&lines.add(Stream::Stdout, time, b"one\n\ntw")), ["one", ""]);
         assert_eq!(texts(&lines.add(Stream::Stderr, time, b"other\nrest")), ["other"]);
@@ -127,7 +145,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_long_line_know_of_each_other() {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(LONGEST_LINE);
         let long = vec![b'x'; LONGEST_LINE * 2 + 5];
         let mut parts = lines.add(Stream::Stdout, Timestamp::UNIX_EPOCH, &long);
         parts.extend(lines.add(Stream::Stdout, Timestamp::UNIX_EPOCH, b"\nnext\n"));
@@ -138,5 +156,17 @@ mod tests {
         assert_eq!(told, [(1, false), (2, false), (3, true)]);
         assert_eq!(partial[0].as_ref().map(|part| &part.id), partial[2].as_ref().map(|part| &part.id));
         assert_eq!(partial[3], None);
+    }
+
+    #[test]
+    fn a_line_that_is_lost_in_part_is_lost_as_a_whole() {
+        let mut lines = Lines::new(LONGEST_LINE);
+        let time = Timestamp::UNIX_EPOCH;
+        lines.add(Stream::Stdout, time, b"begun");
+        lines.add(Stream::Stderr, time, b"other ");
+        lines.lose(Stream::Stdout);
+        assert_eq!(texts(&lines.add(Stream::Stdout, time, b" and gone")), [""; 0]);
+        assert_eq!(texts(&lines.add(Stream::Stdout, time, b"\nnext\n")), ["next"]);
+        assert_eq!(texts(&lines.add(Stream::Stderr, time, b"stream\n")), ["other stream"]);
     }
 }

@@ -15,8 +15,15 @@ impl Joiner {
     }
 
     /// The message that is complete because the line begins another, or because both together would be too long.
-    pub(crate) fn add(&mut self, line: &[u8], is_whole: bool, most: usize) -> Option<Vec<u8>> {
-        let begins = self.start.is_match(&String::from_utf8_lossy(line));
+    /// What goes on with a line that was begun before (`continues`) begins nothing.
+    pub(crate) fn add(
+        &mut self,
+        line: &[u8],
+        continues: bool,
+        is_whole: bool,
+        most: usize,
+    ) -> Option<Vec<u8>> {
+        let begins = !continues && self.start.is_match(&String::from_utf8_lossy(line));
         let too_long = self.gathered.len() + line.len() + 1 > most;
         let complete = if begins || too_long { self.take() } else { None };
         self.gathered.extend_from_slice(line);
@@ -31,21 +38,18 @@ impl Joiner {
     }
 }
 
-/// The pattern of dates in a format of `strftime`, as dockerd understands it; what it does not know matches nothing but itself.
+/// The pattern of dates in a format of `strftime`, as dockerd understands it: a regular expression in which `%` and a letter stand for a
+/// part of a date. What it does not know stands for nothing.
 pub(crate) fn of_dates(format: &str) -> String {
     let mut pattern = String::new();
     let mut rest = format.chars();
     while let Some(character) = rest.next() {
         if character != '%' {
-            pattern.push_str(&regex_lite::escape(&character.to_string()));
-            continue;
-        }
-        match rest.next() {
-            Some(letter) => match of_letter(letter) {
-                Some(known) => pattern.push_str(known),
-                None => pattern.push_str(&regex_lite::escape(&format!("%{letter}"))),
-            },
-            None => pattern.push('%'),
+            pattern.push(character);
+        } else if let Some(letter) = rest.next() {
+            pattern.push_str(of_letter(letter).unwrap_or_default());
+        } else {
+            pattern.push('%');
         }
     }
     pattern
@@ -89,7 +93,7 @@ mod tests {
     fn dates_begin_messages() {
         for (format, matching, other) in [
             ("%Y-%m-%d %H:%M:%S", "2026-11-30 23:59:00 hello", "26-11-30 hello"),
-            ("[%b %d, %Y]", "[Nov 30, 2026] x", "Nov 30, 2026 x"),
+            (r"\[%b %d, %Y %H:%M:%S\]", "[Nov 30, 2026 23:59:00] x", "Nov 30, 2026 23:59:00 x"),
             ("%H:%M:%S%L", "10:11:12.123", "10:11:12,123"),
             ("100%%", "100%", "100"),
         ] {
@@ -102,10 +106,10 @@ mod tests {
     #[test]
     fn lines_are_joined_up_to_the_next_beginning() {
         let mut joiner = Joiner::new(Regex::new("^ERR").unwrap());
-        assert_eq!(joiner.add(b"ERR one", true, 100), None);
-        assert_eq!(joiner.add(b"  at two", true, 100), None);
-        assert_eq!(joiner.add(b"ERR three", true, 100).as_deref(), Some(&b"ERR one\n  at two\n"[..]));
-        assert_eq!(joiner.add(&[b'x'; 95], false, 100).as_deref(), Some(&b"ERR three\n"[..]));
+        assert_eq!(joiner.add(b"ERR one", false, true, 100), None);
+        assert_eq!(joiner.add(b"  at two", false, true, 100), None);
+        assert_eq!(joiner.add(b"ERR three", false, true, 100).as_deref(), Some(&b"ERR one\n  at two\n"[..]));
+        assert_eq!(joiner.add(&[b'x'; 95], false, false, 100).as_deref(), Some(&b"ERR three\n"[..]));
         assert_eq!(joiner.take().map(|rest| rest.len()), Some(95));
         assert_eq!(joiner.take(), None);
     }

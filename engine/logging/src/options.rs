@@ -71,6 +71,7 @@ fn known(driver: &str) -> Vec<&'static str> {
             "fluentd-request-ack",
             "fluentd-retry-wait",
             "fluentd-sub-second-precision",
+            "fluentd-write-timeout",
         ],
         "awslogs" => {
             let mut own = awslogs::OPTIONS.to_vec();
@@ -102,7 +103,8 @@ pub fn understand(driver: &str, options: &Options) -> Result<LogSpec, OptionErro
             });
         }
     }
-    let delivery = delivery(options)?;
+    // Earlier versions took for granted what they did not follow.
+    let delivery = delivery(options).unwrap_or(Delivery::Blocking);
     match driver {
         "json-file" => {
             let unlimited = FileLimits { max_size: None, max_files: 1 };
@@ -129,6 +131,7 @@ pub fn understand(driver: &str, options: &Options) -> Result<LogSpec, OptionErro
 /// Refuses what makes no sense, or what this engine does not follow, in full.
 pub fn check(driver: &str, options: &Options) -> Result<(), OptionError> {
     understand(driver, options)?;
+    delivery(options)?;
     for name in ["labels-regex", "env-regex"] {
         if let Some(pattern) = option(options, name) {
             regex(name, pattern)?;
@@ -288,7 +291,7 @@ fn check_fluentd(options: &Options) -> Result<(), OptionError> {
     for name in ["fluentd-async", "fluentd-request-ack", "fluentd-sub-second-precision"] {
         flag(options, name)?;
     }
-    for name in ["fluentd-retry-wait", "fluentd-async-reconnect-interval"] {
+    for name in ["fluentd-retry-wait", "fluentd-async-reconnect-interval", "fluentd-write-timeout"] {
         duration(options, name)?;
     }
     number(options, "fluentd-max-retries", 0..=i64::from(u32::MAX))?;
@@ -303,6 +306,13 @@ fn check_fluentd(options: &Options) -> Result<(), OptionError> {
 fn check_awslogs(options: &Options) -> Result<(), OptionError> {
     if option(options, "awslogs-group").is_none() {
         return invalid("must specify a value for log opt 'awslogs-group'");
+    }
+    if let Some(text) = option(options, "awslogs-endpoint")
+        && !reqwest::Url::parse(text).is_ok_and(|url| url.path() == "/" && url.query().is_none())
+    {
+        return invalid(format!(
+            "invalid value for 'awslogs-endpoint': {text}: it has to be SCHEME://HOST[:PORT]"
+        ));
     }
     for name in ["awslogs-create-group", "awslogs-create-stream"] {
         flag(options, name)?;
@@ -342,7 +352,9 @@ mod tests {
 
     #[test]
     fn limits_and_delivery_of_files() {
-        let file = |pairs: &[(&str, &str)]| match understand("json-file", &options(pairs)) {
+        let file = |pairs: &[(&str, &str)]| match check("json-file", &options(pairs))
+            .and_then(|()| understand("json-file", &options(pairs)))
+        {
             Ok(LogSpec::File { limits, delivery }) => Ok((limits.max_size, limits.max_files, delivery)),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
@@ -430,6 +442,7 @@ mod tests {
             ("fluentd", &[("fluentd-max-retries", "-1")], "fluentd-max-retries"),
             ("fluentd", &[("fluentd-async", "perhaps")], "fluentd-async"),
             ("awslogs", &[], "awslogs-group"),
+            ("awslogs", &[("awslogs-group", "a"), ("awslogs-endpoint", "http://a/b")], "awslogs-endpoint"),
             ("awslogs", &[("awslogs-group", "a"), ("labels", "b")], "unknown log opt 'labels'"),
             ("awslogs", &[("awslogs-group", "a"), ("awslogs-multiline-pattern", "(")], "multiline"),
             ("journald", &[("max-size", "1m")], "unknown log opt 'max-size'"),
@@ -441,5 +454,15 @@ mod tests {
         }
         let unsupported = check("json-file", &options(&[("compress", "true")]));
         assert_eq!(unsupported, Err(OptionError::Unsupported("compress=true".to_owned())));
+    }
+
+    #[test]
+    fn what_an_earlier_version_has_taken_is_understood() {
+        let old = options(&[("max-buffer-size", "4m"), ("mode", "x")]);
+        assert!(matches!(
+            understand("json-file", &old),
+            Ok(LogSpec::File { delivery: Delivery::Blocking, .. })
+        ));
+        assert!(check("json-file", &old).is_err());
     }
 }

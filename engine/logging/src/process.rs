@@ -73,7 +73,8 @@ async fn run() -> io::Result<()> {
     tell(&signs, READY)?;
     let signs = Signs(signs);
     let ended = watch_end(signs.0.as_fd().try_clone_to_owned()?);
-    let mut outlet = Outlet { driver, lines: Lines::default(), signs };
+    let lines = Lines::new(driver.longest_line());
+    let mut outlet = Outlet { driver, lines, signs };
     outlet.serve(&mut input, ended).await
 }
 
@@ -83,13 +84,17 @@ fn tell(signs: &OwnedFd, line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes true when nobody reads the signs any more: the container has ended.
+/// Becomes true when nobody reads the signs any more: the container has ended. A while after that this process ends, whatever
+/// its driver hangs in.
+#[expect(clippy::exit, reason = "whoever hangs cannot be asked to return")]
 fn watch_end(signs: OwnedFd) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     std::thread::spawn(move || {
         let mut descriptors = [PollFd::new(&signs, PollFlags::empty())];
         while matches!(rustix::event::poll(&mut descriptors, None), Err(rustix::io::Errno::INTR) | Ok(0)) {}
         sender.send_replace(true);
+        std::thread::sleep(LAST_WORDS * 2);
+        std::process::exit(1);
     });
     receiver
 }
@@ -147,15 +152,15 @@ impl Outlet {
                 }
                 Err(error) => return Err(error),
             };
-            let head = read_head(first, input).await?;
+            // Whoever wrote it is gone in the middle of a piece.
+            let Some(head) = read_head(first, input).await? else { break };
             if head.length > LONGEST_PIECE {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let mut bytes = vec![0; usize::try_from(head.length).map_err(io::Error::other)?];
-            input.read_exact(&mut bytes).await?;
+            let mut bytes = Vec::new();
+            (&mut *input).take(u64::from(head.length)).read_to_end(&mut bytes).await?;
             if head.after_gap {
-                let rest = self.lines.finish();
-                self.send(rest).await;
+                self.lines.lose(head.stream);
             }
             let complete = self.lines.add(head.stream, head.time, &bytes);
             self.send(complete).await;
@@ -165,7 +170,6 @@ impl Outlet {
         }
         let rest = self.lines.finish();
         self.send(rest).await;
-        note(self.driver.flush().await);
         note(self.driver.finish().await);
         Ok(())
     }
@@ -200,9 +204,12 @@ fn first_byte(input: &pipe::Receiver) -> io::Result<Option<u8>> {
     Ok((input.try_read(&mut byte)? > 0).then_some(byte[0]))
 }
 
-/// The rest of a piece's head is there, or about to come.
-async fn read_head(first: u8, input: &mut pipe::Receiver) -> io::Result<Head> {
+/// The rest of a piece's head is there, or about to come; `None`: it never will.
+async fn read_head(first: u8, input: &mut pipe::Receiver) -> io::Result<Option<Head>> {
     let mut bytes = [first; Head::SIZE];
-    input.read_exact(&mut bytes[1..]).await?;
-    Head::parse(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    match input.read_exact(&mut bytes[1..]).await {
+        Ok(_) => Head::parse(&bytes).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -144,6 +144,10 @@ fn local() -> Result<Address, DriverError> {
 #[async_trait]
 impl Driver for Syslog {
     async fn send(&mut self, entry: Entry) -> Result<(), DriverError> {
+        // There are servers that choke on them; dockerd leaves them out as well.
+        if entry.line.is_empty() {
+            return Ok(());
+        }
         let message = self.writer.message(&entry);
         // A server that has begun anew is known again after one failure.
         match self.try_once(&message).await {

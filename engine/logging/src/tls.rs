@@ -14,7 +14,7 @@ use crate::driver::DriverError;
 /// The files that the options name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Files<'a> {
-    /// Authorities to believe, in place of the host's.
+    /// Authorities to believe beside the host's.
     pub(crate) authorities: Option<&'a str>,
     pub(crate) certificate: Option<&'a str>,
     pub(crate) key: Option<&'a str>,
@@ -45,10 +45,8 @@ pub(crate) fn client(files: Files<'_>) -> Result<Arc<ClientConfig>, DriverError>
 
 fn roots(path: Option<&str>) -> Result<RootCertStore, DriverError> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = path else {
-        roots.add_parsable_certificates(engine_registry::authorities());
-        return Ok(roots);
-    };
+    roots.add_parsable_certificates(engine_registry::authorities());
+    let Some(path) = path else { return Ok(roots) };
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| failed(path, &error))?;
     }

@@ -58,10 +58,11 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
     builder.build().map_err(failed)
 }
 
-/// A client for any service: by the proxies of the environment, and believing what the host's authorities say.
-pub fn plain() -> Result<Client, RegistryError> {
+/// A client for any service: by the proxies of the environment if it may, and believing what the host's authorities say.
+pub fn plain(with_proxies: bool) -> Result<Client, RegistryError> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Client::builder()
+    let builder = if with_proxies { Client::builder() } else { Client::builder().no_proxy() };
+    builder
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT)
         .dns_resolver(SystemNames)

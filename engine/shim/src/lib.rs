@@ -220,6 +220,7 @@ fn container(
             return Ok(());
         }
     };
+    forget_environment();
     let (container, running) = match task::create(directory, config, task) {
         Ok(created) => created,
         Err(error) => {
@@ -366,6 +367,26 @@ fn configuration(directory: &Path) -> Result<ShimConfig, ShimError> {
     let path = directory.join(protocol::CONFIGURATION);
     let read = || Ok(serde_json::from_reader(io::BufReader::new(File::open(&path)?))?);
     read().map_err(|source| ShimError::Configuration { path: path.clone(), source })
+}
+
+/// What the log process was given of the daemon's variables, which may be secret, is nothing for the processes that are made as
+/// copies of this one.
+#[expect(unsafe_code, reason = "there is no safe way to where the variables are")]
+fn forget_environment() {
+    unsafe extern "C" {
+        /// environ(7).
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: there is one thread. Each string of the environment is this process's own memory, which the kernel has put on its
+    // stack, and is overwritten up to its terminator; nobody reads variables after that.
+    unsafe {
+        let mut place = environ;
+        while !place.is_null() && !(*place).is_null() {
+            libc::memset((*place).cast(), 0, libc::strlen(*place));
+            place = place.add(1);
+        }
+        libc::clearenv();
+    }
 }
 
 /// What was needed to make the container is not needed to watch it.

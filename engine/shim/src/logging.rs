@@ -79,6 +79,15 @@ impl Log {
         self.outlet.as_ref().is_some_and(Outlet::is_full)
     }
 
+    /// Nothing more comes: the log process has all, or gets it now.
+    pub(crate) fn close(&mut self) {
+        if let Some(outlet) = &mut self.outlet
+            && !outlet.has_more()
+        {
+            outlet.close();
+        }
+    }
+
     pub(crate) fn has_more(&self) -> bool {
         self.outlet.as_ref().is_some_and(Outlet::has_more)
     }

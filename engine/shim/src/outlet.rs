@@ -8,12 +8,14 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::log::Stream;
 use super::protocol::{LogProcess, ShimConfig};
@@ -83,8 +85,10 @@ pub(crate) struct Outlet {
     /// In non-blocking mode: how much may be pending.
     buffer: Option<usize>,
     writes_file: bool,
-    /// Something was dropped since the last piece.
-    gap: bool,
+    /// Whether something of a stream was dropped since its last piece.
+    gaps: [bool; 2],
+    /// The log process, if there is such a handle.
+    process: Option<OwnedFd>,
     /// Whether that was said.
     complained: bool,
 }
@@ -97,22 +101,25 @@ impl Outlet {
         Ok(Some(outlet))
     }
 
-    fn spawn(directory: &Path, process: &LogProcess) -> io::Result<Self> {
+    fn spawn(directory: &Path, settings: &LogProcess) -> io::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("log")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(super::open_messages(directory)?)
+            .stderr(messages(directory, settings)?)
             .spawn()?;
+        let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let process =
+            process.and_then(|process| rustix::process::pidfd_open(process, PidfdFlags::empty()).ok());
         let (Some(input), Some(signs)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let settings = serde_json::to_vec(&process.settings)?;
-        let length = u32::try_from(settings.len()).map_err(io::Error::other)?;
+        let text = serde_json::to_vec(&settings.settings)?;
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let mut input = File::from(OwnedFd::from(input));
         let mut signs = File::from(OwnedFd::from(signs));
         input.write_all(&length.to_le_bytes())?;
-        input.write_all(&settings)?;
+        input.write_all(&text)?;
         match first_line(&mut signs) {
             Ok(line) if line == READY => {}
             Ok(line) if line.is_empty() => return Err(io::Error::other("the log process is gone")),
@@ -130,9 +137,10 @@ impl Outlet {
             signs: Some(signs),
             pending: Vec::new(),
             sent: 0,
-            buffer: process.buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-            writes_file: process.writes_file,
-            gap: false,
+            buffer: settings.buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            writes_file: settings.writes_file,
+            gaps: [false; 2],
+            process,
             complained: false,
         })
     }
@@ -145,7 +153,7 @@ impl Outlet {
         }
         let waiting = self.pending.len() - self.sent;
         if self.buffer.is_some_and(|buffer| waiting > 0 && waiting + bytes.len() > buffer) {
-            self.gap = true;
+            self.gaps[stream as usize - 1] = true;
             if !self.complained {
                 self.complained = true;
                 tracing::error!(
@@ -154,7 +162,12 @@ impl Outlet {
             }
             return;
         }
-        let head = Head { stream, after_gap: std::mem::take(&mut self.gap), time: Timestamp::now(), length };
+        let head = Head {
+            stream,
+            after_gap: std::mem::take(&mut self.gaps[stream as usize - 1]),
+            time: Timestamp::now(),
+            length,
+        };
         self.pending.extend_from_slice(&head.bytes());
         self.pending.extend_from_slice(bytes);
     }
@@ -201,7 +214,7 @@ impl Outlet {
             self.pending.clear();
             self.pending.shrink_to(HELD);
             self.sent = 0;
-        } else if self.sent >= HELD {
+        } else if self.sent >= HELD.max(self.pending.len() / 2) {
             self.pending.drain(..self.sent);
             self.sent = 0;
         }
@@ -235,10 +248,27 @@ impl Outlet {
         self.input = None;
         while let Some(signs) = &self.signs {
             if !wait(signs.as_fd(), PollFlags::IN, deadline) {
+                // The next run has the file for itself.
+                if let Some(process) = &self.process {
+                    let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+                }
                 break;
             }
             self.heed();
         }
+    }
+
+    /// Nothing more comes, and all is sent.
+    pub(crate) fn close(&mut self) {
+        self.input = None;
+    }
+}
+
+/// Where the log process says what went wrong: in a file that outlives this run, as it does itself.
+fn messages(directory: &Path, settings: &LogProcess) -> io::Result<File> {
+    match &settings.messages {
+        Some(path) => File::options().create(true).append(true).mode(0o600).open(path),
+        None => super::open_messages(directory),
     }
 }
 
@@ -286,7 +316,8 @@ mod tests {
             sent: 0,
             buffer,
             writes_file: false,
-            gap: false,
+            gaps: [false; 2],
+            process: None,
             complained: false,
         };
         (outlet, theirs)
@@ -349,7 +380,8 @@ mod tests {
             length += rustix::io::read(&theirs, &mut received[length..]).unwrap();
             outlet.send().unwrap();
         }
-        outlet.add(Stream::Stderr, b"after");
+        outlet.add(Stream::Stderr, b"another stream");
+        outlet.add(Stream::Stdout, b"after");
         outlet.send().unwrap();
         drop(outlet);
         loop {

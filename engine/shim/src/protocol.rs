@@ -154,6 +154,9 @@ pub struct LogProcess {
     pub writes_file: bool,
     /// Variables of the daemon that are its, too.
     pub environment: Vec<String>,
+    /// Where it says what went wrong.
+    #[serde(default)]
+    pub messages: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -182,6 +182,7 @@ impl<'a> Server<'a> {
         // Nothing more will be sent on these, so their end tells that all is read.
         self.peers.retain(|peer| !peer.dead && peer.unsent() > 0);
         loop {
+            self.log.close();
             let is_late = self.log.has_more() && now.elapsed() < LOGGING;
             if !is_late && (self.peers.is_empty() || now.elapsed() >= FAREWELL) {
                 break;

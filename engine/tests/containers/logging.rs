@@ -368,3 +368,40 @@ fn a_log_process_that_is_killed_is_missed_and_said() {
     engine.docker(["kill", "first"]).ok();
     wait_for("the word of it", || engine.log().contains("The log process is gone"));
 }
+
+#[test]
+fn what_is_lost_when_a_container_ends_is_said() {
+    let engine = engine();
+    let server = Recorder::start(&engine, "tcp", "6001", &[]);
+    let options = ["--log-driver", "syslog", "--log-opt", "syslog-address=tcp://127.0.0.1:6001"];
+    engine
+        .docker(["run", "-d", "-i", "--name", "first"].iter().chain(&options).chain(&["busybox", "cat"]))
+        .ok();
+    drop(server);
+    let mut input = takeover(&engine, "/containers/first/attach?stream=1&stdin=1", "");
+    input.write_all(b"never seen\n").unwrap();
+    wait_for("the line, here", || engine.docker(["logs", "first"]).stdout == "never seen\n");
+    engine.docker(["rm", "-f", "first"]).ok();
+    let expected = "Failed to log a message: Could not reach tcp://127.0.0.1:6001";
+    wait_for("the word of it", || engine.log().contains(expected));
+}
+
+#[test]
+fn what_the_daemon_knows_is_not_for_containers() {
+    let mut engine = Engine::prepare("{}", &[]);
+    for (name, value) in [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "hush")] {
+        engine.variables.push((name.to_owned(), value.to_owned()));
+    }
+    engine.launch();
+    engine.load_busybox();
+    let server = Recorder::start(&engine, "http", "8123", &[]);
+    let options = ["awslogs-endpoint=http://127.0.0.1:8123", "awslogs-region=x", "awslogs-group=g"];
+    let mut arguments = vec!["run", "--rm", "--init", "--cap-add", "SYS_PTRACE", "--log-driver", "awslogs"];
+    for option in &options {
+        arguments.extend(["--log-opt", option]);
+    }
+    arguments.extend(["busybox", "sh", "-c", "cat /proc/1/environ | tr '\\0' '\\n'; echo end"]);
+    let said = engine.docker(&arguments).ok();
+    assert!(said.ends_with("end\n") && !said.contains("hush") && !said.contains("AWS_"), "{said}");
+    server.expect("AKIDEXAMPLE");
+}
