@@ -1,8 +1,8 @@
 //! Images and containers, as builds see them; and what builds keep for the next one.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -67,6 +67,10 @@ impl Outside for ForBuilds {
 
     fn decompress<'a>(&self, archive: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>> {
         engine_images::decompress(archive)
+    }
+
+    fn pack(&self, folder: &Path, output: &mut dyn Write) -> io::Result<()> {
+        engine_images::pack_folder(folder, output)
     }
 
     async fn commit(&self, container: &str, new: NewImage) -> Result<ImageId, Failure> {

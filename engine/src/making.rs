@@ -38,7 +38,7 @@ pub async fn commit(
     // It says of a container that a build runs in it, not of what is made of that.
     own.labels.remove(engine_build::LABEL);
     let mut config = match &request.config {
-        Some(wanted) => image_config(wanted),
+        Some(wanted) => ImageConfig::from(wanted),
         None => own.clone(),
     };
     engine_build::change(&mut config, &request.changes)
@@ -68,27 +68,6 @@ pub async fn commit(
 /// A name as people write it, if it is one that an image can have.
 fn shown(name: &str) -> Result<String, Failure> {
     Ok(Reference::parse(name)?.with_default_tag().familiar())
-}
-
-fn image_config(config: &Config) -> ImageConfig {
-    let keys = |map: &Option<std::collections::BTreeMap<String, serde_json::Value>>| {
-        map.iter().flatten().map(|(key, _)| key.clone()).collect()
-    };
-    ImageConfig {
-        user: config.user.clone(),
-        exposed_ports: keys(&config.exposed_ports),
-        env: config.env.clone(),
-        entrypoint: config.entrypoint.clone(),
-        cmd: config.cmd.clone(),
-        volumes: keys(&config.volumes),
-        working_dir: config.working_dir.clone(),
-        labels: config.labels.clone(),
-        stop_signal: config.stop_signal.clone(),
-        stop_timeout: config.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()),
-        shell: config.shell.clone(),
-        on_build: config.on_build.clone(),
-        healthcheck: config.healthcheck.as_ref().and_then(|check| serde_json::to_value(check).ok()),
-    }
 }
 
 /// What a configuration leaves open is as in another.

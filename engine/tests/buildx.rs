@@ -10,6 +10,8 @@ mod harness;
 mod repositories;
 mod web;
 
+#[path = "buildx/exports.rs"]
+mod exports;
 #[path = "buildx/fetched.rs"]
 mod fetched;
 #[path = "buildx/lent.rs"]
@@ -272,8 +274,8 @@ fn failures_say_what_and_where() {
         ),
         (
             "FROM busybox\n",
-            &["--output", "type=local,dest=/tmp/never"],
-            &["type=local", "not supported by this engine"],
+            &["--output", "type=local,dest=/tmp/never,mode=delete"],
+            &["type=local,mode=delete", "not supported by this engine"],
         ),
         ("FROM busybox\n", &["--provenance=mode=max"], &["Attestation", "not supported"]),
         ("FROM busybox\n", &["--cache-to", "type=local,dest=/tmp/never"], &["not supported"]),

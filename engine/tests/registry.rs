@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+mod context;
 mod harness;
 #[path = "registry/hostile.rs"]
 mod hostile;
@@ -509,4 +510,31 @@ fn registry_image() -> Vec<u8> {
         &[layer],
         &json!({"Entrypoint": [program], "Cmd": ["serve", "/registry.yml"], "Env": ["OTEL_TRACES_EXPORTER=none"]}),
     )
+}
+
+/// What a base wants done is known once it is here, and may be about stages that nothing else names.
+#[test]
+fn a_base_that_is_pulled_may_name_stages() {
+    let engine = Engine::start();
+    let _registry = Registry::start(&engine, "registry", "127.0.0.1:5000", &json!({}));
+    engine.load_busybox();
+    let build = |dockerfile: &str, name: &str| {
+        context::write(&engine, "Dockerfile", dockerfile);
+        engine.docker(["build", "-t", name, engine.path("context").to_str().unwrap()])
+    };
+    context::write(&engine, "own", "of the context\n");
+    let base = "localhost:5000/base";
+    build("FROM busybox\nONBUILD COPY --from=b /b /copied\nONBUILD COPY own /own\nONBUILD COPY --from=b /b /again\n", base).ok();
+    engine.docker(["push", base]).ok();
+    engine.docker(["rmi", base]).ok();
+    engine.docker(["builder", "prune", "-af"]).ok();
+    let stages = "FROM busybox AS z\nRUN echo of z > /z\nFROM z AS b\nRUN cp /z /b\nFROM busybox AS never\nRUN exit 3\n";
+    let built = build(&format!("{stages}FROM {base}\nRUN cat /copied /own /again > /all\n"), "result").ok();
+    assert_eq!(engine.docker(["run", "--rm", "result", "cat", "/all"]).ok(), "of z\nof the context\nof z\n");
+    assert!(built.contains("Step 6/6 : RUN cat") && !built.contains("exit 3"), "{built}");
+    engine.docker(["rmi", "-f", "result", base]).ok();
+    engine.docker(["builder", "prune", "-af"]).ok();
+    let failed = stages.replace("cp /z /b", "exit 7");
+    let output = build(&format!("{failed}FROM {base}\n"), "result");
+    assert!(output.code == Some(7) && output.stderr.contains("returned a non-zero code: 7"), "{output:?}");
 }

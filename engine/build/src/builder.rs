@@ -1,16 +1,17 @@
 //! Carries a plan out: stages side by side, what they tell in their order, and an image at the end.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_model::executor::Executor;
-use engine_model::{Failure, ImageId};
+use engine_model::{Failure, ImageId, Kind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
+use super::mounted::{Layers, within};
 use super::outside::{Audience, Event, Outside, Told};
 use super::plan::{Context, Plan, Request, Texts};
 use super::remote::{Elsewhere, gather};
@@ -70,6 +71,25 @@ impl Builder {
         Ok(plan)
     }
 
+    /// Has work done with all files of an image, in a folder that only this work sees. Blocks.
+    pub fn with_files(
+        &self,
+        id: &ImageId,
+        work: impl FnOnce(&Path) -> io::Result<()> + Send,
+    ) -> Result<(), Failure> {
+        let failed =
+            |error: io::Error| Failure::new(Kind::Internal, format!("The files of an image: {error}"));
+        let scratch =
+            tempfile::Builder::new().prefix("files-").tempdir_in(self.0.temporary()).map_err(failed)?;
+        let layers = Layers { lower: self.0.outside.lower_dirs(id)?, scratch: scratch.path().to_owned() };
+        within(&[&layers], |_| work(&layers.path())).map_err(failed)
+    }
+
+    /// Writes everything in a folder as an archive. Blocks.
+    pub fn pack(&self, folder: &Path, output: &mut dyn Write) -> io::Result<()> {
+        self.0.outside.pack(folder, output)
+    }
+
     /// A folder for files that are looked at before there is a plan. Blocks.
     pub fn scratch(&self) -> io::Result<tempfile::TempDir> {
         tempfile::Builder::new().prefix("scratch-").tempdir_in(self.0.temporary())
@@ -111,7 +131,7 @@ impl Builder {
         let work = Arc::new(Work::new(Arc::clone(&self.0), plan, cancelled));
         let result = carry_out(&work, &audience).await;
         // The context goes with it, and may be large.
-        let _ = tokio::task::spawn_blocking(move || drop(work)).await;
+        let _ = tokio::task::spawn_blocking(move || work.plan.context.folder.clear()).await;
         result
     }
 }

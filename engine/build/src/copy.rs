@@ -6,11 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use engine_kernel::attributes;
 use engine_kernel::confine::{Root, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
 use super::ignore::Ignored;
-use super::select::{Files, Selected, capabilities, entries, open, too_deep};
+use super::select::{Files, Selected, attributes_of, entries, open, too_deep};
 use super::unpack;
 
 /// Of a file that names users or groups.
@@ -78,6 +79,7 @@ impl Target<'_> {
             if is_new {
                 let stat = rustix::fs::fstat(&from)?;
                 self.attributes(&to, &stat)?;
+                copy_attributes(&from, &to)?;
             }
             return Ok(());
         }
@@ -141,10 +143,9 @@ impl Target<'_> {
                 opened(parent, name, kind)?
             }
         };
-        if kind == FileType::RegularFile {
-            copy_capabilities(found, &made);
-        }
-        self.attributes(&made, stat)
+        self.attributes(&made, stat)?;
+        // Changing the owner takes capabilities away.
+        if kind == FileType::RegularFile { copy_attributes(found, &made) } else { Ok(()) }
     }
 
     fn attributes(&self, made: &OwnedFd, stat: &Stat) -> io::Result<()> {
@@ -180,12 +181,8 @@ fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// A program that may do more than others may so in its new place. What the file system does not have is not copied.
-fn copy_capabilities(from: &OwnedFd, to: &OwnedFd) {
-    if let Some(value) = capabilities(from) {
-        let (path, flags) = (format!("/proc/self/fd/{}", to.as_raw_fd()), rustix::fs::XattrFlags::empty());
-        let _ = rustix::fs::setxattr(path, "security.capability", &value, flags);
-    }
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    attributes_of(from)?.iter().try_for_each(|(name, value)| attributes::write(to, name, value))
 }
 
 /// One directory and what it holds.
@@ -233,6 +230,7 @@ impl Level<'_> {
             };
             self.copy(&found, &made, &inner, depth + 1)?;
             self.target.attributes(&made, &stat)?;
+            copy_attributes(&found, &made)?;
         }
         Ok(())
     }

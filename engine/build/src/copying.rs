@@ -151,15 +151,7 @@ impl Stage<'_> {
             return Ok(Some(self.named(from).await?));
         }
         match self.work.plan.dockerfile.stage(from, self.number) {
-            // Nobody would ever build it.
-            Some(stage) if !self.work.plan.needed.contains(&stage) => {
-                let message = format!(
-                    "the stage `{from}` is not built: only a trigger names it, of a base that was not here when the build \
-                     began. It is here now; build again"
-                );
-                Err(BuildError::Other(Failure::new(Kind::NotFound, message)))
-            }
-            Some(stage) => self.work.stage(stage).await,
+            Some(stage) => self.stage(stage).await,
             None if from.parse::<usize>().is_ok() => Err(BuildError::invalid(format!(
                 "invalid from flag value {from}: there is no stage of this number before this one"
             ))),

@@ -350,7 +350,7 @@ async fn end(from: Option<impl AsyncRead + Unpin>, heard: &AtomicU64) -> String 
     let text = String::from_utf8_lossy(&last);
     // Progress overwrites its own line.
     let lines = text.lines().filter_map(|line| line.rsplit('\r').find(|part| !part.trim().is_empty()));
-    let lines = lines.filter(|line| !line.contains('%'));
+    let lines = lines.filter(|line| !line.contains("% ("));
     let lines: Vec<String> =
         lines.map(|line| line.trim().chars().filter(|one| !one.is_control()).collect()).collect();
     lines.join("; ")
@@ -455,7 +455,7 @@ mod tests {
     async fn what_git_says_is_bounded_and_made_safe() {
         let heard = AtomicU64::new(0);
         let said = format!(
-            "{}\nReceiving objects: 1%\rReceiving objects: 2%\rfatal:\u{1b}[31m no\n",
+            "{}\nReceiving objects: 1% (1/9)\rReceiving objects: 2% (2/9)\rfatal:\u{1b}[31m no\n",
             "x".repeat(9000)
         );
         let text = end(Some(said.as_bytes()), &heard).await;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_model::wire::Mount as WireMount;
+use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::flags::{Mount, MountKind};
@@ -20,7 +21,7 @@ use super::stage::{blocking, failed};
 #[derive(Default)]
 pub(crate) struct Lent {
     pub(crate) mounts: Vec<WireMount>,
-    /// `NAME=value`.
+    /// `NAME=value`, of which nothing is written down.
     pub(crate) environment: Vec<String>,
     folders: Vec<tempfile::TempDir>,
     agents: Vec<Box<dyn Any + Send + Sync>>,
@@ -33,6 +34,7 @@ impl Lent {
         shop: &Arc<Shop>,
         client: Option<&Arc<dyn Client>>,
         mount: &Mount,
+        cancelled: &CancellationToken,
     ) -> Result<(), BuildError> {
         let Some(client) = client else {
             if !mount.required {
@@ -43,9 +45,16 @@ impl Lent {
                 "`RUN --mount=type={what},required`: a build over this endpoint carries none; the `docker` command line without buildx has no way to send one, and so it"
             )));
         };
-        match mount.kind {
-            MountKind::Ssh => self.agent(shop, &**client, mount).await,
-            _ => self.secret(shop, &**client, mount).await,
+        // A client may ask people before it answers, and be left meanwhile.
+        let lending = async {
+            match mount.kind {
+                MountKind::Ssh => self.agent(shop, &**client, mount).await,
+                _ => self.secret(shop, &**client, mount).await,
+            }
+        };
+        tokio::select! {
+            lent = lending => lent,
+            () = cancelled.cancelled() => Err(BuildError::Cancelled),
         }
     }
 

@@ -18,6 +18,7 @@ mod dockerfile;
 mod download;
 mod error;
 mod flags;
+mod folder;
 #[cfg(test)]
 mod fuzz;
 mod git;

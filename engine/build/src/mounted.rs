@@ -22,6 +22,11 @@ impl Layers {
         self.scratch.join("upper")
     }
 
+    /// Where all of it is, once it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        if self.lower.is_empty() { self.upper() } else { self.scratch.join("root") }
+    }
+
     fn prepare(&self) -> io::Result<PathBuf> {
         let root = self.scratch.join("root");
         for path in [&self.upper(), &self.scratch.join("work"), &root] {

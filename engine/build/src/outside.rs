@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +45,9 @@ pub trait Outside: Debug + Send + Sync {
 
     /// What an archive holds, whatever it is compressed by.
     fn decompress<'a>(&self, archive: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>;
+
+    /// Writes everything in a folder as an archive.
+    fn pack(&self, folder: &Path, output: &mut dyn Write) -> io::Result<()>;
 
     /// Makes an image of what a container has changed.
     async fn commit(&self, container: &str, new: NewImage) -> Result<ImageId, Failure>;

@@ -12,6 +12,7 @@ use engine_model::wire::HostConfig;
 use engine_model::{Failure, Kind};
 
 use super::dockerfile::Dockerfile;
+use super::folder::Folder;
 use super::ignore::Ignored;
 use super::instruction::Instruction;
 use super::outside::{Client, Keys, Outside};
@@ -100,7 +101,7 @@ pub enum Wanted {
 /// A context on disk. It goes with this.
 #[derive(Debug)]
 pub struct Context {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) folder: Folder,
     /// It is nothing but a Dockerfile, of that name.
     pub(crate) is_dockerfile: bool,
 }
@@ -122,7 +123,7 @@ impl Context {
     /// One without files. Blocks.
     pub(crate) fn empty(parent: &Path) -> Result<Self, Failure> {
         let internal = |error: std::io::Error| Failure::of(Kind::Internal, &error);
-        let folder = tempfile::Builder::new().prefix("build-").tempdir_in(parent).map_err(internal)?;
+        let folder = Folder::new(parent).map_err(internal)?;
         let context = Self { folder, is_dockerfile: false };
         fs::create_dir(context.files()).map_err(internal)?;
         Ok(context)

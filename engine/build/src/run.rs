@@ -23,11 +23,13 @@ use super::voice::Voice;
 pub const LABEL: &str = "engine.build";
 
 /// A command that is to be run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Wish {
     pub(crate) image: ImageId,
     pub(crate) words: Vec<String>,
     pub(crate) environment: Vec<String>,
+    /// More of it, of which nothing is written down.
+    pub(crate) lent: Vec<String>,
     pub(crate) user: String,
     pub(crate) working_dir: String,
     pub(crate) host: HostConfig,
@@ -125,6 +127,7 @@ pub(crate) async fn run(
     let executor = &container.shop.executor;
     let mut life = executor.wait(&container.id).await?;
     let exits = life.borrow().exits;
+    executor.lend(&container.id, wish.lent.clone()).await?;
     executor.start(&container.id).await?;
     let request = LogRequest { follow: true, stdout: true, stderr: true, ..LogRequest::default() };
     let mut logs = executor.logs(&container.id, request).await?;

@@ -79,11 +79,11 @@ impl Stage<'_> {
         let mut environment = self.draft.config.env.clone();
         environment.extend(arguments);
         environment.extend(self.scope.proxies());
-        environment.extend(ready.lent.environment.iter().cloned());
         let wish = Wish {
             image: self.without_volumes(image).await?,
             words,
             environment,
+            lent: ready.lent.environment.clone(),
             user: self.draft.config.user.clone(),
             working_dir: self.draft.config.working_dir.clone(),
             host,
@@ -241,7 +241,7 @@ impl Stage<'_> {
                 MountKind::Tmpfs => ready.wire.push(tmpfs(&target, mount.size)),
                 MountKind::Secret | MountKind::Ssh => {
                     let client = self.work.plan.request.client.as_ref();
-                    ready.lent.add(&self.work.shop, client, mount).await?;
+                    ready.lent.add(&self.work.shop, client, mount, &self.work.cancelled).await?;
                 }
                 MountKind::Cache => {
                     let (path, lock) = self.cache(mount, &target).await?;

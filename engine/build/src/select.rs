@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use engine_kernel::attributes;
 use engine_kernel::confine::{Root, clean};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use sha2::{Digest, Sha256};
@@ -180,11 +181,12 @@ pub(crate) fn open(
     Ok(rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// What a program may do more than others, as its file says.
-pub(crate) fn capabilities(file: &OwnedFd) -> Option<Vec<u8>> {
-    let (path, mut value) = (format!("/proc/self/fd/{}", file.as_raw_fd()), [0; 64]);
-    let length = rustix::fs::getxattr(path, "security.capability", &mut value[..]).ok()?;
-    Some(value[..length].to_vec())
+/// Attributes that go where a file goes: what a program may do more than others, and what users have noted.
+pub(crate) fn attributes_of(file: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut found = attributes::read(file)?;
+    found.retain(|(name, _)| attributes::travels(name));
+    found.sort();
+    Ok(found)
 }
 
 fn digest_one(file: &OwnedFd, stat: &Stat, name: &Path, digest: &mut Sha256) -> io::Result<()> {
@@ -200,8 +202,8 @@ fn digest_one(file: &OwnedFd, stat: &Stat, name: &Path, digest: &mut Sha256) -> 
     match kind {
         FileType::Symlink => add(rustix::fs::readlinkat(file, "", Vec::new())?.to_bytes()),
         FileType::RegularFile => {
-            if let Some(value) = capabilities(file) {
-                add(b"security.capability");
+            for (name, value) in attributes_of(file)? {
+                add(name.as_bytes());
                 add(&value);
             }
             digest.update(u64::try_from(stat.st_size).unwrap_or(0).to_le_bytes());
@@ -212,6 +214,12 @@ fn digest_one(file: &OwnedFd, stat: &Stat, name: &Path, digest: &mut Sha256) -> 
                     0 => break,
                     read => digest.update(&buffer[..read]),
                 }
+            }
+        }
+        FileType::Directory => {
+            for (name, value) in attributes_of(file)? {
+                add(name.as_bytes());
+                add(&value);
             }
         }
         FileType::CharacterDevice | FileType::BlockDevice => add(&stat.st_rdev.to_le_bytes()),

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine_model::{Failure, ImageId, Kind, NewImage, NewStep};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
 use super::config::Draft;
@@ -25,8 +28,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) draft: Draft,
     /// What has been made so far.
     pub(crate) image: Option<ImageId>,
-    /// Goes on with the numbers of the steps.
-    at: usize,
+    /// Goes on with the numbers of the steps, also for a stage that this one turns out to need.
+    at: Arc<AtomicUsize>,
 }
 
 /// From the base to the last step.
@@ -34,6 +37,27 @@ pub(crate) async fn build(
     work: &Arc<Work>,
     number: usize,
     voice: Voice,
+) -> Result<Option<ImageId>, BuildError> {
+    let plan = &work.plan;
+    let before = plan.dockerfile.globals.len() + plan.steps_before(number);
+    build_after(work, number, voice, Arc::new(AtomicUsize::new(before))).await
+}
+
+/// One that another stage turns out to need: its base was not here when the build began, and has triggers.
+fn build_demanded(
+    work: Arc<Work>,
+    number: usize,
+    voice: Voice,
+    at: Arc<AtomicUsize>,
+) -> BoxFuture<'static, Result<Option<ImageId>, BuildError>> {
+    async move { build_after(&work, number, voice, at).await }.boxed()
+}
+
+async fn build_after(
+    work: &Arc<Work>,
+    number: usize,
+    voice: Voice,
+    at: Arc<AtomicUsize>,
 ) -> Result<Option<ImageId>, BuildError> {
     let plan = &work.plan;
     let mut stage = Stage {
@@ -44,7 +68,7 @@ pub(crate) async fn build(
         scope: plan.globals.of_stage(),
         draft: Draft::default(),
         image: None,
-        at: plan.dockerfile.globals.len() + plan.steps_before(number),
+        at,
     };
     let built = stage.all().await;
     if let Err(error) = &built {
@@ -92,8 +116,7 @@ impl Stage<'_> {
             return Err(BuildError::Cancelled);
         }
         self.voice.begin(announced).await;
-        self.at += 1;
-        let (at, all) = (self.at, self.work.plan.steps());
+        let (at, all) = (self.at.fetch_add(1, Ordering::Relaxed) + 1, self.work.steps());
         self.say(format!("Step {at}/{all} : {text}\n")).await
     }
 
@@ -111,7 +134,7 @@ impl Stage<'_> {
         let found = if plan.is_named(base) {
             Some(self.named(base).await?)
         } else if let Some(stage) = plan.dockerfile.named_stage(base, self.number) {
-            self.work.stage(stage).await?
+            self.stage(stage).await?
         } else if base == "scratch" {
             None
         } else {
@@ -126,6 +149,16 @@ impl Stage<'_> {
         self.work.begins_with(self.number, found.clone());
         self.image = found;
         Ok(())
+    }
+
+    /// Another stage, which is built right now if nobody else does that.
+    pub(crate) async fn stage(&self, number: usize) -> Result<Option<ImageId>, BuildError> {
+        if self.work.is_to_build(number) {
+            let (work, at) = (Arc::clone(self.work), Arc::clone(&self.at));
+            let built = build_demanded(work, number, self.voice.another(), at).await;
+            self.work.settle(number, built);
+        }
+        self.work.stage(number).await
     }
 
     /// An image by its name, from its registry if it is not here.
@@ -309,7 +342,11 @@ impl Stage<'_> {
 
     /// A place of this step's own. It is not there.
     pub(crate) fn scratch(&self, what: &str) -> PathBuf {
-        self.work.plan.context.folder.path().join(format!("{what}-{}-{}", self.number, self.at))
+        self.work.plan.context.folder.path().join(format!(
+            "{what}-{}-{}",
+            self.number,
+            self.at.load(Ordering::Relaxed)
+        ))
     }
 
     pub(crate) async fn layers_of(&self, image: Option<ImageId>, what: &str) -> Result<Layers, BuildError> {

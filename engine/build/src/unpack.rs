@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use engine_kernel::attributes;
 use engine_kernel::confine::{Root, clean, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
 
@@ -22,7 +23,7 @@ const LONG_NOTHING: usize = 16 * 1024;
 pub(crate) enum Keep {
     /// Files, directories and links: what a context is made of. Everything belongs to root.
     Files,
-    /// Devices, pipes, owners and attributes as well.
+    /// Devices, pipes, owners and all attributes as well.
     Everything,
 }
 
@@ -177,9 +178,7 @@ struct Attributes {
 impl Attributes {
     fn of<R: Read>(entry: &mut tar::Entry<'_, R>, keep: Keep) -> io::Result<Self> {
         let mut extended = Vec::new();
-        if keep == Keep::Everything
-            && let Some(extensions) = entry.pax_extensions()?
-        {
+        if let Some(extensions) = entry.pax_extensions()? {
             for extension in extensions {
                 let extension = extension?;
                 let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr."))
@@ -187,7 +186,13 @@ impl Attributes {
                     continue;
                 };
                 // By overlayfs's own an archive could show other layers' files.
-                if !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.") {
+                let is_wanted = match keep {
+                    Keep::Files => attributes::travels(name),
+                    Keep::Everything => {
+                        !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.")
+                    }
+                };
+                if is_wanted {
                     extended.push((name.to_owned(), extension.value_bytes().to_vec()));
                 }
             }

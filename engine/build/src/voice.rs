@@ -30,6 +30,11 @@ impl Voice {
         Self { audience, at: None, line: 0, last_line: 0, is_cached: false }
     }
 
+    /// That of another stage, told to the same.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.audience.clone())
+    }
+
     /// A line for who reads.
     pub(crate) async fn say(&self, text: String) -> Result<(), BuildError> {
         match &self.audience {

@@ -39,6 +39,8 @@ pub(crate) struct Work {
     results: Vec<watch::Sender<Built>>,
     /// What each stage begins with, once that is known.
     bases: Mutex<BTreeMap<usize, Option<ImageId>>>,
+    /// Stages that nobody knew to be needed when the build began, and how many steps they have.
+    demanded: Mutex<BTreeMap<usize, usize>>,
     /// Images whose histories tell of steps.
     pub(crate) sources: OnceLock<Vec<ImageId>>,
     used: Used,
@@ -50,8 +52,9 @@ impl Work {
     pub(crate) fn new(shop: Arc<Shop>, plan: Plan, cancelled: CancellationToken) -> Self {
         let results = plan.dockerfile.stages.iter().map(|_| watch::channel(Built::NotYet).0).collect();
         let used = shop.begin();
-        let (bases, sources, failure) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Self { shop, plan, cancelled, results, bases, sources, used, failure }
+        let (bases, demanded) = (Mutex::default(), Mutex::default());
+        let (sources, failure) = (OnceLock::new(), Mutex::default());
+        Self { shop, plan, cancelled, results, bases, demanded, sources, used, failure }
     }
 
     pub(crate) fn outside(&self) -> &dyn Outside {
@@ -94,6 +97,19 @@ impl Work {
                 self.cancelled.cancel();
             }
         }
+    }
+
+    /// Whether the caller is to build a stage, as nobody else does.
+    pub(crate) fn is_to_build(&self, stage: usize) -> bool {
+        let steps = self.plan.dockerfile.stages[stage].steps.len() + 1;
+        let mut demanded = self.demanded.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.plan.needed.contains(&stage) && demanded.insert(stage, steps).is_none()
+    }
+
+    /// How many lines are told as steps, as far as that is known.
+    pub(crate) fn steps(&self) -> usize {
+        let demanded = self.demanded.lock().unwrap_or_else(PoisonError::into_inner);
+        self.plan.steps() + demanded.values().sum::<usize>()
     }
 
     /// Waits until a stage is built.

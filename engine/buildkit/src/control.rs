@@ -8,6 +8,7 @@ use engine_build::Builder;
 use engine_model::{Failure, ImageId, platform};
 use jiff::Timestamp;
 
+use super::exports::{self, Form};
 use super::gateway;
 use super::grpc::{Code, Status};
 use super::house::{House, PruneWish, Record};
@@ -41,6 +42,8 @@ enum Export {
     Nowhere,
     /// Among the engine's images, by these names.
     Image(Vec<String>),
+    /// To the client, as files.
+    Files(Form),
 }
 
 impl Control {
@@ -133,6 +136,13 @@ impl Control {
     ) -> Result<BTreeMap<String, String>, Status> {
         let names = match export {
             Export::Nowhere => return Ok(BTreeMap::new()),
+            Export::Files(form) => {
+                let step = held.job.progress.begin(form.title());
+                let (session, cancelled) = (&held.job.session, &held.job.cancelled);
+                let sent = exports::send(&self.builder, session, id, *form, &step, cancelled).await;
+                step.end(false, sent.as_ref().err().map(|error| error.message.as_str()));
+                return sent.map(|()| BTreeMap::new());
+            }
             Export::Image(names) => names.clone(),
         };
         let step = held.job.progress.begin("exporting to image");
@@ -257,6 +267,8 @@ impl Export {
             |what: &str| Err(Status::new(Code::Unknown, format!("{what} is not supported by this engine")));
         match exporter.kind.as_str() {
             "" => return Ok(Self::Nowhere),
+            "local" => return files(Form::Directory, exporter),
+            "tar" => return files(Form::Archive, exporter),
             "moby" | "image" => {}
             other => return refused(&format!("`--output type={other}`")),
         }
@@ -270,12 +282,27 @@ impl Export {
                 ("push", _) if exporter.kind == "moby" => {}
                 ("store", "" | "true" | "1") => {}
                 ("store", value) => return refused(&format!("`--output store={value}`")),
-                // Where the image is to be, it is.
-                ("load" | "context" | "unpack", _) | (_, "" | "false") => {}
+                // Where the image is to be, it is, and unpacked: there is no other way here.
+                ("load" | "context", _) | ("unpack", "true" | "1") | (_, "" | "false" | "0") => {}
                 (name, value) => return refused(&format!("`--output {name}={value}`")),
             }
         }
         Ok(Self::Image(names))
+    }
+}
+
+/// What goes to the client as files has no names, and is of one platform.
+fn files(form: Form, exporter: &Exporter) -> Result<Export, Status> {
+    let is_known = |(name, value): &(&String, &String)| {
+        matches!((name.as_str(), value.as_str()), ("platform-split", "false" | "0") | (_, ""))
+    };
+    match exporter.attributes.iter().find(|attribute| !is_known(attribute)) {
+        None => Ok(Export::Files(form)),
+        Some((name, value)) => {
+            let message =
+                format!("`--output type={},{name}={value}` is not supported by this engine", exporter.kind);
+            Err(Status::new(Code::Unknown, message))
+        }
     }
 }
 

@@ -17,13 +17,14 @@ use super::grpc::{Code, Status, framed};
 use super::messages::session::{BytesMessage, Packet, packet};
 use super::progress::Step;
 use super::session::Session;
-use super::tree::{Bounds, Reply, Tree, TreeError};
+use super::tree::{Bounds, MOST_ASKED, Reply, Tree, TreeError};
 
 const DIFF_COPY: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const PULL: &str = "/moby.upload.v1.Upload/Pull";
 /// A client that sends nothing for as long, though it is there, is not waited for. It may have to look through many files
 /// that are ignored before there is one to send.
-const STALLED: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_mins(3) };
+pub(crate) const STALLED: Duration =
+    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_mins(3) };
 /// Packets that wait for the disk.
 const WAITING: usize = 32;
 const TELL_EVERY: Duration = Duration::from_millis(150);
@@ -122,7 +123,8 @@ pub(crate) async fn receive(
     }
     let (requests, answers) = session.caller.converse(DIFF_COPY, wish.metadata());
     let (packets, received) = mpsc::channel::<Packet>(WAITING);
-    let (replies, mut to_send) = mpsc::unbounded_channel();
+    // As many as there may be: whoever writes waits for the disk alone.
+    let (replies, mut to_send) = mpsc::channel(MOST_ASKED + 1);
     // It waits for the client, so it is none of the threads that are for the disk.
     let bounds = if wish.is_text { Bounds::TEXT } else { Bounds::ALL };
     let writing = apart(move || write(&folder, bounds, received, &replies));
@@ -188,14 +190,16 @@ fn write(
     folder: &Path,
     bounds: Bounds,
     mut packets: mpsc::Receiver<Packet>,
-    replies: &mpsc::UnboundedSender<Reply>,
+    replies: &mpsc::Sender<Reply>,
 ) -> Result<(), TreeError> {
     let begun = Tree::new(folder, bounds);
     let mut tree = begun.map_err(|source| TreeError::Write { path: ".".to_owned(), source })?;
     while let Some(packet) = packets.blocking_recv() {
         let reply = tree.take(packet)?;
-        // Without a receiver there is no sender either, soon.
-        let _ = replies.send(reply);
+        if reply != Reply::Nothing {
+            // Without a receiver there is no sender either, soon.
+            let _ = replies.blocking_send(reply);
+        }
         if reply == Reply::Finished {
             return Ok(());
         }
@@ -309,7 +313,7 @@ mod tests {
         let (frames, receiver) = mpsc::channel(4);
         tokio::spawn(async move {
             let send = async |packet: &Packet| frames.send(Frame::data(framed(packet))).await.is_ok();
-            let stat = Stat { path: "file".to_owned(), mode: 0o644, ..Stat::default() };
+            let stat = Stat { path: "file".into(), mode: 0o644, ..Stat::default() };
             let stat = Packet { kind: packet::STAT, stat: Some(stat), ..Packet::default() };
             match client {
                 Client::Silent => std::future::pending::<()>().await,

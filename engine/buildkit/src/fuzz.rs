@@ -16,7 +16,7 @@ fn framed_all(packets: &[Packet]) -> Vec<u8> {
 }
 
 fn stat(path: &str, mode: u32, link: &str) -> Packet {
-    let stat = Stat { path: path.to_owned(), mode, link: link.to_owned(), size: 3, ..Stat::default() };
+    let stat = Stat { path: path.into(), mode, link: link.into(), size: 3, ..Stat::default() };
     Packet { kind: packet::STAT, stat: Some(stat), ..Packet::default() }
 }
 

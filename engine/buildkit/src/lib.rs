@@ -3,6 +3,7 @@
 //! ```text
 //! /grpc ─ server ─ control ─┬─ solve ─ options ─▶ engine-build
 //!                           ├─ progress ─▶ the client's status stream
+//!                           ├─ exports ─▶ files of a result, to the client
 //!                           └─ usage, pruning ─▶ House
 //! /session ─ session ─ caller ─┬─ filesync ─ tree    files of the client
 //!                              └─ client             its secrets, logins and SSH agent
@@ -13,6 +14,7 @@
 mod caller;
 mod client;
 mod control;
+mod exports;
 mod filesync;
 #[cfg(test)]
 mod fuzz;

@@ -8,12 +8,16 @@
 //! Files are numbered as they come. Nothing that the client says is believed: paths do not climb, what is above a path is a
 //! directory that was sent before, no name comes twice, and content belongs to a file that was asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine_kernel::attributes;
 use engine_kernel::confine::{Root, opened, set_attributes};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
@@ -28,6 +32,8 @@ const MOST_BYTES: u64 = 64 << 30;
 /// The client sends four files at a time.
 const MOST_OPEN: usize = 64;
 const LONGEST_PATH: usize = 4096;
+/// As many files are asked for at a time.
+pub(crate) const MOST_ASKED: usize = 512;
 
 /// How much a client may send.
 #[derive(Clone, Copy, Debug)]
@@ -44,17 +50,19 @@ impl Bounds {
 }
 
 /// The bits of Go's `fs.FileMode`.
-mod go {
-    pub(super) const DIRECTORY: u32 = 1 << 31;
-    pub(super) const LINK: u32 = 1 << 27;
-    pub(super) const DEVICE: u32 = 1 << 26;
-    pub(super) const PIPE: u32 = 1 << 25;
-    pub(super) const SOCKET: u32 = 1 << 24;
-    pub(super) const SET_USER: u32 = 1 << 23;
-    pub(super) const SET_GROUP: u32 = 1 << 22;
-    pub(super) const STICKY: u32 = 1 << 20;
-    pub(super) const IRREGULAR: u32 = 1 << 19;
-    pub(super) const KINDS: u32 = DIRECTORY | LINK | DEVICE | PIPE | SOCKET | (1 << 21) | IRREGULAR;
+pub(crate) mod go {
+    pub(crate) const DIRECTORY: u32 = 1 << 31;
+    pub(crate) const LINK: u32 = 1 << 27;
+    pub(crate) const DEVICE: u32 = 1 << 26;
+    pub(crate) const PIPE: u32 = 1 << 25;
+    pub(crate) const SOCKET: u32 = 1 << 24;
+    pub(crate) const SET_USER: u32 = 1 << 23;
+    pub(crate) const SET_GROUP: u32 = 1 << 22;
+    /// Of devices.
+    pub(crate) const CHARACTERS: u32 = 1 << 21;
+    pub(crate) const STICKY: u32 = 1 << 20;
+    pub(crate) const IRREGULAR: u32 = 1 << 19;
+    pub(crate) const KINDS: u32 = DIRECTORY | LINK | DEVICE | PIPE | SOCKET | CHARACTERS | IRREGULAR;
 }
 
 /// What is wrong with what a client sends.
@@ -89,6 +97,7 @@ pub(crate) enum Reply {
 struct Wanted {
     path: Arc<Path>,
     attributes: Attributes,
+    is_asked: bool,
     /// From the first piece on.
     file: Option<File>,
 }
@@ -97,6 +106,7 @@ struct Wanted {
 struct Attributes {
     mode: Mode,
     times: Timestamps,
+    extended: Vec<(String, Vec<u8>)>,
 }
 
 /// A directory that is being filled.
@@ -112,6 +122,9 @@ pub(crate) struct Tree {
     /// What links may lead to.
     files: BTreeSet<Arc<Path>>,
     wanted: BTreeMap<u32, Wanted>,
+    /// How many of them are asked for, and those that are not yet.
+    asked: usize,
+    waiting: VecDeque<u32>,
     open: usize,
     is_listed: bool,
     is_finished: bool,
@@ -129,6 +142,8 @@ impl Tree {
             directories: BTreeMap::new(),
             files: BTreeSet::new(),
             wanted: BTreeMap::new(),
+            asked: 0,
+            waiting: VecDeque::new(),
             open: 0,
             is_listed: false,
             is_finished: false,
@@ -161,16 +176,21 @@ impl Tree {
             return Err(nonsense(format!("there are more than {} files", most.entries)));
         }
         self.next += 1;
-        self.names += stat.path.len() + stat.link.len();
+        let extended = stat.attributes.iter().map(|(name, value)| name.len() + value.len());
+        self.names += stat.path.len() + stat.link.len() + extended.sum::<usize>();
         if self.names > most.names {
-            return Err(nonsense(format!("the names of all files have more than {} bytes", most.names)));
+            return Err(nonsense(format!(
+                "the names and attributes of all files have more than {} bytes",
+                most.names
+            )));
         }
         let path = checked(&stat.path)?;
+        let shown = String::from_utf8_lossy(&stat.path).into_owned();
         let above = path.parent().unwrap_or_else(|| Path::new("/"));
         if above != Path::new("/") && !self.directories.contains_key(above) {
-            return Err(nonsense(format!("`{}` is in a directory that was not sent", stat.path)));
+            return Err(nonsense(format!("`{shown}` is in a directory that was not sent")));
         }
-        let failed = |source: io::Error| TreeError::Write { path: stat.path.clone(), source };
+        let failed = |source: io::Error| TreeError::Write { path: shown.clone(), source };
         let attributes = Attributes::of(&stat);
         match stat.mode & go::KINDS {
             go::DIRECTORY => {
@@ -185,10 +205,7 @@ impl Tree {
             0 if !stat.link.is_empty() => {
                 let source = checked(&stat.link)?;
                 if !self.files.contains(source.as_path()) {
-                    return Err(nonsense(format!(
-                        "`{}` is a second name of a file that was not sent",
-                        stat.path
-                    )));
+                    return Err(nonsense(format!("`{shown}` is a second name of a file that was not sent")));
                 }
                 self.make_second_name(&source, &path).map_err(failed)?;
                 Ok(Reply::Nothing)
@@ -197,14 +214,26 @@ impl Tree {
                 self.make_file(&path).map_err(failed)?;
                 let path: Arc<Path> = path.into();
                 self.files.insert(Arc::clone(&path));
-                self.wanted.insert(id, Wanted { path, attributes, file: None });
-                Ok(Reply::Request(id))
+                self.wanted.insert(id, Wanted { path, attributes, is_asked: false, file: None });
+                if self.asked < MOST_ASKED {
+                    return Ok(self.ask(id));
+                }
+                self.waiting.push_back(id);
+                Ok(Reply::Nothing)
             }
             // Other programs' ends of what is under way now: nothing that an image could be made of.
             go::PIPE | go::SOCKET => Ok(Reply::Nothing),
-            kind if kind & go::DEVICE != 0 => Err(TreeError::Device { path: stat.path.clone() }),
-            kind => Err(nonsense(format!("`{}` is of an unknown kind ({kind:#x})", stat.path))),
+            kind if kind & go::DEVICE != 0 => Err(TreeError::Device { path: shown }),
+            kind => Err(nonsense(format!("`{shown}` is of an unknown kind ({kind:#x})"))),
         }
+    }
+
+    fn ask(&mut self, id: u32) -> Reply {
+        if let Some(wanted) = self.wanted.get_mut(&id) {
+            wanted.is_asked = true;
+            self.asked += 1;
+        }
+        Reply::Request(id)
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<()> {
@@ -212,9 +241,9 @@ impl Tree {
         Ok(rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?)
     }
 
-    fn make_link(&self, path: &Path, target: &str, attributes: &Attributes) -> io::Result<()> {
+    fn make_link(&self, path: &Path, target: &[u8], attributes: &Attributes) -> io::Result<()> {
         let (parent, name) = self.root.parent(path)?;
-        rustix::fs::symlinkat(target, &parent, name)?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, name)?;
         let link = opened(&parent, name, FileType::Symlink)?;
         set_attributes(&link, OWNER, None, &attributes.times)
     }
@@ -233,7 +262,7 @@ impl Tree {
     }
 
     fn content(&mut self, id: u32, data: &[u8]) -> Result<Reply, TreeError> {
-        let Some(wanted) = self.wanted.get_mut(&id) else {
+        let Some(wanted) = self.wanted.get_mut(&id).filter(|wanted| wanted.is_asked) else {
             return Err(nonsense(format!("there is content of the file {id}, which was not asked for")));
         };
         let failed =
@@ -256,12 +285,15 @@ impl Tree {
             }
             return Ok(Reply::Nothing);
         }
-        if let Some(Wanted { path, attributes, file: Some(file) }) = self.wanted.remove(&id) {
+        if let Some(Wanted { path, attributes, file: Some(file), .. }) = self.wanted.remove(&id) {
             self.open -= 1;
-            let set = set_attributes(&file, OWNER, Some(attributes.mode), &attributes.times);
-            set.map_err(|error| failed(&path, error))?;
+            self.asked -= 1;
+            attributes.set(&file).map_err(|error| failed(&path, error))?;
         }
-        self.finish_if_all()
+        match self.waiting.pop_front() {
+            Some(next) => Ok(self.ask(next)),
+            None => self.finish_if_all(),
+        }
     }
 
     fn finish_if_all(&mut self) -> Result<Reply, TreeError> {
@@ -273,7 +305,7 @@ impl Tree {
             let set = || {
                 let (parent, name) = self.root.parent(&path)?;
                 let directory = opened(&parent, name, FileType::Directory)?;
-                set_attributes(&directory, OWNER, Some(attributes.mode), &attributes.times)
+                attributes.set(&directory)
             };
             set().map_err(|source| TreeError::Write { path: path.display().to_string(), source })?;
         }
@@ -298,7 +330,15 @@ impl Attributes {
             tv_nsec: stat.modified.rem_euclid(1_000_000_000),
         };
         let times = Timestamps { last_access: time, last_modification: time };
-        Self { mode: Mode::from_raw_mode(mode), times }
+        let extended = stat.attributes.iter().filter(|(name, _)| attributes::travels(name));
+        let extended = extended.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { mode: Mode::from_raw_mode(mode), times, extended }
+    }
+
+    fn set(&self, file: &impl AsFd) -> io::Result<()> {
+        set_attributes(file, OWNER, Some(self.mode), &self.times)?;
+        // Changing the owner would take capabilities away.
+        self.extended.iter().try_for_each(|(name, value)| attributes::write(file, name, value))
     }
 }
 
@@ -310,15 +350,15 @@ fn open(root: &Root, path: &Path) -> io::Result<File> {
 }
 
 /// A path from the root on, of names alone.
-fn checked(path: &str) -> Result<PathBuf, TreeError> {
+fn checked(path: &[u8]) -> Result<PathBuf, TreeError> {
     if path.len() > LONGEST_PATH {
         return Err(nonsense(format!("a path has more than {LONGEST_PATH} bytes")));
     }
-    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-    if !path.split('/').all(is_name) {
-        return Err(nonsense(format!("`{}` is no path in a directory", path.escape_debug())));
+    let is_name = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && !part.contains(&0);
+    if !path.split(|byte| *byte == b'/').all(is_name) {
+        return Err(nonsense(format!("`{}` is no path in a directory", path.escape_ascii())));
     }
-    Ok(Path::new("/").join(path))
+    Ok(Path::new("/").join(OsStr::from_bytes(path)))
 }
 
 #[cfg(test)]
@@ -330,13 +370,13 @@ mod tests {
     use super::*;
 
     fn stat(path: &str, mode: u32) -> Packet {
-        let stat = Stat { path: path.to_owned(), mode, modified: 1_500_000_000, ..Stat::default() };
+        let stat = Stat { path: path.into(), mode, modified: 1_500_000_000, ..Stat::default() };
         Packet { kind: packet::STAT, stat: Some(stat), ..Packet::default() }
     }
 
     fn link(path: &str, mode: u32, target: &str) -> Packet {
         let mut packet = stat(path, mode);
-        packet.stat.as_mut().unwrap().link = target.to_owned();
+        packet.stat.as_mut().unwrap().link = target.into();
         packet
     }
 
@@ -378,6 +418,57 @@ mod tests {
         assert_eq!((directory.permissions().mode() & 0o7777, directory.mtime()), (0o750, 1));
         assert_eq!(folder.path().join("a/b").metadata().unwrap().permissions().mode() & 0o7777, 0o4640);
         assert!(!folder.path().join("f").exists());
+    }
+
+    #[test]
+    fn names_may_be_no_text_and_attributes_travel() {
+        // On a disk, as memory may have no attributes.
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let name = b"caf\xe9";
+        let mut file = stat("", 0o640);
+        let described = file.stat.as_mut().unwrap();
+        described.path = name.to_vec();
+        described.attributes =
+            [("user.colour", "red"), ("security.selinux", "x"), ("trusted.overlay.opaque", "y")]
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .into();
+        let mut second = link("z", 0o640, "");
+        second.stat.as_mut().unwrap().link = name.to_vec();
+        let packets = vec![file, second, Packet::default(), data(0, b"x"), data(0, b"")];
+        assert_eq!(take_all(folder.path(), packets).unwrap().last(), Some(&Reply::Finished));
+        let made = File::open(folder.path().join(OsStr::from_bytes(name))).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("z")).unwrap(), b"x");
+        let found = attributes::read(&made).unwrap();
+        assert!(found.is_empty() || found == [("user.colour".to_owned(), b"red".to_vec())], "{found:?}");
+    }
+
+    #[test]
+    fn only_some_files_are_asked_for_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = Tree::new(folder.path(), Bounds::ALL).unwrap();
+        let count = u32::try_from(MOST_ASKED).unwrap();
+        for id in 0..count {
+            assert_eq!(tree.take(stat(&format!("{id}"), 0o644)).unwrap(), Reply::Request(id));
+        }
+        assert_eq!(tree.take(stat("more", 0o644)).unwrap(), Reply::Nothing);
+        assert_eq!(tree.take(Packet::default()).unwrap(), Reply::Nothing);
+        assert_eq!(tree.take(data(3, b"")).unwrap(), Reply::Request(count));
+        let mut ids = (0..=count).filter(|id| *id != 3);
+        let last = ids.next_back().unwrap();
+        assert!(ids.all(|id| tree.take(data(id, b"")).unwrap() == Reply::Nothing));
+        assert_eq!(tree.take(data(last, b"")).unwrap(), Reply::Finished);
+    }
+
+    /// What was not asked for yet is not taken.
+    #[test]
+    fn content_comes_when_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = Tree::new(folder.path(), Bounds::ALL).unwrap();
+        let count = u32::try_from(MOST_ASKED).unwrap();
+        for id in 0..=count {
+            tree.take(stat(&format!("{id}"), 0o644)).unwrap();
+        }
+        assert!(tree.take(data(count, b"x")).is_err());
     }
 
     #[test]

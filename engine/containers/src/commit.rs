@@ -57,26 +57,7 @@ impl Containers {
 
     /// What an image of a container starts with, unless it is told otherwise: what the container does.
     pub fn image_config(&self, container: &Container) -> ImageConfig {
-        let identity = container.identity();
-        let config = &identity.config;
-        let keys = |map: &Option<std::collections::BTreeMap<String, serde_json::Value>>| {
-            map.iter().flatten().map(|(key, _)| key.clone()).collect()
-        };
-        ImageConfig {
-            user: config.user.clone(),
-            exposed_ports: keys(&config.exposed_ports),
-            env: config.env.clone(),
-            entrypoint: config.entrypoint.clone(),
-            cmd: config.cmd.clone(),
-            volumes: keys(&config.volumes),
-            working_dir: config.working_dir.clone(),
-            labels: config.labels.clone(),
-            stop_signal: config.stop_signal.clone(),
-            stop_timeout: config.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()),
-            shell: config.shell.clone(),
-            on_build: config.on_build.clone(),
-            healthcheck: config.healthcheck.as_ref().and_then(|check| serde_json::to_value(check).ok()),
-        }
+        ImageConfig::from(&container.identity().config)
     }
 
     /// Tells that an image was made of a container.

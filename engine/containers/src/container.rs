@@ -56,6 +56,8 @@ pub struct Container {
     pub operation: tokio::sync::Mutex<()>,
     life: watch::Sender<Life>,
     pub pending: Mutex<Vec<PendingAttach>>,
+    /// Variables of the next run alone, of which nothing is written down but what that run is made from, in memory.
+    lent: Mutex<Vec<String>>,
     /// Ends the pause before a restart.
     pub restart_now_or_never: Notify,
     /// A client wants it to end now, so it is not restarted.
@@ -91,6 +93,7 @@ impl Container {
             operation: tokio::sync::Mutex::default(),
             life: watch::channel(life).0,
             pending: Mutex::default(),
+            lent: Mutex::default(),
             restart_now_or_never: Notify::new(),
             stopping: AtomicBool::new(false),
             removing: AtomicBool::new(false),
@@ -139,6 +142,10 @@ impl Container {
 
     pub fn pending(&self) -> MutexGuard<'_, Vec<PendingAttach>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn lent(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn shim(&self) -> Shim {

@@ -16,6 +16,11 @@ impl Executor for Containers {
         Ok(Prepared { id: created.container.id.clone(), warnings: created.warnings })
     }
 
+    async fn lend(&self, container: &str, variables: Vec<String>) -> Result<(), Failure> {
+        *self.find(container)?.lent() = variables;
+        Ok(())
+    }
+
     async fn start(&self, container: &str) -> Result<(), Failure> {
         Ok(Self::start(self, &self.find(container)?).await?)
     }

@@ -169,18 +169,21 @@ pub(crate) struct Bundle {
     pub seccomp: Option<Arc<Filter>>,
 }
 
-/// Builds what a container is made from. `users` is its user namespace, if it has one.
+/// Builds what a container is made from. `users` is its user namespace, if it has one; what is `lent` to its process is in no
+/// record.
 pub(crate) fn build(
     command: &[String],
     points: &[MountPoint],
     spec: &ContainerSpec,
     around: &Surroundings,
     users: Option<&OpenNamespace>,
+    lent: &[String],
     filters: &Filters,
 ) -> Result<Bundle, SpecError> {
     let ContainerSpec { process: wish, confinement: confined, .. } = spec;
     let confinement = confinement(confined, confined.privileged, filters)?;
-    let environment = environment(wish, &around.hostname, &around.links);
+    let mut environment = environment(wish, &around.hostname, &around.links);
+    merge_environment(&mut environment, lent);
     let directory = wish.directory.to_string_lossy();
     let mut process = process(command, &environment, &directory, wish.terminal, &confinement);
     let rlimits = limits::processes(&spec.limits, &around.default_ulimits);

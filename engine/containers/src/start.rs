@@ -233,7 +233,11 @@ impl Containers {
         self.create_sources(&identity.mounts)?;
         self.hold_volumes(&container.id, &identity.mounts)?;
         let filters = &self.0.filters;
-        let bundle = oci::build(&identity.command, &identity.mounts, spec, around, users.as_ref(), filters)?;
+        let lent = std::mem::take(&mut *container.lent());
+        let bundle = {
+            let users = users.as_ref();
+            oci::build(&identity.command, &identity.mounts, spec, around, users, &lent, filters)?
+        };
         let text = serde_json::to_vec(&bundle.configuration).map_err(oci::SpecError::from)?;
         write(container.runtime_directory.join(protocol::BUNDLE), &text)?;
         let lower = self.0.images.lower_dirs(&identity.image_id)?;

@@ -52,6 +52,7 @@ pub use pull::{Pulled, Tell};
 pub use push::Pushed;
 pub use reference::Reference;
 use state::State;
+pub use upper::pack_folder;
 
 /// All images of this engine. Cheap to clone; every call blocks.
 #[derive(Clone, Debug)]

@@ -63,6 +63,12 @@ pub(super) fn pack(changes: &Changes, output: impl Write) -> io::Result<bool> {
     Ok(!nodes.is_empty())
 }
 
+/// Writes everything in a folder. Marks of overlayfs are marks here as well, if they can be seen.
+pub fn pack_folder(folder: &Path, output: &mut dyn Write) -> io::Result<()> {
+    let changes = Changes { upper: folder.to_owned(), lower: Vec::new(), mount_points: Vec::new() };
+    pack(&changes, output).map(drop)
+}
+
 fn read(directory: &OwnedFd, depth: usize) -> io::Result<Vec<Node>> {
     if depth > DEEPEST {
         return Err(io::Error::other(format!("The directories are more than {DEEPEST} deep")));

@@ -19,6 +19,11 @@ pub fn is_carried(name: &str) -> bool {
     is_carried && !name.contains('\0')
 }
 
+/// Whether an attribute goes with a file to other hosts as well: access lists name users of this one.
+pub fn travels(name: &str) -> bool {
+    is_carried(name) && !name.starts_with("system.") && !name.starts_with("user.overlay.")
+}
+
 /// By way of the descriptor, which may be open as a place only: no name is looked up.
 fn path(file: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
@@ -76,6 +81,10 @@ mod tests {
         }
         for name in ["trusted.overlay.opaque", "security.selinux", "user.a\0b", ""] {
             assert!(!is_carried(name), "{name}");
+        }
+        assert!(travels("user.a") && travels("security.capability"));
+        for name in ["system.posix_acl_access", "user.overlay.opaque", "security.selinux"] {
+            assert!(!travels(name), "{name}");
         }
         let folder = tempfile::tempdir_in(".").unwrap();
         let file = File::create(folder.path().join("file")).unwrap();

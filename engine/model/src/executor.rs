@@ -18,6 +18,9 @@ pub trait Executor: Debug + Send + Sync {
     /// Makes a container that does not run yet.
     async fn prepare(&self, name: Option<String>, request: CreateRequest) -> Result<Prepared, Failure>;
 
+    /// Gives it variables (`NAME=value`) of which no record is kept: its next start has them, and no other.
+    async fn lend(&self, container: &str, variables: Vec<String>) -> Result<(), Failure>;
+
     /// Starts it; that it runs already is [`crate::Kind::NotModified`].
     async fn start(&self, container: &str) -> Result<(), Failure>;
 

@@ -33,8 +33,9 @@ pub(crate) mod packet {
 /// `fsutil.types.Stat`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Stat {
-    #[prost(string, tag = "1")]
-    pub(crate) path: String,
+    /// Bytes, though the protocol calls it a string: names of files are not always UTF-8, and Go's programs do not mind.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
     /// As Go's `fs.FileMode`.
     #[prost(uint32, tag = "2")]
     pub(crate) mode: u32,
@@ -47,8 +48,8 @@ pub(crate) struct Stat {
     /// In nanoseconds since 1970.
     #[prost(int64, tag = "6")]
     pub(crate) modified: i64,
-    #[prost(string, tag = "7")]
-    pub(crate) link: String,
+    #[prost(bytes = "vec", tag = "7")]
+    pub(crate) link: Vec<u8>,
     #[prost(int64, tag = "8")]
     pub(crate) device_major: i64,
     #[prost(int64, tag = "9")]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{HealthConfig, null_is_default};
+use super::{HealthConfig, ImageConfig, null_is_default};
 
 /// A command as a list, or one word as a plain string.
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
@@ -63,6 +63,30 @@ impl CreateRequest {
             platform: None,
             unknown,
         })
+    }
+}
+
+/// What an image starts with that is made of a container like this.
+impl From<&Config> for ImageConfig {
+    fn from(config: &Config) -> Self {
+        let keys = |map: &Option<BTreeMap<String, Value>>| {
+            map.iter().flatten().map(|(key, _)| key.clone()).collect()
+        };
+        Self {
+            user: config.user.clone(),
+            exposed_ports: keys(&config.exposed_ports),
+            env: config.env.clone(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            volumes: keys(&config.volumes),
+            working_dir: config.working_dir.clone(),
+            labels: config.labels.clone(),
+            stop_signal: config.stop_signal.clone(),
+            stop_timeout: config.stop_timeout.and_then(|seconds| u64::try_from(seconds).ok()),
+            shell: config.shell.clone(),
+            on_build: config.on_build.clone(),
+            healthcheck: config.healthcheck.as_ref().and_then(|check| serde_json::to_value(check).ok()),
+        }
     }
 }
 
