@@ -9,6 +9,8 @@ use std::process::Command;
 
 use serde_json::json;
 
+#[path = "clients/bollard.rs"]
+mod bollard;
 #[path = "clients/dockerd/mod.rs"]
 mod dockerd;
 #[path = "clients/gitlab.rs"]

@@ -2,6 +2,7 @@
 
 mod aws;
 mod bench;
+mod bollard;
 mod build;
 mod demo;
 mod deny;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    aws,
+    aws, bollard,
     build::{self, Make},
     demo, deny, plugins,
     report::Report,
@@ -78,6 +78,7 @@ fn prepare() -> Result<PathBuf> {
 /// The tests that came with clients' libraries, alone.
 pub(crate) fn clients() -> Result<()> {
     let path = path_with(&prepare()?);
+    bollard::build()?;
     let mut command = cargo_test();
     command.args(LIGHT).args(["--test", "clients"]).env("PATH", path);
     as_root(&mut command);
