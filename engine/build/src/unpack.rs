@@ -1,11 +1,13 @@
 //! Unpacks archives into a directory that nothing of them leads out of.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use engine_kernel::attributes;
 use engine_kernel::confine::{Root, clean, opened, set_attributes};
@@ -15,6 +17,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 const MOST_ENTRIES: usize = 2_000_000;
 /// No honest context is larger, and a stream without an end comes to one.
 const MOST_BYTES: u64 = 64 << 30;
+/// Of an archive.
+const BLOCK: u64 = 512;
 /// Bytes of a file that are worth a hole.
 const LONG_NOTHING: usize = 16 * 1024;
 
@@ -29,7 +33,8 @@ pub(crate) enum Keep {
 
 /// Unpacks a tar archive, not compressed, in a directory that is there.
 pub(crate) fn unpack(root: &Root, into: &Path, archive: impl Read, keep: Keep) -> io::Result<()> {
-    let mut archive = tar::Archive::new(archive);
+    let made_up = Rc::new(Cell::new(false));
+    let mut archive = tar::Archive::new(Padded { archive, position: 0, made_up: Rc::clone(&made_up) });
     let mut directories = Vec::new();
     let (mut entries, mut bytes) = (0_usize, 0_u64);
     for entry in archive.entries()? {
@@ -51,7 +56,11 @@ pub(crate) fn unpack(root: &Root, into: &Path, archive: impl Read, keep: Keep) -
         if inner == Path::new("/") {
             continue;
         }
-        if let Some(file) = make(root, into, &target, &mut entry, keep)? {
+        let made = make(root, into, &target, &mut entry, keep)?;
+        if made_up.get() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF"));
+        }
+        if let Some(file) = made {
             let attributes = Attributes::of(&mut entry, keep)?;
             attributes.set(&file)?;
             if kind.is_dir() {
@@ -66,6 +75,29 @@ pub(crate) fn unpack(root: &Root, into: &Path, archive: impl Read, keep: Keep) -
         }
     }
     Ok(())
+}
+
+/// Goes on with nothing from the end of an archive to the end of its block. Writers in Go leave that out of the last entry if they
+/// are not closed, as the stock client does it with a Dockerfile from outside of the context; readers in Go do not miss it.
+struct Padded<R> {
+    archive: R,
+    position: u64,
+    /// Whether there was such an end.
+    made_up: Rc<Cell<bool>>,
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = self.archive.read(buffer)?;
+        let missing = self.position.next_multiple_of(BLOCK) - self.position;
+        if length == 0 && missing > 0 && !buffer.is_empty() {
+            length = buffer.len().min(usize::try_from(missing).unwrap_or(0));
+            buffer[..length].fill(0);
+            self.made_up.set(true);
+        }
+        self.position += length as u64;
+        Ok(length)
+    }
 }
 
 /// Makes what an entry is about. `None` where it has nothing of its own, or is not kept.
@@ -276,5 +308,29 @@ mod tests {
         let climbed = inside.join("out/climbed").metadata().unwrap();
         assert_eq!((climbed.uid(), climbed.mode() & 0o7777), (0, 0o4755));
         assert!(!inside.join("null").exists());
+    }
+
+    #[test]
+    fn an_archive_may_end_where_its_last_file_does() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in [("first", "one"), ("last", "three")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        let archive = builder.into_inner().unwrap();
+        let end = 3 * 512 + "three".len();
+        for (length, fits) in
+            [(end, true), (end + 1, true), (end - 1, false), (2 * 512 + 100, false), (512 + 2, false)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let root = Root::open(folder.path()).unwrap();
+            let result = unpack(&root, Path::new("/"), &archive[..length], Keep::Files);
+            assert_eq!(result.is_ok(), fits, "{length}: {result:?}");
+            if fits {
+                assert_eq!(std::fs::read(folder.path().join("last")).unwrap(), b"three");
+            }
+        }
     }
 }

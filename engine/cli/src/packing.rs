@@ -94,8 +94,9 @@ impl Plan {
         let (ignored, text) = ignored(&root, &dockerfile)?;
         let mut added = Vec::new();
         if let Some((name, content)) = brought {
-            // It is the daemon's to read, and no part of what is built from.
-            added.push((IGNORE.to_owned(), format!("{text}\n{IGNORE}\n{name}\n").into_bytes()));
+            // It is the daemon's to read, and no part of what is built from; nor is a list that the user has not written.
+            let own = if text.is_empty() { IGNORE } else { "" };
+            added.push((IGNORE.to_owned(), format!("{text}\n{own}\n{name}\n").into_bytes()));
             added.push((name, content));
         }
         Ok(Self { root, ignored, dockerfile, added })
