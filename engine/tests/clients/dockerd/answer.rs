@@ -31,7 +31,7 @@ const NUMBERS: [&str; 14] = [
 ];
 
 /// Arrays in which dockerd promises no order.
-const UNORDERED: [&str; 5] = ["CapAdd", "CapDrop", "DNSNames", "Mounts", "RepoTags"];
+const UNORDERED: [&str; 6] = ["CapAdd", "CapDrop", "DNSNames", "Mounts", "Ports", "RepoTags"];
 
 /// The warning of an engine that is not allowed everything that root is.
 const OF_THIS_MACHINE: &str = "This engine may not raise limits";
@@ -110,8 +110,9 @@ impl Normal {
 
 /// By what both name alike, first.
 fn sorting(value: &Value) -> String {
-    let known = ["Destination", "Name", "Names", "RepoTags"].iter().find_map(|key| value.get(key));
-    known.unwrap_or(value).to_string()
+    let keys = ["Destination", "Name", "Names", "Path", "PrivatePort", "RepoTags"];
+    let known = keys.iter().find_map(|key| value.get(key)).unwrap_or(&Value::Null);
+    format!("{known} {value}")
 }
 
 /// What a daemon said, by what it is: JSON, several values of it, frames of two streams, a tar archive, or text.
