@@ -79,8 +79,17 @@ fn judge(who: &str, theirs: &Answers, ours: &Answers) {
     );
 }
 
+/// dockerd's answers are those of a host with this version of control groups: some tell of limits that the other has not.
+const RECORDED_UNIFIED: bool = false;
+
 #[test]
 fn answers_are_dockerds_field_by_field() {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() != RECORDED_UNIFIED {
+        return skipped::say(
+            "dockerd-recorded",
+            "dockerd's answers were recorded with the other version of control groups; `cargo xtask dockerd` asks one",
+        );
+    }
     judge("dockerd 28, as recorded", &recorded(), &ours());
 }
 
