@@ -105,6 +105,8 @@ fn travel(both: &[Peer; 2], folder: &Path, rows: &mut Vec<Row>) -> Result<()> {
         let mut three = Vec::new();
         for _ in 0..3 {
             check(&mut peer.docker(&["rmi", REPOSITORY]))?;
+            // Layers that the builder still has would not be fetched.
+            check(&mut peer.docker(&["builder", "prune", "-af"]))?;
             three.push(timed(|| check(&mut peer.docker(&["pull", "-q", REPOSITORY])))?);
         }
         three.sort();

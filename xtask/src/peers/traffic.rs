@@ -35,7 +35,9 @@ fn logs(both: &[Peer; 2], rows: &mut Vec<Row>) -> Result<()> {
         "yes 0123456789012345678901234567890123456789012345678901234567890123456789012345678 | head -c {LOGGED}"
     );
     for peer in both {
-        check(&mut peer.docker(&["run", "--name", "talker", "busybox", "sh", "-c", &script]))?;
+        // The engine would keep 30 MB of it.
+        let options = ["run", "--name", "talker", "--log-opt", "max-size=1g", "busybox", "sh", "-c", &script];
+        check(&mut peer.docker(&options))?;
         check(&mut peer.docker(&["run", "-d", "-i", "--name", "echo", "busybox", "cat"]))?;
     }
     let times = of_three(both, |peer| {
