@@ -153,7 +153,12 @@ impl Registry {
             .context("Could not run `docker-registry` of Debian's package of that name")?;
         let registry = Self { process, store };
         let began = Instant::now();
-        while !peer.in_network("busybox").args(["nc", "127.0.0.1", "5000", "-e", "true"]).status()?.success()
+        while !peer
+            .in_network("busybox")
+            .args(["nc", "127.0.0.1", "5000", "-e", "true"])
+            .stderr(Stdio::null())
+            .status()?
+            .success()
         {
             if began.elapsed() > Duration::from_secs(30) {
                 bail!("The registry does not answer");

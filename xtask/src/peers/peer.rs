@@ -1,6 +1,7 @@
 //! The engine, and dockerd with containerd and runc: each in namespaces of its own, on the same disk.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
@@ -173,10 +174,10 @@ impl Peer {
         command
     }
 
-    /// How often the threads of the daemon's own processes have gone to sleep of their own will.
-    pub(super) fn wake_ups(&self) -> Result<u64> {
+    /// How often each thread of the daemon's own processes has gone to sleep of its own will.
+    pub(super) fn sleeps(&self) -> Result<HashMap<PathBuf, u64>> {
         let daemon = self.daemon.as_ref().context("no daemon")?.id();
-        let mut count = 0;
+        let mut counts = HashMap::new();
         for id in self.processes()? {
             let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).into_owned();
@@ -186,10 +187,11 @@ impl Peer {
             for thread in fs::read_dir(format!("/proc/{id}/task"))?.flatten() {
                 let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
                 let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-                count += line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0);
+                let count = line.and_then(|number| number.trim().parse().ok()).unwrap_or(0);
+                counts.insert(thread.path(), count);
             }
         }
-        Ok(count)
+        Ok(counts)
     }
 
     /// The stock client.

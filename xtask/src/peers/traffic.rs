@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
     net::UdpSocket,
+    path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,10 +14,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Peer, Row, of_three, row, seconds, small, timed};
 use crate::run::{check, output};
 
-/// Bytes of logs that are read, and of streams that are sent.
+/// Of logs that are read, in bytes, and of streams that are sent.
 const LOGGED: u64 = 100_000_000;
 const MEGABYTES: u32 = 1000;
-const SENT: u64 = MEGABYTES as u64 * 1_000_000;
 const ROUNDS: usize = 50;
 const ASKING: Duration = Duration::from_secs(5);
 /// Containers with a check every 5 seconds, and for how long: 1,000 checks.
@@ -82,45 +82,30 @@ fn logs(both: &[Peer; 2], rows: &mut Vec<Row>) -> Result<()> {
 }
 
 fn packets(both: &[Peer; 2], rows: &mut Vec<Row>) -> Result<()> {
-    let serve = format!("while true; do head -c {SENT} /dev/zero | nc -l -p 80; done");
+    let serve = format!(
+        "mkdir /w; dd if=/dev/zero of=/w/big bs=1000000 count=0 seek={MEGABYTES}; exec httpd -f -p 80 -h /w"
+    );
     for peer in both {
-        check(&mut peer.docker(&["network", "create", "inner"]))?;
+        check(peer.docker(&["network", "create", "inner"]).stderr(Stdio::null()))?;
         let server =
             ["run", "-d", "--network", "inner", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c"];
         check(&mut peer.docker(&[&server[..], &[&serve]].concat()))?;
-        check(&mut peer.docker(&[
-            "run",
-            "-d",
-            "--network",
-            "inner",
-            "--name",
-            "other",
-            "busybox",
-            "sleep",
-            "10000",
-        ]))?;
+        let other = ["run", "-d", "--network", "inner", "--name", "other", "busybox", "sleep", "10000"];
+        check(&mut peer.docker(&other))?;
         std::thread::sleep(Duration::from_secs(1));
     }
     let rate = |time: &Duration| format!("{:.0} MB/s", f64::from(MEGABYTES) / time.as_secs_f64());
     let between = of_three(both, |peer| {
-        // The server is there again a moment after it has served.
-        std::thread::sleep(Duration::from_millis(500));
-        let count = "nc web 80 | wc -c";
-        let began = Instant::now();
-        let text = output(peer.docker(&["exec", "other", "sh", "-c", count]).stdout(Stdio::piped()))?;
-        ensure!(text.trim() == SENT.to_string(), "{text} bytes came");
-        Ok(began.elapsed())
+        timed(|| {
+            check(&mut peer.docker(&["exec", "other", "wget", "-q", "-O", "/dev/null", "http://web/big"]))
+        })
     })?;
     row(rows, "1 GB from container to container", rate, &between);
     let published = of_three(both, |peer| {
-        std::thread::sleep(Duration::from_millis(500));
-        let began = Instant::now();
-        let mut client =
-            peer.in_network("busybox").args(["nc", "127.0.0.1", "8080"]).stdout(Stdio::piped()).spawn()?;
-        let bytes = io::copy(&mut client.stdout.take().context("no output")?, &mut io::sink())?;
-        client.wait()?;
-        ensure!(bytes == SENT, "{bytes} bytes came");
-        Ok(began.elapsed())
+        timed(|| {
+            let address = "http://127.0.0.1:8080/big";
+            check(peer.in_network("busybox").args(["wget", "-q", "-O", "/dev/null", address]))
+        })
     })?;
     row(rows, "1 GB through a published port, on loopback", rate, &published);
     let mut answers = Vec::new();
@@ -188,9 +173,12 @@ fn checks(both: &[Peer; 2], rows: &mut Vec<Row>) -> Result<()> {
             check(&mut peer.docker(&["run", "-d", "--name", name, "busybox", "sleep", "100000"]))?;
         }
         std::thread::sleep(Duration::from_secs(5));
-        let before = peer.wake_ups()?;
+        let before = peer.sleeps()?;
         std::thread::sleep(REST);
-        rests.push(peer.wake_ups()? - before);
+        // A thread that has ended counts no more.
+        let slept =
+            |(thread, count): (PathBuf, u64)| count - before.get(&thread).copied().unwrap_or(0).min(count);
+        rests.push(peer.sleeps()?.into_iter().map(slept).sum::<u64>());
         memories.push(peer.memory()?);
         check(&mut peer.docker(&all))?;
     }
