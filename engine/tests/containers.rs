@@ -20,6 +20,8 @@ mod harness;
 mod confinement;
 #[path = "containers/dialects.rs"]
 mod dialects;
+#[path = "containers/endings.rs"]
+mod endings;
 #[path = "containers/execs.rs"]
 mod execs;
 #[path = "containers/files.rs"]

@@ -105,8 +105,7 @@ impl Containers {
         pack: impl FnOnce(&Root, &mut Archive<'_>) -> io::Result<()> + Send + 'static,
     ) -> Result<(), ContainerError> {
         let mut output = Channel::new(sender);
-        if container.status().is_alive() {
-            let (root, ids) = (container.visible_root()?, container.ids()?);
+        if let Some((root, ids)) = running_root(container).await? {
             let pass_on = move || {
                 if let Err(error) = write_archive(&mut output, ids.as_ref(), |archive| pack(&root, archive)) {
                     output.break_off(error);
@@ -156,8 +155,7 @@ impl Containers {
             let _ = io::copy(archive, &mut io::sink());
             unpacked.map_err(|source| ContainerError::Unpack { path: path.clone(), source })
         };
-        if container.status().is_alive() {
-            let (root, ids) = (container.visible_root()?, container.ids()?);
+        if let Some((root, ids)) = running_root(container).await? {
             return apart(move || work(&root, ids.as_ref(), &mut archive)).await?;
         }
         // Nobody waits for the client while the container is kept from being started.
@@ -186,13 +184,16 @@ impl Containers {
     ) -> Result<T, ContainerError> {
         let containers = self.clone();
         let container = Arc::clone(container);
-        // Nobody may start it while its layers are mounted here.
-        let operation = container.operation.lock().await;
-        if container.status().is_alive() {
-            drop(operation);
-            let (root, ids) = (container.visible_root()?, container.ids()?);
-            return tokio::task::spawn_blocking(move || work(&root, ids.as_ref())).await?;
-        }
+        let operation = loop {
+            if let Some((root, ids)) = running_root(&container).await? {
+                return tokio::task::spawn_blocking(move || work(&root, ids.as_ref())).await?;
+            }
+            // Nobody may start it while its layers are mounted here.
+            let operation = container.operation.lock().await;
+            if !container.status().is_alive() {
+                break operation;
+            }
+        };
         let target = Arc::clone(&container);
         let result = tokio::task::spawn_blocking(move || {
             // In the engine's mount namespace, where containers find them. There is one such work at a time.
@@ -255,6 +256,23 @@ impl Containers {
         };
         let root = mount().map_err(|source| ContainerError::Read { path: path.clone(), source })?;
         Ok((root, claim))
+    }
+}
+
+/// The root of a container that runs, with the numbers of its users; nothing of one that does not. If it is just ending, that
+/// is not answered before its record says so.
+async fn running_root(container: &Container) -> Result<Option<(Root, Option<IdMap>)>, ContainerError> {
+    let exits = container.life().borrow().exits;
+    if !container.status().is_alive() {
+        return Ok(None);
+    }
+    let found = container.visible_root().and_then(|root| Ok((root, container.ids()?)));
+    match found {
+        Err(ContainerError::Ended(_)) if container.process().is_some() => {
+            container.wait_until(|life| life.exits > exits || life.removed).await;
+            Ok(None)
+        }
+        found => found.map(Some),
     }
 }
 

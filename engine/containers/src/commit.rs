@@ -26,7 +26,7 @@ impl Containers {
         let paused = pause
             && match self.pause(container).await {
                 Ok(()) => true,
-                Err(ContainerError::Conflict(_) | ContainerError::NotModified) => false,
+                Err(ContainerError::Conflict(_) | ContainerError::Ended(_)) => false,
                 Err(error) => return Err(error),
             };
         let operation = container.operation.lock().await;

@@ -199,12 +199,56 @@ impl Container {
         open: impl FnOnce(&Process) -> std::io::Result<T>,
     ) -> Result<T, ContainerError> {
         // Others may come too late for it.
-        let over = || ContainerError::Conflict(format!("container {} is not running", self.id));
-        let process = self.process().ok_or_else(over)?;
+        let process = self.process().ok_or_else(|| self.ended())?;
         open(&process).map_err(|source| match rustix::io::Errno::from_io_error(&source) {
-            Some(rustix::io::Errno::SRCH) => over(),
+            Some(rustix::io::Errno::SRCH) => self.ended(),
             _ => ContainerError::Process { id: self.id.clone(), what: what.to_owned(), source },
         })
+    }
+
+    /// Does something with its cgroup while it runs.
+    pub(crate) fn in_cgroup<T>(
+        &self,
+        act: impl FnOnce(&Path) -> std::io::Result<T>,
+    ) -> Result<T, ContainerError> {
+        act(&self.cgroup()).map_err(|source| self.unless_ended(ContainerError::Cgroup { source }))
+    }
+
+    /// Why something could not be done with it while it ran. Once its first process has ended, that is why: the record says so
+    /// a moment later than its cgroup and its supervising process go.
+    pub(crate) fn unless_ended(&self, error: ContainerError) -> ContainerError {
+        let has_ended =
+            self.process().map_or_else(|| !self.status().is_alive(), |process| process.has_ended());
+        if has_ended { self.ended() } else { error }
+    }
+
+    /// What it reads and writes; it has to run.
+    pub async fn attach(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<BufReader<UnixStream>, ContainerError> {
+        let attached = self.shim().attach(stdin, stdout, stderr).await;
+        attached.map_err(|error| self.unless_ended(error.into()))
+    }
+
+    /// Gives its terminal a size, in characters.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
+        if !self.status().is_alive() {
+            return Err(self.ended());
+        }
+        // Without a terminal there is nothing that has a size.
+        if !self.identity().config.tty {
+            return Ok(());
+        }
+        let told = self.shim().ask(&protocol::Request::Resize { rows, columns }).await;
+        told.map(drop).map_err(|error| self.unless_ended(error.into()))
+    }
+
+    /// What is answered to those who come too late.
+    pub(crate) fn ended(&self) -> ContainerError {
+        ContainerError::Ended(self.id.clone())
     }
 
     pub fn short_id(&self) -> &str {

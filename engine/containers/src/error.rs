@@ -31,6 +31,9 @@ pub enum ContainerError {
     Invalid(String),
     #[error("{0}")]
     Conflict(String),
+    /// It does not run, or has ended although its record does not say so yet.
+    #[error("container {0} is not running")]
+    Ended(String),
     #[error("{0}")]
     Refused(String),
     #[error("{0} is not supported by this engine yet")]
@@ -50,6 +53,8 @@ pub enum ContainerError {
     CreateSource { path: PathBuf, source: io::Error },
     #[error("Could not write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("Could not pack the files of the container")]
+    Pack { source: io::Error },
     #[error("Could not unpack the archive in `{}`", path.display())]
     Unpack { path: PathBuf, source: io::Error },
     #[error("Could not read `{}`", path.display())]
@@ -84,7 +89,7 @@ impl ContainerError {
             Self::InvalidName(_) | Self::Invalid(_) | Self::Ambiguous(_) | Self::Spec(_) | Self::Mount(_) => {
                 Kind::Invalid
             }
-            Self::NameTaken { .. } | Self::Conflict(_) => Kind::Conflict,
+            Self::NameTaken { .. } | Self::Conflict(_) | Self::Ended(_) => Kind::Conflict,
             Self::Unsupported(_) | Self::Shim(ShimError::Unknown { .. }) => Kind::Unsupported,
             Self::NotModified => Kind::NotModified,
             Self::Outside(failure) => failure.kind,

@@ -169,14 +169,18 @@ impl Exec {
     }
 
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
+        let over = || ContainerError::Conflict(format!("exec process {} is not running", self.id));
         if !self.state().running {
-            return Err(ContainerError::Conflict(format!("exec process {} is not running", self.id)));
+            return Err(over());
         }
         // Without a terminal there is nothing that has a size.
-        if self.is_terminal() {
-            self.shim().ask(&Request::Resize { rows, columns }).await?;
+        if !self.is_terminal() {
+            return Ok(());
         }
-        Ok(())
+        match self.shim().ask(&Request::Resize { rows, columns }).await {
+            Err(error) if error.is_absence() || matches!(error, ShimError::Gone) => Err(over()),
+            told => Ok(told.map(drop)?),
+        }
     }
 
     /// The answer to `GET /exec/{id}/json`.
@@ -342,8 +346,21 @@ impl Containers {
             )));
         }
         // Whatever goes wrong from here on, it does not wait for ever.
-        let mut waiting =
-            Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
+        let waiting = Waiting { exec: Arc::clone(exec), connection: None, unsuccessful: Some(NEVER_BEGAN) };
+        let prepared = self.prepare(exec, waiting, detached, console_size).await;
+        // The container may have been paused, or have ended, since.
+        prepared.map_err(|error| {
+            may_exec(&exec.container).err().unwrap_or_else(|| exec.container.unless_ended(error))
+        })
+    }
+
+    async fn prepare(
+        &self,
+        exec: &Arc<Exec>,
+        mut waiting: Waiting,
+        detached: bool,
+        console_size: Option<[u32; 2]>,
+    ) -> Result<Prepared, ContainerError> {
         let config = exec_config(
             exec,
             console_size,
@@ -354,12 +371,7 @@ impl Containers {
         fs::create_dir(&exec.directory)
             .map_err(|source| ContainerError::Write { path: exec.directory.clone(), source })?;
         exec.put_on_record(false)?;
-        let made = exec.container.shim().exec(&exec.directory, &config).await;
-        if made.is_err() {
-            // It may have ended since.
-            may_exec(&exec.container)?;
-        }
-        waiting.connection = Some(made?);
+        waiting.connection = Some(exec.container.shim().exec(&exec.directory, &config).await?);
         let wanted = |flag: Option<bool>| flag == Some(true);
         let request = &exec.request;
         let stream = if detached {
@@ -373,8 +385,12 @@ impl Containers {
     }
 
     /// Lets the process begin; the error is worded for the client's eyes.
-    pub async fn begin_exec(&self, mut waiting: Waiting) -> Result<(), ContainerError> {
+    pub async fn begin_exec(&self, waiting: Waiting) -> Result<(), ContainerError> {
         let exec = Arc::clone(&waiting.exec);
+        self.begin_with(&exec, waiting).await.map_err(|error| exec.container.unless_ended(error))
+    }
+
+    async fn begin_with(&self, exec: &Arc<Exec>, mut waiting: Waiting) -> Result<(), ContainerError> {
         let Some(mut connection) = waiting.connection.take() else { return Err(ShimError::Gone.into()) };
         exec.put_on_record(true)?;
         match connection.ask(&Request::Start).await {
@@ -386,7 +402,7 @@ impl Containers {
                 });
                 let command = exec.request.cmd.clone().unwrap_or_default().join(" ");
                 exec.container.tell(&self.0.events, &Change::ExecStarted { exec: exec.id.clone(), command });
-                self.watch_exec(&exec, connection);
+                self.watch_exec(exec, connection);
                 Ok(())
             }
             Ok(_) => Err(ShimError::Gone.into()),
@@ -429,7 +445,6 @@ fn recorded_exit(directory: &Path) -> Option<ExitRecord> {
 }
 
 fn may_exec(container: &Container) -> Result<(), ContainerError> {
-    let id = &container.id;
     match container.status() {
         Status::Running => Ok(()),
         Status::Paused => Err(ContainerError::Conflict(format!(
@@ -440,7 +455,7 @@ fn may_exec(container: &Container) -> Result<(), ContainerError> {
             "Container {} is restarting, wait until the container is running",
             container.identity().name
         ))),
-        _ => Err(ContainerError::Conflict(format!("container {id} is not running"))),
+        _ => Err(container.ended()),
     }
 }
 

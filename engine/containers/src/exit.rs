@@ -86,7 +86,6 @@ impl Containers {
         }
         self.disconnect(&container.id).await;
         self.forget_execs(&container.id);
-        container.hold(None);
         let stopping = container.stopping.swap(false, Ordering::AcqRel);
         let restart = !stopping && should_restart(container, &before, exit.code);
         container.change_state(|state| {
@@ -100,6 +99,7 @@ impl Containers {
             state.ports.clear();
             state.is_checked_no_more();
         });
+        container.hold(None);
         let (over, containers) = (Arc::clone(container), self.clone());
         let cleared = tokio::task::spawn_blocking(move || {
             over.unpin();

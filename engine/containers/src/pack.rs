@@ -53,7 +53,14 @@ pub(super) fn pack(root: &Root, path: &Path, archive: &mut Archive<'_>) -> io::R
         "/" | "" => PathBuf::from("."),
         name => PathBuf::from(name),
     };
-    archive.one(parent.as_fd(), &name, &shown, 0)
+    archive.one(&find(parent.as_fd(), &name)?, &shown, 0)
+}
+
+/// Holds a file that is to be packed: what is described and what is read is one and the same, whatever comes by its name
+/// meanwhile.
+fn find(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
 
 /// Packs all that is in the root directory, without what is mounted below it.
@@ -78,7 +85,11 @@ impl Archive<'_> {
     /// Everything in one directory.
     fn level(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let directory = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            // One that has been removed meanwhile is empty.
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            opened => opened?,
+        };
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
@@ -88,19 +99,20 @@ impl Archive<'_> {
         }
         names.sort();
         for inner in names {
-            self.one(directory.as_fd(), &inner, &shown.join(&inner), depth + 1)?;
+            match find(directory.as_fd(), &inner) {
+                // The container goes on meanwhile, and may remove what it has.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => self.one(&found?, &shown.join(&inner), depth + 1)?,
+            }
         }
         Ok(())
     }
 
-    fn one(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
+    fn one(&mut self, found: &OwnedFd, shown: &Path, depth: usize) -> io::Result<()> {
         if depth > DEEPEST {
             return Err(io::Error::other("the directories are too deep"));
         }
-        // What is described and what is read is one and the same, whatever comes by its name meanwhile.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-        let stat = rustix::fs::fstat(&found)?;
+        let stat = rustix::fs::fstat(found)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let identity = (stat.st_dev, stat.st_ino);
@@ -116,7 +128,7 @@ impl Archive<'_> {
             FileType::Directory => {
                 let mut folder = shown.as_os_str().to_owned();
                 folder.push("/");
-                self.describe(&found, &stat)?;
+                self.describe(found, &stat)?;
                 self.builder.append_data(
                     &mut header(&stat, EntryType::Directory, self.ids.as_ref()),
                     folder,
@@ -128,7 +140,7 @@ impl Archive<'_> {
                 Ok(())
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                let target = rustix::fs::readlinkat(found, "", Vec::new())?;
                 let target = Path::new(OsStr::from_bytes(target.to_bytes()));
                 self.builder.append_link(
                     &mut header(&stat, EntryType::Symlink, self.ids.as_ref()),
@@ -141,13 +153,13 @@ impl Archive<'_> {
                 let size = file.metadata()?.len();
                 let mut header = header(&stat, EntryType::Regular, self.ids.as_ref());
                 header.set_size(size);
-                self.describe(&found, &stat)?;
+                self.describe(found, &stat)?;
                 // It may shrink meanwhile, and the header has promised its size.
                 self.builder.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))
             }
-            FileType::Fifo => self.special(&found, &stat, EntryType::Fifo, shown),
-            FileType::CharacterDevice => self.special(&found, &stat, EntryType::Char, shown),
-            FileType::BlockDevice => self.special(&found, &stat, EntryType::Block, shown),
+            FileType::Fifo => self.special(found, &stat, EntryType::Fifo, shown),
+            FileType::CharacterDevice => self.special(found, &stat, EntryType::Char, shown),
+            FileType::BlockDevice => self.special(found, &stat, EntryType::Block, shown),
             // A socket means nothing without whoever listens there.
             _ => Ok(()),
         }

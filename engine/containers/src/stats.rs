@@ -24,16 +24,18 @@ impl Containers {
         let target = Arc::clone(container);
         self.blocking(move |_| {
             let state = target.state();
-            if !state.status.is_alive() {
-                return Ok(Reading {
-                    time: Timestamp::now(),
-                    usage: None,
-                    processes: Map::new(),
-                    interfaces: Vec::new(),
-                });
-            }
-            let usage =
-                cgroup::stats(&target.cgroup()).map_err(|source| ContainerError::Cgroup { source })?;
+            let usage = match state.status.is_alive().then(|| target.in_cgroup(cgroup::stats)) {
+                Some(Ok(usage)) => usage,
+                None | Some(Err(ContainerError::Ended(_))) => {
+                    return Ok(Reading {
+                        time: Timestamp::now(),
+                        usage: None,
+                        processes: Map::new(),
+                        interfaces: Vec::new(),
+                    });
+                }
+                Some(Err(error)) => return Err(error),
+            };
             Ok(Reading {
                 time: Timestamp::now(),
                 usage: Some(usage),

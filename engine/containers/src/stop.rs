@@ -103,11 +103,7 @@ impl Containers {
                     container.tell(&self.0.events, &Change::GivenUp);
                     return Ok(());
                 }
-                _ => {
-                    let id = &container.id;
-                    let message = format!("container {id} is not running");
-                    return Err(ContainerError::Conflict(message));
-                }
+                _ => return Err(container.ended()),
             }
             let own = container.spec().ok().and_then(|spec| spec.stop_signal);
             // Other signals say something to the program, and are no wish that it end.
@@ -120,9 +116,7 @@ impl Containers {
         if signal == signals::KILL {
             self.make_end(container, exits).await?;
         } else if !self.signal(container, exits, signal).await? {
-            let id = &container.id;
-            let message = format!("container {id} is not running");
-            return Err(ContainerError::Conflict(message));
+            return Err(container.ended());
         }
         container.settle().await;
         Ok(())
@@ -170,7 +164,12 @@ impl Containers {
             return Ok(false);
         }
         let told = match container.process() {
-            Some(process) => process.signal(signal).map_err(|error| ShimError::Refused(error.to_string())),
+            Some(process) => match process.signal(signal) {
+                Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::SRCH) => {
+                    return Ok(false);
+                }
+                told => told.map_err(|error| ShimError::Refused(error.to_string())),
+            },
             None => container.shim().ask(&Request::Kill { signal }).await.map(drop),
         };
         match told {
@@ -229,15 +228,12 @@ impl Containers {
             (Status::Running, true) | (Status::Paused, false) => {}
             (Status::Paused, true) => return conflict("already paused"),
             (Status::Restarting, _) => return conflict("restarting, wait until the container is running"),
-            (_, true) => {
-                return Err(ContainerError::Conflict(format!("container {} is not running", container.id)));
-            }
+            (_, true) => return Err(container.ended()),
             _ => return conflict("not paused"),
         }
-        let cgroup = container.cgroup();
-        tokio::task::spawn_blocking(move || cgroup::freeze(&cgroup, frozen))
-            .await?
-            .map_err(|source| ContainerError::Cgroup { source })?;
+        let target = Arc::clone(container);
+        tokio::task::spawn_blocking(move || target.in_cgroup(|cgroup| cgroup::freeze(cgroup, frozen)))
+            .await??;
         container.change_state(|state| {
             state.status = if frozen { Status::Paused } else { Status::Running };
             if frozen {

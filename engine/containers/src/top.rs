@@ -87,11 +87,9 @@ impl Containers {
         let target = Arc::clone(container);
         self.blocking(move |_| {
             if !target.status().is_alive() {
-                let message = format!("container {} is not running", target.id);
-                return Err(ContainerError::Conflict(message));
+                return Err(target.ended());
             }
-            let mut pids =
-                cgroup::processes(&target.cgroup()).map_err(|source| ContainerError::Cgroup { source })?;
+            let mut pids = target.in_cgroup(cgroup::processes)?;
             pids.sort_unstable();
             let titles: Vec<&str> = columns.iter().map(|(title, _)| title.as_str()).collect();
             let rows: Vec<Vec<String>> = pids

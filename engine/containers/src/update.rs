@@ -1,5 +1,6 @@
 //! Changing limits and the restart policy of a container.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use engine_kernel::cgroup::{self, weights};
@@ -132,14 +133,17 @@ impl Containers {
             let value = limits::resources(&spec.limits, cgroup::is_unified()).map_err(SpecError::from)?;
             let resources: LinuxResources =
                 serde_json::from_value(value).map_err(|error| ContainerError::Invalid(error.to_string()))?;
-            let cgroup = container.cgroup();
+            let target = Arc::clone(container);
             let shares = limits::weights(&spec.limits).map_err(SpecError::from)?;
-            tokio::task::spawn_blocking(move || {
-                cgroup::update(&cgroup, &resources)?;
-                weights::apply(&cgroup, &shares)
-            })
-            .await?
-            .map_err(|source| ContainerError::Cgroup { source })?;
+            let work = move |cgroup: &Path| {
+                cgroup::update(cgroup, &resources)?;
+                weights::apply(cgroup, &shares)
+            };
+            match tokio::task::spawn_blocking(move || target.in_cgroup(work)).await? {
+                // The next run has the new limits all the same.
+                Ok(()) | Err(ContainerError::Ended(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         container.change_identity(|identity| identity.host = host)?;
         container.tell(&self.0.events, &Change::Updated);

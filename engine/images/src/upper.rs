@@ -40,8 +40,12 @@ impl Node {
     }
 
     fn is_whiteout(&self) -> bool {
-        self.kind() == FileType::CharacterDevice && self.stat.st_rdev == 0
+        is_whiteout(&self.stat)
     }
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// Writes the whole stream. True if there was anything to write.
@@ -69,6 +73,14 @@ pub fn pack_folder(folder: &Path, output: &mut dyn Write) -> io::Result<()> {
     pack(&changes, output).map(drop)
 }
 
+/// What was found, unless nothing has that name any more.
+fn unless_gone<T>(found: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
+    match found.map_err(Into::into) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 fn read(directory: &OwnedFd, depth: usize) -> io::Result<Vec<Node>> {
     if depth > DEEPEST {
         return Err(io::Error::other(format!("The directories are more than {DEEPEST} deep")));
@@ -80,7 +92,8 @@ fn read(directory: &OwnedFd, depth: usize) -> io::Result<Vec<Node>> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        // Of a container that goes on meanwhile; what it has removed is not there.
+        let Some(stat) = unless_gone(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))? else { continue };
         let mut node = Node {
             name: OsString::from_vec(name.to_bytes().to_vec()),
             stat,
@@ -91,10 +104,14 @@ fn read(directory: &OwnedFd, depth: usize) -> io::Result<Vec<Node>> {
             FileType::Socket => continue,
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = openat(directory, name, flags, Mode::empty())?;
-                node.is_opaque =
-                    attribute(&path_of(&inner).join("."), OVERLAY_OPAQUE)?.is_some_and(|value| value == b"y");
-                node.children = read(&inner, depth + 1)?;
+                let Some(inner) = unless_gone(openat(directory, name, flags, Mode::empty()))? else {
+                    continue;
+                };
+                let opaque = attribute(&path_of(&inner).join("."), OVERLAY_OPAQUE);
+                let Some(opaque) = unless_gone(opaque)? else { continue };
+                node.is_opaque = opaque.is_some_and(|value| value == b"y");
+                let Some(children) = unless_gone(read(&inner, depth + 1))? else { continue };
+                node.children = children;
             }
             _ => {}
         }
@@ -142,8 +159,7 @@ impl Stubs<'_> {
         let mut found =
             self.lower.iter().filter_map(|layer| openat2(layer, path, flags, Mode::empty(), confined).ok());
         let stat = rustix::fs::fstat(found.next()?).ok()?;
-        let gone = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
-        (!gone).then_some(stat)
+        (!is_whiteout(&stat)).then_some(stat)
     }
 }
 
@@ -170,20 +186,27 @@ impl<W: Write> Archive<W> {
             )));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = openat(parent, node.name.as_os_str(), flags, Mode::empty())?;
+        let opened = openat(parent, node.name.as_os_str(), flags, Mode::empty());
+        let Some(found) = unless_gone(opened)? else { return Ok(()) };
         let stat = rustix::fs::fstat(&found)?;
+        if is_whiteout(&stat) {
+            return self.whiteout(folder, &node.name);
+        }
         if FileType::from_raw_mode(stat.st_mode) != node.kind() {
             return Err(io::Error::other(format!("`{}` was replaced while it was read", path.display())));
         }
-        if node.kind() != FileType::Directory && stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
-                let header = header(&stat, tar::EntryType::Link);
-                return self.put(header, path.as_os_str(), first.as_os_str(), Vec::new(), io::empty());
-            }
-            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        let has_names = node.kind() != FileType::Directory && stat.st_nlink > 1;
+        let identity = (stat.st_dev, stat.st_ino);
+        if has_names && let Some(first) = self.links.get(&identity).cloned() {
+            let header = header(&stat, tar::EntryType::Link);
+            return self.put(header, path.as_os_str(), first.as_os_str(), Vec::new(), io::empty());
         }
         // By the directory and the name: what is opened as a place only has no attributes to read.
-        let attributes = attributes(&path_of(parent).join(&node.name))?;
+        let attributes = attributes(&path_of(parent).join(&node.name));
+        let Some(attributes) = unless_gone(attributes)? else { return Ok(()) };
+        if has_names {
+            self.links.insert(identity, path.clone());
+        }
         let none = OsStr::new("");
         match node.kind() {
             FileType::Directory => {

@@ -82,12 +82,27 @@ impl Process {
         self.by_number(ids_of)
     }
 
-    /// Does something with its folder in `/proc`.
+    /// Whether it has ended, or is about to and has given back what it had. Nobody need have asked for its exit status yet.
+    pub fn has_ended(&self) -> bool {
+        let gives_back = |number| {
+            fs::read_link(format!("/proc/{number}/root")).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        // The first process of a namespace waits for all others between the two.
+        self.is_over() || self.number().is_ok_and(gives_back)
+    }
+
+    fn is_over(&self) -> bool {
+        let mut asked = [rustix::event::PollFd::new(&self.handle, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut asked, Some(&now)), Ok(1..))
+    }
+
+    /// Does something with its folder in `/proc`. Whatever fails there once it has ended fails for that (`ESRCH`).
     fn by_number<T>(&self, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        let done = act(Path::new(&format!("/proc/{}", self.number()?)))?;
-        // The number was its own all the while.
-        self.signal(0)?;
-        Ok(done)
+        let done = act(Path::new(&format!("/proc/{}", self.number()?)));
+        // The number was its own all the while if it is not over.
+        let ended = if done.is_ok() { self.is_over() } else { self.has_ended() };
+        if ended { Err(io::Error::from_raw_os_error(libc::ESRCH)) } else { done }
     }
 }
 
@@ -183,7 +198,16 @@ mod tests {
         let root = process.root().unwrap();
         root.get(&std::env::current_dir().unwrap(), rustix::fs::OFlags::PATH).unwrap();
         assert!(process.told("status").unwrap().contains("sleep"));
+        assert!(!process.has_ended());
         process.signal(libc::SIGTERM).unwrap();
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        // It has its number still, and nothing else.
+        assert_eq!(process.number().unwrap(), number(&child));
+        for gone in [process.root().map(drop), process.namespace("net").map(drop)] {
+            assert_eq!(gone.unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
         File::open(namespace.path()).unwrap();
         for gone in [

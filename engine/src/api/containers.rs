@@ -14,7 +14,6 @@ use engine_containers::{Container, ContainerError, UpdateRequest, signals};
 use engine_model::life::Life;
 use engine_model::task::vital;
 use engine_model::wire::{Config, CreateRequest, is_repeated, noting_unknown, unknown_warning};
-use engine_shim::protocol::Request as ShimRequest;
 use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -332,14 +331,7 @@ async fn resize(
 ) -> Result<StatusCode, ApiError> {
     let (container, options) = (find(&app, &id)?, Options(query));
     let (rows, columns) = options.size()?;
-    if !container.status().is_alive() {
-        return Err(ContainerError::Conflict(format!("container {} is not running", container.id)).into());
-    }
-    // Without a terminal there is nothing that has a size.
-    if !container.identity().config.tty {
-        return Ok(StatusCode::OK);
-    }
-    container.shim().ask(&ShimRequest::Resize { rows, columns }).await.map_err(ContainerError::from)?;
+    container.resize(rows, columns).await?;
     Ok(StatusCode::OK)
 }
 

@@ -204,3 +204,28 @@ fn a_tree_is_copied_as_it_is() {
     assert!(seen.starts_with(expected), "{seen}");
     assert!(seen.ends_with("12345\n1 3\none\nsame\nthin\n"), "{seen}");
 }
+
+/// What the container removes while its files are packed is left out, and nothing else.
+#[test]
+fn files_that_go_while_they_are_packed_break_nothing_off() {
+    let engine = engine();
+    let script = "mkdir -p /tmp/t; cd /tmp/t; while true; do mkdir a b c; touch a/1 b/2 c/3 4 5 6 7 8 9; rm -r a b c [4-9]; done";
+    engine.docker(["run", "-d", "--name", "busy", "busybox", "sh", "-c", script]).ok();
+    wait_for("the first files", || {
+        engine.http("GET", "/containers/busy/archive?path=/tmp/t", b"").status == 200
+    });
+    for path in ["/containers/busy/archive?path=/tmp", "/containers/busy/export"] {
+        for _ in 0..40 {
+            let answer = engine.http("GET", path, b"");
+            assert_eq!(answer.status, 200, "{path}");
+            let mut names = tar::Archive::new(answer.body.as_slice());
+            let names: Vec<_> =
+                names.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+            assert!(names.iter().any(|name| name.ends_with("tmp/t")), "{names:?}");
+        }
+    }
+    for _ in 0..40 {
+        let answer = engine.http("POST", "/commit?container=busy&repo=made&pause=0", b"{}");
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+}

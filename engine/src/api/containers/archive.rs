@@ -13,8 +13,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use engine_containers::ContainerError;
 use engine_containers::archive::PathStat;
-use futures_util::{TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{Options, QueryMap, find};
@@ -69,34 +70,42 @@ async fn get_archive(
     let path = path(&Options(query))?;
     let stat = app.containers.path_stat(&container, path.clone()).await.map_err(of(&id))?;
     let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
-        let failed = sender.clone();
-        if let Err(error) = app.containers.pack(&container, path, sender).await {
-            let _ = failed.send(Err(io::Error::other(error.to_string()))).await;
-        }
-    });
+    let packing = tokio::spawn(async move { app.containers.pack(&container, path, sender).await });
+    let body = packed(packing, receiver).await.map_err(of(&id))?;
     let headers =
         [(STAT_HEADER, encoded(&stat)), (header::CONTENT_TYPE.as_str(), "application/x-tar".to_owned())];
-    Ok((headers, stream_of(receiver)).into_response())
+    Ok((headers, body).into_response())
 }
 
-fn stream_of(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Body {
-    Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
+/// An archive, as soon as there is something of it: what fails before that has a status of its own. What fails later breaks
+/// the body off.
+async fn packed(
+    packing: JoinHandle<Result<(), ContainerError>>,
+    mut receiver: mpsc::Receiver<io::Result<Bytes>>,
+) -> Result<Body, ContainerError> {
+    let first = match receiver.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(source)) => return Err(ContainerError::Pack { source }),
+        None => return packing.await?.map(|()| Body::empty()),
+    };
+    let more = stream::unfold(receiver, |mut receiver| async move {
         let item = receiver.recv().await?;
         Some((item, receiver))
-    }))
+    });
+    let end = async move {
+        let end = packing.await.map_err(ContainerError::from);
+        end.flatten().err().map(|error| Err(io::Error::other(error)))
+    };
+    let end = stream::once(end).filter_map(future::ready);
+    Ok(Body::from_stream(stream::once(future::ready(Ok(first))).chain(more).chain(end)))
 }
 
 async fn export(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let container = find(&app, &id)?;
     let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
-        let failed = sender.clone();
-        if let Err(error) = app.containers.export(&container, sender).await {
-            let _ = failed.send(Err(io::Error::other(error.to_string()))).await;
-        }
-    });
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], stream_of(receiver)).into_response())
+    let packing = tokio::spawn(async move { app.containers.export(&container, sender).await });
+    let body = packed(packing, receiver).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 
 /// Whether this names root, whatever the container's own files say of users.

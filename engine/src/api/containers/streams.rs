@@ -10,8 +10,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, header};
 use axum::response::{IntoResponse, Response};
+use engine_containers::Container;
 use engine_containers::container::PendingAttach;
-use engine_containers::{Container, ContainerError};
 use engine_model::executor::{LogRequest, Logs};
 use engine_model::life::Change;
 use futures_util::stream;
@@ -120,7 +120,7 @@ async fn streams_of(
     // Whoever starts the container looks for us while it holds this.
     let _operation = container.operation.lock().await;
     if container.status().is_alive() {
-        let stream = container.shim().attach(stdin, stdout, stderr).await.map_err(ContainerError::from)?;
+        let stream = container.attach(stdin, stdout, stderr).await?;
         return Ok(Streams::Now(stream));
     }
     let (ready, receiver) = oneshot::channel();
