@@ -21,6 +21,7 @@ mod error;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod gzip;
 mod history;
 mod intake;
 mod layer;

@@ -9,8 +9,6 @@ use bytes::Bytes;
 use engine_model::ImageId;
 use engine_model::transfer::{LayerStep, TransferEvent};
 use engine_registry::{MediaType, Mounted, Source};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures_util::StreamExt as _;
 use oci_spec::image::{
     Descriptor, Digest as BlobDigest, ImageManifestBuilder, MediaType as BlobType, SCHEMA_VERSION,
@@ -22,6 +20,7 @@ use tokio::task::JoinSet;
 use super::distribution::{self, Known};
 use super::download::blocking;
 use super::error::ImageError;
+use super::gzip::Packer;
 use super::pull::{Tell, short};
 use super::reference::{Reference, is_digest};
 use super::split::{Stored, replay};
@@ -218,7 +217,7 @@ fn pack(inner: &Inner, stored: &Stored) -> Result<(File, String, u64), ImageErro
     let file = tempfile::tempfile_in(&temporary).map_err(ImageError::store(&temporary))?;
     let failed = |source| ImageError::WriteArchive { source };
     let counted = Digested { output: BufWriter::new(file), digest: Sha256::new(), length: 0 };
-    let mut packed = GzEncoder::new(counted, Compression::new(5));
+    let mut packed = Packer::new(counted).map_err(failed)?;
     replay(stored, &mut packed).map_err(failed)?;
     let Digested { output, digest, length } = packed.finish().map_err(failed)?;
     let file = output.into_inner().map_err(|error| failed(error.into_error()))?;

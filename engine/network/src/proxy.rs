@@ -4,10 +4,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::pipe::{PipeFlags, SpliceFlags, splice};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -24,6 +28,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_mins(2);
 /// Out of file descriptors, say: nothing gets better by trying again at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// Bytes that a connection holds at most for each of its directions before it is taken for a transfer.
+const BUFFER: usize = 8 * 1024;
+/// Bytes in a pipe, as the kernel makes it.
+const PIPE: usize = 64 * 1024;
 const LARGEST_DATAGRAM: usize = 65_535;
 
 /// Accepts and carries connections until told to stop; then all are cut and the port is free.
@@ -59,7 +67,53 @@ async fn carry(mut client: TcpStream, target: SocketAddr) {
     };
     let _ = client.set_nodelay(true);
     let _ = container.set_nodelay(true);
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut container).await;
+    let ((from_client, to_client), (from_container, to_container)) = (client.split(), container.split());
+    let _ = tokio::try_join!(pass_on(from_client, to_container), pass_on(from_container, to_client));
+}
+
+/// Passes on all that comes, and its end.
+async fn pass_on(from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        from.readable().await?;
+        match from.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                to.write_all(&buffer[..read]).await?;
+                // There is more than fits: a transfer, which is worth a pipe if there is one to be had.
+                if read == buffer.len()
+                    && let Ok(pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+                {
+                    move_on(from.as_ref(), to.as_ref(), &pipe).await?;
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    to.shutdown().await
+}
+
+/// Moves all that comes by way of a pipe, within the kernel (splice(2)).
+async fn move_on(from: &TcpStream, to: &TcpStream, (out, into): &(OwnedFd, OwnedFd)) -> io::Result<()> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    let step =
+        |from: BorrowedFd<'_>, to: BorrowedFd<'_>, most| Ok(splice(from, None, to, None, most, flags)?);
+    loop {
+        // The pipe is empty: it is the socket that there is nothing in.
+        let taken = || step(from.as_fd(), into.as_fd(), PIPE);
+        let mut left = from.async_io(Interest::READABLE, taken).await?;
+        if left == 0 {
+            return Ok(());
+        }
+        while left > 0 {
+            match to.async_io(Interest::WRITABLE, || step(out.as_fd(), to.as_fd(), left)).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                moved => left -= moved,
+            }
+        }
+    }
 }
 
 struct Sender {
@@ -181,7 +235,7 @@ mod tests {
 
     use std::net::Ipv4Addr;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -214,6 +268,43 @@ mod tests {
         timeout(PATIENCE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
         assert_eq!(answer, "HELLO");
         server.await.unwrap();
+    }
+
+    /// More than fits in the buffers on the way, in both directions at once, at both of whose ends somebody takes their time.
+    #[tokio::test]
+    async fn transfers_are_whole_in_both_directions() {
+        async fn exchange(mut stream: TcpStream, gives: Vec<u8>) -> Vec<u8> {
+            let (mut read, mut write) = stream.split();
+            let send = async {
+                for (number, piece) in gives.chunks(77_777).enumerate() {
+                    write.write_all(piece).await.unwrap();
+                    if number == 3 {
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                write.shutdown().await.unwrap();
+            };
+            let receive = async {
+                sleep(Duration::from_millis(100)).await;
+                let mut got = Vec::new();
+                read.read_to_end(&mut got).await.unwrap();
+                got
+            };
+            tokio::join!(send, receive).1
+        }
+        let content = |salt: u32| -> Vec<u8> {
+            (0..5_000_000_u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 24) as u8)
+                .collect()
+        };
+        let (address, behind, _stop, _worker) = tcp_proxy().await;
+        let server =
+            tokio::spawn(async move { exchange(behind.accept().await.unwrap().0, content(1)).await });
+        let client = TcpStream::connect(address).await.unwrap();
+        let got = timeout(PATIENCE * 3, exchange(client, content(2))).await.unwrap();
+        assert!(got == content(1), "{} bytes", got.len());
+        let got = timeout(PATIENCE, server).await.unwrap().unwrap();
+        assert!(got == content(2), "{} bytes", got.len());
     }
 
     #[tokio::test]
