@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine_trust::Trust;
 use futures_util::StreamExt as _;
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, NoProxy, Proxy, Response, Url};
@@ -30,9 +31,9 @@ pub(crate) struct Endpoint {
 
 /// A client for the registry called `host[:port]`. One that is not `secure` is believed without a certificate.
 pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result<Client, RegistryError> {
-    // One provider of cryptography for the whole program; who is first sets it.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let trust = trust::of(&settings.certificates, registry)?;
+    let trusted = if secure { Trust::These(trust.roots) } else { Trust::Anyone };
+    let tls = |error: rustls::Error| RegistryError::Tls { registry: registry.to_owned(), source: error };
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT)
@@ -41,11 +42,7 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
         .referer(false)
         .redirect(Policy::custom(redirect))
         .no_proxy()
-        .tls_certs_only(trust.roots)
-        .tls_danger_accept_invalid_certs(!secure);
-    if let Some(identity) = trust.identity {
-        builder = builder.identity(identity);
-    }
+        .tls_backend_preconfigured(protocols(engine_trust::client(trusted, trust.identity).map_err(tls)?));
     let proxies = &settings.proxies;
     let direct = NoProxy::from_string(&format!("{OWN},{}", proxies.none));
     let failed = |source| RegistryError::Client { source };
@@ -58,9 +55,16 @@ pub(crate) fn build(settings: &Settings, registry: &str, secure: bool) -> Result
     builder.build().map_err(failed)
 }
 
+/// Offers a server what this client speaks.
+fn protocols(mut tls: rustls::ClientConfig) -> rustls::ClientConfig {
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls
+}
+
 /// A client for any service: by the proxies of the environment if it may, and believing what the host's authorities say.
 pub fn plain(with_proxies: bool) -> Result<Client, RegistryError> {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let trusted = engine_trust::client(Trust::These(engine_trust::authorities()), None);
+    let tls = |source| RegistryError::Tls { registry: "any server".to_owned(), source };
     let builder = if with_proxies { Client::builder() } else { Client::builder().no_proxy() };
     builder
         .user_agent(USER_AGENT)
@@ -68,7 +72,7 @@ pub fn plain(with_proxies: bool) -> Result<Client, RegistryError> {
         .dns_resolver(SystemNames)
         .referer(false)
         .redirect(Policy::none())
-        .tls_certs_only(trust::system())
+        .tls_backend_preconfigured(protocols(trusted.map_err(tls)?))
         .build()
         .map_err(|source| RegistryError::Client { source })
 }

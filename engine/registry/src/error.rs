@@ -44,6 +44,8 @@ pub enum RegistryError {
     Certificate { path: String, reason: String },
     #[error("X-Registry-Auth: {reason}")]
     Credentials { reason: String },
+    #[error("Could not set up TLS for {registry}")]
+    Tls { registry: String, source: rustls::Error },
     #[error("Could not set up the client of registries")]
     Client { source: reqwest::Error },
     #[error("Could not write the blob")]

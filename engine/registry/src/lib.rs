@@ -33,4 +33,3 @@ pub use reqwest::Body;
 pub use resolve::look_up;
 pub use settings::{Proxies, Settings};
 pub use source::Source;
-pub use trust::authorities;

@@ -1,25 +1,24 @@
-//! Whose certificates are believed: the host's authorities, Mozilla's where it has none, and a registry's own folder.
+//! Whose certificates are believed of a registry: the host's authorities', and those in its own folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use reqwest::{Certificate, Identity};
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
+use engine_trust::{Identity, authorities, is_usable};
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::RegistryError;
 
 /// What is believed of a registry, and shown to it.
 #[derive(Default)]
 pub(crate) struct Trust {
-    pub(crate) roots: Vec<Certificate>,
+    pub(crate) roots: Vec<CertificateDer<'static>>,
     pub(crate) identity: Option<Identity>,
 }
 
 /// Everything for one registry, called `host[:port]`.
 pub(crate) fn of(folders: &[PathBuf], registry: &str) -> Result<Trust, RegistryError> {
-    let mut trust = Trust { roots: system(), identity: None };
+    let mut trust = Trust { roots: authorities(), identity: None };
     // A name from outside must not lead elsewhere.
     if registry.contains('/') || registry.starts_with('.') {
         return Ok(trust);
@@ -28,29 +27,6 @@ pub(crate) fn of(folders: &[PathBuf], registry: &str) -> Result<Trust, RegistryE
         read_folder(&folder.join(registry), &mut trust)?;
     }
     Ok(trust)
-}
-
-/// The host's authorities, or Mozilla's.
-pub fn authorities() -> Vec<CertificateDer<'static>> {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::debug!(%error, "Some of the host's certificates of authorities could not be read");
-    }
-    let mut ders = found.certs;
-    if ders.is_empty() {
-        ders = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-    }
-    ders
-}
-
-pub(crate) fn system() -> Vec<Certificate> {
-    authorities().into_iter().filter_map(|der| usable(&der)).collect()
-}
-
-/// One bad certificate among the host's is no reason to do without the others.
-fn usable(der: &CertificateDer<'_>) -> Option<Certificate> {
-    RootCertStore::empty().add(der.clone().into_owned()).ok()?;
-    Certificate::from_der(der).ok()
 }
 
 fn read_folder(folder: &Path, trust: &mut Trust) -> Result<(), RegistryError> {
@@ -76,15 +52,17 @@ fn read_folder(folder: &Path, trust: &mut Trust) -> Result<(), RegistryError> {
         let bytes = fs::read(path).map_err(|error| failed(path, &error))?;
         for der in CertificateDer::pem_slice_iter(&bytes) {
             let der = der.map_err(|error| failed(path, &error))?;
-            trust.roots.push(usable(&der).ok_or_else(|| failed(path, &"it is no authority's"))?);
+            if !is_usable(&der) {
+                return Err(failed(path, &"it is no authority's"));
+            }
+            trust.roots.push(der);
         }
     }
     for path in with("cert") {
         let key = path.with_extension("key");
-        let mut both = fs::read(path).map_err(|error| failed(path, &error))?;
-        both.push(b'\n');
-        both.extend(fs::read(&key).map_err(|error| failed(&key, &error))?);
-        trust.identity = Some(Identity::from_pem(&both).map_err(|error| failed(path, &error))?);
+        let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let secret = PrivateKeyDer::from_pem_file(&key).map_err(|error| failed(&key, &error))?;
+        trust.identity = Some((chain.map_err(|error| failed(path, &error))?, secret));
     }
     Ok(())
 }

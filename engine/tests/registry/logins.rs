@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
@@ -184,6 +185,55 @@ fn certificates_are_checked() {
     engine.launch();
     engine.docker(["push", "198.51.100.7:5000/app"]).ok();
     engine.docker(["push", "198.51.100.7:5001/app"]).ok();
+}
+
+/// As registries of one's own are begun: a certificate that nobody has signed but itself, and that is an authority's by
+/// openssl's defaults. Who has it in the registry's folder believes the server that shows it, by that name and in that time.
+#[test]
+fn a_certificate_of_ones_own_is_believed() {
+    let engine = Engine::start_with(CONFIGURATION, &[]);
+    engine.inside("ip", ["address", "add", "198.51.100.7/32", "dev", "lo"]).ok();
+    engine.inside("ip", ["address", "add", "198.51.100.8/32", "dev", "lo"]).ok();
+    engine.inside("sh", ["-c", "mkdir -p /etc/engine && mount -t tmpfs tmpfs /etc/engine"]).ok();
+    let file = |name: &str| engine.path(name).display().to_string();
+    let tls = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.crt")), file(&format!("{name}.key")));
+        json!({"http": {"tls": { "certificate": certificate, "key": key }}})
+    };
+    for name in ["good", "other"] {
+        let request = "req -newkey rsa:2048 -nodes -sha256 -x509 -days 365 -subj /CN=registry \
+                       -addext subjectAltName=IP:198.51.100.7";
+        let (certificate, key) = (file(&format!("{name}.crt")), file(&format!("{name}.key")));
+        engine.inside("openssl", request.split(' ').chain(["-keyout", &key, "-out", &certificate])).ok();
+    }
+    let key = KeyPair::generate().unwrap();
+    let mut late = CertificateParams::new(vec!["198.51.100.7".to_owned()]).unwrap();
+    late.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (late.not_before, late.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    fs::write(file("late.crt"), late.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(file("late.key"), key.serialize_pem()).unwrap();
+    let _good = Registry::start(&engine, "good", "0.0.0.0:5000", &tls("good"));
+    let _late = Registry::start(&engine, "late", "0.0.0.0:5001", &tls("late"));
+    let _other = Registry::start(&engine, "other", "0.0.0.0:5002", &tls("other"));
+    engine.load_busybox();
+    let push = |registry: &str, own: &str| {
+        let folder = format!("/etc/engine/certs.d/{registry}");
+        engine.inside("mkdir", ["-p", &folder]).ok();
+        engine.inside("cp", [&file(&format!("{own}.crt")), &format!("{folder}/ca.crt")]).ok();
+        engine.signal("HUP");
+        std::thread::sleep(Duration::from_millis(300));
+        engine.docker(["tag", "busybox", &format!("{registry}/app")]).ok();
+        engine.docker(["push", &format!("{registry}/app")])
+    };
+    push("198.51.100.7:5000", "good").ok();
+    let refused = |output: crate::harness::Output, why: &str| {
+        let error = output.failed();
+        assert!(error.contains("certificate") && error.contains(why), "{error}");
+    };
+    refused(push("198.51.100.8:5000", "good"), "198.51.100.8");
+    refused(push("198.51.100.7:5001", "late"), "expired");
+    // Another's certificate, and another's key.
+    refused(push("198.51.100.7:5002", "good"), "certificate");
 }
 
 /// Nor does whoever a redirect leads to say where a password is to be shown.
