@@ -5,14 +5,17 @@ use std::{fs, time::Duration};
 use crate::{
     bench::{Bench, until},
     machineos::http,
+    stock_clients::{MIRROR, stock_clients},
 };
 
 #[test]
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
 fn debian_and_the_same_host_through_generic() {
     let bench = Bench::new();
-    bench.machine(&["create", "-d", "qemu", "--qemu-image", "debian-12", "deb"]);
+    let mirror = ["--engine-registry-mirror", MIRROR];
+    bench.machine(&[&["create", "-d", "qemu", "--qemu-image", "debian-12"], &mirror[..], &["deb"]].concat());
     everyday(&bench, "deb");
+    stock_clients(&bench, "deb");
     let unit = bench.machine(&["ssh", "deb", "systemctl is-enabled engine; systemctl is-active engine"]);
     assert_eq!(unit, "enabled\nactive\n");
     limits_outlive_the_daemon(&bench, "deb");

@@ -4,7 +4,10 @@ use std::{fs, process::Command, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::bench::{Bench, show, until, variable};
+use crate::{
+    bench::{Bench, show, until, variable},
+    stock_clients::{MIRROR, stock_clients},
+};
 
 /// How long a published port may take to be reachable from outside the VM.
 const PORT_AT_MOST: Duration = Duration::from_secs(30);
@@ -19,7 +22,7 @@ pub(crate) fn http(address: &str, port: u16) -> Option<String> {
 #[ignore = "boots VMs; `cargo xtask test` runs it"]
 fn two_hosts_from_creation_to_removal() {
     let bench = Bench::new();
-    bench.machine(&["create", "mc1", "mc2"]);
+    bench.machine(&["create", "--engine-registry-mirror", MIRROR, "mc1", "mc2"]);
     let list =
         bench.machine(&["ls", "-f", "{{.Name}} {{.State}} {{.DriverName}} {{.DockerVersion}} {{.Error}}"]);
     let version = env!("CARGO_PKG_VERSION");
@@ -29,6 +32,7 @@ fn two_hosts_from_creation_to_removal() {
     one_login_and_nothing_changed_again(&bench);
     the_engine_is_the_one_that_was_built(&bench);
     containers(&bench);
+    stock_clients(&bench, "mc1");
     other_authorities_are_refused(&bench);
     commands_and_copies(&bench);
     neighbours_reach_each_other(&bench);

@@ -10,3 +10,4 @@ mod bench;
 mod debian;
 mod interrupted;
 mod machineos;
+mod stock_clients;

@@ -41,6 +41,9 @@ const TICK: Duration = Duration::from_secs(2);
 const BREATH: Duration = Duration::from_millis(250);
 /// A port that something else on this machine has is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);
+/// A port on which nobody listens any more is forwarded for so long: an engine that is restarted or replaced listens again
+/// soon, and what is led to its containers goes on meanwhile.
+const LINGER: Duration = Duration::from_secs(30);
 /// A console log is cut at this size, keeping the part before in `console.log.1`.
 const LARGEST_CONSOLE: u64 = 8 << 20;
 const LARGEST_LOG: u64 = 64 << 10;
@@ -149,6 +152,25 @@ struct Forwarder {
     forwarded: BTreeSet<Port>,
     refused: BTreeMap<Port, Instant>,
     wanted: BTreeSet<Port>,
+    leaving: Leaving,
+}
+
+/// Ports that are forwarded and not wanted any more, and since when.
+#[derive(Debug, Default)]
+struct Leaving(BTreeMap<Port, Instant>);
+
+impl Leaving {
+    /// Those whose time is over.
+    fn over(&mut self, forwarded: &BTreeSet<Port>, wanted: &BTreeSet<Port>, now: Instant) -> Vec<Port> {
+        self.0.retain(|port, _| forwarded.contains(port) && !wanted.contains(port));
+        for port in forwarded.difference(wanted) {
+            self.0.entry(*port).or_insert(now);
+        }
+        // A guest that wants others all the time keeps none.
+        let linger = if forwarded.len() > MOST_PORTS { Duration::ZERO } else { LINGER };
+        let over = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= linger);
+        over.map(|(port, _)| *port).collect()
+    }
 }
 
 impl Forwarder {
@@ -162,6 +184,7 @@ impl Forwarder {
             forwarded: BTreeSet::new(),
             refused: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            leaving: Leaving::default(),
         };
         forwarder.recall()?;
         forwarder.wanted.clone_from(&forwarder.forwarded);
@@ -216,8 +239,7 @@ impl Forwarder {
 
     /// Makes QEMU's forwards those that are wanted.
     fn reconcile(&mut self, log: &mut Log) -> Result<(), QmpError> {
-        let surplus: Vec<Port> = self.forwarded.difference(&self.wanted).copied().collect();
-        for port in surplus {
+        for port in self.leaving.over(&self.forwarded, &self.wanted, Instant::now()) {
             self.monitor.human(&self.remove_command(port))?;
             self.forwarded.remove(&port);
             log.line(&format!("- {}:{}", port.protocol.name(), port.number));
@@ -373,6 +395,27 @@ mod tests {
         let found = forwards(table, Ipv4Addr::new(127, 20, 30, 40), &[22, 2376]);
         let expected = [(Protocol::Tcp, 8080), (Protocol::Udp, 5353)];
         assert_eq!(found, expected.map(|(protocol, number)| Port { protocol, number }).into());
+    }
+
+    #[test]
+    fn a_port_stays_for_a_while_after_nobody_listens() {
+        let set = |numbers: &[u16]| -> BTreeSet<Port> {
+            numbers.iter().map(|&number| Port { protocol: Protocol::Tcp, number }).collect()
+        };
+        let (mut leaving, start) = (Leaving::default(), Instant::now());
+        let mut over = |forwarded: &[u16], wanted: &[u16], after: Duration| -> Vec<u16> {
+            let over = leaving.over(&set(forwarded), &set(wanted), start + after);
+            over.iter().map(|port| port.number).collect()
+        };
+        assert!(over(&[80, 81], &[80], Duration::ZERO).is_empty());
+        assert!(over(&[80, 81], &[80], LINGER / 2).is_empty());
+        // One that comes back begins anew.
+        assert!(over(&[80, 81], &[81], LINGER - Duration::from_secs(1)).is_empty());
+        assert!(over(&[80, 81], &[], LINGER).is_empty());
+        assert_eq!(over(&[80, 81], &[], LINGER * 2 - Duration::from_secs(1)), [80]);
+        assert_eq!(over(&[81], &[], LINGER * 2), [81]);
+        let many: Vec<u16> = (1..=u16::try_from(MOST_PORTS).unwrap() + 1).collect();
+        assert_eq!(over(&many, &many[1..], LINGER * 3), [1]);
     }
 
     #[test]
