@@ -60,8 +60,26 @@ impl AfterStart for Banner {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err("its SSH server does not speak".into())
+        Err(format!("its SSH server does not speak; the end of its console:\n{}", console(&ssh.host)))
     }
+}
+
+/// The end of what the VM with this address has written to its console. Its folder is where QEMU works.
+fn console(address: &str) -> String {
+    let mut found = String::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&line).contains(address) {
+            continue;
+        }
+        for file in ["console.log", "qemu.log", "ports.log"] {
+            let text = std::fs::read(process.path().join("cwd").join(file)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            found += &format!("-- {file}\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+    found
 }
 
 fn banner(host: &str, port: u16) -> std::io::Result<Vec<u8>> {
