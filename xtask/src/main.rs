@@ -86,6 +86,9 @@ enum Chore {
         /// Only the engine beside dockerd
         #[arg(long, conflicts_with = "aws")]
         engine: bool,
+        /// Of the engine beside dockerd, only these parts
+        #[arg(long, requires = "engine")]
+        part: Vec<peers::Part>,
     },
     /// Ask the names' server of the network that this runs in, for the benchmark
     #[command(hide = true)]
@@ -114,8 +117,8 @@ fn main() -> ExitCode {
         Chore::Fuzz { target, inputs, seed } => fuzz::run(target.as_deref(), inputs, seed),
         Chore::Deny => setup::for_deny().and_then(|()| deny::run()),
         Chore::Bench { aws: true, .. } => aws::figures(),
-        Chore::Bench { engine: true, .. } => peers::run(),
-        Chore::Bench { .. } => bench::run().and_then(|()| peers::run()),
+        Chore::Bench { engine: true, part, .. } => peers::run(&part),
+        Chore::Bench { .. } => bench::run().and_then(|()| peers::run(&[])),
         Chore::AskNames => peers::ask_names(),
         Chore::Aws => aws::play(),
         Chore::Image { which: Image::Machineos } => build::machineos(build::Make::Release),

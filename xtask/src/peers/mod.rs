@@ -40,7 +40,26 @@ struct Row {
     theirs: String,
 }
 
-pub(crate) fn run() -> Result<()> {
+/// Figures that are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Starts, execs and their like, one at a time
+    Small,
+    /// Many containers, much output, a large image
+    Much,
+    /// Builds, pulls and pushes
+    Images,
+    /// Logs, networks and names
+    Traffic,
+    /// A thousand containers, health checks, rest
+    Many,
+    /// The programs
+    Sizes,
+}
+
+/// All figures, or those of some parts.
+pub(crate) fn run(parts: &[Part]) -> Result<()> {
+    let wants = |part: Part| parts.is_empty() || parts.contains(&part);
     setup::for_peers()?;
     let docker = setup::docker_cli()?;
     plugins::fetch()?;
@@ -57,12 +76,24 @@ pub(crate) fn run() -> Result<()> {
         check(&mut peer.docker(&["load", "-i", &image.display().to_string()]))?;
     }
     let mut rows = Vec::new();
-    small_things(&both, &mut rows)?;
-    much_at_once(&both, &large, &mut rows)?;
-    images::figures(&both, &folder, &mut rows)?;
-    traffic::figures(&both, &mut rows)?;
-    many(&mut both, &mut rows)?;
-    sizes(&tree, &mut rows)?;
+    if wants(Part::Small) {
+        small_things(&both, &mut rows)?;
+    }
+    if wants(Part::Much) {
+        much_at_once(&both, &large, &mut rows)?;
+    }
+    if wants(Part::Images) {
+        images::figures(&both, &folder, &mut rows)?;
+    }
+    if wants(Part::Traffic) {
+        traffic::figures(&both, &mut rows)?;
+    }
+    if wants(Part::Many) {
+        many(&mut both, &mut rows)?;
+    }
+    if wants(Part::Sizes) {
+        sizes(&tree, &mut rows)?;
+    }
     for peer in &both {
         let version =
             output(peer.docker(&["version", "--format", "{{.Server.Version}}"]).stdout(Stdio::piped()))?;
