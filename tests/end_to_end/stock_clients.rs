@@ -201,6 +201,15 @@ fn an_application_of_three_services(bench: &Bench, host: &str) {
     }
 }
 
+/// Says so when it is dropped, also by what has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// From outside, with connections of their own, while the daemon is killed, started again and replaced by another build.
 fn requests_are_answered_all_the_while(bench: &Bench, host: &str) {
     let address = bench.machine(&["ip", host]);
@@ -214,6 +223,7 @@ fn requests_are_answered_all_the_while(bench: &Bench, host: &str) {
     let started = bench.docker(host, &["inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", "docs"]);
     let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let over = Over(&is_over);
         let asking = scope.spawn(|| {
             while !is_over.load(Ordering::Acquire) {
                 let page = http(address.trim(), 4000);
@@ -240,7 +250,7 @@ fn requests_are_answered_all_the_while(bench: &Bench, host: &str) {
         until("more requests are answered", A_MINUTE, || {
             (asking.is_finished() || answered.load(Ordering::Acquire) > enough).then_some(())
         });
-        is_over.store(true, Ordering::Release);
+        drop(over);
         asking.join().unwrap();
     });
     let now = bench.docker(host, &["inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", "docs"]);

@@ -13,6 +13,8 @@ use engine_kernel::mount::{leave_mounts_of_others, set_attributes};
 use engine_kernel::overlay;
 use engine_kernel::overlay::Overlay;
 use engine_kernel::part::{self, Tree};
+use engine_kernel::process::OpenNamespace;
+use engine_model::life::Life;
 use engine_model::task::apart;
 use engine_shim::client::{self, Claim};
 use engine_shim::protocol;
@@ -105,9 +107,11 @@ impl Containers {
         pack: impl FnOnce(&Root, &mut Archive<'_>) -> io::Result<()> + Send + 'static,
     ) -> Result<(), ContainerError> {
         let mut output = Channel::new(sender);
-        if let Some((root, ids)) = running_root(container).await? {
+        if let Some(running) = running_root(container).await? {
             let pass_on = move || {
-                if let Err(error) = write_archive(&mut output, ids.as_ref(), |archive| pack(&root, archive)) {
+                let packed =
+                    write_archive(&mut output, running.ids.as_ref(), |archive| pack(&running.root, archive));
+                if let Err(error) = packed {
                     output.break_off(error);
                 }
             };
@@ -155,8 +159,8 @@ impl Containers {
             let _ = io::copy(archive, &mut io::sink());
             unpacked.map_err(|source| ContainerError::Unpack { path: path.clone(), source })
         };
-        if let Some((root, ids)) = running_root(container).await? {
-            return apart(move || work(&root, ids.as_ref(), &mut archive)).await?;
+        if let Some(running) = running_root(container).await? {
+            return apart(move || work(&running.root, running.ids.as_ref(), &mut archive)).await?;
         }
         // Nobody waits for the client while the container is kept from being started.
         let mut spool = self.spool()?;
@@ -185,8 +189,9 @@ impl Containers {
         let containers = self.clone();
         let container = Arc::clone(container);
         let operation = loop {
-            if let Some((root, ids)) = running_root(&container).await? {
-                return tokio::task::spawn_blocking(move || work(&root, ids.as_ref())).await?;
+            if let Some(running) = running_root(&container).await? {
+                let work = move || work(&running.root, running.ids.as_ref());
+                return tokio::task::spawn_blocking(work).await?;
             }
             // Nobody may start it while its layers are mounted here.
             let operation = container.operation.lock().await;
@@ -259,17 +264,30 @@ impl Containers {
     }
 }
 
-/// The root of a container that runs, with the numbers of its users; nothing of one that does not. If it is just ending, that
-/// is not answered before its record says so.
-async fn running_root(container: &Container) -> Result<Option<(Root, Option<IdMap>)>, ContainerError> {
+/// The root of a container that runs.
+struct Running {
+    root: Root,
+    /// The numbers that its users have on the host, if they are not the same.
+    ids: Option<IdMap>,
+    /// What is mounted below the root stays there as long as this is held, whatever becomes of the container.
+    _mounts: OpenNamespace,
+}
+
+/// The root of a container that runs; nothing of one that does not. If it is just ending, that is not answered before its record
+/// says so.
+async fn running_root(container: &Container) -> Result<Option<Running>, ContainerError> {
     let exits = container.life().borrow().exits;
     if !container.status().is_alive() {
         return Ok(None);
     }
-    let found = container.visible_root().and_then(|root| Ok((root, container.ids()?)));
-    match found {
-        Err(ContainerError::Ended(_)) if container.process().is_some() => {
-            container.wait_until(|life| life.exits > exits || life.removed).await;
+    let open = || {
+        let mounts = container.namespace("mnt")?;
+        Ok(Running { root: container.visible_root()?, ids: container.ids()?, _mounts: mounts })
+    };
+    match open() {
+        Err(ContainerError::Ended(_)) if container.process().is_some() || !container.status().is_alive() => {
+            let is_over = |life: &Life| life.exits > exits || life.removed || !container.status().is_alive();
+            container.wait_until(is_over).await;
             Ok(None)
         }
         found => found.map(Some),

@@ -14,6 +14,7 @@ use engine_kernel::ids::IdMap;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use tar::EntryType;
 
+use super::ContainerError;
 use super::place::{base_name, locate};
 
 /// Deeper trees are refused: each level holds an open directory.
@@ -48,7 +49,10 @@ pub(super) fn write_archive(
 
 /// Packs the tree at a path.
 pub(super) fn pack(root: &Root, path: &Path, archive: &mut Archive<'_>) -> io::Result<()> {
-    let (parent, name) = locate(root, path).map_err(|error| io::Error::other(error.to_string()))?;
+    let (parent, name) = locate(root, path).map_err(|error| match error {
+        ContainerError::NoSuchFile(_) => io::Error::new(io::ErrorKind::NotFound, error.to_string()),
+        error => io::Error::other(error.to_string()),
+    })?;
     let shown = match base_name(path).as_str() {
         "/" | "" => PathBuf::from("."),
         name => PathBuf::from(name),

@@ -130,10 +130,10 @@ impl Containers {
     ) -> Result<(), ContainerError> {
         match self.signal(container, exits, signals::KILL).await {
             Ok(true) => self.thaw(container).await,
-            // It has ended meanwhile; whatever runs now is not meant.
-            Ok(false) => return Ok(()),
-            // Its supervising process is gone or stuck.
-            Err(_) => {
+            // It has ended meanwhile, and that is on record; whatever runs now is not meant.
+            Ok(false) if !is_run(container, exits) => return Ok(()),
+            // Its process has ended, or its supervising process is gone or stuck.
+            Ok(false) | Err(_) => {
                 let _operation = container.operation.lock().await;
                 if is_run(container, exits) {
                     let cgroup = container.cgroup();

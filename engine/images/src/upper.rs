@@ -104,9 +104,17 @@ fn read(directory: &OwnedFd, depth: usize) -> io::Result<Vec<Node>> {
             FileType::Socket => continue,
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let Some(inner) = unless_gone(openat(directory, name, flags, Mode::empty()))? else {
-                    continue;
-                };
+                let opened = openat(directory, name, flags, Mode::empty());
+                if matches!(opened, Err(rustix::io::Errno::NOTDIR)) {
+                    // What marks that a layer below has had it may be in its place by now.
+                    let stat = unless_gone(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
+                    let Some(stat) = stat else { continue };
+                    if is_whiteout(&stat) {
+                        nodes.push(Node { stat, ..node });
+                        continue;
+                    }
+                }
+                let Some(inner) = unless_gone(opened)? else { continue };
                 let opaque = attribute(&path_of(&inner).join("."), OVERLAY_OPAQUE);
                 let Some(opaque) = unless_gone(opaque)? else { continue };
                 node.is_opaque = opaque.is_some_and(|value| value == b"y");

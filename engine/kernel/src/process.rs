@@ -84,8 +84,11 @@ impl Process {
 
     /// Whether it has ended, or is about to and has given back what it had. Nobody need have asked for its exit status yet.
     pub fn has_ended(&self) -> bool {
+        // The first thread may have ended while others go on.
         let gives_back = |number| {
-            fs::read_link(format!("/proc/{number}/root")).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            let folder = PathBuf::from(format!("/proc/{number}"));
+            fs::read_link(folder.join("root")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+                && fs::read_dir(folder.join("task")).is_ok_and(|threads| threads.count() == 1)
         };
         // The first process of a namespace waits for all others between the two.
         self.is_over() || self.number().is_ok_and(gives_back)

@@ -62,6 +62,15 @@ fn faults(engine: &Engine, (method, path, body): (&str, &str, &str), is_over: &A
     faults
 }
 
+/// Says so when it is dropped, also by what has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn calls_that_come_while_a_container_ends_find_it_running_or_ended() {
     let engine = engine();
@@ -76,6 +85,7 @@ fn calls_that_come_while_a_container_ends_find_it_running_or_ended() {
         assert_eq!(post(&engine, "/containers/brief/start"), 204);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let over = Over(&is_over);
             // Not all at once, or each comes too seldom to meet the moment.
             let callers: Vec<_> = (0..4)
                 .map(|caller| CALLS[(round * 4 + caller) % CALLS.len()])
@@ -87,7 +97,7 @@ fn calls_that_come_while_a_container_ends_find_it_running_or_ended() {
                 post(&engine, "/containers/brief/unpause");
                 status(&engine, "brief") == "exited"
             });
-            is_over.store(true, Ordering::Release);
+            drop(over);
             for caller in callers {
                 faults_of_all.extend(caller.join().unwrap());
             }

@@ -14,9 +14,9 @@ use verify::{Anyone, Named};
 /// Whose certificates are believed.
 #[derive(Debug)]
 pub enum Trust {
-    /// Everybody's who has the key of what they show.
+    /// Everybody's.
     Anyone,
-    /// Those of these authorities; and these themselves, shown by who has their key, as Go's clients believe them.
+    /// Those of these authorities; and these themselves, shown by who has their key, for the names in them.
     These(Vec<CertificateDer<'static>>),
 }
 

@@ -4,23 +4,29 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Believes authorities, and certificates that were named themselves. One that openssl makes for a server, signed by nobody
-/// but itself, is an authority's by default, which webpki takes from no server.
+/// Believes authorities, and certificates that were named themselves, whoever has signed them. One that openssl makes for a
+/// server, signed by nobody but itself, is an authority's by default, which webpki takes from no server.
 #[derive(Debug)]
 pub(crate) struct Named {
     pub(crate) verifier: Arc<WebPkiServerVerifier>,
     pub(crate) certificates: Vec<CertificateDer<'static>>,
 }
 
-/// What webpki says of an authority's certificate that a server shows, after it has looked at its time.
-fn is_an_authoritys(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error else { return false };
-    matches!(cause.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+/// What webpki says, after it has looked at its time, of a certificate that is an authority's, or that none of those known
+/// has signed.
+fn is_for_want_of_an_authority(error: &Error) -> bool {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
+            matches!(cause.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+        }
+        _ => false,
+    }
 }
 
 impl ServerCertVerifier for Named {
@@ -33,7 +39,7 @@ impl ServerCertVerifier for Named {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.verifier.verify_server_cert(certificate, chain, name, ocsp, now) {
-            Err(error) if is_an_authoritys(&error) && self.certificates.contains(certificate) => {
+            Err(error) if is_for_want_of_an_authority(&error) && self.certificates.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -64,7 +70,7 @@ impl ServerCertVerifier for Named {
     }
 }
 
-/// Looks at nothing but whether the server has the key of what it shows.
+/// Looks at nothing: not at the certificate, which may be of any age and form, and so not at the key in it either.
 #[derive(Debug)]
 pub(crate) struct Anyone(pub(crate) Arc<CryptoProvider>);
 
@@ -82,24 +88,26 @@ impl ServerCertVerifier for Anyone {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
+        schemes.extend([SignatureScheme::ECDSA_SHA1_Legacy, SignatureScheme::RSA_PKCS1_SHA1]);
+        schemes
     }
 }
 
@@ -149,6 +157,6 @@ mod tests {
         let early = look(&named, "registry.test", 2025).unwrap_err().to_string();
         assert!(early.contains("not valid yet"), "{early}");
         let other = look(&other, "registry.test", 2026).unwrap_err();
-        assert!(is_an_authoritys(&other), "{other}");
+        assert!(is_for_want_of_an_authority(&other), "{other}");
     }
 }

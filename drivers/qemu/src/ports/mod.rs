@@ -43,7 +43,7 @@ const BREATH: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(10);
 /// A port on which nobody listens any more is forwarded for so long: an engine that is restarted or replaced listens again
 /// soon, and what is led to its containers goes on meanwhile.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER: Duration = Duration::from_secs(15);
 /// A console log is cut at this size, keeping the part before in `console.log.1`.
 const LARGEST_CONSOLE: u64 = 8 << 20;
 const LARGEST_LOG: u64 = 64 << 10;
@@ -410,9 +410,9 @@ mod tests {
         assert!(over(&[80, 81], &[80], Duration::ZERO).is_empty());
         assert!(over(&[80, 81], &[80], LINGER / 2).is_empty());
         // One that comes back begins anew.
-        assert!(over(&[80, 81], &[81], LINGER - Duration::from_secs(1)).is_empty());
+        assert!(over(&[80, 81], &[81], LINGER * 9 / 10).is_empty());
         assert!(over(&[80, 81], &[], LINGER).is_empty());
-        assert_eq!(over(&[80, 81], &[], LINGER * 2 - Duration::from_secs(1)), [80]);
+        assert_eq!(over(&[80, 81], &[], LINGER * 19 / 10), [80]);
         assert_eq!(over(&[81], &[], LINGER * 2), [81]);
         let many: Vec<u16> = (1..=u16::try_from(MOST_PORTS).unwrap() + 1).collect();
         assert_eq!(over(&many, &many[1..], LINGER * 3), [1]);

@@ -70,21 +70,24 @@ async fn get_archive(
     let path = path(&Options(query))?;
     let stat = app.containers.path_stat(&container, path.clone()).await.map_err(of(&id))?;
     let (sender, receiver) = mpsc::channel(4);
+    let gone = ContainerError::NoSuchFile(path.clone());
     let packing = tokio::spawn(async move { app.containers.pack(&container, path, sender).await });
-    let body = packed(packing, receiver).await.map_err(of(&id))?;
+    let body = packed(packing, receiver, gone).await.map_err(of(&id))?;
     let headers =
         [(STAT_HEADER, encoded(&stat)), (header::CONTENT_TYPE.as_str(), "application/x-tar".to_owned())];
     Ok((headers, body).into_response())
 }
 
 /// An archive, as soon as there is something of it: what fails before that has a status of its own. What fails later breaks
-/// the body off.
+/// the body off. `gone` is what to say if there is nothing of it any more.
 async fn packed(
     packing: JoinHandle<Result<(), ContainerError>>,
     mut receiver: mpsc::Receiver<io::Result<Bytes>>,
+    gone: ContainerError,
 ) -> Result<Body, ContainerError> {
     let first = match receiver.recv().await {
         Some(Ok(first)) => first,
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(gone),
         Some(Err(source)) => return Err(ContainerError::Pack { source }),
         None => return packing.await?.map(|()| Body::empty()),
     };
@@ -104,7 +107,7 @@ async fn export(State(app): State<App>, Path(id): Path<String>) -> Result<Respon
     let container = find(&app, &id)?;
     let (sender, receiver) = mpsc::channel(4);
     let packing = tokio::spawn(async move { app.containers.export(&container, sender).await });
-    let body = packed(packing, receiver).await?;
+    let body = packed(packing, receiver, ContainerError::NoSuchContainer(id)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 

@@ -178,7 +178,7 @@ impl Bench {
         let _ = fs::remove_file(&console);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+        command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         command.args(["-nodefaults", "-display", "none", "-serial", &format!("file:{}", console.display())]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", control.display())]);
         // QEMU takes the kernel as it is and saves unpacking it; what travels elsewhere has its turn as well.
