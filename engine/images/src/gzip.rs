@@ -8,7 +8,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 const STORED: u16 = u16::MAX;
 /// Bytes that are packed in one way or the other.
 const PIECE: usize = 2 * STORED as usize;
-/// How many bytes of a piece are looked at, from as many places.
+/// How many bytes of a piece are looked at, and in how many places.
 const LOOKED_AT: usize = 16 * 1024;
 const PLACES: usize = 4;
 /// Bits in a byte from which on packing is a waste of time. Programs have about 6, what is packed already about 7.99.

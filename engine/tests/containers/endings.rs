@@ -62,6 +62,33 @@ fn faults(engine: &Engine, (method, path, body): (&str, &str, &str), is_over: &A
     faults
 }
 
+/// What is mounted in a container is in an archive of it also if the container ends before the archive comes to that.
+#[test]
+fn an_archive_keeps_what_is_mounted_when_the_container_ends() {
+    let engine = engine();
+    let fill =
+        "mkdir /top/a && head -c 20000000 /dev/zero >/top/a/much && echo kept >/top/vol/file && sleep 1000";
+    engine.docker(["run", "-d", "--name", "ends", "-v", "data:/top/vol", "busybox", "sh", "-c", fill]).ok();
+    wait_for("the files", || {
+        engine.http("HEAD", "/containers/ends/archive?path=/top/vol/file", b"").status == 200
+    });
+    let mut stream = UnixStream::connect(engine.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let request =
+        "GET /containers/ends/archive?path=/top HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    // More than lies between the two is still to come.
+    let mut answer = vec![0; 1000];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(post(&engine, "/containers/ends/kill"), 204);
+    wait_for("the end", || status(&engine, "ends") == "exited");
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = crate::harness::parse_answer(&answer).unwrap();
+    let mut archive = tar::Archive::new(answer.body.as_slice());
+    let mut names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+    assert!(names.any(|name| name.ends_with("top/vol/file")));
+}
+
 /// Says so when it is dropped, also by what has failed.
 struct Over<'a>(&'a AtomicBool);
 

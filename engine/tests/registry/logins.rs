@@ -185,6 +185,17 @@ fn certificates_are_checked() {
     engine.launch();
     engine.docker(["push", "198.51.100.7:5000/app"]).ok();
     engine.docker(["push", "198.51.100.7:5001/app"]).ok();
+    // Whatever the server shows: a certificate of version 1 for another name, with a short key.
+    let file = |name: &str| engine.path(name).display().to_string();
+    let (key, request, old) = (file("old.key"), file("old.csr"), file("old.pem"));
+    let make =
+        ["req", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=other", "-keyout", &key, "-out", &request];
+    engine.inside("openssl", make).ok();
+    engine.inside("openssl", ["x509", "-req", "-in", &request, "-signkey", &key, "-out", &old]).ok();
+    let tls = json!({"http": {"tls": { "certificate": old, "key": key }}});
+    let _old = Registry::start(&engine, "old", "198.51.100.7:5003", &tls);
+    engine.docker(["tag", "busybox", "198.51.100.7:5003/app"]).ok();
+    engine.docker(["push", "198.51.100.7:5003/app"]).ok();
 }
 
 /// As registries of one's own are begun: a certificate that nobody has signed but itself, and that is an authority's by
