@@ -191,6 +191,8 @@ mod tests {
             vec![&noise[..]],
             vec![&text[..], &noise, &text, &noise[..PIECE], &text[..1]],
             vec![&noise[..], &text, &noise[..1]],
+            // Whole pieces: the text after the noise is what the text before it was.
+            vec![&text[..PIECE], &noise[..PIECE], &text[..PIECE]],
         ] {
             let whole = pieces.concat();
             let packed = pack(&pieces);

@@ -307,6 +307,26 @@ mod tests {
         assert!(got == content(2), "{} bytes", got.len());
     }
 
+    /// One answers when the other has said all: a transfer's end is passed on by itself.
+    #[tokio::test]
+    async fn the_end_of_a_transfer_is_passed_on() {
+        let (address, behind, _stop, _worker) = tcp_proxy().await;
+        let server = tokio::spawn(async move {
+            let mut stream = behind.accept().await.unwrap().0;
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await.unwrap();
+            stream.write_all(&got).await.unwrap();
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let sent = vec![7; 1_000_000];
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        timeout(PATIENCE, client.read_to_end(&mut got)).await.unwrap().unwrap();
+        assert!(got == sent, "{} bytes", got.len());
+        server.await.unwrap();
+    }
+
     #[tokio::test]
     async fn connections_are_bounded_and_cut_when_it_stops() {
         let (address, behind, stop, worker) = tcp_proxy().await;
