@@ -67,7 +67,7 @@ impl Machine<'_> {
         match self.accelerator {
             Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
             // With a thread for each processor, QEMU 7.2 goes on running the breakpoint that Linux puts in place of an instruction
-            // while it changes it, long after it is gone from memory: the VM hangs. Seen once in some twenty boots under load.
+            // while it changes it, long after it is gone from memory: the VM hangs. Seen once, on a machine under load.
             Accelerator::Tcg => add(&["-accel", "tcg,thread=single", "-cpu", "max"]),
         }
         add(&["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);

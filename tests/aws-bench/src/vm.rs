@@ -75,7 +75,7 @@ impl Machine {
         if kvm {
             add(&["-accel", "kvm", "-cpu", "host"]);
         } else {
-            add(&["-accel", &format!("tcg,thread=single,tb-size={TRANSLATIONS}"), "-cpu", "max"]);
+            add(&["-accel", &format!("tcg,thread=multi,tb-size={TRANSLATIONS}"), "-cpu", "max"]);
         }
         add(&["-smp", "1", "-m", &self.memory.to_string(), "-rtc", "base=utc"]);
         add(&["-smbios", "type=0,vendor=Amazon EC2,version=1.0"]);
