@@ -528,6 +528,20 @@ fn completions_come_for_every_shell() {
 }
 
 #[test]
+fn every_command_has_a_page_of_the_manual() {
+    let home = Home::new();
+    let manual = home.folder.path().join("manual");
+    home.machine(&["man-pages", manual.to_str().unwrap()]);
+    let create = fs::read_to_string(manual.join("machine-create.1")).unwrap();
+    assert!(create.contains("Create hosts") && create.contains(".TH machine"), "{create}");
+    assert!(manual.join("machine.1").exists() && !manual.join("machine-man-pages.1").exists());
+    let taken = home.folder.path().join("file");
+    fs::write(&taken, "").unwrap();
+    let refused = home.machine(&["man-pages", taken.to_str().unwrap()]);
+    assert!(!refused.status.success() && stderr(&refused).contains("Could not write the manual"));
+}
+
+#[test]
 fn every_command_has_a_help() {
     let home = Home::new();
     for command in [

@@ -15,6 +15,7 @@ mod iam_policy;
 mod inspect;
 mod ip;
 mod ls;
+mod man_pages;
 mod mount;
 mod power;
 mod prompter;
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     Kill(hosts::Named),
     /// List hosts
     Ls(ls::Arguments),
+    /// Write the manual, a page for each command
+    #[command(hide = true)]
+    ManPages(man_pages::Arguments),
     /// Mount a folder of a host with sshfs, or unmount it
     Mount(mount::Arguments),
     /// Provision hosts again
@@ -126,6 +130,7 @@ impl Command {
             | Self::Inspect(_)
             | Self::Ip(_)
             | Self::Ls(_)
+            | Self::ManPages(_)
             | Self::Mount(_)
             | Self::Scp(_)
             | Self::Ssh(_)
@@ -222,6 +227,7 @@ fn run(command: Command, settings: &Settings, matches: &ArgMatches, ui: &Ui) -> 
     match command {
         Command::Active(arguments) => active::run(&settings.context(ui)?, settings, &arguments),
         Command::Completions(arguments) => completions::run(settings, &arguments),
+        Command::ManPages(arguments) => man_pages::run(settings, &arguments),
         Command::Config(arguments) => config::run(&settings.store()?, &arguments),
         Command::Console(arguments) => console::run(&settings.context(ui)?, &arguments),
         Command::Create(arguments) => {

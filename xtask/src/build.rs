@@ -109,12 +109,12 @@ impl Make {
 }
 
 /// Everything that a user needs, and nothing else.
-pub(crate) fn all() -> Result<()> {
+pub(crate) fn all(make: Make) -> Result<()> {
     setup::for_build()?;
-    engine(Make::Release)?;
-    machineos(Make::Release)?;
-    machine(Make::Release)?;
-    say(&format!("Built. To use it: export PATH=\"{}:$PATH\"", Make::Release.dist().join("bin").display()));
+    engine(make)?;
+    machineos(make)?;
+    machine(make)?;
+    say(&format!("Built. To use it: export PATH=\"{}:$PATH\"", make.dist().join("bin").display()));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod bollard;
 mod build;
 mod demo;
 mod deny;
+mod dist;
 mod fuzz;
 mod image;
 mod kills;
@@ -34,6 +35,12 @@ struct Cli {
 enum Chore {
     /// Build the engine, the image of MachineOS and `machine` into target/dist
     Build,
+    /// Build the same, and pack it for others: an archive and a Debian package, in target/packages
+    Dist {
+        /// As the tests use it: not optimised as a whole, and without the drivers that need a provider's SDK
+        #[arg(long)]
+        quick: bool,
+    },
     /// Boot a VM, install the engine on it and run a container there, from nothing
     Demo {
         /// Leave the host running at the end
@@ -107,7 +114,8 @@ enum Image {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
-        Chore::Build => build::all(),
+        Chore::Build => build::all(build::Make::Release),
+        Chore::Dist { quick } => dist::all(if quick { build::Make::Quick } else { build::Make::Release }),
         Chore::Demo { keep } => demo::run(keep),
         Chore::Test { quick } => test::run(quick),
         Chore::Kills { which } => kills::run(which),
