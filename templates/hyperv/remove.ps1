@@ -1,0 +1,18 @@
+# Takes the VM out of Hyper-V, running or not. Its files are left to whoever asked.
+function Invoke-Operation($Request) {
+    Assert-Rights
+    Enter-Turn $Request.turn $Request.patience
+    $state = ''
+    for ($try = 0; $try -lt $Request.tries; $try += 1) {
+        $vm = Find-Machine $Request.machine
+        if ($null -eq $vm) { return @{ state = $null } }
+        $state = [string]$vm.State
+        if ($state -eq 'Off' -or $state -eq 'Saved') {
+            Hyper-V\Remove-VM -VM $vm -Force
+        } else {
+            Hyper-V\Stop-VM -VM $vm -TurnOff -Force
+            Start-Sleep -Milliseconds $Request.pause
+        }
+    }
+    return @{ state = $state }
+}
