@@ -83,12 +83,15 @@ function Get-Facts($Vm, $Neighbours) {
     $near = @()
     foreach ($adapter in @(Hyper-V\Get-VMNetworkAdapter -VM $Vm)) {
         if ($mac -eq '') {
-            $mac = $adapter.MacAddress
+            $mac = [string]$adapter.MacAddress
             $addresses = @($adapter.IPAddresses)
         }
     }
+    # An adapter that never ran has zeros, as has a neighbour that never answered.
+    if ($mac -eq '000000000000') { $mac = '' }
     foreach ($neighbour in $Neighbours) {
-        if ($neighbour.LinkLayerAddress.Replace('-', '') -eq $mac) {
+        $there = ([string]$neighbour.LinkLayerAddress).Replace('-', '')
+        if ($mac -ne '' -and $there -eq $mac) {
             $near += @{ address = $neighbour.IPAddress; state = [string]$neighbour.State }
         }
     }

@@ -103,7 +103,14 @@ pub(crate) fn flags() -> Vec<Flag> {
             "",
             "Give the host all of its memory for as long as it runs",
         ),
-        flag("hyperv-disk-size", "HYPERV_DISK_SIZE", Integer, Some("20000"), "MIB", "Disk of the host in MiB"),
+        flag(
+            "hyperv-disk-size",
+            "HYPERV_DISK_SIZE",
+            Integer,
+            Some("20000"),
+            "MIB",
+            "Disk of the host in MiB",
+        ),
         flag(
             "hyperv-image",
             "HYPERV_IMAGE",
@@ -135,7 +142,7 @@ pub(crate) fn flags() -> Vec<Flag> {
             Retired,
             None,
             "",
-            "boot2docker is not made any more: hosts boot MachineOS, or what `--hyperv-image` names",
+            "Nobody makes boot2docker any more: hosts boot MachineOS, or what `--hyperv-image` names",
         ),
     ]
 }
@@ -262,7 +269,14 @@ mod tests {
         for text in ["00:15:5d:0A:02:03", "00155d0a0203", "00-15-5d-0a-02-03"] {
             assert_eq!(mac(text).unwrap(), "00155D0A0203");
         }
-        for text in ["", "00:15:5d:01:02", "01:15:5d:01:02:03", "00:00:00:00:00:00", "zz:15:5d:01:02:03", "é0155d0102"] {
+        for text in [
+            "",
+            "00:15:5d:01:02",
+            "01:15:5d:01:02:03",
+            "00:00:00:00:00:00",
+            "zz:15:5d:01:02:03",
+            "é0155d0102",
+        ] {
             assert!(mac(text).is_err(), "{text}");
         }
     }

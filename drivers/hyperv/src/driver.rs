@@ -8,8 +8,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use machine_driver::{
-    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, Forecast, HostKeySource, HostView,
-    Journal, LoginSource, Options, Progress, Row, SshEndpoint, SshKey, State,
+    Description, Driver, DriverError, DriverInfo, Endpoint, Features, Flag, Forecast, HostKeySource,
+    HostView, Journal, LoginSource, Options, Progress, Row, SshEndpoint, SshKey, State,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -174,9 +174,7 @@ fn endpoint(host: &HostView, made: &Made, facts: Option<&Facts>) -> Result<Endpo
 fn description(host: &HostView, made: &Made, facts: Option<&Facts>) -> Description {
     match facts {
         None => Description { state: State::None, endpoint: None },
-        Some(facts) => {
-            Description { state: facts.state(), endpoint: endpoint(host, made, Some(facts)).ok() }
-        }
+        Some(facts) => Description { state: facts.state(), endpoint: endpoint(host, made, Some(facts)).ok() },
     }
 }
 

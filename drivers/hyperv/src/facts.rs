@@ -12,7 +12,7 @@ pub(crate) struct Facts {
     pub(crate) state: String,
     /// As the guest's integration services tell them; empty where those are silent.
     #[serde(default)]
-    pub(crate) addresses: Option<Vec<String>>,
+    pub(crate) addresses: Option<Vec<Option<String>>>,
     /// As this machine's neighbour table has them.
     #[serde(default)]
     pub(crate) neighbours: Option<Vec<Neighbour>>,
@@ -21,7 +21,8 @@ pub(crate) struct Facts {
 /// An entry of the neighbour table with the VM's hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Neighbour {
-    pub(crate) address: String,
+    #[serde(default)]
+    pub(crate) address: Option<String>,
     pub(crate) state: String,
 }
 
@@ -32,12 +33,14 @@ impl Facts {
 
     /// The address to reach the VM at: IPv4 before IPv6, what the guest says before what the neighbours' table has.
     pub(crate) fn address(&self) -> Option<IpAddr> {
-        let told = self.addresses.iter().flatten().filter_map(|text| usable(text));
+        let told = self.addresses.iter().flatten().flatten().filter_map(|text| usable(text));
         let mut near: Vec<(u8, IpAddr)> = self
             .neighbours
             .iter()
             .flatten()
-            .filter_map(|neighbour| Some((freshness(&neighbour.state)?, usable(&neighbour.address)?)))
+            .filter_map(|neighbour| {
+                Some((freshness(&neighbour.state)?, usable(neighbour.address.as_deref()?)?))
+            })
             .collect();
         near.sort_by_key(|(freshness, _)| *freshness);
         let all: Vec<IpAddr> = told.chain(near.into_iter().map(|(_, address)| address)).collect();
@@ -98,13 +101,13 @@ mod tests {
 
     fn address(addresses: &[&str], neighbours: &[(&str, &str)]) -> Option<String> {
         let neighbour = |(address, state): &(&str, &str)| Neighbour {
-            address: (*address).into(),
+            address: Some((*address).into()),
             state: (*state).into(),
         };
         let facts = Facts {
             id: String::new(),
             state: "Running".into(),
-            addresses: Some(addresses.iter().map(|text| (*text).into()).collect()),
+            addresses: Some(addresses.iter().map(|text| Some((*text).into())).collect()),
             neighbours: Some(neighbours.iter().map(neighbour).collect()),
         };
         facts.address().map(|address| address.to_string())

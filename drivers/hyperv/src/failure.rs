@@ -126,12 +126,14 @@ fn failed(operation: Operation, id: &str, category: &str, code: i64, text: Optio
         }
         ("OutOfMemory", _) => no_memory(attempt),
         _ if code == OUT_OF_MEMORY => no_memory(attempt),
-        _ if DISK_FULL.contains(&code) => DriverError::new(ErrorKind::NoCapacity, attempt)
-            .with_hint("The disk is full: make room where the store is, or name another place with `--storage-path`"),
+        _ if DISK_FULL.contains(&code) => DriverError::new(ErrorKind::NoCapacity, attempt).with_hint(
+            "The disk is full: make room where the store is, or name another place with `--storage-path`",
+        ),
         ("InvalidState", _) => DriverError::not_ready(attempt)
             .with_hint("The VM is between two states: try again, or look at it in the Hyper-V Manager"),
-        _ if code == SHARING_VIOLATION => DriverError::failed(attempt)
-            .with_hint("Another program holds one of the VM's files open, such as a backup or a virus scanner"),
+        _ if code == SHARING_VIOLATION => DriverError::failed(attempt).with_hint(
+            "Another program holds one of the VM's files open, such as a backup or a virus scanner",
+        ),
         _ => DriverError::failed(attempt),
     };
     let code = u32::from_ne_bytes(i32::try_from(code).unwrap_or_default().to_ne_bytes());
@@ -150,8 +152,11 @@ fn no_memory(attempt: &str) -> DriverError {
 
 /// On one line and of a bounded length.
 fn plain(text: &str) -> String {
-    let line: String =
-        text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(500).collect();
+    let line: String = text
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(500)
+        .collect();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -164,7 +164,8 @@ fn inspect(path: &Path) -> Result<(Format, u64), DriverError> {
         return Ok((Format::Vhdx, metadata.len()));
     }
     if head.starts_with(b"QFI\xfb") {
-        return Err(unusable("it is in QEMU's format").with_hint("`qemu-img convert -O vhdx` makes one of it that Hyper-V takes"));
+        return Err(unusable("it is in QEMU's format")
+            .with_hint("`qemu-img convert -O vhdx` makes one of it that Hyper-V takes"));
     }
     if head.len() == 512 && head.ends_with(&[0x55, 0xaa]) && metadata.len() >= SMALLEST_DISK {
         return Ok((Format::Raw, metadata.len()));
@@ -210,13 +211,16 @@ impl Found {
         }
         // A disk with everything on it, or one that boots and leaves the rest to another.
         let known = [("disk.vhdx", false), ("disk.raw", false), ("boot.raw", true)];
-        let found = known.into_iter().find_map(|(file, apart)| Some((file, apart, manifest.sha256.get(file)?)));
+        let found =
+            known.into_iter().find_map(|(file, apart)| Some((file, apart, manifest.sha256.get(file)?)));
         let Some((file, data_apart, digest)) = found else {
             return Err(DriverError::refused(format!(
                 "The image in `{}` has no disk that boots by itself",
                 folder.display()
             ))
-            .with_hint("Hyper-V boots from disks only: an image has `disk.vhdx`, `disk.raw` or `boot.raw` for that"));
+            .with_hint(
+                "Hyper-V boots from disks only: an image has `disk.vhdx`, `disk.raw` or `boot.raw` for that",
+            ));
         };
         if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(broken(folder, format!("`{file}` cannot be verified")));
@@ -383,7 +387,8 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let error = find("tiny", &[folder.path().to_owned()]).unwrap().adopt(cache.path()).unwrap_err();
         assert!(error.to_string().ends_with("is not what its manifest says"), "{error}");
-        let left: Vec<_> = fs::read_dir(cache.path().join(IMAGES)).unwrap().map(|file| file.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(cache.path().join(IMAGES)).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(left, ["lock"]);
     }
 

@@ -52,7 +52,8 @@ pub(crate) fn name(host: &HostView) -> String {
 
 pub(crate) fn folder(host: &HostView) -> Result<std::path::PathBuf, DriverError> {
     std::path::absolute(&host.folder).map_err(|error| {
-        DriverError::failed(format!("Could not make out where `{}` is", host.folder.display())).with_source(error)
+        DriverError::failed(format!("Could not make out where `{}` is", host.folder.display()))
+            .with_source(error)
     })
 }
 
@@ -114,7 +115,12 @@ struct One {
 }
 
 impl Hypervisor {
-    async fn call(&self, operation: Operation, host: &HostView, machine: &Named) -> Result<Ended, DriverError> {
+    async fn call(
+        &self,
+        operation: Operation,
+        host: &HostView,
+        machine: &Named,
+    ) -> Result<Ended, DriverError> {
         let pause = self.patience.pause.as_millis().max(1);
         let call = Call {
             turn: host.id.to_string(),
@@ -132,8 +138,13 @@ impl Hypervisor {
         match self.call(Operation::Start, host, machine).await?.state.as_deref() {
             None => Err(gone(host)),
             Some("Running") => Ok(()),
-            Some(state) => Err(DriverError::not_ready(format!("The VM does not come up: it is `{}`", word(state)))
-                .with_hint(format!("`machine kill {0}` turns it off; then `machine start {0}`", host.name))),
+            Some(state) => {
+                Err(DriverError::not_ready(format!("The VM does not come up: it is `{}`", word(state)))
+                    .with_hint(format!(
+                        "`machine kill {0}` turns it off; then `machine start {0}`",
+                        host.name
+                    )))
+            }
         }
     }
 
@@ -193,7 +204,9 @@ impl Hypervisor {
             let facts = found.into_iter().next().flatten().ok_or_else(|| gone(host))?;
             let waited = began.elapsed();
             match facts.address() {
-                Some(address) if address.is_ipv4() || waited > self.patience.address / 2 => return Ok(address),
+                Some(address) if address.is_ipv4() || waited > self.patience.address / 2 => {
+                    return Ok(address);
+                }
                 _ if waited > self.patience.address => return Err(no_address(host, &facts)),
                 _ => sleep(self.patience.pause.max(Duration::from_millis(1))).await,
             }

@@ -137,7 +137,9 @@ pub(crate) async fn make(
         book.intend(FILE, file).await?;
     }
     let machine = Named { id: None, name: name(host), within: None };
-    book.intend(VM, &machine.name).await?;
+    // Its name in Hyper-V follows from the host's name and this id.
+    let entry = host.id.to_string();
+    book.intend(VM, &entry).await?;
     progress.step("Creating the VM");
     let folder = folder(host)?;
     let wanted = Wanted {
@@ -160,7 +162,7 @@ pub(crate) async fn make(
     };
     let created: Created = hypervisor.shell.run(Operation::Create, &wanted).await?;
     book.made.vm = Some(created.id.clone());
-    book.made(VM, &machine.name, Some(&created.id)).await?;
+    book.made(VM, &entry, Some(&created.id)).await?;
     for file in files {
         book.made(FILE, file, None).await?;
     }

@@ -72,8 +72,16 @@ impl Operation {
 /// `-OutputFormat Text` keeps Windows PowerShell from writing what goes to standard error as XML.
 pub(crate) fn arguments(script: &str) -> Vec<String> {
     let bytes: Vec<u8> = script.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let words =
-        ["-NoLogo", "-NoProfile", "-NonInteractive", "-InputFormat", "Text", "-OutputFormat", "Text", "-EncodedCommand"];
+    let words = [
+        "-NoLogo",
+        "-NoProfile",
+        "-NonInteractive",
+        "-InputFormat",
+        "Text",
+        "-OutputFormat",
+        "Text",
+        "-EncodedCommand",
+    ];
     words.into_iter().map(str::to_owned).chain([STANDARD.encode(bytes)]).collect()
 }
 

@@ -68,7 +68,8 @@ impl Shell {
     }
 
     fn program(&self) -> Result<PathBuf, DriverError> {
-        if let Some(given) = self.program.clone().or_else(|| env::var_os(POWERSHELL_VARIABLE).map(Into::into)) {
+        if let Some(given) = self.program.clone().or_else(|| env::var_os(POWERSHELL_VARIABLE).map(Into::into))
+        {
             return Ok(given);
         }
         if cfg!(not(windows)) {
@@ -122,7 +123,9 @@ async fn talk(program: &Path, operation: Operation, request: &str) -> Result<Sai
     let answer = answer.map_err(lost)?;
     if answer.len() as u64 > LARGEST_ANSWER {
         let _ = child.start_kill();
-        return Err(unclear(operation).with_source(format!("It answered with more than {LARGEST_ANSWER} bytes")));
+        return Err(
+            unclear(operation).with_source(format!("It answered with more than {LARGEST_ANSWER} bytes"))
+        );
     }
     let status = child.wait().await.map_err(lost)?.to_string();
     Ok(Said { answer, complaint, status })
@@ -166,7 +169,8 @@ fn unclear(operation: Operation) -> DriverError {
 
 fn late(operation: Operation) -> DriverError {
     let limit: Duration = operation.limit();
-    unclear(operation).with_source(format!("PowerShell did not come to an end within {} seconds", limit.as_secs()))
+    unclear(operation)
+        .with_source(format!("PowerShell did not come to an end within {} seconds", limit.as_secs()))
 }
 
 fn not_understood(operation: Operation, said: &Said, error: &serde_json::Error) -> DriverError {

@@ -61,12 +61,13 @@ pub(crate) fn write(file: &mut File, source: &mut impl Read, size: u64, identity
     let table_size = (entries * 8).next_multiple_of(MIB);
     let mut table = vec![0_u64; usize::try_from(entries).map_err(io::Error::other)?];
     let mut next = TABLE + table_size;
-    let mut block = vec![0; usize::try_from(BLOCK).map_err(io::Error::other)?];
+    let empty = vec![0; usize::try_from(BLOCK).map_err(io::Error::other)?];
+    let mut block = empty.clone();
     for number in 0..blocks {
         let filled = fill(source, &mut block)?;
         block[filled..].fill(0);
         let entry = usize::try_from(number + number / BLOCKS_PER_MAP).map_err(io::Error::other)?;
-        table[entry] = if block.iter().all(|byte| *byte == 0) {
+        table[entry] = if block == empty {
             ZERO_BLOCK
         } else {
             file.seek(SeekFrom::Start(next))?;
@@ -77,7 +78,10 @@ pub(crate) fn write(file: &mut File, source: &mut impl Read, size: u64, identity
         };
     }
     if fill(source, &mut block[..1])? > 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "There is more content than the disk has room for"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "There is more content than the disk has room for",
+        ));
     }
     file.set_len(next)?;
     let bytes: Vec<u8> = table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
@@ -241,19 +245,22 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), (4 << 20) + 3 * BLOCK);
         let Some(found) = raw(&path) else { return };
         assert_eq!(found.len() as u64, size);
-        assert!(found[..content.len()] == content[..] && found[content.len()..].iter().all(|byte| *byte == 0));
+        assert!(
+            found[..content.len()] == content[..] && found[content.len()..].iter().all(|byte| *byte == 0)
+        );
     }
 
     #[test]
     fn a_disk_with_places_for_maps_in_its_table_is_one_to_qemu() {
         // Of 9 GiB: two places for maps. Content lies before, between and behind them.
+        const MARKS: [u64; 3] = [0, (4 << 30) + MIB, (8 << 30) + MIB];
         struct Sparse(u64);
         impl Read for Sparse {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                let marks = [0, (4 << 30) + MIB, (8 << 30) + MIB];
-                for (at, byte) in buffer.iter_mut().enumerate() {
-                    *byte = 0;
-                    if at.is_multiple_of(1024 * 1024) && marks.contains(&(self.0 + at as u64)) {
+                buffer.fill(0);
+                for mark in MARKS {
+                    let place = mark.checked_sub(self.0).and_then(|place| usize::try_from(place).ok());
+                    if let Some(byte) = place.and_then(|place| buffer.get_mut(place)) {
                         *byte = 7;
                     }
                 }
@@ -266,8 +273,11 @@ mod tests {
         let mut file = File::create_new(&path).unwrap();
         let size = 9 << 30;
         write(&mut file, &mut Sparse(0).take(size), size, "x").unwrap();
-        let image = format!("json:{{\"driver\":\"vhdx\",\"file\":{{\"driver\":\"file\",\"filename\":\"{}\"}}}}", path.display());
-        for mark in [0_u64, (4 << 30) + MIB, (8 << 30) + MIB] {
+        let image = format!(
+            "json:{{\"driver\":\"vhdx\",\"file\":{{\"driver\":\"file\",\"filename\":\"{}\"}}}}",
+            path.display()
+        );
+        for mark in MARKS {
             let read = format!("read -P 7 {mark} 1");
             let Ok(told) = Command::new("qemu-io").args(["-r", "-c", &read, &image]).output() else { return };
             let text = String::from_utf8_lossy(&told.stdout).into_owned();
