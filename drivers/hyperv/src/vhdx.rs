@@ -40,6 +40,8 @@ const DISK_SIZE: Uuid = Uuid::from_u128(0x2fa5_4224_cd1b_4876_b211_5dbe_d83b_f4b
 const DISK_ID: Uuid = Uuid::from_u128(0xbeca_12ab_b2e6_4523_93ef_c309_e000_c746);
 const LOGICAL_SECTOR: Uuid = Uuid::from_u128(0x8141_bf1d_a96f_4709_ba47_f233_a8fa_ab5f);
 const PHYSICAL_SECTOR_SIZE: Uuid = Uuid::from_u128(0xcda3_48c7_445d_4471_9cc9_e988_5251_c556);
+/// How many values the metadata has.
+const ITEMS: u16 = 5;
 const REQUIRED: u32 = 4;
 const OF_THE_DISK: u32 = 2;
 
@@ -74,7 +76,7 @@ pub(crate) fn write(file: &mut File, source: &mut impl Read, size: u64, identity
             file.write_all(&block)?;
             let place = next;
             next += BLOCK;
-            place / MIB << 20 | PRESENT_BLOCK
+            ((place / MIB) << 20) | PRESENT_BLOCK
         };
     }
     if fill(source, &mut block[..1])? > 0 {
@@ -129,7 +131,7 @@ fn header(sequence: u64, identity: &str) -> Vec<u8> {
     // Versions of the log and of the format.
     bytes.extend(0_u16.to_le_bytes());
     bytes.extend(1_u16.to_le_bytes());
-    bytes.extend((MIB as u32).to_le_bytes());
+    bytes.extend(small(MIB).to_le_bytes());
     bytes.extend(LOG.to_le_bytes());
     bytes.resize(4096, 0);
     sealed(bytes)
@@ -142,7 +144,7 @@ fn regions(table_size: u64) -> Vec<u8> {
     for (region, place, size) in [(BAT_REGION, TABLE, table_size), (METADATA_REGION, METADATA, MIB)] {
         bytes.extend(region.to_bytes_le());
         bytes.extend(place.to_le_bytes());
-        bytes.extend((size as u32).to_le_bytes());
+        bytes.extend(small(size).to_le_bytes());
         bytes.extend(1_u32.to_le_bytes());
     }
     bytes.resize(64 * 1024, 0);
@@ -150,9 +152,9 @@ fn regions(table_size: u64) -> Vec<u8> {
 }
 
 fn metadata(size: u64, disk: Uuid) -> Vec<u8> {
-    let mut parameters = (BLOCK as u32).to_le_bytes().to_vec();
+    let mut parameters = small(BLOCK).to_le_bytes().to_vec();
     parameters.extend([0; 4]);
-    let items: [(Uuid, u32, Vec<u8>); 5] = [
+    let items: [(Uuid, u32, Vec<u8>); ITEMS as usize] = [
         (FILE_PARAMETERS, REQUIRED, parameters),
         (DISK_SIZE, REQUIRED | OF_THE_DISK, size.to_le_bytes().to_vec()),
         (DISK_ID, REQUIRED | OF_THE_DISK, disk.to_bytes_le().to_vec()),
@@ -160,20 +162,25 @@ fn metadata(size: u64, disk: Uuid) -> Vec<u8> {
         (PHYSICAL_SECTOR_SIZE, REQUIRED | OF_THE_DISK, PHYSICAL_SECTOR.to_le_bytes().to_vec()),
     ];
     let mut bytes = b"metadata\0\0".to_vec();
-    bytes.extend((items.len() as u16).to_le_bytes());
+    bytes.extend(ITEMS.to_le_bytes());
     bytes.extend([0; 20]);
     let mut place = VALUES;
     for (id, flags, value) in &items {
         bytes.extend(id.to_bytes_le());
         bytes.extend(place.to_le_bytes());
-        bytes.extend((value.len() as u32).to_le_bytes());
+        bytes.extend(small(value.len() as u64).to_le_bytes());
         bytes.extend(flags.to_le_bytes());
         bytes.extend([0; 4]);
-        place += value.len() as u32;
+        place += small(value.len() as u64);
     }
     bytes.resize(VALUES as usize, 0);
     bytes.extend(items.into_iter().flat_map(|(_, _, value)| value));
     bytes
+}
+
+/// Sizes of tables and values; that of the largest disk's table is 256 MiB.
+fn small(size: u64) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 /// One of the ids of a disk (RFC 9562, version 8).
@@ -288,7 +295,7 @@ mod tests {
     #[test]
     fn content_that_does_not_fit_is_an_error() {
         let mut file = tempfile::tempfile().unwrap();
-        assert!(write(&mut file, &mut [1; 3 << 20].as_slice(), 1 << 20, "x").is_err());
+        assert!(write(&mut file, &mut vec![1; 3 << 20].as_slice(), 1 << 20, "x").is_err());
         assert!(write(&mut file, &mut [].as_slice(), 0, "x").is_err());
     }
 }

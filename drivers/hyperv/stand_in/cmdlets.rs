@@ -81,7 +81,7 @@ impl Bound {
 
     /// An error as this cmdlet reports it, in the language of the machine.
     fn fail(&self, identifier: &str, category: &'static str, code: i64) -> Flow {
-        let class: String = self.name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let class: String = self.name.chars().filter(char::is_ascii_alphanumeric).collect();
         let class = class.trim_start_matches("HyperV");
         Flow::Throw(Failure {
             id: format!("{identifier},Microsoft.HyperV.PowerShell.Commands.{class}"),
@@ -439,7 +439,7 @@ fn set_vm(vm: &mut Vm, bound: &Bound) -> Outcome<()> {
 /// A file that says what the disk would be. Real ones of ours are taken as well, as a parent.
 fn new_vhd(facts: &Facts, bound: &Bound) -> Outcome<String> {
     let path = bound.text("Path")?;
-    if !path.ends_with(".vhdx") {
+    if Path::new(&path).extension().is_none_or(|extension| extension != "vhdx") {
         return Err(bound.invalid());
     }
     if Path::new(&path).exists() {

@@ -112,7 +112,7 @@ fn wait(file: &File, milliseconds: i64) -> Outcome<bool> {
         match file.try_lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) if began.elapsed() < limit => {
-                thread::sleep(Duration::from_millis(5))
+                thread::sleep(Duration::from_millis(5));
             }
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return unknown(error.to_string()),

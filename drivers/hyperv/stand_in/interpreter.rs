@@ -266,7 +266,7 @@ impl<'t> Interpreter<'t> {
                     Value::List(list)
                 }
                 (Value::Integer(left), Value::Integer(right)) => Value::Integer(left + right),
-                _ => return unknown(format!("{}", self.source(node))),
+                _ => return unknown(self.source(node)),
             },
             other => return unknown(format!("the operator `{other}`")),
         };
@@ -492,7 +492,7 @@ impl<'t> Interpreter<'t> {
 
     fn logical(&mut self, node: Node<'t>, parts: &[Node<'t>]) -> Outcome<Value> {
         let operator = (0..node.child_count())
-            .filter_map(|place| node.child(u32::try_from(place).ok()?))
+            .filter_map(|place| node.child(place))
             .find(|child| !child.is_named())
             .map_or("", |child| child.kind());
         let left = self.expression(parts[0])?.truth();
@@ -570,9 +570,7 @@ fn variable(source: &str) -> String {
 }
 
 pub(crate) fn named(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
-    (0..node.child_count())
-        .filter_map(move |place| node.child(u32::try_from(place).ok()?))
-        .filter(Node::is_named)
+    (0..node.child_count()).filter_map(move |place| node.child(place)).filter(Node::is_named)
 }
 
 fn first<'t>(node: Node<'t>, kind: &str) -> Option<Node<'t>> {

@@ -62,7 +62,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some("nothing") => return Ok(()),
         Some("complaint") => return Err("Die Datei wurde nicht gefunden".into()),
         Some("huge") => {
-            let piece = [b' '; 1 << 16];
+            let piece = [b' '; 1 << 12];
             // Until nobody listens any more.
             while output.write_all(&piece).is_ok() {}
             return Ok(());

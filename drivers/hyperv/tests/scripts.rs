@@ -36,7 +36,9 @@ fn for_all(mut each: impl FnMut(&str, &str, Node<'_>)) {
         let tree = parser.parse(&text, None).unwrap();
         let mut nodes = Vec::new();
         all(tree.root_node(), &mut nodes);
-        nodes.into_iter().for_each(|node| each(&name, &text, node));
+        for node in nodes {
+            each(&name, &text, node);
+        }
     }
 }
 

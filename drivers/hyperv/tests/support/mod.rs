@@ -54,10 +54,14 @@ impl World {
         Self { folder, images: images() }
     }
 
+    pub(crate) fn powershell(&self) -> PathBuf {
+        self.folder.path().join("powershell")
+    }
+
     pub(crate) fn driver(&self) -> Hyperv {
         Hyperv::new()
             .with_images(vec![self.images.path().to_owned()])
-            .with_powershell(self.folder.path().join("powershell"))
+            .with_powershell(self.powershell())
             .with_patience(Patience {
                 state: Duration::from_millis(100),
                 address: Duration::from_millis(400),
