@@ -22,12 +22,13 @@ const KERNEL: &str = "linux-image-amd64";
 const LOADER: &str = "systemd-boot-efi";
 const LOADER_FILE: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// What is in the image; the libraries are those that the programs name, checked when they are unpacked.
-const PACKAGES: [&str; 57] = [
+const PACKAGES: [&str; 58] = [
     "bash",
     "busybox-static",
     "ca-certificates",
     "dash",
     "e2fsprogs",
+    "hyperv-daemons",
     "iproute2",
     "kmod",
     "nftables",

@@ -161,6 +161,7 @@ pub(crate) struct Fixture {
     pub(crate) name: HostName,
     pub(crate) id: HostId,
     pub(crate) config: Value,
+    pub(crate) host_key: HostKey,
     pub(crate) journal: MemoryJournal,
 }
 
@@ -188,6 +189,7 @@ impl Fixture {
             name: name.parse().unwrap(),
             id: HostId::random(),
             config,
+            host_key: HostKey { public: "ssh-ed25519 AAAA".into(), private: "PRIVATE\n".into() },
             journal: MemoryJournal::default(),
         }
     }
@@ -202,7 +204,7 @@ impl Fixture {
             config: self.config.clone(),
             place: None,
             login: Some(LoginKey { public: "ssh-ed25519 AAAA login".into() }),
-            host_key: Some(HostKey { public: "ssh-ed25519 AAAA".into(), private: "PRIVATE\n".into() }),
+            host_key: Some(self.host_key.clone()),
         }
     }
 
