@@ -5,7 +5,7 @@ $WarningPreference = 'SilentlyContinue'
 
 # Bytes, so that neither the console's code page nor the version of PowerShell matters.
 function Send-Answer($Answer) {
-    $text = ConvertTo-Json -InputObject $Answer -Depth 6 -Compress
+    $text = ConvertTo-Json -InputObject $Answer -Depth 10 -Compress
     $bytes = [System.Text.Encoding]::UTF8.GetBytes($text)
     $output = [System.Console]::OpenStandardOutput()
     $output.Write($bytes, 0, $bytes.Length)
