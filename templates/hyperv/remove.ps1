@@ -2,11 +2,12 @@
 function Invoke-Operation($Request) {
     Assert-Rights
     Enter-Turn $Request.turn $Request.patience
-    $state = ''
-    for ($try = 0; $try -lt $Request.tries; $try += 1) {
+    $clock = [System.Diagnostics.Stopwatch]::StartNew()
+    while ($true) {
         $vm = Find-Machine $Request.machine
         if ($null -eq $vm) { return @{ state = $null } }
         $state = [string]$vm.State
+        if ($clock.ElapsedMilliseconds -ge $Request.limit) { return @{ state = $state } }
         if ($state -eq 'Off' -or $state -eq 'Saved') {
             Hyper-V\Remove-VM -VM $vm -Force
         } else {
@@ -14,5 +15,4 @@ function Invoke-Operation($Request) {
             Start-Sleep -Milliseconds $Request.pause
         }
     }
-    return @{ state = $state }
 }

@@ -2,12 +2,12 @@
 function Invoke-Operation($Request) {
     Assert-Rights
     Enter-Turn $Request.turn $Request.patience
-    $state = ''
-    for ($try = 0; $try -lt $Request.tries; $try += 1) {
+    $clock = [System.Diagnostics.Stopwatch]::StartNew()
+    while ($true) {
         $vm = Find-Machine $Request.machine
         if ($null -eq $vm) { return @{ state = $null } }
         $state = [string]$vm.State
-        if ($state -eq 'Running') { return @{ state = $state } }
+        if ($state -eq 'Running' -or $clock.ElapsedMilliseconds -ge $Request.limit) { return @{ state = $state } }
         if ($state -eq 'Off' -or $state -eq 'Saved') {
             Hyper-V\Start-VM -VM $vm
         } elseif ($state -eq 'Paused') {
@@ -16,5 +16,4 @@ function Invoke-Operation($Request) {
             Start-Sleep -Milliseconds $Request.pause
         }
     }
-    return @{ state = $state }
 }

@@ -2,14 +2,18 @@
 function Invoke-Operation($Request) {
     Assert-Rights
     Enter-Turn $Request.turn $Request.patience
-    $state = ''
+    $clock = [System.Diagnostics.Stopwatch]::StartNew()
     $trouble = $null
-    for ($try = 0; $try -lt $Request.tries; $try += 1) {
+    while ($true) {
         $vm = Find-Machine $Request.machine
         if ($null -eq $vm) { return @{ state = $null } }
         $state = [string]$vm.State
         if ($state -eq 'Off') { return @{ state = $state } }
         if ($state -eq 'Saved' -and -not $Request.cut) { return @{ state = $state } }
+        if ($clock.ElapsedMilliseconds -ge $Request.limit) {
+            if ($null -ne $trouble) { throw $trouble }
+            return @{ state = $state }
+        }
         try {
             if ($state -eq 'Saved') {
                 Hyper-V\Remove-VMSavedState -VM $vm
@@ -24,11 +28,10 @@ function Invoke-Operation($Request) {
                 Start-Sleep -Milliseconds $Request.pause
             }
         } catch {
-            # A guest that still boots cannot be asked yet.
+            # A guest that still boots cannot be asked yet; rights do not come by waiting.
+            if ([string]$_.CategoryInfo.Category -eq 'PermissionDenied') { throw $_ }
             $trouble = $_
             Start-Sleep -Milliseconds $Request.pause
         }
     }
-    if ($null -ne $trouble) { throw $trouble }
-    return @{ state = $state }
 }

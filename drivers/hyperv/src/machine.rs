@@ -78,8 +78,9 @@ struct Call<'a> {
     /// Milliseconds.
     patience: u128,
     machine: &'a Named,
-    tries: u128,
-    /// Milliseconds between tries.
+    /// Milliseconds for the VM to come to the state that is wanted.
+    limit: u128,
+    /// Milliseconds between two looks.
     pause: u128,
     /// Cut the power instead of asking the guest.
     cut: bool,
@@ -121,13 +122,12 @@ impl Hypervisor {
         host: &HostView,
         machine: &Named,
     ) -> Result<Ended, DriverError> {
-        let pause = self.patience.pause.as_millis().max(1);
         let call = Call {
             turn: host.id.to_string(),
             patience: self.patience.turn.as_millis(),
             machine,
-            tries: self.patience.state.as_millis() / pause + 1,
-            pause,
+            limit: self.patience.state.as_millis(),
+            pause: self.patience.pause.as_millis(),
             cut: operation == Operation::Kill,
         };
         self.shell.run(operation, &call).await

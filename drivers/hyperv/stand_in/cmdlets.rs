@@ -85,7 +85,7 @@ impl Bound {
         let class = class.trim_start_matches("HyperV");
         Flow::Throw(Failure {
             id: format!("{identifier},Microsoft.HyperV.PowerShell.Commands.{class}"),
-            category,
+            category: category.into(),
             class: "VirtualizationException",
             code,
             text: format!("Fehler bei „{}“: Der Vorgang ist fehlgeschlagen.", self.name),
@@ -151,7 +151,7 @@ pub(crate) fn run(interpreter: &mut Interpreter<'_>, bound: &Bound) -> Outcome<V
                 Err(error) => Err(Flow::Throw(Failure {
                     id: "System.ArgumentException,Microsoft.PowerShell.Commands.ConvertFromJsonCommand"
                         .into(),
-                    category: "NotSpecified",
+                    category: "NotSpecified".into(),
                     class: "ArgumentException",
                     code: -2_147_024_809,
                     text: error.to_string(),
@@ -393,6 +393,7 @@ fn shut_down(interpreter: &mut Interpreter<'_>, bound: &Bound) -> Outcome<Vec<Va
         return unknown("`Stop-VM` without `-Force`, which may ask a question");
     }
     let id = bound.id("VM", "VirtualMachine")?;
+    thread::sleep(Duration::from_millis(interpreter.world.facts().faults.shutdown));
     let deaf = interpreter.world.change(|facts| {
         if facts.faults.booting > 0 {
             facts.faults.booting -= 1;

@@ -30,6 +30,7 @@ pub(crate) fn static_call(
 ) -> Outcome<Value> {
     match (class, method, arguments) {
         ("[System.Console]", "OpenStandardOutput", []) => Ok(Value::object("Stream", Vec::new())),
+        ("[System.Diagnostics.Stopwatch]", "StartNew", []) => Ok(Value::Clock(Instant::now())),
         ("[System.Security.Principal.WindowsIdentity]", "GetCurrent", []) => {
             Ok(Value::object("WindowsIdentity", Vec::new()))
         }

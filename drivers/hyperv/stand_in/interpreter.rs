@@ -453,6 +453,11 @@ impl<'t> Interpreter<'t> {
                     unknown(format!("the member `{name}` of a {} in {}", object.class, self.source(node)))
                 }
             },
+            Value::Clock(began) if name == "ElapsedMilliseconds" => {
+                i64::try_from(began.elapsed().as_millis())
+                    .map(Value::Integer)
+                    .or_else(|_| unknown("a time without end"))
+            }
             Value::List(list) if name == "Count" => {
                 i64::try_from(list.len()).map(Value::Integer).or_else(|_| unknown("a list without end"))
             }
@@ -523,8 +528,8 @@ impl<'t> Interpreter<'t> {
         match operator.as_str() {
             "-eq" | "-ceq" => same().map(Value::Bool),
             "-ne" | "-cne" => same().map(|same| Value::Bool(!same)),
-            "-lt" => match (left.integer(), right.integer()) {
-                (Some(left), Some(right)) => Ok(Value::Bool(left < right)),
+            "-lt" | "-ge" => match (left.integer(), right.integer()) {
+                (Some(left), Some(right)) => Ok(Value::Bool((left < right) == (operator == "-lt"))),
                 _ => unknown("an order of what is no number"),
             },
             "-join" => {

@@ -1,6 +1,6 @@
 //! Values of PowerShell, as far as the driver's scripts have any.
 
-use std::{fs::File, rc::Rc};
+use std::{fs::File, rc::Rc, time::Instant};
 
 use serde_json::{Map, Number, Value as Json};
 
@@ -16,6 +16,7 @@ pub(crate) enum Value {
     Object(Rc<Object>),
     /// A lock file that is held while the process lives.
     Mutex(Rc<File>),
+    Clock(Instant),
 }
 
 /// Named fields, of a hash table, of parsed JSON or of a class.
@@ -52,7 +53,7 @@ impl Value {
                 [one] => one.truth(),
                 _ => true,
             },
-            Self::Bytes(_) | Self::Object(_) | Self::Mutex(_) => true,
+            Self::Bytes(_) | Self::Object(_) | Self::Mutex(_) | Self::Clock(_) => true,
         }
     }
 
@@ -68,6 +69,7 @@ impl Value {
             Self::Bytes(_) => "System.Byte[]".into(),
             Self::Object(object) => object.class.into(),
             Self::Mutex(_) => "System.Threading.Mutex".into(),
+            Self::Clock(_) => "System.Diagnostics.Stopwatch".into(),
         }
     }
 
@@ -137,7 +139,7 @@ impl Object {
 pub(crate) struct Failure {
     /// `FullyQualifiedErrorId`.
     pub(crate) id: String,
-    pub(crate) category: &'static str,
+    pub(crate) category: String,
     /// The exception's class, without the namespace.
     pub(crate) class: &'static str,
     pub(crate) code: i64,
@@ -155,7 +157,7 @@ impl Failure {
                 ("InnerException", Value::Null),
             ],
         );
-        let category = Value::object("CategoryInfo", vec![("Category", Value::text(self.category))]);
+        let category = Value::object("CategoryInfo", vec![("Category", Value::text(&self.category))]);
         Value::object(
             "ErrorRecord",
             vec![
@@ -171,9 +173,10 @@ impl Failure {
     pub(crate) fn of_record(record: &Value) -> Option<Self> {
         let Value::Object(record) = record else { return None };
         let Some(Value::Object(exception)) = record.field("Exception") else { return None };
+        let Some(Value::Object(category)) = record.field("CategoryInfo") else { return None };
         Some(Self {
             id: record.field("FullyQualifiedErrorId")?.to_text(),
-            category: "NotSpecified",
+            category: category.field("Category")?.to_text(),
             class: "Exception",
             code: exception.field("HResult")?.integer()?,
             text: exception.field("Message")?.to_text(),

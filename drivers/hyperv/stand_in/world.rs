@@ -86,6 +86,8 @@ pub(crate) struct Faults {
     pub(crate) booting: u32,
     /// Guests never shut down.
     pub(crate) deaf: bool,
+    /// Milliseconds that a guest takes to shut down.
+    pub(crate) shutdown: u64,
     /// The process ends in the middle of the script after so many more changes.
     pub(crate) dies_after: Option<u32>,
     /// The network that addresses are in: 172.NETWORK.0.0.

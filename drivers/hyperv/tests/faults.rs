@@ -98,6 +98,20 @@ async fn who_lost_the_rights_is_not_told_that_the_vm_is_gone() {
 }
 
 #[tokio::test]
+async fn a_stop_that_is_denied_says_so_and_leaves_the_vm_running() {
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    host.world.set("/faults/denied", json!(["Stop-VM"]));
+    assert!(needs_elevation(&host.stop().await.unwrap_err()));
+    assert!(needs_elevation(&host.kill().await.unwrap_err()));
+    assert!(needs_elevation(&host.remove().await.unwrap_err()));
+    assert_eq!(host.state().await.unwrap(), State::Running);
+    host.world.set("/faults/denied", json!([]));
+    host.remove().await.unwrap();
+    assert!(host.is_gone().await);
+}
+
+#[tokio::test]
 async fn a_disk_or_a_memory_that_is_full_is_said() {
     let mut host = Fixture::new(&[]).await;
     host.check().await.unwrap();
@@ -244,6 +258,16 @@ async fn a_guest_that_still_boots_is_asked_again_and_a_deaf_one_can_be_killed() 
     assert!(tokio::time::timeout(Duration::from_secs(1), stop).await.is_err(), "it stopped all the same");
     // Whoever gives up takes PowerShell along, and keeps nobody from the next call.
     host.kill().await.unwrap();
+    assert_eq!(host.state().await.unwrap(), State::Stopped);
+    host.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_takes_longer_than_it_may_and_is_off_then_is_off() {
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    host.world.set("/faults/shutdown", json!(1500));
+    host.stop().await.unwrap();
     assert_eq!(host.state().await.unwrap(), State::Stopped);
     host.remove().await.unwrap();
 }

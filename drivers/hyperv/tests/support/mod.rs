@@ -63,7 +63,7 @@ impl World {
             .with_images(vec![self.images.path().to_owned()])
             .with_powershell(self.powershell())
             .with_patience(Patience {
-                state: Duration::from_millis(100),
+                state: Duration::from_secs(1),
                 address: Duration::from_millis(400),
                 turn: Duration::from_secs(20),
                 pause: Duration::from_millis(10),
