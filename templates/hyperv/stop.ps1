@@ -1,7 +1,8 @@
 # Asks the guest to shut down, or cuts the power, and waits until the VM is off.
 function Invoke-Operation($Request) {
     Assert-Rights
-    Enter-Turn $Request.turn $Request.patience
+    # The power can be cut under one who waits for the guest.
+    if (-not $Request.cut) { Enter-Turn $Request.turn $Request.patience }
     $clock = [System.Diagnostics.Stopwatch]::StartNew()
     $trouble = $null
     while ($true) {

@@ -305,6 +305,10 @@ fn hyperv(interpreter: &mut Interpreter<'_>, bound: &Bound) -> Outcome<Vec<Value
 /// Cmdlets that change one VM.
 fn of_a_vm(interpreter: &mut Interpreter<'_>, bound: &Bound) -> Outcome<Vec<Value>> {
     let faults = interpreter.world.facts().faults;
+    if bound.name == "Hyper-V\\Stop-VM" && faults.unruly > 0 {
+        interpreter.world.change(|facts| facts.faults.unruly -= 1);
+        return Err(bound.invalid_state());
+    }
     let mut drive = None;
     change(interpreter, bound, "VM", "VirtualMachine", |vm| {
         match bound.name {

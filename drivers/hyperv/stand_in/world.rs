@@ -84,6 +84,8 @@ pub(crate) struct Faults {
     pub(crate) addresses: String,
     /// How many more times a guest cannot be asked to shut down.
     pub(crate) booting: u32,
+    /// How many more times a VM cannot be turned off, as it is between two states.
+    pub(crate) unruly: u32,
     /// Guests never shut down.
     pub(crate) deaf: bool,
     /// Milliseconds that a guest takes to shut down.

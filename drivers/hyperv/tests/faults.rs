@@ -263,6 +263,49 @@ async fn a_guest_that_still_boots_is_asked_again_and_a_deaf_one_can_be_killed() 
 }
 
 #[tokio::test]
+async fn the_power_is_cut_under_one_who_waits_for_the_guest() {
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    host.world.set("/faults/deaf", json!(true));
+    let (view, mut other) = (host.view(), host.journal.clone());
+    let driver = host.world.driver();
+    let before = host.world.runs();
+    let stop = driver.stop(&view, &mut other, &Silent);
+    let kill = async {
+        while host.world.runs() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        host.driver.kill(&view, &mut host.journal, &Silent).await
+    };
+    tokio::select! {
+        stopped = stop => panic!("it stopped all the same: {stopped:?}"),
+        killed = kill => killed.unwrap(),
+    }
+    assert_eq!(host.state().await.unwrap(), State::Stopped);
+    host.remove().await.unwrap();
+    assert!(host.is_gone().await);
+}
+
+#[tokio::test]
+async fn a_vm_between_two_states_is_removed_when_it_can_be() {
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    host.world.set("/faults/unruly", json!(3));
+    host.remove().await.unwrap();
+    assert!(host.is_gone().await);
+    let mut host = Fixture::new(&[]).await;
+    host.create().await.unwrap();
+    host.world.set("/faults/unruly", json!(100_000));
+    for error in [host.kill().await.unwrap_err(), host.remove().await.unwrap_err()] {
+        assert_eq!(*error.kind(), ErrorKind::NotReady, "{error:?}");
+    }
+    assert_eq!(host.state().await.unwrap(), State::Running);
+    host.world.set("/faults/unruly", json!(0));
+    host.remove().await.unwrap();
+    assert!(host.is_gone().await);
+}
+
+#[tokio::test]
 async fn a_guest_that_takes_longer_than_it_may_and_is_off_then_is_off() {
     let mut host = Fixture::new(&[]).await;
     host.create().await.unwrap();
