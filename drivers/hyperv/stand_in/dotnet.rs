@@ -94,7 +94,9 @@ pub(crate) fn make(interpreter: &mut Interpreter<'_>, class: &str, arguments: &[
             Ok(Value::object("SecurityIdentifier", vec![("Value", sid.clone())]))
         }
         ("System.Threading.Mutex", [Value::Bool(false), Value::Text(name)]) => {
-            let Some(name) = name.strip_prefix("Global\\") else { return unknown("a mutex that is not for everybody") };
+            let Some(name) = name.strip_prefix("Global\\") else {
+                return unknown("a mutex that is not for everybody");
+            };
             let name: String =
                 name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             let path = interpreter.world.folder().join(format!("mutex-{name}"));

@@ -57,6 +57,21 @@ async fn a_switch_that_is_named_and_missing_comes_with_those_that_are_there() {
 }
 
 #[tokio::test]
+async fn a_switch_that_goes_before_the_vm_is_made_leaves_nothing_in_hyperv() {
+    let mut host = Fixture::new(&[("hyperv-virtual-switch", "myswitch")]).await;
+    host.check().await.unwrap();
+    let switches = host.world.facts()["switches"].clone();
+    host.world.set("/switches", json!([switches[1]]));
+    let error = host.create().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Refused);
+    assert!(host.world.vms().is_empty());
+    host.world.set("/switches", switches);
+    host.create().await.unwrap();
+    host.remove().await.unwrap();
+    assert!(host.is_gone().await);
+}
+
+#[tokio::test]
 async fn a_vm_that_is_larger_than_the_machine_is_refused() {
     let host = Fixture::new(&[("hyperv-memory", "100000")]).await;
     let error = host.check().await.unwrap_err();
