@@ -2,6 +2,8 @@
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $WarningPreference = 'SilentlyContinue'
+# Nobody is there to confirm anything.
+$ConfirmPreference = 'None'
 
 # Bytes, so that neither the console's code page nor the version of PowerShell matters.
 function Send-Answer($Answer) {
