@@ -279,9 +279,14 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
 }
 
 fn log_to_stderr(debug: bool) {
-    use tracing_subscriber::EnvFilter;
-    let filter = if debug { EnvFilter::new("debug,russh=info") } else { EnvFilter::new("off") };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| ui::Log);
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::prelude::*;
+    let filter = if debug {
+        Targets::new().with_default(LevelFilter::DEBUG).with_target("russh", LevelFilter::INFO)
+    } else {
+        Targets::new()
+    };
+    let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| ui::Log);
     // A second call, in tests, is no failure.
-    let _ = log.try_init();
+    let _ = tracing_subscriber::registry().with(log.with_filter(filter)).try_init();
 }

@@ -18,6 +18,12 @@ use crate::{
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const ARCHITECTURE: &str = "x86_64";
 
+/// Static programs; small ones, too: with frame pointers the tables for unwinding are smaller by a quarter, relocations are packed
+/// (glibc 2.36 and later apply them to a static program), and functions that are the same, and whose addresses nobody compares,
+/// are kept once.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-frame-pointers=yes -C link-arg=-Wl,-O2 \
+    -C link-arg=-Wl,--icf=safe -C link-arg=-Wl,-z,pack-relative-relocs";
+
 /// How the programs that travel are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Make {
@@ -73,7 +79,7 @@ impl Make {
         let mut command = cargo();
         command
             .args(["build", "--profile", self.profile(), "--target", TARGET])
-            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", RUSTFLAGS)
             .env("LIBSECCOMP_LINK_TYPE", "static")
             .env("LIBSECCOMP_LIB_PATH", "/usr/lib/x86_64-linux-gnu")
             .env("MACHINE_BUNDLE", self.engine_bundle())

@@ -44,6 +44,7 @@ fn without_mount_points(found: Vec<(PathBuf, u8)>, mounted: &[PathBuf]) -> Vec<(
     let is_mount_point = |path: &Path| {
         mounted.iter().any(|point| point == path)
             || start::FILES.iter().any(|(_, point)| path == Path::new(point))
+            || path == Path::new(start::MARK)
     };
     let (ours, mut theirs): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|(path, kind)| *kind == ADDED && is_mount_point(path));

@@ -7,7 +7,7 @@ use engine_model::life::Change;
 use engine_model::wire::ImageConfig;
 use engine_model::{Changes, Failure, ImageId};
 
-use super::start::FILES;
+use super::start::{FILES, MARK};
 use super::{Container, ContainerError, Containers};
 
 /// Made in every container, where the image has none, to mount something on.
@@ -42,7 +42,7 @@ impl Containers {
 
     fn changes_of(&self, container: &Container) -> Result<Changes, ContainerError> {
         let identity = container.identity();
-        let files = FILES.iter().map(|(_, inside)| *inside).chain(FOLDERS).map(PathBuf::from);
+        let files = FILES.iter().map(|(_, inside)| *inside).chain(FOLDERS).chain([MARK]).map(PathBuf::from);
         Ok(Changes {
             upper: container.directory.join("upper"),
             lower: self.0.images.lower_dirs(&identity.image_id)?,

@@ -1,10 +1,11 @@
 //! From a create request to a container on disk.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use engine_kernel::cgroup::weights;
+use engine_model::ImageId;
 use engine_model::id::random_id;
 use engine_model::life::Change;
 use engine_model::wire::ImageConfig;
@@ -16,6 +17,7 @@ use super::names;
 use super::record::{FORMAT, Identity, MountKind, MountPoint, State};
 use super::remove::erase_directory;
 use super::room;
+use super::start::MARK;
 use super::{Container, ContainerError, Containers, unsupported};
 use crate::{health, limits, oci, sensible, understand};
 
@@ -134,6 +136,7 @@ impl Containers {
         );
         let laid_out = lay_out(&container, &identity);
         let laid_out = laid_out.and_then(|()| room.map_or(Ok(()), |bytes| self.give_room(&container, bytes)));
+        let laid_out = laid_out.and_then(|()| self.mark(&container, &image.id));
         if let Err(error) = laid_out {
             let _ = erase_directory(&container.directory);
             return Err(error);
@@ -271,6 +274,20 @@ impl Containers {
             }));
         }
         Ok(points)
+    }
+}
+
+impl Containers {
+    /// Makes [`MARK`], unless the image has one.
+    fn mark(&self, container: &Container, image: &ImageId) -> Result<(), ContainerError> {
+        let inside = MARK.trim_start_matches('/');
+        if self.0.images.lower_dirs(image)?.iter().any(|layer| layer.join(inside).symlink_metadata().is_ok())
+        {
+            return Ok(());
+        }
+        let path = container.directory.join("upper").join(inside);
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&path);
+        made.map(drop).map_err(|source| ContainerError::Write { path, source })
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine_model::executor::{LogRequest, LogStream};
-use engine_shim::log::{LogLine, Stream, numbered};
+use engine_shim::log::{Identity, LogLine, Piece, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
@@ -93,9 +93,9 @@ struct Reader {
     request: LogRequest,
     terminal: bool,
     /// Older files that are still to be read, oldest first.
-    older: VecDeque<File>,
+    older: VecDeque<Piece>,
     current: BufReader<File>,
-    inode: u64,
+    identity: Identity,
     /// The beginning of a line that is not finished.
     line: Vec<u8>,
 }
@@ -110,27 +110,26 @@ impl Reader {
             }
             other => other?,
         };
-        let mut files = vec![current];
+        let mut pieces = vec![Piece::plain(current)?];
         for number in 1.. {
-            match File::open(numbered(path, number)) {
-                Ok(file) => files.push(file),
+            match Piece::older(path, number) {
+                Ok(piece) => pieces.push(piece),
                 Err(_) => break,
             }
         }
         if let Some(tail) = request.tail {
-            skip_to_tail(&mut files, tail)?;
+            skip_to_tail(&mut pieces, tail, path)?;
         }
-        let mut files: VecDeque<File> = files.into_iter().rev().collect();
-        let current = files.pop_front().ok_or(io::ErrorKind::NotFound)?;
-        let inode = current.metadata()?.ino();
-        let path = path.to_owned();
+        let mut pieces: VecDeque<Piece> = pieces.into_iter().rev().collect();
+        let mut first = pieces.pop_front().ok_or(io::ErrorKind::NotFound)?;
+        first.unpack(folder(path))?;
         Ok(Self {
-            path,
+            path: path.to_owned(),
             request,
             terminal,
-            older: files,
-            current: BufReader::new(current),
-            inode,
+            older: pieces,
+            identity: first.identity,
+            current: BufReader::new(first.file),
             line: Vec::new(),
         })
     }
@@ -163,23 +162,25 @@ impl Reader {
 
     /// Goes on to the file that continues the one read to its end, if there is one.
     fn next_file(&mut self) -> io::Result<bool> {
-        let next = match self.older.pop_front() {
-            Some(file) => file,
+        let mut next = match self.older.pop_front() {
+            Some(piece) => piece,
             None => match self.successor()? {
-                Some(file) => file,
+                Some(piece) => piece,
                 None => return Ok(false),
             },
         };
-        self.inode = next.metadata()?.ino();
-        self.current = BufReader::new(next);
+        next.unpack(folder(&self.path))?;
+        self.identity = next.identity;
+        self.current = BufReader::new(next.file);
         self.line.clear();
         Ok(true)
     }
 
     /// The file that was begun when the one being read was renamed.
-    fn successor(&mut self) -> io::Result<Option<File>> {
+    fn successor(&mut self) -> io::Result<Option<Piece>> {
         let Ok(newest) = File::open(&self.path) else { return Ok(None) };
-        if newest.metadata()?.ino() == self.inode {
+        let newest = Piece::plain(newest)?;
+        if newest.identity == self.identity {
             return Ok(None);
         }
         // More may have been written between the end of the file and its renaming.
@@ -188,11 +189,11 @@ impl Reader {
         }
         let mut successor = newest;
         for number in 1.. {
-            let Ok(file) = File::open(numbered(&self.path, number)) else { break };
-            if file.metadata()?.ino() == self.inode {
+            let Ok(piece) = Piece::older(&self.path, number) else { break };
+            if piece.identity == self.identity {
                 break;
             }
-            successor = file;
+            successor = piece;
         }
         Ok(Some(successor))
     }
@@ -243,16 +244,22 @@ fn details(attributes: Option<&BTreeMap<String, String>>) -> String {
     format!("{} ", pairs.join(","))
 }
 
+/// Where a packed file of this log is unpacked.
+fn folder(log: &Path) -> &Path {
+    log.parent().unwrap_or(log)
+}
+
 /// Leaves out files before the last `tail` lines and seeks to the first of these. The newest file is the first.
-fn skip_to_tail(files: &mut Vec<File>, tail: usize) -> io::Result<()> {
+fn skip_to_tail(pieces: &mut Vec<Piece>, tail: usize, log: &Path) -> io::Result<()> {
     let mut left = tail;
-    for (index, file) in files.iter_mut().enumerate() {
-        let size = file.metadata()?.len();
-        let (found, position) = last_lines(file, size, left)?;
-        file.seek(SeekFrom::Start(position))?;
+    for (index, piece) in pieces.iter_mut().enumerate() {
+        piece.unpack(folder(log))?;
+        let size = piece.file.metadata()?.len();
+        let (found, position) = last_lines(&piece.file, size, left)?;
+        piece.file.seek(SeekFrom::Start(position))?;
         left -= found;
         if left == 0 {
-            files.truncate(index + 1);
+            pieces.truncate(index + 1);
             return Ok(());
         }
     }
@@ -317,8 +324,13 @@ mod tests {
     fn rotated_files_are_read_in_order_and_followed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let config =
-            LogConfig { path: path.clone(), max_size: Some(400), max_files: 4, attributes: BTreeMap::new() };
+        let config = LogConfig {
+            path: path.clone(),
+            max_size: Some(400),
+            max_files: 4,
+            compress: false,
+            attributes: BTreeMap::new(),
+        };
         let mut log = LogFile::open(config).unwrap();
         for number in 0..8 {
             log.write(Stream::Stdout, format!("{number},").as_bytes()).unwrap();
@@ -337,8 +349,13 @@ mod tests {
     fn the_tail_reaches_over_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let config =
-            LogConfig { path: path.clone(), max_size: Some(300), max_files: 5, attributes: BTreeMap::new() };
+        let config = LogConfig {
+            path: path.clone(),
+            max_size: Some(300),
+            max_files: 5,
+            compress: false,
+            attributes: BTreeMap::new(),
+        };
         let mut log = LogFile::open(config).unwrap();
         for number in 0..12 {
             log.write(Stream::Stderr, format!("{number}\n").as_bytes()).unwrap();
@@ -355,6 +372,48 @@ mod tests {
         }
         let none = LogRequest { stderr: false, ..all() };
         assert_eq!(text(Reader::open(&path, none, true).unwrap()).1, "");
+    }
+
+    #[test]
+    fn packed_files_are_read_like_others_and_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let config = LogConfig {
+            path: path.clone(),
+            max_size: Some(100_000),
+            max_files: 6,
+            compress: true,
+            attributes: BTreeMap::new(),
+        };
+        let mut log = LogFile::open(config).unwrap();
+        let write = |log: &mut LogFile, numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                log.write(Stream::Stdout, format!("{number:05} {}\n", "z".repeat(500)).as_bytes()).unwrap();
+            }
+        };
+        let numbers = |text: &str| -> Vec<u32> {
+            text.lines().map(|line| line.get(..5).unwrap().parse().unwrap()).collect()
+        };
+        write(&mut log, 0..500);
+        assert!(folder.path().join("log.2.gz").exists());
+        let tail = LogRequest { tail: Some(450), ..all() };
+        assert!(numbers(&text(Reader::open(&path, tail, true).unwrap()).1).into_iter().eq(50..500));
+        let (reader, first) = text(Reader::open(&path, all(), true).unwrap());
+        assert!(numbers(&first).into_iter().eq(0..500));
+        // What it was reading is packed meanwhile, once and three times over.
+        write(&mut log, 500..650);
+        let (reader, more) = text(reader);
+        assert!(numbers(&more).into_iter().eq(500..650), "{:?}", numbers(&more));
+        write(&mut log, 650..1200);
+        let (_, more) = text(reader);
+        assert!(numbers(&more).into_iter().eq(650..1200), "{:?}", numbers(&more));
+        // A damaged one hides nothing but itself.
+        let damaged = folder.path().join("log.2.gz");
+        let half = std::fs::metadata(&damaged).unwrap().len() / 2;
+        File::options().write(true).open(&damaged).unwrap().set_len(half).unwrap();
+        let left = numbers(&text(Reader::open(&path, all(), true).unwrap()).1);
+        assert_eq!(left.last(), Some(&1199));
+        assert!(left.len() > 300 && left.is_sorted());
     }
 
     #[test]

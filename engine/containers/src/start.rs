@@ -40,6 +40,9 @@ struct Connected {
 pub(super) const FILES: [(&str, &str); 3] =
     [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
 
+/// An empty file by which programs see that they run in a container, as dockerd makes it.
+pub(super) const MARK: &str = "/.dockerenv";
+
 impl Containers {
     /// Starts a container at a client's wish.
     pub async fn start(&self, container: &Arc<Container>) -> Result<(), ContainerError> {
@@ -428,11 +431,12 @@ fn logging(
     exec_root: &Path,
 ) -> Result<(Option<LogConfig>, Option<LogProcess>), ContainerError> {
     let file = |limits: FileLimits| {
-        let FileLimits { max_size, max_files } = limits;
+        let FileLimits { max_size, max_files, compress } = limits;
         container.log_path().map(|path| LogConfig {
             path,
             max_size,
             max_files,
+            compress,
             attributes: attributes::of(identity),
         })
     };

@@ -19,7 +19,7 @@ pub const DRIVERS: [&str; 8] =
 
 /// What dockerd's driver `local` keeps unless it is told otherwise; also what is kept of a log that goes elsewhere, so that
 /// `docker logs` can show it.
-const LOCAL: FileLimits = FileLimits { max_size: Some(20 * 1024 * 1024), max_files: 5 };
+const LOCAL: FileLimits = FileLimits { max_size: Some(20 * 1024 * 1024), max_files: 5, compress: false };
 
 /// What is held back in non-blocking mode, in bytes, unless one says otherwise.
 const BUFFER: u64 = 1_000_000;
@@ -107,8 +107,14 @@ pub fn understand(driver: &str, options: &Options) -> Result<LogSpec, OptionErro
     let delivery = delivery(options).unwrap_or(Delivery::Blocking);
     match driver {
         "json-file" => {
-            let unlimited = FileLimits { max_size: None, max_files: 1 };
-            let limits = limits(options, ["max-size", "max-file"], unlimited)?;
+            let unlimited = FileLimits { max_size: None, max_files: 1, compress: false };
+            let mut limits = limits(options, ["max-size", "max-file"], unlimited)?;
+            limits.compress = flag(options, "compress")?.unwrap_or(false);
+            if limits.compress && (limits.max_files == 1 || limits.max_size.is_none()) {
+                return invalid(
+                    "compress cannot be true when max-file is less than 2 or max-size is not set",
+                );
+            }
             Ok(LogSpec::File { limits, delivery })
         }
         "local" => {
@@ -143,9 +149,6 @@ pub fn check(driver: &str, options: &Options) -> Result<(), OptionError> {
         return invalid(format!("invalid value for 'tag': {error}"));
     }
     match driver {
-        "json-file" if flag(options, "compress")? == Some(true) => {
-            Err(OptionError::Unsupported("compress=true".to_owned()))
-        }
         "syslog" => check_syslog(options),
         "gelf" => check_gelf(options),
         "fluentd" => check_fluentd(options),
@@ -399,7 +402,7 @@ mod tests {
         assert_eq!(kept(&[]), Some(LOCAL));
         assert_eq!(
             kept(&[("cache-max-size", "1m")]),
-            Some(FileLimits { max_size: Some(1 << 20), max_files: 5 })
+            Some(FileLimits { max_size: Some(1 << 20), max_files: 5, compress: false })
         );
         assert_eq!(kept(&[("cache-disabled", "true")]), None);
     }
@@ -452,8 +455,6 @@ mod tests {
             let error = check(driver, &options(pairs)).unwrap_err().to_string();
             assert!(error.contains(expected), "{driver} {pairs:?}: {error}");
         }
-        let unsupported = check("json-file", &options(&[("compress", "true")]));
-        assert_eq!(unsupported, Err(OptionError::Unsupported("compress=true".to_owned())));
     }
 
     #[test]

@@ -242,6 +242,8 @@ pub struct FileLimits {
     /// Bytes.
     pub max_size: Option<u64>,
     pub max_files: u32,
+    /// Whether those that are full are packed by gzip.
+    pub compress: bool,
 }
 
 /// Who waits if a log does not keep up.

@@ -1,16 +1,19 @@
 //! The `json-file` log: one JSON object a line, rotated by size.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::LogConfig;
+use older::Packing;
+pub use older::{Identity, Piece, numbered};
+
+mod older;
 
 /// A longer line is logged in pieces, as docker does.
 pub const LONGEST_LINE: usize = 16 * 1024;
@@ -53,6 +56,8 @@ pub struct LogFile {
     size: u64,
     /// A write has failed, and what it left behind these could not be taken away.
     is_torn: bool,
+    /// What was full last, where old files are packed.
+    packing: Option<Packing>,
     /// The unfinished lines of standard output and standard error.
     unfinished: [Vec<u8>; 2],
     batch: Vec<u8>,
@@ -66,14 +71,17 @@ impl LogFile {
         if size < file.metadata()?.len() {
             file.set_len(size)?;
         }
-        Ok(Self {
+        let mut log = Self {
             config,
             file,
             size,
             is_torn: false,
+            packing: None,
             unfinished: [Vec::new(), Vec::new()],
             batch: Vec::new(),
-        })
+        };
+        log.begin_packing();
+        Ok(log)
     }
 
     /// Takes output as it comes; whole lines reach the file. What cannot be written is lost, and nothing else.
@@ -135,8 +143,25 @@ impl LogFile {
 
     fn flush(&mut self) -> io::Result<()> {
         let result = self.append();
+        // Faster than the log grows, and nobody waits for long.
+        self.pack(4 * self.batch.len() as u64);
         self.batch.clear();
         result
+    }
+
+    fn begin_packing(&mut self) {
+        if self.config.compress && self.config.max_files > 1 {
+            self.packing = Packing::begin(&self.config.path).ok().flatten();
+        }
+    }
+
+    /// Packs some more of what was full last. If that fails, as on a full disk, it stays as it is.
+    fn pack(&mut self, bytes: u64) {
+        let Some(packing) = self.packing.take() else { return };
+        match packing.go_on(bytes) {
+            Ok(left) => self.packing = left,
+            Err(_) => Packing::give_up(&self.config.path),
+        }
     }
 
     /// Writes what was gathered, wholly or not at all: half a line would spoil the one after it.
@@ -164,19 +189,13 @@ impl LogFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        for number in (1..self.config.max_files).rev() {
-            let from =
-                if number == 1 { self.config.path.clone() } else { numbered(&self.config.path, number - 1) };
-            match fs::rename(from, numbered(&self.config.path, number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        while self.packing.is_some() {
+            self.pack(u64::MAX);
         }
-        if self.config.max_files < 2 {
-            fs::remove_file(&self.config.path)?;
-        }
+        older::shift(&self.config.path, self.config.max_files)?;
         self.file = open(&self.config.path, true)?;
         self.size = 0;
+        self.begin_packing();
         Ok(())
     }
 }
@@ -208,20 +227,20 @@ fn end_of_lines(file: &File) -> io::Result<u64> {
     Ok(0)
 }
 
-/// The name of the `number`th older file.
-pub fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".{number}"));
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::fs;
 
     fn config(folder: &Path, max_size: Option<u64>, max_files: u32) -> LogConfig {
-        LogConfig { path: folder.join("x.log"), max_size, max_files, attributes: BTreeMap::new() }
+        LogConfig {
+            path: folder.join("x.log"),
+            max_size,
+            max_files,
+            compress: false,
+            attributes: BTreeMap::new(),
+        }
     }
 
     fn texts(path: &Path) -> Vec<String> {
@@ -297,6 +316,76 @@ mod tests {
         log.is_torn = true;
         log.write(Stream::Stdout, b"after\n").unwrap();
         assert_eq!(texts(&config.path), ["after\n"]);
+    }
+
+    /// The lines of all files, oldest first.
+    fn all_texts(path: &Path) -> Vec<String> {
+        let mut pieces: Vec<Piece> = (1..).map_while(|number| Piece::older(path, number).ok()).collect();
+        pieces.reverse();
+        pieces.push(Piece::plain(File::open(path).unwrap()).unwrap());
+        let mut lines = Vec::new();
+        for mut piece in pieces {
+            piece.unpack(path.parent().unwrap()).unwrap();
+            let text = std::io::read_to_string(&piece.file).unwrap();
+            lines.extend(
+                text.lines()
+                    .map(|line| serde_json::from_str::<LogLine>(line).unwrap().log.trim_end().to_owned()),
+            );
+        }
+        lines
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn old_files_are_packed_and_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LogConfig { compress: true, ..config(folder.path(), Some(300_000), 4) };
+        let mut log = LogFile::open(config.clone()).unwrap();
+        let filling = "x".repeat(1000);
+        let mut written = Vec::new();
+        for number in 0..900 {
+            let line = format!("{number} {filling}");
+            log.write(Stream::Stdout, format!("{line}\n").as_bytes()).unwrap();
+            written.push(line);
+            if number == 700 {
+                // Left in the middle of packing, and of what had no name yet.
+                fs::write(folder.path().join("x.log.1.gz.part"), "half").unwrap();
+                log = LogFile::open(config.clone()).unwrap();
+            }
+        }
+        assert_eq!(names(folder.path()), ["x.log", "x.log.1.gz", "x.log.2.gz", "x.log.3.gz"]);
+        let found = all_texts(&config.path);
+        assert_eq!(found.len(), 900);
+        assert_eq!(found, written);
+        assert!(fs::metadata(folder.path().join("x.log.2.gz")).unwrap().len() < 30_000);
+        // The oldest goes, whatever form it has.
+        for number in 900..1500 {
+            log.write(Stream::Stdout, format!("{number} {filling}\n").as_bytes()).unwrap();
+        }
+        assert_eq!(names(folder.path()).len(), 4);
+        assert!(all_texts(&config.path).len() < 1200);
+        assert!(all_texts(&config.path).last().unwrap().starts_with("1499 "));
+    }
+
+    #[test]
+    fn what_cannot_be_packed_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LogConfig { compress: true, ..config(folder.path(), Some(200), 3) };
+        // Nobody can write a directory.
+        fs::create_dir(folder.path().join("x.log.1.gz.part")).unwrap();
+        let mut log = LogFile::open(config.clone()).unwrap();
+        for number in 0..6 {
+            log.write(Stream::Stdout, format!("{number} {}\n", "y".repeat(60)).as_bytes()).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["x.log", "x.log.1", "x.log.1.gz.part", "x.log.2"]);
     }
 
     #[test]

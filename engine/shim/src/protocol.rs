@@ -138,6 +138,9 @@ pub struct LogConfig {
     pub path: PathBuf,
     pub max_size: Option<u64>,
     pub max_files: u32,
+    /// Whether older files are packed by gzip.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
     /// What each line says of the container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,

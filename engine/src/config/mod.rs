@@ -135,17 +135,6 @@ pub enum Level {
     Error,
 }
 
-impl Level {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-}
-
 impl Config {
     /// Reads the file that the flags name, or the usual one if it is there, and joins both.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {

@@ -2,15 +2,16 @@
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::Level;
 
 /// Changes the level of a running daemon.
 #[derive(Debug)]
-pub struct LevelSwitch(reload::Handle<EnvFilter, Registry>);
+pub struct LevelSwitch(reload::Handle<Targets, Registry>);
 
 /// Sends all messages from this level on to stderr.
 pub fn install(level: Level) -> LevelSwitch {
@@ -33,7 +34,17 @@ impl LevelSwitch {
 }
 
 /// Libraries tell much below `warn` that only their authors understand, and those that make containers at `warn` as well.
-fn filter(level: Level) -> EnvFilter {
-    let others = if level == Level::Error { "error" } else { "warn" };
-    EnvFilter::new(format!("{others},libcgroups=error,libcontainer=error,engine={}", level.as_str()))
+fn filter(level: Level) -> Targets {
+    let others = if level == Level::Error { LevelFilter::ERROR } else { LevelFilter::WARN };
+    let engine = match level {
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Info => LevelFilter::INFO,
+        Level::Warn => LevelFilter::WARN,
+        Level::Error => LevelFilter::ERROR,
+    };
+    Targets::new().with_default(others).with_targets([
+        ("libcgroups", LevelFilter::ERROR),
+        ("libcontainer", LevelFilter::ERROR),
+        ("engine", engine),
+    ])
 }

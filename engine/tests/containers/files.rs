@@ -83,9 +83,13 @@ fn files_are_copied_in_and_out() {
         .unwrap()
         .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
         .collect();
-    for (name, expected) in
-        [("tmp/source/sub/file", true), ("bin/busybox", true), ("proc/", true), ("proc/1/", false)]
-    {
+    for (name, expected) in [
+        ("tmp/source/sub/file", true),
+        ("bin/busybox", true),
+        ("proc/", true),
+        ("proc/1/", false),
+        (".dockerenv", true),
+    ] {
         assert_eq!(names.iter().any(|found| found == name), expected, "{name}");
     }
     // A link made by the container leads nowhere outside of it.

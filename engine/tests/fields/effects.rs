@@ -424,7 +424,7 @@ fn lines_of_the_log_have_attributes() {
     assert_eq!(details, "A=one+two,C1=3,of.it=o,site=s,tag=told+of+busyboxo said\n");
     assert_eq!(engine.docker(["logs", "told"]).ok(), "said\n");
     for (option, value, status) in
-        [("mode", "odd", 400), ("compress", "true", 501), ("tag", "{{", 400), ("env-regex", "(", 400)]
+        [("mode", "odd", 400), ("compress", "maybe", 400), ("tag", "{{", 400), ("env-regex", "(", 400)]
     {
         let log = json!({ "Type": "json-file", "Config": { option: value } });
         let answer = post(
@@ -434,6 +434,27 @@ fn lines_of_the_log_have_attributes() {
         );
         assert_eq!((answer.status, answer.text().contains(option)), (status, true), "{}", answer.text());
     }
+}
+
+#[test]
+fn full_files_of_a_log_are_packed() {
+    let engine = engine();
+    let options = json!({ "max-size": "20k", "max-file": "4", "compress": "true" });
+    let body = json!({ "Image": "busybox", "Cmd": ["sh", "-c", "for n in $(seq 600); do echo line $n; done"],
+        "HostConfig": { "LogConfig": { "Type": "json-file", "Config": options } } });
+    let answer = engine.http("POST", "/containers/create?name=packed", body.to_string().as_bytes());
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    engine.docker(["start", "-a", "packed"]).ok();
+    let path = engine.docker(["inspect", "-f", "{{.LogPath}}", "packed"]).ok();
+    assert!(fs::exists(format!("{}.1.gz", path.trim())).unwrap());
+    let lines: Vec<String> = (1..=600).map(|number| format!("line {number}")).collect();
+    assert_eq!(engine.docker(["logs", "packed"]).ok().lines().collect::<Vec<_>>(), lines);
+    assert_eq!(engine.docker(["logs", "-n", "500", "packed"]).ok().lines().collect::<Vec<_>>(), lines[100..]);
+    let once = json!({ "max-file": "1", "compress": "true" });
+    let body =
+        json!({ "Image": "busybox", "HostConfig": { "LogConfig": { "Type": "json-file", "Config": once } } });
+    let answer = post(&engine, "/containers/create", &body);
+    assert_eq!((answer.status, answer.text().contains("compress")), (400, true), "{}", answer.text());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bodies whose fields are written in another case than the API's: Go's programs take them for the same fields, and clients rely
 //! on that (Docker's library for Python sends `detachKeys`).
 
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::map::Iter;
 use serde_json::{Error, Map, Value};
@@ -22,7 +22,11 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_struct("", &[], visitor)
+        match self.0 {
+            Value::Object(object) => visitor.visit_map(Fields::new(object, &[])),
+            Value::Array(list) => visitor.visit_seq(Elements(list.iter())),
+            plain => plain.deserialize_any(visitor),
+        }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -31,13 +35,16 @@ impl<'de> Deserializer<'de> for AnyCase<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Object(object) => {
-                visitor.visit_map(Fields { object, known: fields, rest: object.iter(), value: None })
-            }
-            Value::Array(list) => visitor.visit_seq(Elements(list.iter())),
-            plain => plain.deserialize_any(visitor),
-        }
+        // A list of values without names is none, as for Go.
+        let unexpected = match self.0 {
+            Value::Object(object) => return visitor.visit_map(Fields::new(object, fields)),
+            Value::Array(_) => Unexpected::Seq,
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Number(_) => Unexpected::Other("number"),
+            Value::String(text) => Unexpected::Str(text),
+        };
+        Err(Error::invalid_type(unexpected, &visitor))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -90,6 +97,10 @@ struct Fields<'de> {
 }
 
 impl<'de> Fields<'de> {
+    fn new(object: &'de Map<String, Value>, known: &'static [&'static str]) -> Self {
+        Self { object, known, rest: object.iter(), value: None }
+    }
+
     /// The name of the field that is meant. Of several spellings, the last one counts, or that of the API if it is among them.
     fn meant(&self, key: &'de str) -> &'de str {
         if self.known.contains(&key) {
@@ -151,6 +162,18 @@ mod tests {
         let endpoints = request.networking_config.endpoints_config;
         assert_eq!(endpoints["Net"].as_ref().unwrap().aliases.as_deref(), Some(&["a".to_owned()][..]));
         assert_eq!(request.unknown, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for (body, said) in [
+            (json!({ "HostConfig": { "RestartPolicy": ["always", 3] } }), "invalid type: sequence"),
+            (json!({ "HostConfig": { "Mounts": [["/a", "/b"]] } }), "invalid type: sequence"),
+            (json!({ "HostConfig": { "RestartPolicy": 3 } }), "invalid type: number"),
+        ] {
+            let error = CreateRequest::read(body.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]
