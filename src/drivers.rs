@@ -25,6 +25,7 @@ const BUILT_IN: &[BuiltIn] = &[
         aliases: &["amazonec2"],
         open: || Arc::new(machine_driver_aws::Aws::paced(machine_driver_aws::Pace::from_environment())),
     },
+    BuiltIn { name: "hyperv", aliases: &[], open: || Arc::new(machine_driver_hyperv::Hyperv::new()) },
     BuiltIn { name: "generic", aliases: &[], open: || Arc::new(machine_driver_generic::Generic) },
     BuiltIn { name: "none", aliases: &[], open: || Arc::new(machine_driver_none::NoDriver) },
 ];
@@ -119,7 +120,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     #[cfg(not(feature = "aws"))]
     ("amazonec2", BUILT_WITHOUT),
     #[cfg(not(unix))]
-    ("qemu", "It makes VMs on Linux only; `-d generic` takes a host that is there already"),
+    ("qemu", "It makes VMs on Linux only; `-d hyperv` makes them on Windows"),
 ];
 
 #[cfg(not(feature = "aws"))]

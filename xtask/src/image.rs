@@ -3,12 +3,14 @@
 //! ```text
 //! apt (own configuration) → packages → root folder → squashfs ┐
 //! machineos-init, early kernel modules ──────────────────────┴→ initrd.img, beside vmlinuz and manifest.json
+//! vmlinuz, initrd.img, systemd-boot ───────────────────────────→ boot.raw, a disk of the same
 //! ```
 //!
 //! Everything that goes in is listed and digested first; when the digest is the one of the last build, there is nothing
 //! to do. The same packages and sources give the same bytes.
 
 mod archive;
+mod boot_disk;
 mod debian;
 mod kernel;
 mod machineos;

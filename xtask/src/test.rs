@@ -51,6 +51,7 @@ fn windows() -> Result<()> {
         "machine",
         "machine-driver",
         "machine-driver-generic",
+        "machine-driver-hyperv",
         "machine-driver-none",
         "machine-driver-plugin",
         "machine-pki",

@@ -31,6 +31,8 @@ const LATE_SEED: Duration = Duration::from_secs(3);
 const DEVICES_DEADLINE: Duration = Duration::from_secs(30);
 const SSHD_DEADLINE: Duration = Duration::from_mins(1);
 const NETWORK_DEADLINE: Duration = Duration::from_secs(15);
+/// Where Hyper-V's key-value pairs are spoken, by which it learns the addresses of its VMs.
+const HYPERV_PAIRS: &str = "/dev/vmbus/hv_kvp";
 const COMMAND_LOG: &str = "/var/log/runcmd.log";
 /// Where the seed's scripts are run from: they may carry secrets, and the folders above are root's.
 const SCRIPTS: &str = "scripts";
@@ -100,6 +102,9 @@ pub(crate) fn run() -> ExitCode {
         console::say("There is no network interface");
     }
     load(&mut modules, &ENGINE_MODULES);
+    if Path::new(HYPERV_PAIRS).exists() {
+        report(start("hv-kvp"));
+    }
     let services = if is_guarded { entries("/etc/services") } else { Vec::new() };
     for service in services {
         if let Some(name) = service.file_name().and_then(|name| name.to_str())

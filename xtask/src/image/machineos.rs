@@ -1,4 +1,4 @@
-//! MachineOS: kernel and initrd, from packages and `os/`.
+//! MachineOS: kernel and initrd, and a disk that boots them, from packages and `os/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,22 @@ use super::packages::{Package, Repository, epoch};
 use super::tools::{
     Toolbox, digest_file, digest_lines, digest_text, list_files, make_folder, output, remove_folder,
 };
-use super::{cache, manifest, root, say, workspace};
+use super::{boot_disk, cache, manifest, root, say, workspace};
 
-const FILES: [&str; 3] = ["vmlinuz", "vmlinux", "initrd.img"];
+const FILES: [&str; 4] = ["vmlinuz", "vmlinux", "initrd.img", "boot.raw"];
 /// The stock kernel: the cloud flavour lacks the drivers of VirtualBox.
 const KERNEL: &str = "linux-image-amd64";
+/// What boots the kernel on machines that cannot be handed one, and where it is in its package.
+const LOADER: &str = "systemd-boot-efi";
+const LOADER_FILE: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// What is in the image; the libraries are those that the programs name, checked when they are unpacked.
-const PACKAGES: [&str; 57] = [
+const PACKAGES: [&str; 58] = [
     "bash",
     "busybox-static",
     "ca-certificates",
     "dash",
     "e2fsprogs",
+    "hyperv-daemons",
     "iproute2",
     "kmod",
     "nftables",
@@ -91,11 +95,12 @@ const COMMAND_LINE: &str = "console=tty0 console=ttyS0 quiet panic=10 no_timer_c
 /// The modules that the early stage loads, in this order.
 const EARLY_MODULES: [&str; 3] = ["loop", "squashfs", "overlay"];
 /// A change of any of these is a change of the image.
-const RECIPE: [&str; 4] = [
+const RECIPE: [&str; 5] = [
     include_str!("machineos.rs"),
     include_str!("root.rs"),
     include_str!("kernel.rs"),
     include_str!("archive.rs"),
+    include_str!("boot_disk.rs"),
 ];
 
 pub(super) fn build(out_dir: &Path, init: &Path) -> Result<()> {
@@ -104,7 +109,7 @@ pub(super) fn build(out_dir: &Path, init: &Path) -> Result<()> {
     let repository = Repository::open()?;
     let kernel_package = repository.behind(KERNEL)?;
     let mut names = PACKAGES.to_vec();
-    names.push(&kernel_package);
+    names.extend([kernel_package.as_str(), LOADER]);
     let packages = repository.resolve(&names)?;
     let inputs = inputs(&packages, &os, init)?;
     if manifest::is_current(out_dir, &inputs, &FILES) {
@@ -122,12 +127,13 @@ pub(super) fn build(out_dir: &Path, init: &Path) -> Result<()> {
     let work = cache().join("machineos");
     remove_folder(&work)?;
     let (root_folder, kernel_folder) = (work.join("root"), work.join("kernel"));
-    let is_kernel = |file: &PathBuf| {
-        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&kernel_package))
+    let boots = |file: &PathBuf| {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        [kernel_package.as_str(), LOADER].iter().any(|package| name.starts_with(package))
     };
-    let (kernel_file, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_kernel);
+    let (boot_files, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(boots);
     make_folder(&kernel_folder)?;
-    for file in kernel_file {
+    for file in boot_files {
         output(Command::new("dpkg-deb").arg("-x").arg(file).arg(&kernel_folder))?;
     }
     root::unpack(&others, &root_folder)?;
@@ -159,6 +165,14 @@ pub(super) fn build(out_dir: &Path, init: &Path) -> Result<()> {
     }
     archive.file("root.squashfs", &squashfs, false)?;
     archive.finish()?;
+    let content = boot_disk::Content {
+        loader: &kernel_folder.join(LOADER_FILE),
+        kernel: &fresh.join("vmlinuz"),
+        initrd: &fresh.join("initrd.img"),
+        command_line: COMMAND_LINE,
+        time,
+    };
+    boot_disk::write(&fresh.join("boot.raw"), &content, &work.join("boot"), &tools)?;
 
     manifest::remove(out_dir);
     for file in FILES {

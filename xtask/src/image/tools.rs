@@ -87,8 +87,9 @@ pub(super) struct Toolbox {
 }
 
 /// The packages of the toolbox: programs and the libraries that they need.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 17] = [
     "squashfs-tools",
+    "dosfstools",
     "kmod",
     "e2fsprogs",
     "libblkid1",
@@ -101,6 +102,7 @@ const PACKAGES: [&str; 15] = [
     "libssl3",
     "libuuid1",
     "libzstd1",
+    "mtools",
     "xz-utils",
     "zlib1g",
 ];
