@@ -2,6 +2,7 @@
 
 use machine_driver::{
     DriverError, HostView,
+    local::ports::GUEST_OVER_VIRTIO,
     seed::{Interface, Network, Seed, SeedFile},
 };
 
@@ -9,11 +10,11 @@ use crate::{
     command,
     config::Config,
     image::{Image, Services},
-    inside::Inside,
+    inside::{self, Inside},
 };
 
 /// The guest's half of port forwarding.
-const PORTS_SERVICE: &str = include_str!("ports/guest.sh");
+const PORTS_SERVICE: &str = GUEST_OVER_VIRTIO;
 const PORTS_PROGRAM: &str = "/usr/local/lib/machine/ports";
 const PORTS_UNIT: &str = "\
 [Unit]
@@ -93,7 +94,7 @@ fn network(host: &HostView, inside: Inside) -> Network {
     };
     let inside = Interface {
         name: "inside".into(),
-        mac: Some(inside.mac().to_string()),
+        mac: Some(inside::mac(inside).to_string()),
         addresses: vec![inside.interface()],
         ..Interface::default()
     };
