@@ -53,6 +53,7 @@ fn windows() -> Result<()> {
         "machine-driver-generic",
         "machine-driver-none",
         "machine-driver-plugin",
+        "machine-driver-virtualbox",
         "machine-pki",
         "private-files",
     ];

@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ACCESS_DENIED, FILE_ERROR, Failure, IN_USE, INVALID_STATE, NOT_FOUND, failure, vm};
+use crate::{
+    play::{ACCESS_DENIED, FILE_ERROR, Failure, IN_USE, INVALID_STATE, NOT_FOUND, failure},
+    vm,
+};
 
 /// What is in a `.vbox` file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
