@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     check,
     config::{self, Config},
+    docker_machine::{self, vm_of},
     files::{CONSOLE, SEED, cache, remove_if_there},
     first_boot, image, info,
     making::{self, ADDRESS, FILE, INSIDE, VM, is_ours},
@@ -140,6 +141,15 @@ impl Driver for VirtualBox {
         }
     }
 
+    fn features_of(&self, config: &Value) -> Features {
+        let features = self.info().features;
+        if docker_machine::is_its(config) {
+            // Its key is in the host's folder, and nobody has seen its host key.
+            return Features { login: LoginSource::User, host_key: HostKeySource::User, ..features };
+        }
+        features
+    }
+
     fn flags(&self) -> Vec<Flag> {
         config::flags()
     }
@@ -183,8 +193,11 @@ impl Driver for VirtualBox {
         journal: &mut dyn Journal,
         progress: &dyn Progress,
     ) -> Result<(), DriverError> {
-        let config = Config::of(host)?;
         let manage = self.manage().await?;
+        if let Some(old) = docker_machine::of(host)? {
+            return power::wake(&manage, host, &old, progress).await;
+        }
+        let config = Config::of(host)?;
         self.run(&manage, host, &config, &mut Book::open(journal)?, progress).await
     }
 
@@ -223,7 +236,7 @@ impl Driver for VirtualBox {
         // A state that cannot be read is no reason to leave a VM behind.
         let made = Made::parse(&journal.state()).unwrap_or_default();
         let mut book = Book { journal, made, place: None };
-        let has_vm = !book.named(VM).is_empty();
+        let has_vm = !book.named(VM).is_empty() || docker_machine::is_its(&host.config);
         self.take_away(host, has_vm, &mut book, progress).await
     }
 
@@ -238,14 +251,17 @@ impl Driver for VirtualBox {
     }
 
     async fn state(&self, host: &HostView, state: &Value) -> Result<State, DriverError> {
-        if never_made(&Made::parse(state)?) {
+        if !docker_machine::is_its(&host.config) && never_made(&Made::parse(state)?) {
             return Ok(State::None);
         }
-        let vm = info::look_up(&self.manage().await?, &host.id.to_string()).await?;
+        let vm = info::look_up(&VBoxManage::located(&self.settings)?, &vm_of(host)).await?;
         Ok(vm.filter(|vm| is_ours(vm, &host.folder)).map_or(State::None, |vm| vm.state))
     }
 
     async fn endpoint(&self, host: &HostView, state: &Value) -> Result<Endpoint, DriverError> {
+        if let Some(old) = docker_machine::of(host)? {
+            return old.endpoint(host);
+        }
         let config = Config::of(host)?;
         let made = Made::parse(state)?;
         let (Some(place), Some(image)) = (made.place, &made.image) else {
@@ -287,7 +303,7 @@ impl VirtualBox {
         progress.step("Removing the VM");
         if has_vm {
             let manage = self.manage().await?;
-            match info::look_up(&manage, &host.id.to_string()).await? {
+            match info::look_up(&manage, &vm_of(host)).await? {
                 Some(vm) if !is_ours(&vm, &host.folder) => {
                     progress.note("The VM belongs to another store, of which this one is a copy, and stays");
                 }

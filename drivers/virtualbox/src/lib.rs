@@ -18,6 +18,7 @@
 mod boot;
 mod check;
 mod config;
+mod docker_machine;
 mod driver;
 mod failure;
 mod files;

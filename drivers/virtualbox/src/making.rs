@@ -12,6 +12,7 @@ use machine_driver::{
 
 use crate::{
     config::Config,
+    docker_machine::vm_of,
     failure::CallError,
     files::{self, DISK, SEED, cache, remove_folder_if_there, vm_folder, vm_name},
     first_boot::{self, outside_mac, without_colons},
@@ -246,7 +247,7 @@ pub(crate) fn foreign(vm: &Vm, host: &HostView) -> DriverError {
 
 /// Unregisters the VM, which does not run, and removes its files. What VirtualBox does not know is removed all the same.
 pub(crate) async fn unregister(manage: &VBoxManage, host: &HostView) -> Result<(), DriverError> {
-    let id = host.id.to_string();
+    let id = vm_of(host);
     let failed = |error: CallError| error.into_error(format!("Could not remove the VM of `{}`", host.name));
     let vm = info::look_up(manage, &id).await?.filter(|vm| is_ours(vm, &host.folder));
     if let Some(vm) = vm {

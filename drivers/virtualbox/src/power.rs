@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     config::Config,
+    docker_machine::{Old, vm_of},
     failure::CallError,
     files::{
         self, CONSOLE, PREVIOUS_CONSOLE, SEED, cache, ports_socket, remove_if_there, vm_folder, vm_name,
@@ -30,12 +31,12 @@ const PRESS_AGAIN: Duration = Duration::from_secs(8);
 /// What VirtualBox may take from one state to another.
 const CHANGE: Duration = Duration::from_mins(1);
 /// A forward is there when the VM runs, or a moment later.
-const FORWARD: Duration = Duration::from_secs(10);
+const FORWARD: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
 /// The host's VM, if it is registered. Another folder's is an error.
 pub(crate) async fn own(manage: &VBoxManage, host: &HostView) -> Result<Option<Vm>, DriverError> {
-    match info::look_up(manage, &host.id.to_string()).await? {
+    match info::look_up(manage, &vm_of(host)).await? {
         Some(vm) if !is_ours(&vm, &host.folder) => Err(making::foreign(&vm, host)),
         vm => Ok(vm),
     }
@@ -76,10 +77,10 @@ pub(crate) async fn on(
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
     let vm = registered(manage, host).await?;
-    let id = host.id.to_string();
+    let id = vm_of(host);
     let failed = |error: CallError| error.into_error(format!("Could not start the VM of `{}`", host.name));
     match vm.state {
-        State::Running => return Ok(()),
+        State::Running => return blocking(move || leads_in(place)).await,
         State::Paused => {
             return manage.take_time(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
         }
@@ -111,10 +112,32 @@ pub(crate) async fn on(
     blocking(move || leads_in(place)).await
 }
 
+/// Has a VM of docker-machine's run; running already is success.
+pub(crate) async fn wake(
+    manage: &VBoxManage,
+    host: &HostView,
+    old: &Old,
+    progress: &dyn Progress,
+) -> Result<(), DriverError> {
+    let id = vm_of(host);
+    let failed = |error: CallError| error.into_error(format!("Could not start the VM of `{}`", host.name));
+    match lasting(manage, host).await?.state {
+        State::Running => return Ok(()),
+        State::Paused => {
+            return manage.take_time(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
+        }
+        _ => old.look()?,
+    }
+    manage.has_to_start()?;
+    progress.step("Starting the VM");
+    manage.take_time(&["startvm", &id, "--type", old.ui_type()]).await.map_err(failed)?;
+    lasting(manage, host).await.map(drop)
+}
+
 /// The VM as it is registered; one whose folder has moved with its store is registered again.
 async fn registered(manage: &VBoxManage, host: &HostView) -> Result<Vm, DriverError> {
     let settings = files::folder(host)?.join(vm_name(host)).join(format!("{}.vbox", vm_name(host)));
-    let id = host.id.to_string();
+    let id = vm_of(host);
     let found = info::look_up(manage, &id).await?;
     let is_elsewhere = found.as_ref().is_none_or(|vm| match &vm.settings {
         Some(theirs) => !is_ours(vm, &host.folder) && !theirs.exists(),
@@ -150,7 +173,7 @@ async fn settle(
     image: &Image,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let (id, folder) = (host.id.to_string(), files::folder(host)?);
+    let (id, folder) = (vm_of(host), files::folder(host)?);
     let gone = |file: &str| {
         DriverError::gone(format!("The VM's file `{}` is gone", host.folder.join(file).display()))
             .with_hint("Put it back; without it the VM does not start")
@@ -233,7 +256,7 @@ pub(crate) async fn shut_down(
     host: &HostView,
     progress: &dyn Progress,
 ) -> Result<(), DriverError> {
-    let (id, name) = (host.id.to_string(), &host.name);
+    let (id, name) = (vm_of(host), &host.name);
     let began = Instant::now();
     let mut pressed: Option<Instant> = None;
     let mut trouble: Option<CallError> = None;
@@ -279,7 +302,7 @@ pub(crate) async fn shut_down(
 
 /// Ends the VM at once, as if the power was cut. `None`: there is no such VM.
 pub(crate) async fn off(manage: &VBoxManage, host: &HostView) -> Result<Option<()>, DriverError> {
-    let id = host.id.to_string();
+    let id = vm_of(host);
     let deadline = Instant::now() + CHANGE;
     loop {
         let Some(vm) = own(manage, host).await? else { return Ok(None) };

@@ -56,15 +56,20 @@ pub(crate) struct VBoxManage {
 }
 
 impl VBoxManage {
+    /// Finds it, for questions that every version answers.
+    pub(crate) fn located(settings: &Settings) -> Result<Self, DriverError> {
+        let path = locate(settings.program.as_deref())?;
+        Ok(Self { path, version: (0, 0), has_module: true, home: settings.home.clone() })
+    }
+
     /// Finds it and asks what it is.
     pub(crate) async fn find(settings: &Settings) -> Result<Self, DriverError> {
-        let path = locate(settings.program.as_deref())?;
+        let unknown = Self::located(settings)?;
+        let path = unknown.path.clone();
         let refused = |reason: &str| {
             DriverError::refused(format!("`{}` is no usable VBoxManage: {reason}", path.display()))
                 .with_hint(INSTALL_HINT)
         };
-        let unknown =
-            Self { path: path.clone(), version: (0, 0), has_module: true, home: settings.home.clone() };
         let answer = unknown
             .ask(&["--version"])
             .await

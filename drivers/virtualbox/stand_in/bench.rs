@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -152,8 +152,8 @@ fn boot(home: &Path, id: &str, answer: &str) -> io::Result<()> {
     .map(str::to_owned)
     .into();
     let mut add = |option: &str, value: &str| words.extend([format!("-{option}"), value.to_owned()]);
-    let has_kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    add("accel", if has_kvm { "kvm" } else { "tcg,thread=single" });
+    // A `/dev/kvm` that is there may still hang guests; this works everywhere.
+    add("accel", "tcg,thread=single");
     add("cpu", "max");
     add("smp", of("cpus")?);
     add("m", of("memory")?);

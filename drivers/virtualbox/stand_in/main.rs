@@ -4,7 +4,7 @@
 //! that answers, and VMs are booted with QEMU.
 //!
 //! Files in its home steer it: `version` is what it says of itself, and `fail` has a command, how many times it fails,
-//! and what is said then, one a line. Files beside a VM's console steer that VM: `ignore-power-button`, and
+//! and what is said then, one a line. Files beside a VM's console steer that VM: `ignore-power-button`, `bind-nothing`, and
 //! `guest-ports`, which is what the guest says.
 
 #[cfg(unix)]

@@ -129,6 +129,16 @@ fn answer(home: &Path, words: &[&str]) -> Result<String, Failure> {
     if let ["--version"] = words {
         return Ok(fs::read_to_string(home.join("version")).unwrap_or_else(|_| format!("{VERSION}\n")));
     }
+    // VMs are found by their names as well.
+    let found = match words {
+        [_, name, ..] => Registry::open(home).map_err(|error| error.to_string())?.id_of(name),
+        _ => None,
+    };
+    let mut words = words.to_vec();
+    if let (Some(id), Some(name)) = (&found, words.get_mut(1)) {
+        *name = id;
+    }
+    let words = &words[..];
     if let ["startvm", id, "--type", "headless" | "gui" | "sdl" | "separate"] = words {
         return start(home, id);
     }

@@ -82,6 +82,12 @@ impl Registry {
         fs::rename(partial, self.home.join("stand-in.json"))
     }
 
+    /// The VM that is called so.
+    pub(crate) fn id_of(&self, name: &str) -> Option<String> {
+        let mut vms = self.content.vms.iter();
+        vms.find(|(_, path)| Settings::read(path).is_ok_and(|vm| vm.name == name)).map(|(id, _)| id.clone())
+    }
+
     /// The settings of a registered VM.
     pub(crate) fn vm(&self, id: &str) -> Result<Settings, Failure> {
         let Some(path) = self.content.vms.get(id) else {

@@ -107,7 +107,10 @@ pub(crate) fn run(home: &Path, id: &str) -> Result<(), Box<dyn Error>> {
     let console = settings.serial("uartmode1").ok_or("no console")?;
     let folder = console.parent().ok_or("no folder")?.to_owned();
     let mut listeners: BTreeMap<String, Option<Listener>> = BTreeMap::new();
-    follow(&mut listeners, &settings);
+    let binds = !folder.join("bind-nothing").exists();
+    if binds {
+        follow(&mut listeners, &settings);
+    }
     if let Some(socket) = settings.serial("uartmode2") {
         let _ = fs::remove_file(&socket);
         let guest = UnixListener::bind(socket)?;
@@ -123,7 +126,9 @@ pub(crate) fn run(home: &Path, id: &str) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let last = loop {
         thread::sleep(TICK);
-        if let Ok(settings) = Settings::read(&path) {
+        if let Ok(settings) = Settings::read(&path)
+            && binds
+        {
             follow(&mut listeners, &settings);
         }
         let order = fs::read_to_string(order_file(home, id)).unwrap_or_default();

@@ -14,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use machine_driver::{
-    Driver, HostId, HostKey, HostView, Journal as _, LoginKey, MemoryJournal, Options, Silent, State,
+    Driver, Endpoint, HostId, HostKey, HostView, Journal as _, LoginKey, MemoryJournal, Options, Silent,
+    State,
+    conformance::{AfterStart, Crashes, Inventory, Resource, Suite},
 };
 use machine_driver_virtualbox::VirtualBox;
 use serde_json::Value;
@@ -199,4 +202,84 @@ async fn a_disk_of_the_users_lies_under_the_vms_own() {
         let left = real(home.path(), &["list", "hdds"]);
         assert!(!left.contains("mc1"), "{left}");
     }
+}
+
+/// What the real one knows of a host, and what is in its folder.
+struct Known<'a>(&'a Path);
+
+#[async_trait]
+impl Inventory for Known<'_> {
+    async fn resources(&self, host: &HostView) -> Vec<Resource> {
+        let mut found = Vec::new();
+        let mut add = |kind: &str, name: String| found.push(Resource { kind: kind.into(), name });
+        let id = host.id.to_string();
+        let is_registered = real(self.0, &["list", "vms"]).contains(&id);
+        if is_registered {
+            add("vm", id.clone());
+        }
+        for list in ["hdds", "dvds"] {
+            let media = real(self.0, &["list", list]);
+            let folder = host.folder.display().to_string();
+            let places = media.lines().filter_map(|line| line.strip_prefix("Location:"));
+            for place in places.map(str::trim).filter(|place| place.starts_with(&folder)) {
+                add(list, place.to_owned());
+            }
+        }
+        for entry in fs::read_dir(&host.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !(is_registered && name.contains(".log")) {
+                let kind = if name.contains(&id) { "folder" } else { &name };
+                add(&format!("file {kind}"), format!("{id} {name}"));
+            }
+        }
+        found
+    }
+}
+
+/// Waits until a VM that was started can be logged in to: before that it may not see its power button.
+#[derive(Debug)]
+struct Banner;
+
+#[async_trait]
+impl AfterStart for Banner {
+    async fn look(&self, endpoint: &Endpoint) -> Result<(), String> {
+        let ssh = endpoint.ssh.clone().ok_or("no SSH")?;
+        let began = Instant::now();
+        while !banner((&ssh.host, ssh.port)).is_ok_and(|banner| banner.starts_with(b"SSH-2.0-")) {
+            if began.elapsed() > BOOT {
+                return Err("its SSH server does not speak".into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots a VM a dozen times"]
+async fn keeps_the_contract_with_the_real_vboxmanage() {
+    if env::var_os("MACHINE_VBOXMANAGE").is_none() {
+        skipped::say(
+            "vboxmanage",
+            "MACHINE_VBOXMANAGE does not name a real VBoxManage: its recorded answers stand in",
+        );
+        return;
+    }
+    let (keys, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let driver = VirtualBox::new()
+        .with_program(STAND_IN.into())
+        .with_home(home.path().to_owned())
+        .with_helper(STAND_IN.into());
+    let (_, login) = key_pair(keys.path(), "login");
+    let (private, public) = key_pair(keys.path(), "host");
+    let report = Suite::new(&driver, &Known(home.path()))
+        .option("virtualbox-memory", "512")
+        .option("virtualbox-disk-size", "1000")
+        .keys(LoginKey { public: login }, HostKey { public, private })
+        .after_start(&Banner)
+        .crashes(Crashes::Seeded { seed: 7, points: 3 })
+        .limit(Duration::from_mins(5))
+        .run()
+        .await;
+    assert_eq!(report.unwrap().crashes, 3);
 }

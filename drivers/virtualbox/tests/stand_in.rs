@@ -158,6 +158,54 @@ impl Fixture {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_docker_machine_is_started_stopped_and_removed() {
+    let mut host = Fixture::new(&[]).await;
+    let folder = host.folder();
+    let (base, console) = (folder.to_str().unwrap(), folder.join("console"));
+    let id = HostId::random().to_string();
+    host.by_hand(&[
+        "createvm",
+        "--name",
+        "mc1",
+        "--uuid",
+        &id,
+        "--basefolder",
+        base,
+        "--ostype",
+        "Linux26_64",
+        "--register",
+    ]);
+    host.by_hand(&[
+        "modifyvm",
+        &id,
+        "--uart1",
+        "0x3F8",
+        "4",
+        "--uartmode1",
+        "file",
+        console.to_str().unwrap(),
+    ]);
+    host.config = serde_json::json!({
+        "VBoxManager": {}, "HostOnlyCIDR": "192.168.99.1/24", "MachineName": "mc1", "IPAddress": "192.168.99.100",
+        "SSHUser": "docker", "SSHPort": 41999, "SSHKeyPath": "/s/id_rsa", "UIType": "",
+    });
+    assert_eq!(host.state().await, State::Stopped);
+    assert_eq!(host.address().await, "192.168.99.100");
+    let taken = TcpListener::bind("127.0.0.1:41999").unwrap();
+    assert_eq!(host.start().await.unwrap_err().to_string(), "Port 41999 is taken on 127.0.0.1");
+    drop(taken);
+    host.start().await.unwrap();
+    host.start().await.unwrap();
+    assert_eq!(host.state().await, State::Running);
+    host.stop().await.unwrap();
+    assert_eq!(host.state().await, State::Stopped);
+    host.start().await.unwrap();
+    host.kill().await.unwrap();
+    fs::remove_file(&console).unwrap();
+    host.nothing_is_left().await;
+}
+
 /// Waits for something that has to become true.
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -232,6 +280,24 @@ async fn a_start_on_a_port_taken_meanwhile_says_so() {
     drop(taken);
     host.start().await.unwrap();
     assert_eq!(host.state().await, State::Running);
+    host.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_virtualbox_could_not_bind_is_found() {
+    let mut host = Fixture::new(&[]).await;
+    let steer = host.folder().join("bind-nothing");
+    fs::write(&steer, "").unwrap();
+    for _ in 0..2 {
+        let error = host.create().await.unwrap_err();
+        assert!(
+            error.to_string().contains("does not lead to it: VirtualBox could not take that port"),
+            "{error}"
+        );
+    }
+    host.kill().await.unwrap();
+    fs::remove_file(&steer).unwrap();
+    host.create().await.unwrap();
     host.nothing_is_left().await;
 }
 
