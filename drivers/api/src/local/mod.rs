@@ -3,6 +3,7 @@
 pub mod address;
 pub mod console;
 pub mod disk;
+pub mod first_boot;
 pub mod image;
 pub mod inside;
 pub mod ports;
