@@ -261,7 +261,7 @@ async fn convert(manage: &VBoxManage, from: &Path, is_raw: bool, to: &Path) -> R
     let made = if is_raw {
         manage.take_time(&["convertfromraw", source, target, "--format", "VDI"]).await
     } else {
-        let known = manage.ask(&["list", "hdds"]).await.map_err(|error| error.into_error(attempt()))?;
+        let known = manage.call(&["list", "hdds"]).await.map_err(|error| error.into_error(attempt()))?;
         let made = manage.take_time(&["clonemedium", "disk", source, target, "--format", "VDI"]).await;
         // A disk of the user's that VirtualBox knew before stays known.
         let is_known =
@@ -278,7 +278,7 @@ async fn convert(manage: &VBoxManage, from: &Path, is_raw: bool, to: &Path) -> R
 
 /// Has VirtualBox forget a disk that no VM uses; others it keeps.
 async fn forget(manage: &VBoxManage, disk: &str) {
-    if let Err(error) = manage.change(&["closemedium", "disk", disk]).await {
+    if let Err(error) = manage.call(&["closemedium", "disk", disk]).await {
         tracing::debug!(%error, disk, "not forgotten");
     }
 }

@@ -61,7 +61,7 @@ impl Forward {
 /// The VM with this name or id; `None`: VirtualBox says that there is none.
 pub(crate) async fn look_up(manage: &VBoxManage, name: &str) -> Result<Option<Vm>, DriverError> {
     let attempt = || format!("Could not ask VirtualBox for the VM `{name}`");
-    match manage.ask(&["showvminfo", name, "--machinereadable"]).await {
+    match manage.call(&["showvminfo", name, "--machinereadable"]).await {
         Ok(answer) => parse(&answer).map(Some).map_err(|reason| {
             DriverError::unknown(attempt()).with_source(format!("Its answer is not understood: {reason}"))
         }),

@@ -127,7 +127,7 @@ pub(crate) async fn make_vm(
     progress.step("Creating the VM");
     let folder = files::folder(host)?;
     let failed = |error: CallError| error.into_error(format!("Could not create the VM of `{}`", host.name));
-    let change = async |arguments: &[&str]| manage.change(arguments).await.map(drop).map_err(failed);
+    let change = async |arguments: &[&str]| manage.call(arguments).await.map(drop).map_err(failed);
     let base = text(&folder)?;
     let register = ["--basefolder", base, "--ostype", "Linux26_64", "--register"];
     change(&[&["createvm", "--name", &name, "--uuid", &id][..], &register].concat()).await?;
@@ -152,7 +152,7 @@ pub(crate) async fn make_vm(
 
 /// A disk over another one is as large as that, and a guest fills what it finds.
 async fn grow(manage: &VBoxManage, disk: &str, size: u64, progress: &dyn Progress) {
-    if let Err(error) = manage.change(&["modifymedium", "disk", disk, "--resize", &size.to_string()]).await {
+    if let Err(error) = manage.call(&["modifymedium", "disk", disk, "--resize", &size.to_string()]).await {
         tracing::debug!(%error, "the disk keeps its size");
         progress.note("The disk has the size of its image, which is not less than what was asked for or cannot be changed");
     }
@@ -255,7 +255,7 @@ pub(crate) async fn unregister(manage: &VBoxManage, host: &HostView) -> Result<(
             Some(_) => &["unregistervm", &id, "--delete"],
             None => &["unregistervm", &id],
         };
-        match manage.change(words).await {
+        match manage.call(words).await {
             Err(CallError::Refused(refusal)) if refusal.is_not_found() => {}
             done => drop(done.map_err(failed)?),
         }
@@ -276,7 +276,7 @@ pub(crate) async fn unregister(manage: &VBoxManage, host: &HostView) -> Result<(
 
 /// Has VirtualBox forget a medium. One that it does not know it opens, and closes.
 async fn forget(manage: &VBoxManage, kind: &str, medium: &str) -> Result<(), DriverError> {
-    match manage.change(&["closemedium", kind, medium]).await {
+    match manage.call(&["closemedium", kind, medium]).await {
         Err(CallError::Refused(refusal)) if refusal.is_in_use() => {
             Err(CallError::Refused(refusal).into_error(format!("Could not remove `{medium}`")))
         }
@@ -293,7 +293,7 @@ async fn forget(manage: &VBoxManage, kind: &str, medium: &str) -> Result<(), Dri
 /// Has VirtualBox forget a boot disc that no VM uses any more; it stays in the cache.
 pub(crate) async fn forget_shared(manage: &VBoxManage, disc: &Path) {
     if let Ok(disc) = text(disc)
-        && let Err(error) = manage.change(&["closemedium", "dvd", disc]).await
+        && let Err(error) = manage.call(&["closemedium", "dvd", disc]).await
     {
         tracing::debug!(%error, disc, "not forgotten");
     }

@@ -293,11 +293,7 @@ impl Forwarder {
 
     async fn tell(&self, rule: &[&str]) -> Result<(), DriverError> {
         let words = [&["controlvm", &self.id, "natpf1"][..], rule].concat();
-        self.manage
-            .change(&words)
-            .await
-            .map(drop)
-            .map_err(|error| error.into_error("Could not forward a port"))
+        self.manage.call(&words).await.map(drop).map_err(|error| error.into_error("Could not forward a port"))
     }
 }
 

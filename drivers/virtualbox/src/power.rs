@@ -82,7 +82,7 @@ pub(crate) async fn on(
     match vm.state {
         State::Running => return blocking(move || leads_in(place)).await,
         State::Paused => {
-            return manage.take_time(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
+            return manage.call(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
         }
         State::Stopped => {
             look_again(place)?;
@@ -124,7 +124,7 @@ pub(crate) async fn wake(
     match lasting(manage, host).await?.state {
         State::Running => return Ok(()),
         State::Paused => {
-            return manage.take_time(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
+            return manage.call(&["controlvm", &id, "resume"]).await.map(drop).map_err(failed);
         }
         _ => old.look()?,
     }
@@ -147,9 +147,9 @@ async fn registered(manage: &VBoxManage, host: &HostView) -> Result<Vm, DriverEr
         let failed =
             |error: CallError| error.into_error(format!("Could not register the VM of `{}`", host.name));
         if found.is_some() {
-            manage.change(&["unregistervm", &id]).await.map_err(failed)?;
+            manage.call(&["unregistervm", &id]).await.map_err(failed)?;
         }
-        manage.change(&["registervm", text(&settings)?]).await.map_err(failed)?;
+        manage.call(&["registervm", text(&settings)?]).await.map_err(failed)?;
     }
     lasting(manage, host).await
 }
@@ -209,12 +209,12 @@ async fn settle(
         words.extend(["--natpf1", rule]);
     }
     let failed = |error: CallError| error.into_error(format!("Could not set up the VM of `{}`", host.name));
-    manage.change(&words).await.map_err(failed)?;
+    manage.call(&words).await.map_err(failed)?;
     if let Some(boot) = &boot {
-        manage.change(&attach(&id, BOOT_PORT, "dvddrive", text(boot)?)).await.map_err(failed)?;
+        manage.call(&attach(&id, BOOT_PORT, "dvddrive", text(boot)?)).await.map_err(failed)?;
     }
     let seed = folder.join(SEED);
-    manage.change(&attach(&id, SEED_PORT, "dvddrive", text(&seed)?)).await.map_err(failed)?;
+    manage.call(&attach(&id, SEED_PORT, "dvddrive", text(&seed)?)).await.map_err(failed)?;
     Ok(())
 }
 
@@ -266,7 +266,7 @@ pub(crate) async fn shut_down(
             // A saved VM does not run either, and what it did is not thrown away.
             State::Stopped | State::Saved | State::None => return Ok(()),
             State::Paused => {
-                manage.take_time(&["controlvm", &id, "resume"]).await.map_err(|error| {
+                manage.call(&["controlvm", &id, "resume"]).await.map_err(|error| {
                     error.into_error(format!("Could not let the VM of `{name}` go on, to shut it down"))
                 })?;
             }
@@ -282,7 +282,7 @@ pub(crate) async fn shut_down(
                 } else {
                     progress.note("The VM is still shutting down");
                 }
-                trouble = manage.take_time(&["controlvm", &id, "acpipowerbutton"]).await.err();
+                trouble = manage.call(&["controlvm", &id, "acpipowerbutton"]).await.err();
                 pressed = Some(Instant::now());
             }
             State::Running | State::Starting | State::Stopping => {}
@@ -309,7 +309,7 @@ pub(crate) async fn off(manage: &VBoxManage, host: &HostView) -> Result<Option<(
         if matches!(vm.state, State::Stopped | State::Saved | State::None) || vm.settings.is_none() {
             return Ok(Some(()));
         }
-        let cut = manage.take_time(&["controlvm", &id, "poweroff"]).await;
+        let cut = manage.call(&["controlvm", &id, "poweroff"]).await;
         if let Err(error) = cut
             && (!error.refusal().is_some_and(|refusal| refusal.is_not_running() || refusal.is_not_found())
                 || Instant::now() > deadline)

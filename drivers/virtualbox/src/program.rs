@@ -71,7 +71,7 @@ impl VBoxManage {
                 .with_hint(INSTALL_HINT)
         };
         let answer = unknown
-            .ask(&["--version"])
+            .patiently(&words(&["--version"]), ANSWER)
             .await
             .map_err(|error| refused("it does not say its version").with_source(error))?;
         let (text, version) = version(&answer).ok_or_else(|| refused("it does not say its version"))?;
@@ -93,14 +93,9 @@ impl VBoxManage {
             .with_hint(MODULE_HINT))
     }
 
-    /// Asks something that changes nothing.
-    pub(crate) async fn ask<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, CallError> {
-        self.patiently(&words(arguments), ANSWER).await
-    }
-
-    /// Changes something, one call of this user after the other: VirtualBox's service does not keep apart what two calls
-    /// do to its registry of media.
-    pub(crate) async fn change<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, CallError> {
+    /// Asks or changes something, one call of this user after the other: VirtualBox's service does not keep apart what two
+    /// calls do to its registry of media, and two that only look at one VM fail each other.
+    pub(crate) async fn call<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, CallError> {
         let _turn = self.turn().await?;
         self.patiently(&words(arguments), ANSWER).await
     }
@@ -114,7 +109,7 @@ impl VBoxManage {
     async fn patiently(&self, arguments: &[String], limit: Duration) -> Result<String, CallError> {
         let mut attempt = 1;
         loop {
-            match self.call(arguments, limit).await {
+            match self.once(arguments, limit).await {
                 Err(CallError::Refused(refusal)) if attempt < ATTEMPTS && refusal.is_passing() => {}
                 answer => return answer,
             }
@@ -123,7 +118,7 @@ impl VBoxManage {
         }
     }
 
-    async fn call(&self, arguments: &[String], limit: Duration) -> Result<String, CallError> {
+    async fn once(&self, arguments: &[String], limit: Duration) -> Result<String, CallError> {
         let mut command = Command::new(&self.path);
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         if let Some(home) = &self.home {
