@@ -71,7 +71,7 @@ impl VBoxManage {
                 .with_hint(INSTALL_HINT)
         };
         let answer = unknown
-            .patiently(&words(&["--version"]), ANSWER)
+            .patiently(&words(&["--version"]), ANSWER, Turns::Ignored)
             .await
             .map_err(|error| refused("it does not say its version").with_source(error))?;
         let (text, version) = version(&answer).ok_or_else(|| refused("it does not say its version"))?;
@@ -96,20 +96,30 @@ impl VBoxManage {
     /// Asks or changes something, one call of this user after the other: VirtualBox's service does not keep apart what two
     /// calls do to its registry of media, and two that only look at one VM fail each other.
     pub(crate) async fn call<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, CallError> {
-        let _turn = self.turn().await?;
-        self.patiently(&words(arguments), ANSWER).await
+        self.patiently(&words(arguments), ANSWER, Turns::Taken).await
     }
 
     /// Does something that takes its time, and that VirtualBox keeps apart from other calls by itself.
     pub(crate) async fn take_time<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String, CallError> {
-        self.patiently(&words(arguments), LONG).await
+        self.patiently(&words(arguments), LONG, Turns::Ignored).await
     }
 
-    /// What is not ready, or between two states, is asked again for a while.
-    async fn patiently(&self, arguments: &[String], limit: Duration) -> Result<String, CallError> {
+    /// What is not ready, or between two states, is asked again for a while, and others have their turn meanwhile.
+    async fn patiently(
+        &self,
+        arguments: &[String],
+        limit: Duration,
+        turns: Turns,
+    ) -> Result<String, CallError> {
         let mut attempt = 1;
         loop {
-            match self.once(arguments, limit).await {
+            let turn = match turns {
+                Turns::Taken => Some(self.turn().await?),
+                Turns::Ignored => None,
+            };
+            let answer = self.once(arguments, limit).await;
+            drop(turn);
+            match answer {
                 Err(CallError::Refused(refusal)) if attempt < ATTEMPTS && refusal.is_passing() => {}
                 answer => return answer,
             }
@@ -124,6 +134,8 @@ impl VBoxManage {
         if let Some(home) = &self.home {
             command.env("VBOX_USER_HOME", home);
         }
+        // What it says is understood by its codes, and by a few words where several things have one code.
+        command.env("LANGUAGE", "C").env("LC_MESSAGES", "C");
         // Its service is started by the first call, and Ctrl-C is not meant for that.
         #[cfg(unix)]
         command.process_group(0);
@@ -160,6 +172,13 @@ impl VBoxManage {
             }
         }
     }
+}
+
+/// Whether a call waits for others of the same user.
+#[derive(Debug, Clone, Copy)]
+enum Turns {
+    Taken,
+    Ignored,
 }
 
 fn words<S: AsRef<str>>(arguments: &[S]) -> Vec<String> {
