@@ -61,6 +61,9 @@ impl Old {
         if self.address.is_empty() || self.ssh_port == 0 {
             return Err(DriverError::not_ready(format!("`{}` has no address yet", host.name)));
         }
+        // A store works where it lies, also after it was moved.
+        let here = host.folder.join("id_rsa");
+        let key = if here.exists() { here } else { self.key.clone().into() };
         Ok(Endpoint {
             address: self.address.clone(),
             engine_port: 2376,
@@ -69,7 +72,7 @@ impl Old {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port: self.ssh_port,
                 user: if self.user.is_empty() { "docker".to_owned() } else { self.user.clone() },
-                key: SshKey::File(self.key.clone().into()),
+                key: SshKey::File(key),
             }),
             inside: None,
         })
