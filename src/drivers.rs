@@ -19,6 +19,11 @@ struct BuiltIn {
 const BUILT_IN: &[BuiltIn] = &[
     #[cfg(unix)]
     BuiltIn { name: "qemu", aliases: &[], open: || Arc::new(machine_driver_qemu::Qemu::new()) },
+    BuiltIn {
+        name: "virtualbox",
+        aliases: &[],
+        open: || Arc::new(machine_driver_virtualbox::VirtualBox::new()),
+    },
     #[cfg(feature = "aws")]
     BuiltIn {
         name: "aws",

@@ -10,5 +10,8 @@ fn main() -> ExitCode {
     if let Some(code) = machine_driver_qemu::helper_main(&words[1..]) {
         return code;
     }
+    if let Some(code) = machine_driver_virtualbox::helper_main(&words[1..]) {
+        return code;
+    }
     ExitCode::from(machine::main(words))
 }

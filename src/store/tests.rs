@@ -171,13 +171,13 @@ fn formats_0_and_1_are_read_too() {
 #[test]
 fn a_host_of_a_driver_that_is_not_here_keeps_what_it_has() {
     let (_folder, store) = store();
-    let text = VERSION_3.replace("generic", "virtualbox");
+    let text = VERSION_3.replace("generic", "vmwarefusion");
     let mut record = store.load(&write_config(&store, "vb", &text)).unwrap();
     let lock = store.lock(&record.name).unwrap();
     store.save(&lock, &mut record).unwrap();
     let again = store.load(&record.name).unwrap();
     assert_eq!(again.driver.config["EnginePort"], 2377);
-    assert_eq!(again.driver_name, "virtualbox");
+    assert_eq!(again.driver_name, "vmwarefusion");
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use skipped::Skip;
 use crate::run::{say, skipped_file};
 
 /// What even CI may lack: the list of advisories when it cannot be reached, loop devices for a disk whose power fails, kinds of
-/// interfaces that its kernel was built without, the release of Debian that has buildx, and the tests of bollard, which take minutes to
-/// build. Anything else that is skipped there is a failure.
-const MAY_BE_LACKING: [&str; 10] = [
+/// interfaces that its kernel was built without, the release of Debian that has buildx, the tests of bollard, which take minutes to
+/// build, and the real VBoxManage. Anything else that is skipped there is a failure.
+const MAY_BE_LACKING: [&str; 11] = [
     "dockerd-recorded",
     "advisories",
     "power-loss",
@@ -25,6 +25,7 @@ const MAY_BE_LACKING: [&str; 10] = [
     "bfq",
     "project-quotas",
     "bollard",
+    "vboxmanage",
 ];
 
 /// The parts of a run so far.

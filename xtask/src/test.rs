@@ -54,6 +54,7 @@ fn windows() -> Result<()> {
         "machine-driver-hyperv",
         "machine-driver-none",
         "machine-driver-plugin",
+        "machine-driver-virtualbox",
         "machine-pki",
         "private-files",
     ];

@@ -14,6 +14,7 @@ mod error;
 mod flags;
 mod host;
 mod journal;
+pub mod local;
 mod progress;
 pub mod seed;
 

@@ -16,7 +16,7 @@ use machine_driver::DriverError;
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
-use crate::config::Wanted;
+use crate::config::WantedAccelerator;
 
 /// A guest that works needs a tenth of a second.
 const PROBE: Duration = Duration::from_secs(2);
@@ -95,16 +95,16 @@ impl Finding {
 
 /// Decides, running a guest unless that was done before on this machine.
 pub(crate) async fn choose(
-    wanted: Wanted,
+    wanted: WantedAccelerator,
     binary: &Path,
     version: &str,
     cache: &Path,
 ) -> Result<Choice, DriverError> {
-    if wanted == Wanted::Tcg {
+    if wanted == WantedAccelerator::Tcg {
         return Ok(Choice { accelerator: Accelerator::Tcg, note: None });
     }
     // Who insists on KVM is not told what was found out earlier.
-    let insists = wanted == Wanted::Kvm;
+    let insists = wanted == WantedAccelerator::Kvm;
     let Some(trouble) = trouble(KVM, binary, version, cache, insists, SystemTime::now()).await else {
         return Ok(Choice { accelerator: Accelerator::Kvm, note: None });
     };
@@ -292,10 +292,10 @@ mod tests {
     async fn software_needs_no_test_and_kvm_is_not_replaced_in_silence() {
         let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let binary = script(folder.path(), "exit 1");
-        let choice = choose(Wanted::Tcg, &binary, "1", cache.path()).await.unwrap();
+        let choice = choose(WantedAccelerator::Tcg, &binary, "1", cache.path()).await.unwrap();
         assert_eq!(choice, Choice { accelerator: Accelerator::Tcg, note: None });
-        let choice = choose(Wanted::Auto, &binary, "1", cache.path()).await.unwrap();
+        let choice = choose(WantedAccelerator::Auto, &binary, "1", cache.path()).await.unwrap();
         assert!(choice.accelerator == Accelerator::Tcg && choice.note.is_some());
-        assert!(choose(Wanted::Kvm, &binary, "1", cache.path()).await.is_err());
+        assert!(choose(WantedAccelerator::Kvm, &binary, "1", cache.path()).await.is_err());
     }
 }

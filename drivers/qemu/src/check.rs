@@ -20,7 +20,7 @@ pub(crate) async fn check(
     folders: &[PathBuf],
 ) -> Result<(), DriverError> {
     let emulator = Emulator::find(config.binary()).await?;
-    let image = image::find(&config.image, folders)?;
+    let image = image::find(config.wanted_image(folders))?;
     memory(config)?;
     room(&host.folder, ROOM + image.bytes_to_copy(cache))?;
     // A host that is being made already may run on its address.

@@ -10,7 +10,7 @@ use crate::{
     address::{ENGINE_PORTS, Place},
     emulator::SANDBOX,
     image::{Image, Services},
-    inside::Inside,
+    inside::{self, Inside},
 };
 
 /// Files in a host's folder.
@@ -105,8 +105,8 @@ impl Machine<'_> {
         add(&["-device", &format!("virtserialport,chardev=ports,name={PORTS_CHANNEL}")]);
         // Last, so that the places of all others on the bus stay what they are in VMs without it.
         if let Some(inside) = self.inside {
-            add(&["-netdev", &Inside::netdev(self.id, INSIDE)]);
-            add(&["-device", &format!("virtio-net-pci,netdev={INSIDE},mac={}", inside.mac())]);
+            add(&["-netdev", &inside::netdev(self.id, INSIDE)]);
+            add(&["-device", &format!("virtio-net-pci,netdev={INSIDE},mac={}", inside::mac(inside))]);
         }
         Ok(arguments)
     }
@@ -160,11 +160,10 @@ fn text(path: &Path) -> Result<&str, DriverError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use machine_driver::local::disk::Format;
+
     use super::*;
-    use crate::{
-        disk::Format,
-        image::{Base, Kernel, Services},
-    };
+    use crate::image::{Base, Kernel, Services};
 
     fn image(base: Option<Base>) -> Image {
         Image {

@@ -1,8 +1,11 @@
 //! The options of `qemu`, declared and checked.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use machine_driver::{DriverError, Flag, FlagKind, HostView, Options};
+use machine_driver::{
+    DriverError, Flag, FlagKind, HostView, Options,
+    local::image::{Wanted, is_image_name},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) image: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ssh_user: Option<String>,
-    pub(crate) accelerator: Wanted,
+    pub(crate) accelerator: WantedAccelerator,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) binary: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +45,7 @@ pub(crate) struct Config {
 /// The accelerator that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Wanted {
+pub(crate) enum WantedAccelerator {
     Auto,
     Kvm,
     Tcg,
@@ -126,6 +129,11 @@ pub(crate) fn flags() -> Vec<Flag> {
 }
 
 impl Config {
+    /// The image to look for in these folders.
+    pub(crate) fn wanted_image<'a>(&'a self, folders: &'a [PathBuf]) -> Wanted<'a> {
+        Wanted { image: &self.image, option: "qemu-image", unpacked_kernel: true, folders }
+    }
+
     pub(crate) fn from_options(options: &Options) -> Result<Self, DriverError> {
         let image = options.text("qemu-image").unwrap_or("machineos");
         if !image.contains('/') && !is_image_name(image) {
@@ -136,9 +144,9 @@ impl Config {
             return Err(DriverError::invalid("A path has no zero byte in it"));
         }
         let accelerator = match options.text("qemu-accelerator").unwrap_or("auto") {
-            "auto" => Wanted::Auto,
-            "kvm" => Wanted::Kvm,
-            "tcg" => Wanted::Tcg,
+            "auto" => WantedAccelerator::Auto,
+            "kvm" => WantedAccelerator::Kvm,
+            "tcg" => WantedAccelerator::Tcg,
             other => {
                 return Err(DriverError::invalid(format!(
                     "`--qemu-accelerator` takes `auto`, `kvm` or `tcg`, not `{}`",
@@ -184,13 +192,6 @@ impl Config {
     pub(crate) fn binary(&self) -> &str {
         self.binary.as_deref().unwrap_or("qemu-system-x86_64")
     }
-}
-
-/// One path component, which never climbs.
-pub(crate) fn is_image_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
 fn within(options: &Options, name: &str, least: i64, most: i64) -> Result<u64, DriverError> {

@@ -2,39 +2,19 @@
 
 use machine_driver::{
     DriverError, HostView,
-    seed::{Interface, Network, Seed, SeedFile},
+    local::{
+        first_boot::{self, FirstBoot},
+        ports::GUEST_OVER_VIRTIO,
+    },
+    seed::{Interface, Network, Seed},
 };
 
 use crate::{
     command,
     config::Config,
-    image::{Image, Services},
-    inside::Inside,
+    image::Image,
+    inside::{self, Inside},
 };
-
-/// The guest's half of port forwarding.
-const PORTS_SERVICE: &str = include_str!("ports/guest.sh");
-const PORTS_PROGRAM: &str = "/usr/local/lib/machine/ports";
-const PORTS_UNIT: &str = "\
-[Unit]
-Description=Tells the host which ports are listened on
-
-[Service]
-ExecStart=/usr/local/lib/machine/ports
-Restart=always
-RestartSec=2
-
-[Install]
-WantedBy=multi-user.target
-";
-/// cloud-init's own `ssh_pwauth` comes late and restarts the SSH server, just when the first login is tried; files
-/// are there before it starts.
-const SSH_SETTINGS: (&str, &str) = (
-    "/etc/ssh/sshd_config.d/10-machine.conf",
-    "PasswordAuthentication no\nKbdInteractiveAuthentication no\n",
-);
-/// Linux takes no longer names.
-const LONGEST_HOST_NAME: usize = 63;
 
 pub(crate) fn seed(
     host: &HostView,
@@ -42,45 +22,13 @@ pub(crate) fn seed(
     image: &Image,
     inside: Option<Inside>,
 ) -> Result<Seed, DriverError> {
-    let login = host
-        .login
-        .as_ref()
-        .ok_or_else(|| DriverError::failed("The VM cannot be made without a key to log in with"))?;
-    let hostname: String = host.name.as_str().chars().take(LONGEST_HOST_NAME).collect();
-    let file = |path: &str, text: &str, mode| SeedFile {
-        path: path.into(),
-        content: text.as_bytes().to_vec(),
-        mode,
-    };
-    let (write_files, runcmd) = match image.services {
-        Services::MachineOs => {
-            (vec![file("/etc/services/machine-ports/run", PORTS_SERVICE, 0o755)], Vec::new())
-        }
-        Services::Systemd => (
-            vec![
-                file(PORTS_PROGRAM, PORTS_SERVICE, 0o755),
-                file("/etc/systemd/system/machine-ports.service", PORTS_UNIT, 0o644),
-                file(SSH_SETTINGS.0, SSH_SETTINGS.1, 0o644),
-            ],
-            [
-                vec!["systemctl", "daemon-reload"],
-                vec!["systemctl", "enable", "--now", "machine-ports.service"],
-            ]
-            .map(|words| words.into_iter().map(str::to_owned).collect())
-            .to_vec(),
-        ),
-    };
-    Ok(Seed {
-        instance_id: host.id.to_string(),
-        hostname: hostname.trim_end_matches(['-', '.']).to_owned(),
-        user: user(config, image).to_owned(),
-        shell: Some("/bin/bash".into()),
-        authorized_keys: vec![login.public.trim().to_owned()],
-        host_key: host.host_key.clone(),
-        write_files,
-        runcmd,
+    let first = FirstBoot {
+        user: user(config, image),
+        services: image.services,
+        ports: GUEST_OVER_VIRTIO,
         network: inside.map(|inside| network(host, inside)),
-    })
+    };
+    first_boot::seed(host, first)
 }
 
 /// The first interface leads out and the second one inside. Where there is no second one, there is nothing to say.
@@ -93,7 +41,7 @@ fn network(host: &HostView, inside: Inside) -> Network {
     };
     let inside = Interface {
         name: "inside".into(),
-        mac: Some(inside.mac().to_string()),
+        mac: Some(inside::mac(inside).to_string()),
         addresses: vec![inside.interface()],
         ..Interface::default()
     };

@@ -18,23 +18,19 @@
 compile_error!("This driver reads /proc and opens sockets through it: it is for Linux");
 
 mod accelerator;
-mod address;
 mod check;
 mod command;
 mod config;
-mod console;
 mod disk;
 mod driver;
 mod emulator;
 mod first_boot;
-mod image;
 mod inside;
 mod making;
 mod paths;
 mod ports;
 mod process;
 mod qmp;
-mod reservations;
 mod running;
 mod state;
 mod vm;
@@ -42,7 +38,8 @@ mod vm;
 use std::{ffi::OsString, process::ExitCode};
 
 pub use driver::Qemu;
-pub use image::IMAGE_PATH_VARIABLE;
+pub use machine_driver::local::image::IMAGE_PATH_VARIABLE;
+use machine_driver::local::{address, console, image, reservations};
 use ports::{PORT_FORWARDER_WORD, port_forwarder_main};
 
 /// What a program that uses the driver has to call first, with all its arguments but its own name: it is also run as

@@ -96,7 +96,7 @@ pub(crate) async fn take_image(
     if let Some(image) = &book.made.image {
         return provide(image.clone(), config, cache, folders).await;
     }
-    let found = image::find(&config.image, folders)?;
+    let found = image::find(config.wanted_image(folders))?;
     if found.bytes_to_copy(&cache) > 0 {
         progress.step("Copying the image");
     }
@@ -114,8 +114,8 @@ pub(crate) async fn provide(
     cache: PathBuf,
     folders: &[PathBuf],
 ) -> Result<Image, DriverError> {
-    let (named, folders) = (config.image.clone(), folders.to_vec());
-    blocking(move || image.provide(&cache, &named, &folders)).await
+    let (config, folders) = (config.clone(), folders.to_vec());
+    blocking(move || image.provide(&cache, config.wanted_image(&folders))).await
 }
 
 /// The VM's disk: an overlay over the image's, or an empty one. One that is there is never written again.

@@ -10,7 +10,7 @@ use std::{
 const TAIL: u64 = 64 * 1024;
 
 /// The last lines, without the control characters that a guest may have put into them.
-pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<String> {
+pub fn tail(path: &Path, lines: usize) -> io::Result<String> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;

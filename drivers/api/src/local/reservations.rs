@@ -7,24 +7,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use machine_driver::{DriverError, HostId};
-
-use crate::vm::remove_if_there;
+use crate::{DriverError, HostId};
 
 /// A folder of reservations.
 #[derive(Debug, Clone)]
-pub(crate) struct Reservations {
+pub struct Reservations {
     folder: PathBuf,
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Reservations {
     /// The loopback addresses of a store's VMs.
-    pub(crate) fn of_loopback(cache: &Path) -> Self {
+    pub fn of_loopback(cache: &Path) -> Self {
         Self { folder: cache.join("addresses") }
     }
 
     /// Their addresses on the network inside.
-    pub(crate) fn inside(cache: &Path) -> Self {
+    pub fn inside(cache: &Path) -> Self {
         Self { folder: cache.join("inside") }
     }
 
@@ -33,7 +38,7 @@ impl Reservations {
     }
 
     /// The id of the host that an address belongs to. One that cannot be read is no free address.
-    pub(crate) fn holder(&self, address: impl Display) -> Result<Option<String>, DriverError> {
+    pub fn holder(&self, address: impl Display) -> Result<Option<String>, DriverError> {
         let path = self.path(address);
         let failed = |error: io::Error| {
             DriverError::failed(format!("Could not read whose address `{}` is", path.display()))
@@ -49,12 +54,12 @@ impl Reservations {
     }
 
     /// Whether an address is another host's, or may be.
-    pub(crate) fn is_taken(&self, address: impl Display, id: &HostId) -> bool {
+    pub fn is_taken(&self, address: impl Display, id: &HostId) -> bool {
         self.holder(address).map_or(true, |holder| holder.is_some_and(|holder| holder != id.to_string()))
     }
 
     /// Takes an address. `false`: another host was faster.
-    pub(crate) fn reserve(&self, address: impl Display, id: &HostId) -> Result<bool, DriverError> {
+    pub fn reserve(&self, address: impl Display, id: &HostId) -> Result<bool, DriverError> {
         let path = self.path(&address);
         let failed = |error: io::Error| {
             DriverError::failed(format!("Could not write `{}`", path.display())).with_source(error)
@@ -81,7 +86,7 @@ impl Reservations {
     }
 
     /// Gives an address back, if it is this host's.
-    pub(crate) fn release(&self, address: impl Display, id: &HostId) -> Result<(), DriverError> {
+    pub fn release(&self, address: impl Display, id: &HostId) -> Result<(), DriverError> {
         let path = self.path(&address);
         if self.holder(address)?.is_none_or(|holder| holder != id.to_string()) {
             return Ok(());
@@ -92,7 +97,7 @@ impl Reservations {
     }
 
     /// Gives back every address that is this host's, when its record does not tell them.
-    pub(crate) fn release_all(&self, id: &HostId) -> Result<(), DriverError> {
+    pub fn release_all(&self, id: &HostId) -> Result<(), DriverError> {
         let partial = self.partial(id);
         remove_if_there(&partial).map_err(|error| {
             DriverError::failed(format!("Could not remove `{}`", partial.display())).with_source(error)

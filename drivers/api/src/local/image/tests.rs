@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
-use machine_driver::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::ErrorKind;
 use serde_json::json;
 
 use super::*;
@@ -28,8 +30,12 @@ fn write_manifest(folder: &tempfile::TempDir, manifest: &serde_json::Value) {
     fs::write(folder.path().join("tiny").join(MANIFEST), manifest.to_string()).unwrap();
 }
 
+fn wanted<'a>(image: &'a str, folders: &'a [PathBuf]) -> Wanted<'a> {
+    Wanted { image, option: "qemu-image", unpacked_kernel: true, folders }
+}
+
 fn find_tiny(folder: &tempfile::TempDir) -> Result<Found, DriverError> {
-    find("tiny", &["/nonexistent".into(), folder.path().to_owned()])
+    find(wanted("tiny", &["/nonexistent".into(), folder.path().to_owned()]))
 }
 
 const KERNEL: [(&str, &[u8]); 3] = [("vmlinuz", b"small"), ("vmlinux", b"large"), ("initrd.img", b"initrd")];
@@ -98,7 +104,7 @@ fn broken_manifests_are_refused_before_anything_is_copied() {
 
 #[test]
 fn a_missing_image_is_refused_with_a_hint() {
-    let error = find("machineos", &["/nonexistent/images".into()]).unwrap_err();
+    let error = find(wanted("machineos", &["/nonexistent/images".into()])).unwrap_err();
     assert_eq!(error.to_string(), "There is no image `machineos` in `/nonexistent/images`");
     assert!(error.hint().is_some());
 }
@@ -111,14 +117,14 @@ fn a_users_own_disk_is_copied_as_it_is_now() {
     content[510..512].copy_from_slice(&[0x55, 0xaa]);
     content[2 << 20] = 7;
     fs::write(&path, &content).unwrap();
-    let image = find(path.to_str().unwrap(), &[]).unwrap().adopt(cache.path()).unwrap();
+    let image = find(wanted(path.to_str().unwrap(), &[])).unwrap().adopt(cache.path()).unwrap();
     let base = image.in_cache(cache.path()).base.unwrap();
     assert_eq!((base.format, base.size, image.kernel), (Format::Raw, 3 << 20, None));
     assert_eq!(fs::read(&base.path).unwrap(), content);
     assert!(fs::metadata(&base.path).unwrap().blocks() * 512 < 1 << 20, "the copy has no holes");
 
     fs::write(&path, "not an image any more").unwrap();
-    let error = find(path.to_str().unwrap(), &[]).unwrap_err();
+    let error = find(wanted(path.to_str().unwrap(), &[])).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Refused);
 }
 
@@ -130,7 +136,7 @@ fn a_cache_that_was_moved_is_found_whatever_the_record_says() {
     fs::rename(cache.path().join("old"), cache.path().join("new")).unwrap();
     let place = cache.path().join("new");
     for recorded in [recorded, in_full] {
-        let kernel = recorded.provide(&place, "tiny", &[]).unwrap().kernel.unwrap();
+        let kernel = recorded.provide(&place, wanted("tiny", &[])).unwrap().kernel.unwrap();
         assert!(kernel.file.starts_with(&place), "{kernel:?}");
         assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
     }
@@ -141,13 +147,14 @@ fn a_cache_that_is_gone_is_filled_from_the_very_same_image_only() {
     let (folder, cache) = (images(&KERNEL), tempfile::tempdir().unwrap());
     let recorded = find_tiny(&folder).unwrap().adopt(cache.path()).unwrap();
     fs::remove_dir_all(cache.path().join("images")).unwrap();
-    let kernel = recorded.provide(cache.path(), "tiny", &[folder.path().to_owned()]).unwrap().kernel.unwrap();
+    let kernel =
+        recorded.provide(cache.path(), wanted("tiny", &[folder.path().to_owned()])).unwrap().kernel.unwrap();
     assert_eq!(fs::read(&kernel.file).unwrap(), b"large");
 
     fs::remove_dir_all(cache.path().join("images")).unwrap();
     let other = images(&[("vmlinux", b"newer"), ("initrd.img", b"initrd")]);
     for folders in [vec![], vec![other.path().to_owned()]] {
-        let error = recorded.provide(cache.path(), "tiny", &folders).unwrap_err();
+        let error = recorded.provide(cache.path(), wanted("tiny", &folders)).unwrap_err();
         assert!(error.to_string().ends_with("of the image is gone; the VM's own disk is there"), "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains("Put `") && !hint.contains("rm")), "{error:?}");
     }

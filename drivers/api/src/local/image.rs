@@ -6,18 +6,14 @@ use std::{
     fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write as _},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Component, Path, PathBuf},
 };
 
-use machine_driver::DriverError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    config::is_image_name,
-    disk::{self, Format},
-};
+use super::disk::{self, Format};
+use crate::DriverError;
 
 /// Colon-separated folders that hold images.
 pub const IMAGE_PATH_VARIABLE: &str = "MACHINE_IMAGE_PATH";
@@ -35,37 +31,37 @@ const COPY_BLOCK: usize = 64 * 1024;
 /// An image as VMs use it: verified copies in the cache, which nobody changes. A record names its files from the
 /// cache's folder of images on, so that a store can be moved; older records name them in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Image {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) user: String,
-    pub(crate) services: Services,
+pub struct Image {
+    pub name: String,
+    pub version: String,
+    pub user: String,
+    pub services: Services,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) kernel: Option<Kernel>,
+    pub kernel: Option<Kernel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) base: Option<Base>,
+    pub base: Option<Base>,
 }
 
 /// What QEMU boots directly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kernel {
-    pub(crate) file: PathBuf,
-    pub(crate) initrd: PathBuf,
-    pub(crate) command_line: String,
+pub struct Kernel {
+    pub file: PathBuf,
+    pub initrd: PathBuf,
+    pub command_line: String,
 }
 
 /// The disk under the overlays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Base {
-    pub(crate) path: PathBuf,
-    pub(crate) format: Format,
-    pub(crate) size: u64,
+pub struct Base {
+    pub path: PathBuf,
+    pub format: Format,
+    pub size: u64,
 }
 
 /// How the image runs services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Services {
+pub enum Services {
     MachineOs,
     Systemd,
 }
@@ -85,7 +81,7 @@ struct Manifest {
 
 /// An image that was found and not yet copied.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
     name: String,
     version: String,
     user: String,
@@ -106,8 +102,15 @@ struct Source {
     digest: Option<String>,
 }
 
+/// Whether a text can be the name of an image, or its version.
+pub fn is_image_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+}
+
 /// The folders in which images are looked for.
-pub(crate) fn search_path() -> Vec<PathBuf> {
+pub fn search_path() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = env::var_os(IMAGE_PATH_VARIABLE)
         .map(|list| env::split_paths(&list).filter(|path| path.is_absolute()).collect())
         .unwrap_or_default();
@@ -120,10 +123,24 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
     folders
 }
 
+/// What a driver looks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// An image's name, or the path of a disk, which has a `/` in it.
+    pub image: &'a str,
+    /// The option that named it.
+    pub option: &'a str,
+    /// Whether a kernel that is unpacked already is of use, which saves the guest the work of unpacking it.
+    pub unpacked_kernel: bool,
+    /// The folders in which images are looked for.
+    pub folders: &'a [PathBuf],
+}
+
 /// Finds an image by its name or path, and refuses what cannot be one.
-pub(crate) fn find(image: &str, folders: &[PathBuf]) -> Result<Found, DriverError> {
+pub fn find(wanted: Wanted<'_>) -> Result<Found, DriverError> {
+    let Wanted { image, option, unpacked_kernel, folders } = wanted;
     if image.contains('/') {
-        return Found::disk(Path::new(image));
+        return Found::disk(Path::new(image), option);
     }
     let Some(folder) =
         folders.iter().map(|folder| folder.join(image)).find(|path| path.join(MANIFEST).is_file())
@@ -132,12 +149,13 @@ pub(crate) fn find(image: &str, folders: &[PathBuf]) -> Result<Found, DriverErro
         let message = format!("There is no image `{image}` in {}", places.join(", "));
         return Err(DriverError::refused(message).with_hint(BUILD_HINT));
     };
-    Found::in_folder(image, &folder)
+    Found::in_folder(image, &folder, unpacked_kernel)
 }
 
 impl Image {
     /// The same with its files where they are in this cache.
-    pub(crate) fn in_cache(&self, cache: &Path) -> Self {
+    #[must_use]
+    pub fn in_cache(&self, cache: &Path) -> Self {
         let locate = |file: &Path| cache.join(IMAGES).join(in_images(file));
         let mut image = self.clone();
         if let Some(kernel) = &mut image.kernel {
@@ -156,17 +174,12 @@ impl Image {
 
     /// The image with its files in this cache, copied again if they are gone and `named` still is the very same image.
     /// Blocks.
-    pub(crate) fn provide(
-        &self,
-        cache: &Path,
-        named: &str,
-        folders: &[PathBuf],
-    ) -> Result<Self, DriverError> {
+    pub fn provide(&self, cache: &Path, wanted: Wanted<'_>) -> Result<Self, DriverError> {
         let image = self.in_cache(cache);
         let Some(missing) = image.files().find(|file| !file.exists()).map(Path::to_owned) else {
             return Ok(image);
         };
-        if let Ok(found) = find(named, folders)
+        if let Ok(found) = find(wanted)
             && found.is_source_of(self)
         {
             found.adopt(cache)?;
@@ -196,24 +209,17 @@ fn broken(folder: &Path, reason: impl Into<String>) -> DriverError {
 
 impl Found {
     /// A user's own disk image: it has to have cloud-init, which cannot be seen from outside.
-    fn disk(path: &Path) -> Result<Self, DriverError> {
-        let refused =
-            |error| DriverError::refused("The image of `--qemu-image` cannot be used").with_source(error);
+    fn disk(path: &Path, option: &str) -> Result<Self, DriverError> {
+        let refused = |error| {
+            DriverError::refused(format!("The image of `--{option}` cannot be used")).with_source(error)
+        };
         let path = fs::canonicalize(path)
             .map_err(|source| refused(disk::DiskError::Read { path: path.to_owned(), source }))?;
         let facts = disk::inspect(&path).map_err(refused)?;
         let metadata = fs::metadata(&path)
             .map_err(|source| refused(disk::DiskError::Read { path: path.clone(), source }))?;
         // The file may change or go away; what it is now is known by these.
-        let identity = format!(
-            "{}\n{}\n{}\n{}\n{}\n{}",
-            path.display(),
-            metadata.dev(),
-            metadata.ino(),
-            metadata.size(),
-            metadata.mtime(),
-            metadata.mtime_nsec()
-        );
+        let identity = identity(&path, &metadata);
         let file = if facts.format == Format::Qcow2 { "disk.qcow2" } else { "disk.raw" };
         Ok(Self {
             name: "disk".into(),
@@ -222,11 +228,11 @@ impl Found {
             services: Services::Systemd,
             command_line: String::new(),
             kernel: None,
-            disk: Some(Source { path, file, size: metadata.size(), digest: None }),
+            disk: Some(Source { path, file, size: metadata.len(), digest: None }),
         })
     }
 
-    fn in_folder(name: &str, folder: &Path) -> Result<Self, DriverError> {
+    fn in_folder(name: &str, folder: &Path, unpacked_kernel: bool) -> Result<Self, DriverError> {
         let path = folder.join(MANIFEST);
         let mut text = String::new();
         File::open(&path)
@@ -264,8 +270,8 @@ impl Found {
         let disk = source("disk.qcow2")?;
         let direct = manifest.boot.as_deref() == Some("direct") || disk.is_none();
         let kernel = if direct {
-            // The uncompressed kernel saves the guest the work of unpacking it.
-            let kernel = source("vmlinux")?.map_or_else(|| source("vmlinuz"), |found| Ok(Some(found)))?;
+            let unpacked = if unpacked_kernel { source("vmlinux")? } else { None };
+            let kernel = unpacked.map_or_else(|| source("vmlinuz"), |found| Ok(Some(found)))?;
             let initrd = source("initrd.img")?;
             Some(kernel.zip(initrd).ok_or_else(|| broken(folder, "it has no kernel to boot"))?)
         } else {
@@ -304,7 +310,7 @@ impl Found {
     }
 
     /// How many bytes the cache is about to grow by.
-    pub(crate) fn bytes_to_copy(&self, cache: &Path) -> u64 {
+    pub fn bytes_to_copy(&self, cache: &Path) -> u64 {
         if self.cached(&self.place(cache)) { 0 } else { self.sources().map(|source| source.size).sum() }
     }
 
@@ -326,7 +332,7 @@ impl Found {
     }
 
     /// Copies the image to the cache, verifying it on the way, unless it is there. Blocks.
-    pub(crate) fn adopt(&self, cache: &Path) -> Result<Image, DriverError> {
+    pub fn adopt(&self, cache: &Path) -> Result<Image, DriverError> {
         let images = cache.join(IMAGES);
         let place = self.place(cache);
         if !self.cached(&place) {
@@ -390,10 +396,35 @@ impl Found {
     }
 }
 
+/// What tells a file, as it is now, from others and from what it may become.
+#[cfg(unix)]
+fn identity(path: &Path, metadata: &fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    format!(
+        "{}\n{}\n{}\n{}\n{}\n{}",
+        path.display(),
+        metadata.dev(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    )
+}
+
+/// What tells a file, as it is now, from others and from what it may become.
+#[cfg(not(unix))]
+fn identity(path: &Path, metadata: &fs::Metadata) -> String {
+    format!("{}\n{}\n{:?}", path.display(), metadata.len(), metadata.modified().ok())
+}
+
 /// Copies a file, leaving holes where it is empty, and returns its SHA-256. The copy cannot be written.
 fn copy_sparse(from: &Path, to: &Path) -> io::Result<String> {
     let mut source = File::open(from)?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o444).open(to)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o444);
+    let mut target = options.open(to)?;
     let mut digest = Sha256::new();
     let mut block = vec![0; COPY_BLOCK];
     let mut size = 0_u64;
@@ -422,12 +453,12 @@ fn copy_sparse(from: &Path, to: &Path) -> io::Result<String> {
     Ok(hexadecimal(&digest.finalize()))
 }
 
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -5,13 +5,13 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-use machine_driver::{DriverError, HostId};
 use sha2::{Digest, Sha256};
 
-use crate::reservations::Reservations;
+use super::reservations::Reservations;
+use crate::{DriverError, HostId};
 
 /// The engine's port, and the one that classic Swarm had.
-pub(crate) const ENGINE_PORTS: [u16; 2] = [2376, 3376];
+pub const ENGINE_PORTS: [u16; 2] = [2376, 3376];
 /// Where SSH is put: 22 needs privileges on most machines, and is taken on all addresses at once where the
 /// machine's own sshd listens on all of them.
 const SSH_PORTS: [u16; 4] = [22, 2222, 2022, 22022];
@@ -20,9 +20,9 @@ const ATTEMPTS: u8 = 32;
 
 /// An address on which the ports are free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) address: Ipv4Addr,
-    pub(crate) ssh_port: u16,
+pub struct Place {
+    pub address: Ipv4Addr,
+    pub ssh_port: u16,
 }
 
 /// The addresses that a host would like, best first. Always the same for one host, and different ones for
@@ -37,7 +37,7 @@ fn candidates(id: &HostId) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// Finds a free address, or looks at the one that is wanted.
-pub(crate) fn choose(
+pub fn choose(
     id: &HostId,
     wanted: Option<Ipv4Addr>,
     reservations: &Reservations,
@@ -68,7 +68,7 @@ pub(crate) fn choose(
 }
 
 /// Whether all ports can be had on an address.
-pub(crate) fn look(address: Ipv4Addr) -> Result<Place, Taken> {
+pub fn look(address: Ipv4Addr) -> Result<Place, Taken> {
     for port in ENGINE_PORTS {
         bind(address, port).map_err(|source| Taken { port, source })?;
     }
@@ -83,7 +83,7 @@ pub(crate) fn look(address: Ipv4Addr) -> Result<Place, Taken> {
 }
 
 /// Refuses an address of which a port was taken by somebody else.
-pub(crate) fn look_again(place: Place) -> Result<(), DriverError> {
+pub fn look_again(place: Place) -> Result<(), DriverError> {
     for port in ENGINE_PORTS.into_iter().chain([place.ssh_port]) {
         bind(place.address, port).map_err(|source| Taken { port, source }.into_error(place.address))?;
     }
@@ -96,7 +96,7 @@ fn bind(address: Ipv4Addr, port: u16) -> io::Result<()> {
 
 /// A port that could not be had.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub struct Taken {
     port: u16,
     source: io::Error,
 }
