@@ -64,6 +64,7 @@ impl Containers {
         if let Some(name) = name.as_ref().filter(|name| !names::is_valid(name)) {
             return Err(ContainerError::InvalidName(name.clone()));
         }
+        sensible::network(&wanted, &host_config)?;
         let image = self.0.images.find(&wanted.image)?;
         if let Some(check) = &wanted.healthcheck {
             health::check(check)?;
@@ -185,11 +186,11 @@ impl Containers {
         }
         if let Some(other) = host.network_mode.strip_prefix("container:") {
             // The name may change, the id stays.
-            host.network_mode = format!("container:{}", self.find(other)?.id);
+            host.network_mode = format!("container:{}", self.other(other)?.id);
         }
         for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
             if let Some(other) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.find(other)?.id);
+                *mode = format!("container:{}", self.other(other)?.id);
             }
         }
         if host.memory > 0 && host.memory_swap == 0 {
@@ -261,11 +262,16 @@ impl Containers {
         Ok(())
     }
 
+    /// A container that another one is to share with. That it is missing is no "not found": clients take that for the image's.
+    fn other(&self, name: &str) -> Result<Arc<Container>, ContainerError> {
+        self.find(name).map_err(|error| ContainerError::Invalid(error.to_string()))
+    }
+
     fn mounts_of_others(&self, host: &HostConfig) -> Result<Vec<MountPoint>, ContainerError> {
         let mut points = Vec::new();
         for other in host.volumes_from.iter().flatten() {
             let (name, mode) = other.split_once(':').unwrap_or((other, "rw"));
-            let identity = self.find(name)?.identity();
+            let identity = self.other(name)?.identity();
             let read_only = mounts::others_read_only(other, mode)?;
             points.extend(identity.mounts.iter().cloned().map(|mut point| {
                 point.read_only |= read_only;

@@ -31,6 +31,8 @@ pub(super) struct Archive<'a> {
     linked: HashMap<(u64, u64), PathBuf>,
     /// The only file system whose directories are entered.
     device: Option<u64>,
+    /// Names begin with a slash, as dockerd has them in the archive of `/`: its client puts a directory's name before that.
+    is_absolute: bool,
     /// Whose numbers are told, if the files are of a container with users of its own.
     ids: Option<IdMap>,
 }
@@ -42,7 +44,8 @@ pub(super) fn write_archive(
     pack: impl FnOnce(&mut Archive<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let builder = tar::Builder::new(output);
-    let mut archive = Archive { builder, linked: HashMap::new(), device: None, ids: ids.cloned() };
+    let mut archive =
+        Archive { builder, linked: HashMap::new(), device: None, is_absolute: false, ids: ids.cloned() };
     pack(&mut archive)?;
     archive.builder.into_inner()?.flush()
 }
@@ -54,7 +57,10 @@ pub(super) fn pack(root: &Root, path: &Path, archive: &mut Archive<'_>) -> io::R
         error => io::Error::other(error.to_string()),
     })?;
     let shown = match base_name(path).as_str() {
-        "/" | "" => PathBuf::from("."),
+        "/" | "" => {
+            archive.is_absolute = true;
+            PathBuf::from(".")
+        }
         name => PathBuf::from(name),
     };
     archive.one(&find(parent.as_fd(), &name)?, &shown, 0)
@@ -85,6 +91,28 @@ fn header(stat: &Stat, kind: EntryType, ids: Option<&IdMap>) -> tar::Header {
     header
 }
 
+/// Whether a directory holds what the kernel tells and is told, as below `/proc`: nobody's data, and much of it fails to be read.
+/// dockerd, which mounts no such file systems where it copies, has them empty.
+fn is_kernels(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    /// As in statfs(2).
+    const KERNELS: [i64; 13] = [
+        0x9fa0,      // proc
+        0x6265_6572, // sysfs
+        0x0027_e0eb, // cgroup
+        0x6367_7270, // cgroup2
+        0x1cd1,      // devpts
+        0x1980_0202, // mqueue
+        0x6462_6720, // debugfs
+        0x7472_6163, // tracefs
+        0x7363_6673, // securityfs
+        0xcafe_4a11, // bpf
+        0x6165_676c, // pstore
+        0x6265_6570, // configfs
+        0x6573_5543, // fusectl
+    ];
+    Ok(KERNELS.contains(&rustix::fs::fstatfs(directory)?.f_type))
+}
+
 impl Archive<'_> {
     /// Everything in one directory.
     fn level(&mut self, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
@@ -94,6 +122,9 @@ impl Archive<'_> {
             Err(rustix::io::Errno::NOENT) => return Ok(()),
             opened => opened?,
         };
+        if is_kernels(directory.as_fd())? {
+            return Ok(());
+        }
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
@@ -121,7 +152,9 @@ impl Archive<'_> {
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.linked.get(&identity) {
+                let first = first.clone();
                 let mut header = header(&stat, EntryType::Link, self.ids.as_ref());
+                self.place([("path", shown, ""), ("linkpath", &first, "")])?;
                 return self.builder.append_link(&mut header, shown, first);
             }
             if self.linked.len() < MOST_LINKED && kind != FileType::Socket {
@@ -132,7 +165,7 @@ impl Archive<'_> {
             FileType::Directory => {
                 let mut folder = shown.as_os_str().to_owned();
                 folder.push("/");
-                self.describe(found, &stat)?;
+                self.describe(found, &stat, ("path", shown, "/"))?;
                 self.builder.append_data(
                     &mut header(&stat, EntryType::Directory, self.ids.as_ref()),
                     folder,
@@ -146,6 +179,7 @@ impl Archive<'_> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(found, "", Vec::new())?;
                 let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                self.place([("path", shown, "")])?;
                 self.builder.append_link(
                     &mut header(&stat, EntryType::Symlink, self.ids.as_ref()),
                     shown,
@@ -157,7 +191,7 @@ impl Archive<'_> {
                 let size = file.metadata()?.len();
                 let mut header = header(&stat, EntryType::Regular, self.ids.as_ref());
                 header.set_size(size);
-                self.describe(found, &stat)?;
+                self.describe(found, &stat, ("path", shown, ""))?;
                 // It may shrink meanwhile, and the header has promised its size.
                 self.builder.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))
             }
@@ -173,12 +207,32 @@ impl Archive<'_> {
         let mut header = header(stat, kind, self.ids.as_ref());
         header.set_device_major(rustix::fs::major(stat.st_rdev))?;
         header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
-        self.describe(found, stat)?;
+        self.describe(found, stat, ("path", shown, ""))?;
         self.builder.append_data(&mut header, shown, io::empty())
     }
 
+    /// A name that begins with a slash, which plain headers must not have; with what it ends in.
+    fn absolute(&self, (field, shown, end): (&str, &Path, &str)) -> Option<(String, Vec<u8>)> {
+        let inside = shown.strip_prefix(".").unwrap_or(shown).as_os_str().as_bytes();
+        let end = if inside.is_empty() { "" } else { end };
+        self.is_absolute.then(|| (field.to_owned(), [b"/", inside, end.as_bytes()].concat()))
+    }
+
+    /// Says what else the next header's names are, of what has nothing more to say.
+    fn place<const COUNT: usize>(&mut self, names: [(&str, &Path, &str); COUNT]) -> io::Result<()> {
+        let names: Vec<_> = names.into_iter().filter_map(|name| self.absolute(name)).collect();
+        self.extend(&names)
+    }
+
+    fn extend(&mut self, more: &[(String, Vec<u8>)]) -> io::Result<()> {
+        if more.is_empty() {
+            return Ok(());
+        }
+        self.builder.append_pax_extensions(more.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+    }
+
     /// Says what the next header has no room for.
-    fn describe(&mut self, found: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    fn describe(&mut self, found: &OwnedFd, stat: &Stat, name: (&str, &Path, &str)) -> io::Result<()> {
         let mut more: Vec<(String, Vec<u8>)> = attributes::read(found)?
             .into_iter()
             .map(|(name, value)| match &self.ids {
@@ -190,9 +244,7 @@ impl Archive<'_> {
             let time = format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec);
             more.push(("mtime".to_owned(), time.into_bytes()));
         }
-        if more.is_empty() {
-            return Ok(());
-        }
-        self.builder.append_pax_extensions(more.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+        more.extend(self.absolute(name));
+        self.extend(&more)
     }
 }

@@ -17,6 +17,38 @@ pub(super) fn check(config: &Config, host: &HostConfig) -> Result<(), ContainerE
     weights(host)
 }
 
+/// Of a new container, before the image's wishes are joined to the client's: what cannot be had on a network that is another's.
+pub(super) fn network(config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
+    let has_hostname = !config.hostname.is_empty();
+    if host.uts_mode == "host" && has_hostname {
+        return refuse("conflicting options: hostname and the UTS mode");
+    }
+    let is_some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let binds = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
+    if !host.network_mode.starts_with("container:") {
+        return Ok(());
+    }
+    let conflicts = [
+        (has_hostname, "hostname and the network mode"),
+        (
+            is_some(&host.links),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (is_some(&host.dns), "dns and the network mode"),
+        (is_some(&host.extra_hosts), "custom host-to-IP mapping and the network mode"),
+        (config.mac_address.is_some(), "mac-address and the network mode"),
+        (host.publish_all_ports || binds, "port publishing and the container type network mode"),
+        (
+            config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()),
+            "port exposing and the container type network mode",
+        ),
+    ];
+    match conflicts.into_iter().find(|(is_wished, _)| *is_wished) {
+        Some((_, what)) => refuse(format!("conflicting options: {what}")),
+        None => Ok(()),
+    }
+}
+
 fn refuse<T>(message: impl Into<String>) -> Result<T, ContainerError> {
     Err(ContainerError::Invalid(message.into()))
 }
@@ -38,9 +70,6 @@ fn process(config: &Config, host: &HostConfig) -> Result<(), ContainerError> {
     }
     if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
         return refuse("can't create 'AutoRemove' container with restart policy");
-    }
-    if host.network_mode == "host" && !config.hostname.is_empty() && host.uts_mode == "host" {
-        return refuse("conflicting options: hostname and the UTS mode");
     }
     if host.annotations.iter().flatten().any(|(name, _)| name.is_empty()) {
         return refuse("invalid Annotations: the empty string is not permitted as an annotation key");
@@ -141,6 +170,33 @@ mod tests {
     fn refusal(host: Value) -> Option<String> {
         let host: HostConfig = serde_json::from_value(host).unwrap();
         check(&Config::default(), &host).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_network_that_is_anothers_is_taken_as_it_is() {
+        let refusal = |config: Value, mut host: Value| {
+            if host["UTSMode"].is_null() {
+                host["NetworkMode"] = "container:other".into();
+            }
+            let (config, host) =
+                (serde_json::from_value(config).unwrap(), serde_json::from_value(host).unwrap());
+            network(&config, &host).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for (config, host, said) in [
+            (json!({ "Hostname": "q" }), json!({}), "hostname and the network mode"),
+            (json!({ "Hostname": "q" }), json!({ "UTSMode": "host" }), "hostname and the UTS mode"),
+            (json!({}), json!({ "Links": ["a:b"] }), "links"),
+            (json!({}), json!({ "Dns": ["1.2.3.4"] }), "dns and the network mode"),
+            (json!({}), json!({ "ExtraHosts": ["a:1.2.3.4"] }), "custom host-to-IP mapping"),
+            (json!({ "MacAddress": "02:42:ac:11:00:02" }), json!({}), "mac-address"),
+            (json!({}), json!({ "PublishAllPorts": true }), "port publishing"),
+            (json!({}), json!({ "PortBindings": { "80/tcp": [{ "HostPort": "80" }] } }), "port publishing"),
+            (json!({ "ExposedPorts": { "80/tcp": {} } }), json!({}), "port exposing"),
+        ] {
+            let refused = refusal(config.clone(), host.clone());
+            assert!(refused.contains(said) && refused.contains("conflicting"), "{config} {host}: {refused}");
+        }
+        assert_eq!(refusal(json!({}), json!({})), "");
     }
 
     #[test]

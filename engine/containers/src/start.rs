@@ -332,6 +332,9 @@ impl Containers {
             None if *mode == NetworkMode::Host || sharing.host_names => {
                 rustix::system::uname().nodename().to_string_lossy().into_owned()
             }
+            // As it is in the other's files.
+            None if matches!(mode, NetworkMode::Of(_)) => fs::read_to_string(files_of.join("hostname"))
+                .map_or_else(|_| container.default_hostname(), |name| name.trim_end().to_owned()),
             None => container.default_hostname(),
         };
         Ok(Surroundings {

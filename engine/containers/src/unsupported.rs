@@ -123,7 +123,9 @@ pub fn refuse_endpoint(network: &str, endpoint: &EndpointConfig, prefix: &str) -
     if matches!(network, "host" | "none") || network.starts_with("container:") {
         let ipam = endpoint.ipam_config.as_ref();
         let wishes = [
+            (ipam.is_some_and(|ipam| !ipam.ipv4_address.is_empty()), "IPAMConfig.IPv4Address", "--ip"),
             (ipam.is_some_and(|ipam| !ipam.ipv6_address.is_empty()), "IPAMConfig.IPv6Address", "--ip6"),
+            (!endpoint.mac_address.is_empty(), "MacAddress", "--mac-address"),
             (
                 ipam.is_some_and(|ipam| ipam.link_local_ips.iter().flatten().next().is_some()),
                 "IPAMConfig.LinkLocalIPs",

@@ -20,7 +20,7 @@ pub enum ImageError {
     UpperCaseReference { path: String },
     #[error("refusing to create a tag with a digest reference")]
     TagWithDigest,
-    #[error("`{prefix}` is the beginning of more than one image id")]
+    #[error("No such image: {prefix} (it is the beginning of more than one image id)")]
     Ambiguous { prefix: String },
     #[error("Another engine uses `{}`", path.display())]
     Locked { path: PathBuf },
@@ -83,12 +83,13 @@ impl ImageError {
             | Self::PullDenied { .. }
             | Self::NoPlatform { .. }
             | Self::OtherPlatform { .. }
-            | Self::NothingToPush { .. } => Kind::NotFound,
+            | Self::NothingToPush { .. }
+            // It may be a name as well, which clients pull that hear this.
+            | Self::Ambiguous { .. } => Kind::NotFound,
             Self::Registry(error) => error.kind(),
             Self::InvalidReference { .. }
             | Self::UpperCaseReference { .. }
             | Self::TagWithDigest
-            | Self::Ambiguous { .. }
             | Self::NoImage { .. }
             | Self::PushOfDigest
             | Self::InvalidArchive { .. } => Kind::Invalid,

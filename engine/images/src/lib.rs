@@ -265,6 +265,11 @@ impl ImageStore {
         layers.filter(|layer| layer.users > 1).map(|layer| layer.file.size).sum()
     }
 
+    /// Those that have a tag in this repository, if it is named without one; each once.
+    pub fn tagged(&self, repository: &str) -> BTreeSet<ImageId> {
+        save::tagged(&self.inner.lock(), repository).into_iter().map(|(id, _)| id).collect()
+    }
+
     /// Writes images as `docker save` does. Names in `references` keep their names, ids do not.
     pub fn save(&self, references: &[String], output: &mut dyn std::io::Write) -> Result<(), ImageError> {
         save::save(&self.inner, references, output)

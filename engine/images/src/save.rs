@@ -17,7 +17,7 @@ use super::archive::CONTAINERD_NAME;
 use super::error::ImageError;
 use super::reference::Reference;
 use super::split::{Stored, replay};
-use super::state::StoredImage;
+use super::state::{State, StoredImage};
 use super::{Inner, resolve};
 
 pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write) -> Result<(), ImageError> {
@@ -25,13 +25,12 @@ pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write)
         let state = store.lock();
         let mut images: Vec<(ImageId, StoredImage, Vec<Reference>)> = Vec::new();
         for text in references {
-            let id = resolve(&state, text)?;
-            let name = Reference::parse(text).ok().map(Reference::with_default_tag);
-            let name = name.filter(|name| state.names.get(&name.to_string()) == Some(&id));
-            if let Some((.., names)) = images.iter_mut().find(|(found, ..)| *found == id) {
-                names.extend(name);
-            } else if let Some(stored) = state.images.get(&id) {
-                images.push((id, stored.clone(), name.into_iter().collect()));
+            for (id, name) in meant(&state, text)? {
+                if let Some((.., names)) = images.iter_mut().find(|(found, ..)| *found == id) {
+                    names.extend(name.filter(|name| !names.contains(name)));
+                } else if let Some(stored) = state.images.get(&id) {
+                    images.push((id, stored.clone(), name.into_iter().collect()));
+                }
             }
         }
         (images, state.layers.clone())
@@ -88,6 +87,30 @@ pub(super) fn save(store: &Inner, references: &[String], output: &mut dyn Write)
     archive.file("manifest.json", Value::Array(docker).to_string().as_bytes())?;
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.output.write_all(&[0; 1024]).map_err(write_failed)
+}
+
+/// The image that is meant, with the name by which it is; or, by a repository without a tag, all that have one there.
+fn meant(state: &State, text: &str) -> Result<Vec<(ImageId, Option<Reference>)>, ImageError> {
+    let tagged = tagged(state, text);
+    if !tagged.is_empty() {
+        return Ok(tagged.into_iter().map(|(id, name)| (id, Some(name))).collect());
+    }
+    let id = resolve(state, text)?;
+    let name = Reference::parse(text).ok().map(Reference::with_default_tag);
+    let name = name.filter(|name| state.names.get(&name.to_string()) == Some(&id));
+    Ok(vec![(id, name)])
+}
+
+pub(super) fn tagged(state: &State, text: &str) -> Vec<(ImageId, Reference)> {
+    let Some(bare) = Reference::parse(text).ok().filter(|name| name.tag_or_digest().is_empty()) else {
+        return Vec::new();
+    };
+    let named = |(name, id): (&String, &ImageId)| {
+        let name = Reference::parse(name).ok()?;
+        let is_there = name.tag().is_some() && name.repository() == bare.repository();
+        (is_there && state.images.contains_key(id)).then(|| (id.clone(), name))
+    };
+    state.names.iter().filter_map(named).collect()
 }
 
 fn describe(media_type: MediaType, digest: &str, size: u64) -> Result<Descriptor, ImageError> {

@@ -68,6 +68,11 @@ fn files_are_copied_in_and_out() {
     assert_eq!(engine.docker(["start", "-a", "still"]).ok(), "content");
     engine.docker(["cp", source.join("sub").to_str().unwrap(), "still:/kept/"]).ok();
     assert!(engine.data_root().join("volumes/kept/_data/sub/file").exists());
+    // All of one that runs: what the kernel has below `/proc` is none of it.
+    let whole = engine.path("whole");
+    engine.docker(["cp", "alive:/", whole.to_str().unwrap()]).ok();
+    assert!(whole.join("bin/busybox").exists() && whole.join("tmp/source/link").exists());
+    assert_eq!(fs::read_dir(whole.join("proc")).unwrap().count(), 0);
     let changes = engine.docker(["diff", "alive"]).ok();
     assert_eq!(
         changes,

@@ -58,6 +58,25 @@ fn engine_with_shared_mounts() -> Engine {
 }
 
 #[test]
+fn whoever_joins_another_has_its_names_and_no_wishes() {
+    let engine = engine();
+    engine.docker(["run", "-d", "--name", "owner", "--hostname", "front", "busybox", "sleep", "1000"]).ok();
+    let joined = ["run", "--rm", "--network", "container:owner", "busybox", "sh", "-c"];
+    let names = engine.docker(joined.into_iter().chain(["hostname; cat /etc/hostname"])).ok();
+    assert_eq!(names, "front\nfront\n");
+    let refused = ["run", "--rm", "--network", "container:owner", "-p", "80:80", "busybox", "true"];
+    assert!(engine.docker(refused).failed().contains("conflicting options: port publishing"));
+    // Not the image is what is missing.
+    for option in ["--network=container:nobody", "--pid=container:nobody", "--volumes-from=nobody"] {
+        let missing = engine.docker(["run", "--rm", option, "busybox", "true"]).failed();
+        assert!(
+            missing.contains("No such container: nobody") && !missing.contains("Unable to find"),
+            "{missing}"
+        );
+    }
+}
+
+#[test]
 fn a_namespace_is_pinned_as_long_as_its_container_runs() {
     for engine in [engine(), engine_with_shared_mounts()] {
         pinned_as_long_as_it_runs(&engine);

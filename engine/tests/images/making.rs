@@ -71,6 +71,19 @@ fn a_container_becomes_an_image() {
         assert!(seen[8].parse::<u32>().unwrap() < 1024, "it has no holes any more: {seen:?}");
         assert_eq!(engine.docker(["run", "--rm", name]).ok(), "hello\n");
     }
+    // A repository alone is all of its tags, whether `latest` is among them or not.
+    engine.docker(["tag", "own/image:1", "own/image:2"]).ok();
+    engine.docker(["tag", "busybox", "own/image:base"]).ok();
+    engine.docker(["save", "-o", archive.to_str().unwrap(), "own/image"]).ok();
+    other.docker(["load", "-i", archive.to_str().unwrap()]).ok();
+    let tags = ["images", "own/image", "--format", "{{.Tag}}"];
+    let mut saved: Vec<String> = other.docker(tags).ok().lines().map(str::to_owned).collect();
+    saved.sort();
+    assert_eq!(saved, ["1", "2", "base"]);
+    for name in ["own/image:2", "own/image:base"] {
+        engine.docker(["rmi", name]).ok();
+        other.docker(["rmi", name]).ok();
+    }
     // What was made only to mount something on is no change.
     let listing =
         std::process::Command::new("tar").args(["-xOf"]).arg(&archive).arg("manifest.json").output().unwrap();

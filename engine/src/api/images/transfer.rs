@@ -108,8 +108,13 @@ pub(super) async fn save_several(
 
 pub(super) async fn save(app: &App, names: Vec<String>) -> Result<Response, ApiError> {
     for name in &names {
-        let image = find(app, name).await?;
-        app.events.publish("image", "save", image.id.as_str(), &[("name", image.id.as_str())]);
+        let mut meant = app.images.tagged(name);
+        if meant.is_empty() {
+            meant.insert(find(app, name).await?.id);
+        }
+        for id in meant {
+            app.events.publish("image", "save", id.as_str(), &[("name", id.as_str())]);
+        }
     }
     let (pieces, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(4);
     let images = app.images.clone();
