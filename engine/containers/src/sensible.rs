@@ -25,8 +25,12 @@ pub(super) fn network(config: &Config, host: &HostConfig) -> Result<(), Containe
     }
     let is_some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let binds = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
-    if !host.network_mode.starts_with("container:") {
-        return Ok(());
+    match host.network_mode.strip_prefix("container:") {
+        None => return Ok(()),
+        Some("") => {
+            return refuse("invalid network mode: invalid container format container:<name|id>");
+        }
+        Some(_) => {}
     }
     let conflicts = [
         (has_hostname, "hostname and the network mode"),

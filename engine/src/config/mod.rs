@@ -352,14 +352,14 @@ fn log_options(keys: &mut Keys, driver: &str) -> Result<BTreeMap<String, String>
         let value = given.string(&name)?;
         options.extend(value.map(|value| (name, value)));
     }
-    if !options.is_empty() && driver != "none" {
-        engine_logging::options::check(driver, &options)
-            .map_err(|error| ConfigError::value("log-opts", error.to_string()))?;
-    }
     if driver == "json-file" {
         for (name, usual) in [("max-size", "10m"), ("max-file", "3")] {
             options.entry(name.to_owned()).or_insert_with(|| usual.to_owned());
         }
+    }
+    if !options.is_empty() && driver != "none" {
+        engine_logging::options::check(driver, &options)
+            .map_err(|error| ConfigError::value("log-opts", error.to_string()))?;
     }
     Ok(options)
 }

@@ -59,7 +59,7 @@ fn mistakes_are_refused_by_name() {
     for (json, arguments, expected) in [
         (r#"{"lables": [], "x": 1}"#, &[][..], "don't match any configuration option: lables, x"),
         (r#"{"prune": {"when": "1h"}}"#, &[], "prune.when"),
-        (r#"{"log-opts": {"compress": "true"}}"#, &[], "compress=true"),
+        (r#"{"log-opts": {"compress": "true", "max-file": 1}}"#, &[], "compress cannot be true"),
         (r#"{"log-opts": {"max-size": "big"}}"#, &[], "'max-size': big"),
         (r#"{"log-opts": {"max-file": "0"}}"#, &[], "'max-file': 0"),
         (r#"{"labels": ["x"]}"#, &[], "`x` is not of the form"),

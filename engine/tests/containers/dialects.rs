@@ -59,9 +59,14 @@ pub(crate) struct Sleeper(std::process::Child);
 
 impl Sleeper {
     pub(crate) fn begin() -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' HUP; exec sleep 1000"]);
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        // What a daemon does in a container's network is not to happen in that of this machine.
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "ip link set lo up; trap '' HUP; exec sleep 1000"]);
+        let sleeper =
+            Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let name = format!("/proc/{}/comm", sleeper.number());
+        wait_for("its sleep", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
+        sleeper
     }
 
     pub(crate) fn number(&self) -> u32 {
