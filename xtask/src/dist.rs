@@ -25,6 +25,8 @@ const COMPLETIONS: [(&str, &str); 3] = [
 ];
 /// What goes with the program.
 const DOCUMENTS: [&str; 3] = ["README.md", "CHANGELOG.md", "LICENSE"];
+/// Of MachineOS, what Linux boots VMs from; the disk for UEFI is the same once more.
+const IMAGE: [&str; 4] = ["vmlinuz", "vmlinux", "initrd.img", "manifest.json"];
 const SUMS: &str = "SHA256SUMS";
 
 /// Builds everything and packs it, into `target/packages`.
@@ -65,7 +67,7 @@ pub(crate) fn all(make: Make) -> Result<()> {
 fn lay_out(program: &Path, tree: &Path) -> Result<()> {
     let share = tree.join("share");
     put(program, &tree.join("bin/machine"), 0o755)?;
-    for image in ["vmlinuz", "initrd.img", "manifest.json"] {
+    for image in IMAGE {
         put(
             &root().join("target/images/machineos").join(image),
             &share.join("machine/images/machineos").join(image),
